@@ -1,0 +1,218 @@
+"""What a person sees while a run goes on: one line a batch, a table of levels every few, a summary at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lightning_focal.callbacks.held_out import HeldOut
+from lightning_focal.callbacks.observer import Answers, RolloutObserver
+
+__all__ = ["ConsoleReport"]
+
+_PHASES = {"train": "training", "val": "answering held-out prompts", "test": "answering test prompts", "predict": "answering"}
+
+
+class ConsoleReport(RolloutObserver):
+    """Live progress in words.
+
+    On a terminal the line of the batch under way is redrawn in place; elsewhere each batch leaves one plain line.
+
+    Args:
+        table_every_n_batches: print score, saturation and weight of every criterion key so often; 0 = never.
+        quiet: print the summary alone.
+    """
+
+    def __init__(self, table_every_n_batches: int = 5, quiet: bool = False) -> None:
+        if table_every_n_batches < 0:
+            raise ValueError(f"`table_every_n_batches` must be >= 0, got {table_every_n_batches}")
+        self.table_every_n_batches, self.quiet = table_every_n_batches, quiet
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._status: Any = None
+        self._began = self._first_batch_began = time.monotonic()
+        self._batches_here = 0
+        self._evaluations_shown = 0
+
+    # -- training -------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is about to run."""
+        self._began = time.monotonic()
+        if not self._speaks(trainer):
+            return
+        data = getattr(trainer, "datamodule", None)
+        rows = {split: len(split_rows) for split, split_rows in getattr(data, "rows", {}).items()}
+        counts = ", ".join(f"{count} {split} prompts" for split, count in rows.items())
+        strategy = type(getattr(pl_module, "reward_strategy", None)).__name__
+        parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        self.console.print(
+            f"[bold]{strategy}[/bold] on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
+            f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · run folder {trainer.log_dir}"
+        )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clock after the first evaluation."""
+        if self._batches_here == 0:
+            self._first_batch_began = time.monotonic()
+            self._show_evaluation(trainer)
+
+    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+        """Keep a live line on a terminal."""
+        if self._speaks(trainer) and self.console.is_terminal:
+            if self._status is None:
+                self._status = self.console.status("")
+                self._status.start()
+            self._status.update(f"{_PHASES[answers.stage]} · batch {answers.batch_idx + 1}")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Print the line of a batch, and the table every few."""
+        self._batches_here += 1
+        if not self._speaks(trainer):
+            return
+        seen = trainer.callback_metrics
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        total = int(trainer.estimated_stepping_batches) if trainer.max_epochs != -1 or trainer.max_steps != -1 else 0
+        per_batch = (time.monotonic() - self._first_batch_began) / self._batches_here
+        left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""
+        self.console.print(
+            f"batch {done}/{total or '?'} · reward {_value(seen, 'train/reward/mean')} · static "
+            f"{_value(seen, 'train/reward/static')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen)}) · "
+            f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s · {float(seen.get('train/time/step_s', 0)):.1f} s{left}"
+        )
+        if self.table_every_n_batches and done % self.table_every_n_batches == 0:
+            self.console.print(level_table(seen, f"levels in batch {done}"))
+        self._show_evaluation(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the live line."""
+        self._stop_status()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what came out, where everything is, and what to type next."""
+        if not trainer.is_global_zero:
+            return
+        held_out = _held_out(trainer)
+        if held_out is not None and held_out.history:
+            self.console.print(self._held_out_table(held_out))
+            if len(held_out.history) > 1:
+                mean, low, high = held_out.difference()
+                verdict = "rose" if low > 0 else "fell" if high < 0 else "did not change for certain"
+                self.console.print(
+                    f"[bold]The held-out score {verdict}[/bold]: {held_out.interval(0)[0]:.3f} -> {held_out.interval(-1)[0]:.3f}, "
+                    f"paired difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] ({held_out.level:.0%} bootstrap over prompts)"
+                )
+        self.console.print(f"{_clock(time.monotonic() - self._began)} in all. Written to {trainer.log_dir}:")
+        self.console.print("  config.yaml, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
+        last = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
+            trainer.checkpoint_callback, "best_model_path", ""
+        )
+        if last:
+            folder = str(trainer.log_dir).rstrip("/")
+            self.console.print("Next:")
+            self.console.print(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
+            self.console.print(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
+            self.console.print(f"  tensorboard --logdir {folder}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the levels of a validation that was asked for by itself."""
+        self._show_levels(trainer, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the levels of a test."""
+        self._show_levels(trainer, "test")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the answers are."""
+        self._stop_status()
+        if self._speaks(trainer):
+            self.console.print(f"responses with their criterion scores: {trainer.log_dir}rollouts/predict-*.parquet")
+
+    # -- parts ------------------------------------------------------------------------------------------------------------
+
+    def _speaks(self, trainer: Trainer) -> bool:
+        return trainer.is_global_zero and not self.quiet
+
+    def _stop_status(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _show_levels(self, trainer: Trainer, stage: str) -> None:
+        if trainer.state.fn == "fit":
+            return
+        self._stop_status()
+        if self._speaks(trainer):
+            seen = trainer.callback_metrics
+            self.console.print(level_table(seen, f"{stage} prompts", stage))
+            interval = [_value(seen, f"{stage}/held_out/{name}") for name in ("mean", "low", "high")]
+            between = "" if interval[0] == "-" else f" [{interval[1]}, {interval[2]}]"
+            self.console.print(f"prior-weighted static score {_value(seen, f'{stage}/reward/prior')}{between}; {trainer.log_dir}")
+
+    def _show_evaluation(self, trainer: Trainer) -> None:
+        held_out = _held_out(trainer)
+        if held_out is None or len(held_out.history) <= self._evaluations_shown or not self._speaks(trainer):
+            return
+        self._evaluations_shown = len(held_out.history)
+        mean, low, high = held_out.interval(-1)
+        entry = held_out.history[-1]
+        self.console.print(
+            f"held-out score after {entry['batch']} batches: {mean:.3f} [{low:.3f}, {high:.3f}] "
+            f"({len(entry['scores'])} prompts, prior weights) · worst {_worst(entry['measures'], 'val')}"
+        )
+
+    def _held_out_table(self, held_out: HeldOut) -> Table:
+        first, last = held_out.history[0]["measures"], held_out.history[-1]["measures"]
+        table = Table(title="held-out prompts", title_justify="left")
+        for column in ("", "before", "after", "change"):
+            table.add_column(column, justify="left" if not column else "right")
+        names = {"prior-weighted score": "val/held_out/mean", "worst criterion": "val/balance/worst"}
+        names |= {"mean over criteria": "val/balance/mean", "every criterion met": "val/balance/strict_completion"}
+        names |= {name.split("/")[2]: name for name in last if name.startswith("val/criterion/")}
+        names |= {"response tokens": "val/rollout/length", "cut off by the limit": "val/rollout/truncated"}
+        for label, name in names.items():
+            if name in first and name in last:
+                digits = 1 if "length" in name else 3
+                before, after = float(first[name]), float(last[name])
+                table.add_row(label, f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
+        return table
+
+
+def level_table(seen: Any, title: str, stage: str = "train") -> Table:
+    """Return the table of score, saturation and weight by criterion key, from logged values."""
+    table = Table(title=title, title_justify="left")
+    for column in ("criterion", "score", "saturation", "weight"):
+        table.add_column(column, justify="left" if column == "criterion" else "right")
+    for key in _keys(seen, stage):
+        names = (f"{stage}/criterion/{key}/score", f"{stage}/saturation/{key}", f"{stage}/weight/{key}")
+        table.add_row(key, *(_value(seen, name) for name in names))
+    return table
+
+
+def _keys(seen: Any, stage: str) -> list[str]:
+    prefix, suffix = f"{stage}/criterion/", "/score"
+    return [name[len(prefix) : -len(suffix)] for name in seen if name.startswith(prefix) and name.endswith(suffix)]
+
+
+def _worst(seen: Any, stage: str = "train") -> str:
+    levels = {key: float(seen[f"{stage}/criterion/{key}/score"]) for key in _keys(seen, stage)}
+    levels = {key: level for key, level in levels.items() if level == level}
+    return min(levels, key=lambda key: levels[key]) if levels else "-"
+
+
+def _value(seen: Any, name: str) -> str:
+    value = float(seen.get(name, float("nan")))
+    return "-" if value != value else f"{value:.3f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _held_out(trainer: Trainer) -> HeldOut | None:
+    return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)  # type: ignore[attr-defined]

@@ -1,0 +1,146 @@
+"""The held-out score before, during and after training, with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.functional import bootstrap_interval, weighted_reward
+
+__all__ = ["HeldOut", "prompt_scores"]
+
+
+def prompt_scores(answers: Answers) -> dict[str, float]:
+    """Return the mean prior-weighted static score over each prompt's valid rollouts, by prompt id (NaN where none is valid).
+
+    It is the yardstick that no weighting optimises by construction, whatever the strategy's own base weights are.
+    """
+    scores = answers.scores
+    static = weighted_reward(scores.scores, scores.weights, scores.mask)
+    valid = scores.valid
+    means = torch.where(valid, static, torch.nan).nanmean(-1)
+    return dict(zip(answers.rollouts.prompts.ids, means.tolist(), strict=True))
+
+
+class HeldOut(RolloutObserver):
+    """Keeps the score of every prompt at each validation, and adds one before and one after training.
+
+    Each time the same prompts meet the same dice, so differences pair up prompt by prompt. Results go to the loggers under
+    ``val/held_out/``, to ``held_out.json`` in the run folder, and into the checkpoint: a resumed run keeps the score from before
+    training. How often to validate in between is the Trainer's business (``val_check_interval``); ``val/held_out/mean`` can be
+    monitored.
+
+    Args:
+        at_start: answer the held-out prompts before the first update.
+        at_end: answer them after the last update, unless the Trainer has just done so.
+        level: coverage of the bootstrap intervals over prompts.
+
+    Attributes:
+        history: one entry an evaluation: ``batch``, ``scores`` by prompt id, ``measures`` as logged.
+    """
+
+    def __init__(self, at_start: bool = True, at_end: bool = True, level: float = 0.95) -> None:
+        if not 0 < level < 1:
+            raise ValueError(f"`level` must be in (0, 1), got {level}")
+        self.at_start, self.at_end, self.level = at_start, at_end, level
+        self.history: list[dict[str, Any]] = []
+        self._scores: dict[str, float] = {}
+
+    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+        """Collect the scores of held-out prompts."""
+        if answers.stage == "val":
+            self._scores |= prompt_scores(answers)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer before training, unless a checkpoint already holds that score."""
+        if self.at_start and not self.history:
+            self._evaluate(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer after training."""
+        if self.at_end and not (self.history and self.history[-1]["batch"] == _batches(trainer)):
+            self._evaluate(trainer, pl_module)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what an interrupted validation left."""
+        self._scores = {}
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log mean and interval of the Trainer's own validation."""
+        if self._scores:
+            self._scores = _gathered(trainer, self._scores)
+            pl_module.log_dict(self._interval_measures())
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the result of the Trainer's own validation."""
+        if self._scores:
+            self._keep(trainer, {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
+
+    def _evaluate(self, trainer: Trainer, pl_module: Any) -> None:
+        datamodule = getattr(trainer, "datamodule", None)
+        loader = datamodule.val_dataloader() if datamodule is not None else []
+        if not loader:
+            return
+        self._scores, means = {}, None
+        for batch_idx, batch in enumerate(loader):
+            _, means = pl_module.evaluate(batch, "val", batch_idx, means)
+        self._scores = _gathered(trainer, self._scores)
+        measures = pl_module.finish_evaluation("val", means) | self._interval_measures()
+        for logger in trainer.loggers:
+            logger.log_metrics(measures, step=_batches(trainer))
+        self._keep(trainer, measures)
+
+    def _interval_measures(self) -> dict[str, float]:
+        mean, low, high = bootstrap_interval(torch.tensor(list(self._scores.values()), dtype=torch.float64), self.level)
+        return {"val/held_out/mean": mean, "val/held_out/low": low, "val/held_out/high": high}
+
+    def _keep(self, trainer: Trainer, measures: dict[str, float]) -> None:
+        self.history.append({"batch": _batches(trainer), "scores": self._scores, "measures": measures})
+        self._scores = {}
+        if trainer.is_global_zero and trainer.log_dir is not None:
+            write_json(Path(trainer.log_dir) / "held_out.json", {"level": self.level, "evaluations": self.history})
+
+    def interval(self, index: int) -> tuple[float, float, float]:
+        """Return mean and interval of an evaluation, by its place in :attr:`history`."""
+        return bootstrap_interval(torch.tensor(list(self.history[index]["scores"].values()), dtype=torch.float64), self.level)
+
+    def difference(self) -> tuple[float, float, float]:
+        """Return mean and interval of the paired difference, last evaluation minus first, over prompts."""
+        before, after = self.history[0]["scores"], self.history[-1]["scores"]
+        pairs = [after[key] - before[key] for key in before if key in after]
+        return bootstrap_interval(torch.tensor(pairs, dtype=torch.float64), self.level)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the history back."""
+        self.history = list(state_dict["history"])
+
+
+def _gathered(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
+    """Scores of all processes, sorted by prompt id."""
+    parts: list[Any] = [scores]
+    if trainer.world_size > 1:
+        parts = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, scores)
+    return dict(sorted({key: value for part in parts for key, value in part.items()}.items()))
+
+
+def _batches(trainer: Trainer) -> int:
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write beside ``path`` and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, path)

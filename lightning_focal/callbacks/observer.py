@@ -1,0 +1,39 @@
+"""What observers of a rollout batch are handed, and the protocol they fill."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_focal.types import CriterionScores, Rollouts, Shaped
+
+__all__ = ["Answers", "RolloutObserver"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A batch, answered and judged.
+
+    Args:
+        stage: ``train``, ``val``, ``test`` or ``predict``.
+        batch_idx: number of the batch within its epoch.
+        rollouts: the responses.
+        scores: how well they meet each criterion.
+        shaped: what the strategy makes of that.
+    """
+
+    stage: str
+    batch_idx: int
+    rollouts: Rollouts
+    scores: CriterionScores
+    shaped: Shaped
+
+
+class RolloutObserver(Callback, ABC):
+    """A callback that is shown every answered batch, before the update, on every process."""
+
+    @abstractmethod
+    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+        """Look at a batch; changes nothing."""

@@ -1,0 +1,101 @@
+"""Every rollout as a row of a parquet file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_focal.callbacks.observer import Answers, RolloutObserver
+
+__all__ = ["RolloutTable", "rollout_rows"]
+
+
+def rollout_rows(answers: Answers, batch: int) -> list[dict[str, Any]]:
+    """Return one mapping a rollout: prompt, response, every criterion's verdict and reason, weights, reward, advantage.
+
+    Args:
+        answers: the batch.
+        batch: number of rollout batches trained on before it.
+    """
+    rollouts, scores, shaped = answers.rollouts, answers.scores, answers.shaped
+    value, mask = scores.scores.double().tolist(), scores.mask.tolist()
+    base, weight, saturation = scores.weights.double().tolist(), shaped.weights.double().tolist(), shaped.saturation.tolist()
+    reward, static, advantage = shaped.rewards.tolist(), shaped.static.tolist(), shaped.advantages.tolist()
+    valid, truncated, lengths = shaped.valid.tolist(), rollouts.truncated.tolist(), rollouts.lengths.tolist()
+    rows = []
+    for p, prompt_id in enumerate(rollouts.prompts.ids):
+        messages = [dict(message) for message in rollouts.prompts.messages[p]]
+        for g, text in enumerate(rollouts.texts[p]):
+            criteria = [
+                {
+                    "name": name,
+                    "tags": list(scores.tags[p][c]) if scores.tags else [],
+                    "score": value[p][g][c] if mask[p][g][c] else None,
+                    "outcome": scores.outcomes[p][g][c] if scores.outcomes else "",
+                    "reason": scores.reasons[p][g][c] if scores.reasons else "",
+                    "prior_weight": base[p][c],
+                    "weight": weight[p][c],
+                    "saturation": saturation[p][c],
+                }
+                for c, name in enumerate(scores.names[p])
+            ]
+            rows.append(
+                {
+                    "stage": answers.stage,
+                    "batch": batch,
+                    "prompt_id": prompt_id,
+                    "rollout": g,
+                    "messages": messages,
+                    "response": text,
+                    "tokens": lengths[p][g],
+                    "truncated": truncated[p][g],
+                    "valid": valid[p][g],
+                    "reward": reward[p][g],
+                    "static_reward": static[p][g],
+                    "advantage": advantage[p][g],
+                    "policy_version": rollouts.version,
+                    "criteria": criteria,
+                }
+            )
+    return rows
+
+
+class RolloutTable(RolloutObserver):
+    """Writes each answered batch to ``<folder>/<stage>-<batch>[-<part>]-r<rank>.parquet``.
+
+    Files are written beside and renamed: a file that is there is whole. A resumed run writes the same names again.
+
+    Args:
+        folder: where to; ``<run folder>/rollouts`` by default.
+        stages: which stages to write.
+    """
+
+    def __init__(self, folder: str | None = None, stages: list[str] | None = None) -> None:
+        self.folder = folder
+        self.stages = ["train", "val", "test", "predict"] if stages is None else stages
+
+    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+        """See :class:`RolloutObserver`."""
+        if answers.stage not in self.stages:
+            return
+        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "rollouts")
+        batch = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        part = "" if answers.stage == "train" else f"-{answers.batch_idx:04d}"
+        write_parquet(folder / f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet", rollout_rows(answers, batch))
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows beside ``path`` and rename."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), beside, compression="zstd")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""The command line: ``lightning_focal fit | validate | test | predict``, a LightningCLI that knows reward strategies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import lightning_focal.data
+import lightning_focal.rewards  # noqa: F401 - strategies, stages and sources are found by their short names
+from lightning_focal.callbacks import ConsoleReport, HeldOut, RolloutTable
+from lightning_focal.modules import GRPOModule
+from lightning_focal.rewards import RewardStrategy
+from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder, run_folder
+from lightning_focal.runs.folder import RUN_FOLDER_ENV
+
+__all__ = ["FocalCLI", "main"]
+
+
+class FocalCLI(LightningCLI):
+    """LightningCLI with ``--reward`` and ``--run_dir``, and a run folder that holds everything a run writes.
+
+    The folder's loggers, checkpoints, rollout table, held-out scores and console report are added unless the config brings
+    callbacks of these kinds itself.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--reward`` and ``--run_dir``."""
+        parser.add_lightning_class_args(RewardStrategy, "reward", subclass_mode=True, required=False)
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/run", help="Folder of the run; a number is put behind it where it is in use."
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the config file holds the hyper-parameters, and reading a large checkpoint twice is slow."""
+
+    def before_instantiate_classes(self) -> None:
+        """Decide on the run folder, on the first process, before anything is written."""
+        config = self.config[self.subcommand]
+        if RUN_FOLDER_ENV not in os.environ:
+            if self.subcommand == "fit":
+                folder = run_folder(config["run_dir"], config.get("ckpt_path"))
+            else:
+                folder = run_folder(Path(config["run_dir"]).with_name(f"{Path(config['run_dir']).name}-{self.subcommand}"))
+            os.environ[RUN_FOLDER_ENV] = str(folder)
+        self.folder = Path(os.environ[RUN_FOLDER_ENV])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer around the run folder."""
+        config = self._get(self.config_init, "trainer", default={})
+        callbacks = [c for c in [self._get(self.config_init, "reward"), *_listed(config.get("callbacks"))] if c is not None]
+        config["callbacks"] = _listed(config.get("callbacks"))
+        kwargs.setdefault("default_root_dir", str(self.folder))
+        if config.get("logger") in (None, True):
+            kwargs["logger"] = [CSVLog(self.folder), TensorBoardLogger(self.folder, name="", version="")]
+        if config.get("plugins") is None:
+            kwargs["plugins"] = [AtomicCheckpointIO()]
+        added: list[Any] = [RunFolder()]
+        for kind in (HeldOut, RolloutTable, ConsoleReport):
+            if not any(isinstance(callback, kind) for callback in callbacks):
+                added.append(kind())
+        if config.get("enable_checkpointing") is not False:
+            for callback in [c for c in callbacks if isinstance(c, ModelCheckpoint)]:
+                callback.dirpath = callback.dirpath or str(self.folder / "checkpoints")
+            if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+                added.append(ModelCheckpoint(self.folder / "checkpoints", filename="batch-{step}", save_last=True))
+        config["callbacks"] += added
+        trainer_config = {**config, **kwargs}
+        reward = self._get(self.config_init, "reward")
+        return self._instantiate_trainer(trainer_config, [] if reward is None else [reward])
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: as on the command line, without the program's name; None = ``sys.argv``.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if args is not None:
+        sys.argv = [sys.argv[0], *args]
+    FocalCLI(
+        GRPOModule,
+        LightningDataModule,
+        subclass_mode_data=True,
+        save_config_callback=SaveConfigCallback,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        trainer_defaults={"log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False},
+        parser_kwargs={"description": "Reinforcement learning on rubrics of many criteria."},
+    )
+
+
+if __name__ == "__main__":
+    main()

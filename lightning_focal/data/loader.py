@@ -1,0 +1,89 @@
+"""A loader that gives whole groups to ranks and can be resumed in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from lightning_focal.types import Prompts
+
+__all__ = ["PromptLoader"]
+
+
+class PromptLoader:
+    """Batches of prompts in an order that is a function of ``(seed, epoch)`` alone.
+
+    ``batch_size`` counts prompts of the whole step, over all ranks: rank ``r`` of ``W`` gets rows ``r, r + W, ...`` of each
+    batch, so one process and several see the same batches. Lightning saves ``state_dict`` in the checkpoint.
+
+    Args:
+        take: builds :class:`Prompts` from row numbers.
+        size: number of rows.
+        batch_size: prompts a step, a multiple of ``world_size``.
+        shuffle: permute rows anew each epoch.
+        seed: of the permutation.
+        drop_last: leave out an incomplete last batch; otherwise it is filled up by rows from the start of the order when there is
+            more than one rank (each rank needs a row), and left short on one rank.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[list[int]], Prompts],
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(f"`batch_size` must be a positive multiple of the {world_size} processes, got {batch_size}")
+        if size < 1:
+            raise ValueError("a loader needs at least one prompt, got 0")
+        if drop_last and size < batch_size:
+            raise ValueError(f"`batch_size` is {batch_size}, but there are only {size} prompts: no batch would be full")
+        self.take, self.size, self.batch_size = take, size, batch_size
+        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.position = 0
+        self.sampler = self.batch_sampler = self  # Lightning tells `sampler.set_epoch` which epoch begins
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start ``epoch`` from its first batch, unless it is the epoch that is already under way."""
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
+    def order(self) -> list[int]:
+        """Return row numbers of this epoch in order, over all ranks."""
+        if not self.shuffle:
+            return list(range(self.size))
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        return torch.randperm(self.size, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[Prompts]:
+        order = self.order()
+        if self.position >= len(self):
+            self.position = 0
+        while self.position < len(self):
+            rows = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
+            missing = -len(rows) % self.world_size
+            rows += order[:missing]
+            self.position += 1
+            yield self.take(rows[self.rank :: self.world_size])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the number of batches given out."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the last batch given out."""
+        self.epoch, self.position = int(state_dict["epoch"]), int(state_dict["position"])

@@ -1,0 +1,52 @@
+"""The mathematics: tensors in, tensors out, one file per idea."""
+
+from __future__ import annotations
+
+from lightning_focal.functional.advantages import (
+    ADVANTAGE_ESTIMATORS,
+    batch_advantage,
+    dr_grpo_advantage,
+    group_advantage,
+    rloo_advantage,
+)
+from lightning_focal.functional.aggregation import AGGREGATIONS, loss_normaliser, masked_aggregate
+from lightning_focal.functional.bootstrap import bootstrap_interval
+from lightning_focal.functional.groups import batch_moments, batch_std
+from lightning_focal.functional.kl import kl_divergence
+from lightning_focal.functional.levels import gather_levels, level_index, level_sums, pool_levels, scatter_sums
+from lightning_focal.functional.logprobs import chunked_logp_from_hidden, token_logp
+from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
+from lightning_focal.functional.projection import inverse_reward_projection, projected_sums
+from lightning_focal.functional.rewarding import weighted_reward
+from lightning_focal.functional.simplex import project_bounded_simplex
+from lightning_focal.functional.weighting import base_weights, focal_weights
+
+__all__ = [
+    "ADVANTAGE_ESTIMATORS",
+    "AGGREGATIONS",
+    "base_weights",
+    "batch_advantage",
+    "batch_moments",
+    "batch_std",
+    "bootstrap_interval",
+    "chunked_logp_from_hidden",
+    "clipped_policy_loss",
+    "dr_grpo_advantage",
+    "focal_weights",
+    "gather_levels",
+    "group_advantage",
+    "inverse_reward_projection",
+    "kl_divergence",
+    "level_index",
+    "level_sums",
+    "loss_normaliser",
+    "masked_aggregate",
+    "policy_statistics",
+    "pool_levels",
+    "project_bounded_simplex",
+    "projected_sums",
+    "rloo_advantage",
+    "scatter_sums",
+    "token_logp",
+    "weighted_reward",
+]

@@ -1,0 +1,53 @@
+"""Per-token estimators of the divergence from a reference policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+__all__ = ["kl_divergence"]
+
+
+def _k1(difference: Tensor) -> Tensor:
+    return -difference
+
+
+def _k2(difference: Tensor) -> Tensor:
+    return difference.square() / 2
+
+
+def _k3(difference: Tensor) -> Tensor:
+    return torch.expm1(difference) - difference
+
+
+_ESTIMATORS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({"k1": _k1, "k2": _k2, "k3": _k3})
+
+
+def kl_divergence(logp: Tensor, ref_logp: Tensor, estimator: str = "k3") -> Tensor:
+    """Estimate ``KL(policy || reference)`` at each sampled token.
+
+    With ``d = logp_ref - logp``: ``k1 = -d``, ``k2 = d^2 / 2``, ``k3 = exp(d) - d - 1`` (Schulman's names; k3 is what GRPO,
+    arXiv:2402.03300, adds to its loss). k1 and k3 are unbiased, k2 and k3 never negative.
+
+    Args:
+        logp: log-probabilities in nats of the sampled tokens under the policy, any shape.
+        ref_logp: the same under the reference, same shape.
+        estimator: ``"k1"``, ``"k2"`` or ``"k3"``.
+
+    Returns:
+        One value a token, in nats; the gradient flows through ``logp`` (and ``ref_logp``, if that has one).
+
+    Raises:
+        ValueError: on an unknown estimator or shapes that differ.
+
+    >>> kl_divergence(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -2.0]))
+    tensor([0.1065, 0.0000])
+    """
+    if estimator not in _ESTIMATORS:
+        raise ValueError(f"`estimator` must be one of {', '.join(_ESTIMATORS)}, got {estimator!r}")
+    if logp.shape != ref_logp.shape:
+        raise ValueError(f"`ref_logp` must have the shape of `logp`, {tuple(logp.shape)}, got {tuple(ref_logp.shape)}")
+    return _ESTIMATORS[estimator](ref_logp - logp)

@@ -1,0 +1,11 @@
+"""Generation: who writes the rollouts."""
+
+from __future__ import annotations
+
+from lightning_focal.generation.assemble import make_rollouts
+from lightning_focal.generation.base import Generator, Sampling
+from lightning_focal.generation.hf import HFGenerator
+from lightning_focal.generation.scripted import ScriptedGenerator
+from lightning_focal.generation.weights import full_weights
+
+__all__ = ["Generator", "HFGenerator", "Sampling", "ScriptedGenerator", "full_weights", "make_rollouts"]

@@ -1,0 +1,120 @@
+"""Lists of tokens to padded tensors and texts: the last step of every generator."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_focal.types import Prompts, Rollouts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["check_request", "eos_ids", "left_pad", "make_rollouts"]
+
+
+def check_request(prompts: Prompts, group_size: int, seeds: Sequence[int]) -> None:
+    """Check the arguments that every generator shares.
+
+    Raises:
+        ValueError: if there is no prompt, ``prompts.tokens`` is missing or has an empty row, ``group_size`` < 1, or ``seeds`` has
+            another length.
+    """
+    if len(prompts) == 0:
+        raise ValueError("`prompts` must hold at least one prompt, got none")
+    if len(prompts.tokens) != len(prompts):
+        raise ValueError(f"`prompts.tokens` must be filled before generating ({len(prompts)} rows), got {len(prompts.tokens)}")
+    for name, tokens in zip(prompts.ids, prompts.tokens, strict=True):
+        if not tokens:
+            raise ValueError(f"`prompts.tokens` of prompt {name!r} must hold at least one token, got none")
+    if group_size < 1:
+        raise ValueError(f"`group_size` must be >= 1, got {group_size}")
+    if len(seeds) != len(prompts):
+        raise ValueError(f"`seeds` must hold one seed a prompt ({len(prompts)}), got {len(seeds)}")
+
+
+def eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token id that ends a response: the generation config's and the tokenizer's.
+
+    Raises:
+        ValueError: if neither names one.
+    """
+    found: set[int] = set()
+    for owner in (getattr(model, "generation_config", None), tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        found |= set() if ids is None else {ids} if isinstance(ids, int) else {int(i) for i in ids}
+    if not found:
+        raise ValueError("no eos: neither the policy's `generation_config` nor the tokenizer has an `eos_token_id`")
+    return frozenset(found)
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """``([N, L] int64, [N, L] bool)``: the rows at the right edge, and where they are.
+
+    >>> left_pad([[1, 2], [3]], pad=0)
+    (tensor([[1, 2],
+            [0, 3]]), tensor([[ True,  True],
+            [False,  True]]))
+    """
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    return ids, mask
+
+
+def make_rollouts(
+    prompts: Prompts,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Tensor,
+    *,
+    eos: Collection[int],
+    lengths: Tensor | None = None,
+    logp: Tensor | None = None,
+    version: int = 0,
+) -> Rollouts:
+    """Cut responses after their first eos, decode them and pad everything.
+
+    Args:
+        prompts: with ``tokens`` filled.
+        tokenizer: decodes; its padding id fills what the masks leave out.
+        tokens: ``[P, G, T]`` int64; what follows a row's first eos is ignored.
+        eos: ids that end a response.
+        lengths: ``[P, G]`` tokens of each row to look at, or None for all ``T``.
+        logp: ``[P, G, T]`` float32, or None.
+        version: of the weights.
+
+    Returns:
+        The rollouts, on the device of ``tokens``, trimmed to the longest response. ``truncated`` is True where no eos was found.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos)
+    device, width = tokens.device, tokens.shape[-1]
+    place = torch.arange(width, device=device)
+    within = place < (lengths if lengths is not None else torch.full(tokens.shape[:2], width, device=device))[..., None]
+    ends = torch.isin(tokens, torch.tensor(sorted(eos), device=device)) & within
+    mask = within & (ends.cumsum(-1) - ends.long() == 0)
+    truncated = ~ends.any(-1)
+    kept = max(int(mask.any(0).any(0).sum()), 1)
+    mask, tokens = mask[..., :kept], tokens[..., :kept].masked_fill(~mask[..., :kept], pad)
+    rows, counts, skip = tokens.cpu().tolist(), mask.sum(-1).tolist(), set(eos)
+    bodies = [
+        [[i for i in row[:count] if i not in skip] for row, count in zip(group, amounts, strict=True)]
+        for group, amounts in zip(rows, counts, strict=True)
+    ]
+    texts = tuple(
+        tuple(tokenizer.batch_decode(group, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for group in bodies
+    )
+    prompt_ids, prompt_mask = left_pad(prompts.tokens, pad)
+    return Rollouts(
+        prompts=prompts,
+        texts=texts,
+        prompt_ids=prompt_ids.to(device),
+        prompt_mask=prompt_mask.to(device),
+        response_ids=tokens,
+        response_mask=mask,
+        truncated=truncated,
+        logp=None if logp is None else logp[..., :kept].masked_fill(~mask, 0.0),
+        version=version,
+    )

@@ -1,0 +1,92 @@
+"""Who rolls out: the protocol, and how to sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightning_focal.types import Prompts, Rollouts
+
+__all__ = ["Generator", "Sampling"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a response is drawn, applied in this order: temperature, ``top_k``, ``top_p``.
+
+    Args:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_p: keep the fewest most likely tokens whose probabilities reach this sum, in (0, 1]; 1 keeps all.
+        top_k: keep this many most likely tokens; 0 keeps all.
+        max_new_tokens: length limit of a response in tokens, its eos included.
+
+    Raises:
+        ValueError: on a value out of range.
+
+    >>> Sampling(top_p=0.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: `top_p` must be in (0, 1], got 0.0
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"`temperature` must be finite and >= 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` must be in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"`top_k` must be >= 0, got {self.top_k}")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"`max_new_tokens` must be >= 1, got {self.max_new_tokens}")
+
+
+class Generator(ABC):
+    """Writes ``G`` responses to each of ``P`` prompts."""
+
+    @abstractmethod
+    def sync(self, policy: nn.Module, version: int) -> None:
+        """Learn that the policy's weights changed.
+
+        Every rank calls this after an update and before the next :meth:`generate`; it may run collectives.
+
+        Args:
+            policy: holds the new weights.
+            version: number of updates behind them, written into the rollouts.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        policy: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Prompts,
+        *,
+        group_size: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> Rollouts:
+        """Roll out.
+
+        Args:
+            policy: the weights to sample from, as of the last :meth:`sync`.
+            tokenizer: of the policy.
+            prompts: with ``tokens`` filled.
+            group_size: ``G``, responses a prompt.
+            seeds: one a prompt; a response depends on its prompt, that seed, its place in the group and the weights alone.
+            sampling: how to draw.
+
+        Returns:
+            Rollouts in the order of ``prompts``.
+        """

@@ -1,0 +1,86 @@
+"""A key/value cache that grows in steps, and the question whether a model can use it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+__all__ = ["GrowingLayer", "growing_cache", "why_not_growing"]
+
+_ROOM = 64
+"""Tokens of room added when a layer is full: one copy in 64 tokens where ``DynamicLayer`` copies at every token."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values ``[B, heads, length, dim]`` as views of a larger buffer."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append ``[B, heads, new, dim]``; return everything so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+            return key_states, value_states
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < end:
+            self._buffers = (_widened(self.keys, end + _ROOM), _widened(self.values, end + _ROOM))
+        keys, values = self._buffers
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row ``repeats`` times, neighbours together."""
+        if self.is_initialized:
+            super().batch_repeat_interleave(repeats)
+            self._buffers = None
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the rows ``indices``."""
+        if self._buffers is None:
+            super().batch_select_indices(indices)
+            return
+        length = self.keys.shape[-2]
+        keys, values = (buffer.index_select(0, indices) for buffer in self._buffers)
+        self._buffers = (keys, values)
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+
+
+def _widened(states: Tensor, length: int) -> Tensor:
+    batch, heads, used, dim = states.shape
+    buffer = states.new_empty(batch, heads, length, dim)
+    buffer[:, :, :used] = states
+    return buffer
+
+
+def growing_cache() -> Any:
+    """An empty cache of :class:`GrowingLayer`, one made for every layer of the model at its first use."""
+    return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+def why_not_growing(model: Any) -> str | None:
+    """The reason why ``model`` cannot decode with :func:`growing_cache`, or None when it can.
+
+    Args:
+        model: a transformers causal language model, no wrapper round it.
+
+    Returns:
+        A phrase such as ``"its cache has DynamicSlidingWindowLayer"``.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder"
+    missing = {"position_ids", "past_key_values"} - set(inspect.signature(model.forward).parameters)
+    if missing:
+        return f"its forward takes no {' and no '.join(sorted(missing))}"
+    with torch.device("meta"):
+        kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    other = sorted(kind.__name__ for kind in kinds - {DynamicLayer})
+    return f"its cache has {' and '.join(other)}" if other else None

@@ -1,0 +1,113 @@
+"""The policy's weights as a plain model has them: shards gathered, adapters merged, in another precision if wanted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RolloutCopy", "full_weights", "is_sharded"]
+
+
+def is_sharded(policy: nn.Module) -> bool:
+    """True when parameters are DTensors (FSDP2, tensor parallelism): a forward then needs every rank."""
+    return any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
+
+
+def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every parameter, named as in the plain transformers model.
+
+    Shards are gathered one at a time (a collective: every rank must exhaust the iterator) and low-rank adapters that are
+    switched on are added to the layer they adapt: ``W + alpha / r * B A`` (arXiv:2106.09685).
+
+    Args:
+        policy: a transformers model, possibly peft-wrapped (LoRA), possibly sharded.
+
+    Yields:
+        ``(name, tensor)``, detached, in the policy's precision; tied weights once.
+
+    Raises:
+        TypeError: for adapters other than plain LoRA.
+    """
+    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    with torch.no_grad():
+        for name, parameter in base.named_parameters():
+            owner, _, leaf = name.rpartition(".")
+            if ".lora_" in name:
+                continue
+            if "modules_to_save" in name or "lora_magnitude" in name or ".original_module." in name:
+                raise TypeError(f"only plain LoRA adapters can be merged, the policy has {name!r}")
+            value = _gathered(parameter)
+            if owner.endswith(".base_layer"):
+                owner = owner.removesuffix(".base_layer")
+                if leaf == "weight":
+                    value = _merged(value, base.get_submodule(owner), owner)
+            yield f"{owner}.{leaf}" if owner else leaf, value
+
+
+def _gathered(parameter: Tensor) -> Tensor:
+    value = parameter.detach()
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _merged(weight: Tensor, layer: Any, name: str) -> Tensor:
+    if layer.disable_adapters or layer.merged:
+        return weight
+    for adapter in layer.active_adapters:
+        if adapter not in layer.lora_A:
+            continue
+        if not isinstance(layer.base_layer, nn.Linear) or getattr(layer, "use_dora", {}).get(adapter):
+            raise TypeError(f"only plain LoRA adapters of linear layers can be merged, {name!r} is {type(layer).__name__}")
+        down, up = _gathered(layer.lora_A[adapter].weight), _gathered(layer.lora_B[adapter].weight)
+        weight = weight + (layer.scaling[adapter] * (up @ down)).to(weight.dtype)
+    return weight
+
+
+class RolloutCopy:
+    """An unsharded, adapter-free copy of a policy that rollouts are sampled from; refreshed in place.
+
+    Args:
+        policy: see :func:`full_weights`.
+        dtype: of the copy's parameters; None keeps the policy's. Buffers (rotary frequencies) keep theirs.
+    """
+
+    def __init__(self, policy: nn.Module, dtype: torch.dtype | None) -> None:
+        self.model = _rebuilt(policy, dtype) if is_sharded(policy) else _cloned(policy, dtype)
+        self.model.eval().requires_grad_(False)
+        self.device = next(policy.parameters()).device
+        self.refresh(policy)
+
+    def refresh(self, policy: nn.Module) -> None:
+        """Take over the policy's weights; no allocation beyond one parameter.
+
+        Raises:
+            KeyError: if the policy has a parameter that the copy lacks.
+        """
+        targets = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in full_weights(policy):
+                targets[name].copy_(value)
+
+
+def _cloned(policy: nn.Module, dtype: torch.dtype | None) -> Any:
+    # Parameters are handed to `deepcopy` ready-made, so a copy in the policy's precision never exists.
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, dtype=dtype if p.is_floating_point() else None), requires_grad=False)
+        for p in policy.parameters()
+    }
+    clone: Any = copy.deepcopy(policy, memo)
+    return clone.unload() if hasattr(clone, "unload") else clone
+
+
+def _rebuilt(policy: nn.Module, dtype: torch.dtype | None) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    first = next(policy.parameters())
+    with torch.random.fork_rng(devices=[]), torch.device(first.device):
+        model = AutoModelForCausalLM.from_config(base.config, dtype=dtype or first.dtype)
+    model.generation_config = copy.deepcopy(base.generation_config)
+    return model

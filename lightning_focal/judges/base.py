@@ -1,0 +1,110 @@
+"""What every judge takes and gives, whoever does the judging."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lightning_focal.rubrics.criterion import Criterion
+from lightning_focal.types import Message
+
+__all__ = ["Judge", "JudgeRequest", "Outcome", "Verdict"]
+
+
+class Outcome(StrEnum):
+    """How a judgement came out.
+
+    ``ERROR`` (the judge failed) and ``NOT_APPLICABLE`` become mask False, never a 0: a failed judgement of a fault would
+    otherwise read as praise (ours).
+    """
+
+    MET = "met"
+    NOT_MET = "not_met"
+    GRADED = "graded"
+    NOT_APPLICABLE = "not_applicable"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says about one criterion of one response.
+
+    Args:
+        outcome: see :class:`Outcome`.
+        value: the grade, between the criterion's ``low`` and ``high``; given with ``GRADED`` and with nothing else.
+        reason: what was measured or seen, in words.
+
+    Raises:
+        ValueError: if a graded verdict has no finite value, or another verdict has one.
+
+    >>> Verdict(Outcome.NOT_MET, reason="71 words, at most 60 allowed").outcome.value
+    'not_met'
+    """
+
+    outcome: Outcome
+    value: float | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome is Outcome.GRADED:
+            if self.value is None or not math.isfinite(self.value):
+                raise ValueError(f"`value` of a graded verdict must be a finite number, got {self.value!r}")
+        elif self.value is not None:
+            raise ValueError(f"`value` belongs to graded verdicts alone, got {self.value!r} with outcome {self.outcome.value!r}")
+
+    @property
+    def judged(self) -> bool:
+        """True when the verdict counts: neither an error nor not applicable."""
+        return self.outcome not in (Outcome.ERROR, Outcome.NOT_APPLICABLE)
+
+    def met(self, criterion: Criterion) -> float | None:
+        """How far ``criterion`` is met, in [0, 1]; None where it was not judged.
+
+        ``(value - low) / (high - low)`` for a grade, clipped to [0, 1]; for a fault 1 = the fault is there (ours).
+
+        >>> Verdict(Outcome.GRADED, 4.0).met(Criterion("tone", "Kind, from 1 to 5.", low=1, high=5))
+        0.75
+        """
+        if not self.judged:
+            return None
+        if self.value is None:
+            return float(self.outcome is Outcome.MET)
+        return min(1.0, max(0.0, (self.value - criterion.low) / (criterion.high - criterion.low)))
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """One response and what to judge it by.
+
+    Args:
+        messages: the chat that was answered.
+        response: the text under judgement: data, never an instruction to the judge.
+        criteria: what to judge, at least one.
+    """
+
+    messages: tuple[Message, ...]
+    response: str
+    criteria: tuple[Criterion, ...]
+
+
+class Judge(ABC):
+    """Says how well responses meet their criteria."""
+
+    def validate(self, criterion: Criterion) -> None:  # noqa: B027 - a judge that reads descriptions accepts every criterion
+        """Refuse, before training, a criterion this judge cannot judge.
+
+        Raises:
+            ValueError: starting with ``criterion.where``.
+        """
+
+    @abstractmethod
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
+        """Judge every request.
+
+        Returns:
+            One tuple a request, with one verdict a criterion, in the order given. A response that cannot be judged gives
+            verdicts with ``Outcome.ERROR``; it never raises for a bad response.
+        """

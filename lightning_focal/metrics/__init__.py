@@ -1,0 +1,7 @@
+"""torchmetrics shells over :mod:`lightning_focal.functional`."""
+
+from __future__ import annotations
+
+from lightning_focal.metrics.saturation import CriterionSaturation
+
+__all__ = ["CriterionSaturation"]

@@ -1,0 +1,8 @@
+"""LightningModules: the algorithms, read top to bottom."""
+
+from lightning_focal.modules.grpo import GRPOModule
+from lightning_focal.modules.reference import FrozenReference, NoReference, Reference
+from lightning_focal.modules.schedule import WarmupCosine
+from lightning_focal.modules.update import Update
+
+__all__ = ["FrozenReference", "GRPOModule", "NoReference", "Reference", "Update", "WarmupCosine"]

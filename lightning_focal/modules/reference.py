@@ -1,0 +1,92 @@
+"""The policy that training is held close to."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from lightning_focal.policies import adapters_off, has_adapters
+
+__all__ = ["FrozenReference", "NoReference", "Reference"]
+
+
+class Reference(ABC):
+    """Lends a model whose log-probabilities the KL term compares with.
+
+    A reference is no part of the checkpoint unless it says so in ``state_dict``: a frozen one is made again from its source.
+    """
+
+    def attach(self, policy: nn.Module) -> None:
+        """Learn the policy, once, before a checkpoint is restored into it."""
+
+    @property
+    def active(self) -> bool:
+        """False when there is nothing to compare with."""
+        return True
+
+    @abstractmethod
+    @contextmanager
+    def model(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """Within the context, lend the reference model on the policy's device, in eval mode."""
+        yield policy
+
+
+class NoReference(Reference):
+    """No reference: no second model, no KL term."""
+
+    @property
+    def active(self) -> bool:
+        """Always False."""
+        return False
+
+    @contextmanager
+    def model(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always; `model.update.kl_coef` needs a reference.
+        """
+        raise RuntimeError("a KL term needs a reference: set `model.reference: FrozenReference`, or `model.update.kl_coef: 0`")
+        yield policy
+
+
+class FrozenReference(Reference):
+    """The policy as it was before training.
+
+    With LoRA it is the same model with its adapters switched off; otherwise a copy.
+
+    Args:
+        dtype: of the copy, ``bfloat16`` halves its memory; None = as the policy.
+    """
+
+    def __init__(self, dtype: str | None = None) -> None:
+        if dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+        self.dtype = dtype
+        self.copy: nn.Module | None = None
+
+    def attach(self, policy: nn.Module) -> None:
+        """Copy the policy's weights, unless it has adapters to switch off."""
+        if self.copy is not None or has_adapters(policy):
+            return
+        frozen = copy.deepcopy(policy).eval().requires_grad_(False)
+        self.copy = frozen.to(getattr(torch, self.dtype)) if self.dtype else frozen
+
+    @contextmanager
+    def model(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """See :class:`Reference`."""
+        if self.copy is not None:
+            yield self.copy.to(next(policy.parameters()).device)
+            return
+        training = policy.training
+        policy.eval()
+        try:
+            with adapters_off(policy) as plain:
+                yield plain
+        finally:
+            policy.train(training)

@@ -1,0 +1,69 @@
+"""A learning-rate schedule that learns the length of the run from the Trainer."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+__all__ = ["WarmupCosine"]
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up, then a cosine from the optimiser's learning rate to ``final`` times it.
+
+    Counts rollout batches. A batch ``k`` of ``K`` with ``W = ceil(warmup K)`` runs at ``(k + 1) / (W + 1)`` of the rate while
+    ``k < W``, then at ``final + (1 - final) (1 + cos(pi (k - W) / (K - W))) / 2``.
+
+    Args:
+        optimizer: whose rate is scheduled.
+        warmup: share of the run spent warming up, in [0, 1).
+        final: share of the rate left at the end, in [0, 1].
+        total: rollout batches in the run; None = the module fills it in from the Trainer.
+        last_epoch: as in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> schedule = WarmupCosine(optimizer, warmup=0.25, total=4)
+        >>> rates = [schedule.get_last_lr()[0]]
+        >>> for _ in range(3):
+        ...     optimizer.step(); schedule.step(); rates.append(schedule.get_last_lr()[0])
+        >>> [round(rate, 4) for rate in rates]
+        [0.5, 1.0, 0.75, 0.25]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, warmup: float = 0.1, final: float = 0.0, total: int | None = None, last_epoch: int = -1
+    ) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f"`warmup` must be in [0, 1), got {warmup}")
+        if not 0 <= final <= 1:
+            raise ValueError(f"`final` must be in [0, 1], got {final}")
+        if total is not None and total < 1:
+            raise ValueError(f"`total` must be >= 1, got {total}")
+        self.warmup, self.final, self.total = warmup, final, total
+        super().__init__(optimizer, last_epoch)
+
+    def begin(self, total: int) -> None:
+        """Take the length of the run, unless it was given, and set the rate of the first batch."""
+        if self.total is None:
+            self.total = max(1, total)
+            for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+                group["lr"] = rate
+            self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def factor(self, k: int) -> float:
+        """Return the share of the rate in batch ``k``."""
+        if self.total is None:
+            return 1.0
+        warm = math.ceil(self.warmup * self.total)
+        if k < warm:
+            return (k + 1) / (warm + 1)
+        progress = min(1.0, (k - warm) / max(1, self.total - warm))
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+    def get_lr(self) -> list[float]:
+        """Return the rate of each parameter group."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]

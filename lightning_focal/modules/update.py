@@ -1,0 +1,217 @@
+"""The inner loop: from rollouts and advantages to optimiser steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_focal.functional import clipped_policy_loss, kl_divergence, loss_normaliser, masked_aggregate, policy_statistics
+from lightning_focal.policies import response_logp
+from lightning_focal.types import Rollouts, Shaped
+
+__all__ = ["Sequences", "Update", "sequence_logp"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """How a batch of rollouts becomes optimiser steps.
+
+    Args:
+        epochs: passes over the batch.
+        mini_batches: optimiser steps in a pass.
+        micro_batch_size: sequences in one forward and backward; changes memory and speed, never the result.
+        gradient_clip_val: largest global gradient norm; 0 = no clipping.
+        clip_low: lower clip of the policy ratio (PPO).
+        clip_high: upper clip of the policy ratio.
+        dual_clip: bound on the loss of a negative advantage, > 1; None = off.
+        loss_aggregation: ``token_mean`` over the whole optimiser step, ``sequence_mean``, or ``fixed_length``.
+        fixed_length: tokens, for ``fixed_length`` alone.
+        kl_coef: weight of the KL term; 0 = no term, and no reference pass.
+        kl_estimator: ``k1``, ``k2`` or ``k3``.
+        max_bad_steps: optimiser steps in a row that may be skipped over a loss or gradient that is not finite before the run stops.
+    """
+
+    epochs: int = 1
+    mini_batches: int = 1
+    micro_batch_size: int = 8
+    gradient_clip_val: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    loss_aggregation: Literal["token_mean", "sequence_mean", "fixed_length"] = "token_mean"
+    fixed_length: int | None = None
+    kl_coef: float = 0.0
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    max_bad_steps: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "mini_batches", "micro_batch_size", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`update.{name}` must be >= 1, got {getattr(self, name)}")
+        for name in ("gradient_clip_val", "kl_coef"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
+        if self.loss_aggregation == "fixed_length" and not self.fixed_length:
+            raise ValueError("`update.fixed_length` must name a number of tokens with loss_aggregation 'fixed_length'")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in a rollout batch."""
+        return self.epochs * self.mini_batches
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Rollouts laid out one sequence a row: ``N = P * G``.
+
+    Args:
+        prompt_ids: ``[N, L]`` int64, left-padded.
+        prompt_mask: ``[N, L]`` bool.
+        response_ids: ``[N, T]`` int64, right-padded.
+        response_mask: ``[N, T]`` bool.
+        advantages: ``[N]``.
+        valid: ``[N]`` bool, False = takes no part in the loss.
+        old_logp: ``[N, T]`` of the policy that sampled, or None = the detached new ones.
+        ref_logp: ``[N, T]`` of the reference, or None.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    advantages: Tensor
+    valid: Tensor
+    old_logp: Tensor | None = None
+    ref_logp: Tensor | None = None
+
+    @classmethod
+    def of(cls, rollouts: Rollouts, shaped: Shaped) -> Sequences:
+        """Flatten groups."""
+        g = rollouts.group_size
+        return cls(
+            prompt_ids=rollouts.prompt_ids.repeat_interleave(g, 0),
+            prompt_mask=rollouts.prompt_mask.repeat_interleave(g, 0),
+            response_ids=rollouts.response_ids.flatten(0, 1),
+            response_mask=rollouts.response_mask.flatten(0, 1),
+            advantages=shaped.advantages.flatten().to(rollouts.response_ids.device),
+            valid=shaped.valid.flatten().to(rollouts.response_ids.device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """``[N, T]`` bool, True = a response token of a valid rollout."""
+        return self.response_mask & self.valid[:, None]
+
+    def rows(self, index: Tensor) -> Sequences:
+        """Return some rows."""
+        return Sequences(**{k: None if v is None else v[index] for k, v in self.__dict__.items()})
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Yield row numbers, ``size`` at a time, sequences of like length together so that little is padding."""
+        length = self.prompt_mask.sum(-1) + self.response_mask.sum(-1)
+        yield from length.argsort(descending=True, stable=True).split(size)
+
+
+@torch.no_grad()
+def sequence_logp(model: nn.Module, sequences: Sequences, temperature: float, micro_batch_size: int) -> Tensor:
+    """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode."""
+    training = model.training
+    model.eval()
+    try:
+        result = torch.zeros_like(sequences.response_ids, dtype=torch.float32)
+        for index in sequences.chunks(micro_batch_size):
+            part = sequences.rows(index)
+            result[index] = response_logp(
+                model, part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask, temperature=temperature
+            )
+    finally:
+        model.train(training)
+    return result
+
+
+@dataclass
+class UpdateSums:
+    """Sums over the tokens of an update, kept on the device until the end."""
+
+    tokens: Tensor | float = 0.0
+    sums: dict[str, Tensor] | None = None
+
+    def add(self, tokens: Tensor, means: dict[str, Tensor]) -> None:
+        """Add token means, weighted by their number of tokens."""
+        self.tokens = self.tokens + tokens
+        old = self.sums or {}
+        self.sums = {key: old.get(key, 0.0) + value.detach() * tokens for key, value in means.items()}
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the means."""
+        tokens = torch.as_tensor(self.tokens).clamp_min(1)
+        return {key: value / tokens for key, value in (self.sums or {}).items()}
+
+
+def accumulate_gradients(
+    policy: nn.Module,
+    mini: Sequences,
+    update: Update,
+    temperature: float,
+    normaliser: Tensor,
+    backward: Callable[[Tensor], None],
+    sums: UpdateSums,
+) -> dict[str, Tensor]:
+    """Run forward and backward over a mini-batch, micro-batch by micro-batch; return its losses.
+
+    Args:
+        policy: model to train; gradients are added to its parameters.
+        mini: the rows of one optimiser step.
+        update: clips, aggregation, KL.
+        temperature: the rollouts were sampled at.
+        normaliser: of the whole step, see :func:`~lightning_focal.functional.loss_normaliser`.
+        backward: called with each micro-batch's loss.
+        sums: what to watch is added here.
+
+    Returns:
+        The scalar losses of the step, detached: ``policy``, and ``total`` with the KL term.
+    """
+    nothing = torch.zeros((), device=mini.advantages.device)
+    losses = {"policy": nothing, "total": nothing}
+    for index in mini.chunks(update.micro_batch_size):
+        part = mini.rows(index)
+        mask = part.loss_mask
+        logp, entropy = response_logp(
+            policy,
+            part.prompt_ids,
+            part.prompt_mask,
+            part.response_ids,
+            part.response_mask,
+            temperature=temperature,
+            with_entropy=True,
+        )
+        old_logp = logp.detach() if part.old_logp is None else part.old_logp
+        clips = (update.clip_low, update.clip_high, update.dual_clip)
+        aggregation = (update.loss_aggregation, normaliser, update.fixed_length)
+        loss = clipped_policy_loss(logp, old_logp, part.advantages, mask, *clips, *aggregation)
+        losses["policy"] = losses["policy"] + loss.detach()
+        watched: dict[str, Tensor] = {}
+        if part.ref_logp is not None:
+            kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
+            loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
+            watched["kl"] = masked_aggregate(kl, mask)
+        backward(loss)
+        losses["total"] = losses["total"] + loss.detach()
+        statistics = policy_statistics(logp.detach(), old_logp, part.advantages, mask, *clips)
+        tokens = statistics.pop("tokens")
+        watched |= {key: statistics[key] for key in ("ratio_mean", "clip_fraction", "old_kl")}
+        watched["entropy"] = masked_aggregate(entropy.detach(), mask)
+        sums.add(tokens, watched)
+    return losses
+
+
+def step_normaliser(mini: Sequences, update: Update, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the normaliser of an optimiser step; ``all_reduce`` averages over processes, as gradients are."""
+    return all_reduce(loss_normaliser(mini.loss_mask, update.loss_aggregation, update.fixed_length))

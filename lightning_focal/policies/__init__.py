@@ -1,0 +1,25 @@
+"""Policies: where they come from, how chats become tokens, adapters, and log-probabilities of responses."""
+
+from __future__ import annotations
+
+from lightning_focal.policies.chat import encode_chat, validate_messages
+from lightning_focal.policies.errors import PolicySourceError
+from lightning_focal.policies.logprobs import response_logp
+from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
+from lightning_focal.policies.source import load_policy, load_tokenizer, resolve_source
+from lightning_focal.policies.tiny import TinyLlama
+
+__all__ = [
+    "Lora",
+    "PolicySourceError",
+    "TinyLlama",
+    "adapters_off",
+    "apply_lora",
+    "encode_chat",
+    "has_adapters",
+    "load_policy",
+    "load_tokenizer",
+    "resolve_source",
+    "response_logp",
+    "validate_messages",
+]

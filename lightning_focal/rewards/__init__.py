@@ -1,0 +1,33 @@
+"""Reward strategies: Lightning callbacks that turn criterion scores into rewards and advantages."""
+
+from lightning_focal.rewards.base import RewardStrategy, find_strategy
+from lightning_focal.rewards.focal import FocalReward
+from lightning_focal.rewards.sources import RubricScores, ScoreSource
+from lightning_focal.rewards.stages import (
+    Advantage,
+    FocalWeighting,
+    GroupAdvantage,
+    RewardRule,
+    RlooAdvantage,
+    StaticWeighting,
+    WeightedSum,
+    Weighting,
+)
+from lightning_focal.rewards.static import StaticReward
+
+__all__ = [
+    "Advantage",
+    "FocalReward",
+    "FocalWeighting",
+    "GroupAdvantage",
+    "RewardRule",
+    "RewardStrategy",
+    "RlooAdvantage",
+    "RubricScores",
+    "ScoreSource",
+    "StaticReward",
+    "StaticWeighting",
+    "WeightedSum",
+    "Weighting",
+    "find_strategy",
+]

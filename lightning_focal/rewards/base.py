@@ -1,0 +1,252 @@
+"""A reward strategy: a Lightning callback that turns rollouts into rewards and advantages."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
+from lightning_focal.metrics import CriterionSaturation
+from lightning_focal.rewards.stages import Advantage, GroupAdvantage, RewardRule, StaticWeighting, WeightedSum, Weighting
+from lightning_focal.rewards.sources import RubricScores, ScoreSource
+from lightning_focal.types import CriterionScores, Rollouts, Shaped
+
+__all__ = ["RewardStrategy", "find_strategy"]
+
+Scope = Literal["group", "batch", "running"]
+
+
+class RewardStrategy(Callback, ABC):
+    """Scores rollouts, tracks how saturated each criterion is, and shapes rewards and advantages from both.
+
+    One step calls :meth:`score`, :meth:`observe` (training only) and :meth:`shape` in this order. ``shape`` works without a
+    Trainer. A subclass names its parts; the stages stay the same: *weights* -> *reward* -> *advantage*.
+
+    Args:
+        source: where the scores come from; by default each prompt's rubric under a rule judge.
+        weighting: turns base weights into the weights in force.
+        weights: base weights (arXiv:2605.26579): ``prior`` takes ``|points| / sum |points|`` of the rubric, ``uniform`` weighs
+            the applying criteria equally.
+        temperature: of the inverse reward projection that measures saturation, in units of reward; > 0.
+        scope: where saturation is measured: ``group`` in each prompt's own group (public re-implementation), ``batch`` one level
+            per criterion key over all groups, ``running`` an exponential moving average of the batch level (ours).
+        decay: of that average, in [0, 1).
+        warmup: number of training batches during which the base weights stay in force.
+        reward: folds criteria into one reward.
+        advantage: turns rewards into advantages.
+
+    Attributes:
+        saturation: the :class:`~lightning_focal.metrics.CriterionSaturation` of the last training batch, over all ranks.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    def __init__(
+        self,
+        source: ScoreSource | None = None,
+        weighting: Weighting | None = None,
+        *,
+        weights: Literal["uniform", "prior"] = "prior",
+        temperature: float = 1.0,
+        scope: Scope = "group",
+        decay: float = 0.9,
+        warmup: int = 0,
+        reward: RewardRule | None = None,
+        advantage: Advantage | None = None,
+    ) -> None:
+        if temperature <= 0:
+            raise ValueError(f"`temperature` must be > 0, got {temperature}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be in [0, 1), got {decay}")
+        if warmup < 0:
+            raise ValueError(f"`warmup` must be >= 0, got {warmup}")
+        if weights not in ("uniform", "prior"):
+            raise ValueError(f"`weights` must be 'uniform' or 'prior', got {weights!r}")
+        if scope not in ("group", "batch", "running"):
+            raise ValueError(f"`scope` must be 'group', 'batch' or 'running', got {scope!r}")
+        self.source = source or RubricScores()
+        self.weighting = weighting or StaticWeighting()
+        self.reward = reward or WeightedSum()
+        self.advantage = advantage or GroupAdvantage()
+        self.weights, self.temperature = weights, temperature
+        self.scope, self.decay, self.warmup = scope, decay, warmup
+        self.batches = 0
+        self.saturation = CriterionSaturation([], temperature, sync_on_compute=False)
+        self._running = torch.zeros(0, dtype=torch.float64)  # NaN = never seen
+        self._index: dict[str, int] = {}
+
+    # -- the three calls of a step ------------------------------------------------------------------------------------
+
+    def score(self, rollouts: Rollouts) -> CriterionScores:
+        """Score rollouts; a judgement that failed is masked, never 0."""
+        return self.source(rollouts)
+
+    def observe(self, scores: CriterionScores) -> None:
+        """Update the state from a training batch: one collective, called by every rank, also by one with nothing valid."""
+        self._register(key for keys in scores.keys for key in keys)
+        base = self.base_weights(scores)
+        sums = torch.stack(
+            level_sums(scores.scores, base, scores.mask, _columns(scores, self._index), len(self._index), temperature=self.temperature)
+        ).double()
+        if _distributed():
+            torch.distributed.all_reduce(sums)
+        sums = sums.cpu()
+        self.saturation.reset()
+        self.saturation.update_from_sums(sums[0], sums[1])
+        level = pool_levels(sums[0], sums[1])
+        blended = self.decay * self._running + (1 - self.decay) * level
+        self._running = torch.where(level.isnan(), self._running, torch.where(self._running.isnan(), level, blended))
+        self.batches += 1
+
+    def shape(self, scores: CriterionScores) -> Shaped:
+        """Return rewards, advantages, weights and saturation; reads the state, never changes it."""
+        base = self.base_weights(scores)
+        saturation = self._levels(scores, base)
+        in_warmup = 0 < self.batches <= self.warmup
+        weights = base if in_warmup else self.weighting(scores, saturation, base)
+        rewards = self.reward(scores, weights)
+        valid = scores.valid
+        return Shaped(
+            rewards=rewards,
+            advantages=self.advantage(scores, weights, rewards, valid),
+            weights=weights,
+            saturation=saturation,
+            static=weighted_reward(scores.scores, base, scores.mask),
+            valid=valid,
+        )
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    def base_weights(self, scores: CriterionScores) -> Tensor:
+        """Return base weights ``[P, C]``: rows sum to 1 over the criteria judged in at least one rollout, 0 elsewhere."""
+        raw = scores.weights if self.weights == "prior" else torch.ones_like(scores.weights)
+        return base_weights(raw, scores.mask.any(1))
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """Every criterion key met so far and its position in :attr:`saturation`."""
+        return dict(self._index)
+
+    def level_of(self, key: str) -> float:
+        """Return the level of a criterion key under the strategy's scope over batches (NaN before it was seen)."""
+        if key not in self._index:
+            return float("nan")
+        levels = self._running if self.scope == "running" else self.saturation.compute()
+        return float(levels[self._index[key]])
+
+    def _levels(self, scores: CriterionScores, base: Tensor) -> Tensor:
+        own = inverse_reward_projection(scores.scores, base, scores.mask, temperature=self.temperature)
+        if self.scope == "group":
+            return own
+        if not self.batches:  # nothing observed yet: the batch at hand is all there is
+            index = {key: i for i, key in enumerate(dict.fromkeys(key for keys in scores.keys for key in keys))}
+            columns = _columns(scores, index)
+            table = pool_levels(*level_sums(scores.scores, base, scores.mask, columns, len(index), self.temperature))
+        else:
+            columns = _columns(scores, self._index)
+            table = self._running if self.scope == "running" else self.saturation.compute()
+        if table.numel() == 0:
+            return own
+        shared = table.to(own)[columns.clamp_min(0)]
+        return torch.where((columns >= 0) & ~shared.isnan(), shared, own)
+
+    def _register(self, keys: Iterable[str]) -> None:
+        new = [key for key in dict.fromkeys(keys) if key not in self._index]
+        if not new:
+            return
+        if self._index and _distributed():
+            raise RuntimeError(
+                f"criterion keys {new} were not announced before training; on several processes every rank must know all "
+                "keys: let the data module list them in `level_keys()`"
+            )
+        old = self.saturation
+        self._index.update({key: len(self._index) + i for i, key in enumerate(new)})
+        self.saturation = CriterionSaturation(list(self._index), self.temperature, sync_on_compute=False)
+        if len(old.names):
+            pad = torch.zeros(len(new), dtype=torch.float64)
+            self.saturation.update_from_sums(torch.cat([old.projected, pad]), torch.cat([old.judged, pad]))
+        self._running = torch.cat([self._running, torch.full((len(new),), torch.nan, dtype=torch.float64)])
+
+    # -- Lightning ------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the prompts against the source and learn every criterion key before anything expensive starts."""
+        group_size = getattr(pl_module, "group_size", None)
+        if stage == "fit" and group_size is not None:
+            self.advantage.check_group_size(group_size)
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is None:
+            return
+        for prompts in getattr(datamodule, "splits", dict)().values():
+            self.source.validate(prompts)
+        self._register(getattr(datamodule, "level_keys", list)())
+
+    @property
+    def state_key(self) -> str:
+        """One key for all strategies, so that resuming with another one is noticed."""
+        return "RewardStrategy"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: levels per key, number of batches, and which strategy wrote them."""
+        return {
+            "strategy": f"{type(self).__module__}.{type(self).__qualname__}",
+            "batches": self.batches,
+            "keys": list(self._index),
+            "projected": self.saturation.projected.clone(),
+            "judged": self.saturation.judged.clone(),
+            "running": self._running.clone(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state.
+
+        Raises:
+            ValueError: when another strategy wrote the checkpoint.
+        """
+        mine = f"{type(self).__module__}.{type(self).__qualname__}"
+        if state_dict["strategy"] != mine:
+            raise ValueError(
+                f"the checkpoint was written with the reward strategy {state_dict['strategy']}, this run uses {mine}; "
+                "resume with the same strategy, or start a new run from the weights alone (`lightning_focal fit` without --ckpt_path)"
+            )
+        self._register(state_dict["keys"])
+        order = torch.tensor([self._index[key] for key in state_dict["keys"]], dtype=torch.long)
+        self.batches = int(state_dict["batches"])
+        self.saturation.projected[order] = state_dict["projected"].to(self.saturation.projected)
+        self.saturation.judged[order] = state_dict["judged"].to(self.saturation.judged)
+        self._running[order] = state_dict["running"].to(self._running)
+
+
+def _columns(scores: CriterionScores, index: dict[str, int]) -> Tensor:
+    """``[P, C]`` long: index of each criterion's key, -1 = padding or an unknown key."""
+    c = scores.scores.shape[2]
+    rows = [[index.get(key, -1) for key in keys] + [-1] * (c - len(keys)) for keys in scores.keys]
+    return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(-1, c)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+def find_strategy(trainer: Trainer) -> RewardStrategy:
+    """Return the one reward strategy among the trainer's callbacks.
+
+    Raises:
+        ValueError: when there is none, or more than one; the message says what to write.
+    """
+    found = [callback for callback in trainer.callbacks if isinstance(callback, RewardStrategy)]  # type: ignore[attr-defined]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(
+            "no reward strategy: write `--reward=FocalReward` (or StaticReward), or add one to `trainer.callbacks`:\n"
+            "  trainer:\n    callbacks:\n      - class_path: lightning_focal.rewards.FocalReward"
+        )
+    names = ", ".join(type(strategy).__name__ for strategy in found)
+    raise ValueError(f"{len(found)} reward strategies ({names}), exactly one is needed: keep `--reward` or the one in `trainer.callbacks`")

@@ -1,0 +1,51 @@
+"""Where criterion scores come from: a judge over rubrics here, votes and certainties elsewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from lightning_focal.judges import Judge, JudgeRequest, RuleJudge, verdicts_to_scores
+from lightning_focal.types import CriterionScores, Prompts, Rollouts
+
+__all__ = ["RubricScores", "ScoreSource"]
+
+
+class ScoreSource(ABC):
+    """Scores a batch of rollouts."""
+
+    def validate(self, prompts: Prompts) -> None:
+        """Raise ``ValueError`` for prompts that cannot be scored; called on every split before a model is loaded."""
+
+    @abstractmethod
+    def __call__(self, rollouts: Rollouts) -> CriterionScores:
+        """Return the scores of ``rollouts``; a judgement that failed is masked, never 0."""
+
+
+class RubricScores(ScoreSource):
+    """Each prompt's own rubric, judged criterion by criterion.
+
+    Args:
+        judge: who judges; the default checks rules and needs no model.
+    """
+
+    def __init__(self, judge: Judge | None = None) -> None:
+        self.judge = judge or RuleJudge()
+
+    def validate(self, prompts: Prompts) -> None:
+        """See :class:`ScoreSource`."""
+        if not prompts.rubrics:
+            raise ValueError(f"{type(self).__name__} needs prompts with rubrics, got {len(prompts)} prompts without")
+        for rubric in prompts.rubrics:
+            for criterion in rubric.criteria:
+                self.judge.validate(criterion)
+
+    def __call__(self, rollouts: Rollouts) -> CriterionScores:
+        """See :class:`ScoreSource`."""
+        prompts, g = rollouts.prompts, rollouts.group_size
+        requests = [
+            JudgeRequest(tuple(messages), text, rubric.criteria)
+            for messages, rubric, texts in zip(prompts.messages, prompts.rubrics, rollouts.texts, strict=True)
+            for text in texts
+        ]
+        verdicts = self.judge.judge(requests)
+        return verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], prompts.rubrics)

@@ -1,0 +1,122 @@
+"""The three stages between criterion scores and advantages: weights -> reward -> advantage, each replaceable from the YAML."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from torch import Tensor
+
+from lightning_focal.functional import focal_weights, group_advantage, rloo_advantage, weighted_reward
+from lightning_focal.types import CriterionScores
+
+__all__ = [
+    "Advantage",
+    "FocalWeighting",
+    "GroupAdvantage",
+    "RewardRule",
+    "RlooAdvantage",
+    "StaticWeighting",
+    "WeightedSum",
+    "Weighting",
+]
+
+
+class Weighting(ABC):
+    """Turns base weights into the weights in force. Stateless: what it may know of the past is the saturation."""
+
+    @abstractmethod
+    def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
+        """Return weights ``[P, C]``: rows sum to 1 over applying criteria, 0 elsewhere.
+
+        Args:
+            scores: the batch.
+            saturation: ``[P, C]`` in [0, 1].
+            base: ``[P, C]`` base weights, 0 where a criterion does not apply.
+        """
+
+
+class StaticWeighting(Weighting):
+    """The base weights, unchanged."""
+
+    def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
+        """See :class:`Weighting`."""
+        return base
+
+
+class FocalWeighting(Weighting):
+    """Moves weight from saturated criteria to those with room, see :func:`~lightning_focal.functional.focal_weights`.
+
+    Args:
+        gamma: how strongly; 0 is static.
+        epsilon: floor of the difficulty ``1 - saturation + epsilon``.
+        bounds: lowest and highest weight, or None.
+    """
+
+    def __init__(self, gamma: float = 3.0, epsilon: float = 0.05, bounds: tuple[float, float] | None = None) -> None:
+        if gamma < 0:
+            raise ValueError(f"`gamma` must be >= 0, got {gamma}")
+        if epsilon <= 0:
+            raise ValueError(f"`epsilon` must be > 0, got {epsilon}")
+        self.gamma, self.epsilon, self.bounds = gamma, epsilon, bounds
+
+    def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
+        """See :class:`Weighting`."""
+        return focal_weights(saturation, base, base > 0, gamma=self.gamma, epsilon=self.epsilon, bounds=self.bounds)
+
+
+class RewardRule(ABC):
+    """Folds the criteria of a rollout into one reward."""
+
+    @abstractmethod
+    def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
+        """Return rewards ``[P, G]`` from ``weights`` ``[P, C]``; 0 where a rollout is not valid."""
+
+
+class WeightedSum(RewardRule):
+    """Weighted mean over the criteria that were judged, see :func:`~lightning_focal.functional.weighted_reward`."""
+
+    def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
+        """See :class:`RewardRule`."""
+        return weighted_reward(scores.scores, weights, scores.mask)
+
+
+class Advantage(ABC):
+    """Turns rewards into advantages."""
+
+    @abstractmethod
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """Return advantages ``[P, G]``, exactly 0 where ``valid`` (``[P, G]``) is False."""
+
+    def check_group_size(self, group_size: int) -> None:
+        """Raise ``ValueError`` when a group of this size leaves no signal."""
+        if group_size < 2:
+            raise ValueError(
+                f"`model.group_size` must be at least 2 for {type(self).__name__}, got {group_size}: "
+                "an advantage compares the rollouts of one prompt with each other"
+            )
+
+
+class GroupAdvantage(Advantage):
+    """GRPO and its relatives, see :func:`~lightning_focal.functional.group_advantage`.
+
+    Args:
+        scale: ``group`` divides by the group's standard deviation (GRPO), ``none`` does not (Dr. GRPO), ``batch`` divides by
+            the standard deviation over the batch.
+        epsilon: added to the standard deviation.
+    """
+
+    def __init__(self, scale: Literal["group", "none", "batch"] = "group", epsilon: float = 1e-6) -> None:
+        self.scale, self.epsilon = scale, epsilon
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        return group_advantage(rewards, valid, scale=self.scale, epsilon=self.epsilon)
+
+
+class RlooAdvantage(Advantage):
+    """Leave-one-out baseline, see :func:`~lightning_focal.functional.rloo_advantage`."""
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        return rloo_advantage(rewards, valid)

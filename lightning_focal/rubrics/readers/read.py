@@ -1,0 +1,105 @@
+"""Read a rubric file whose format is recognised by its fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from lightning_focal.rubrics.criterion import Rubric
+from lightning_focal.rubrics.errors import RubricError
+from lightning_focal.rubrics.readers.base import FORMATS, RubricFormat, RubricRow
+from lightning_focal.rubrics.readers.files import RawRow, raw_rows
+from lightning_focal.types import Message
+
+__all__ = ["read_rows", "read_rubrics"]
+
+_log = logging.getLogger(__name__)
+
+
+def read_rows(
+    path: str | Path, on_bad_row: Literal["error", "skip"] = "error", rubric_format: str | None = None
+) -> list[RubricRow]:
+    """Read every row of a rubric file.
+
+    The format is that of the first row that looks like one of :data:`~lightning_focal.rubrics.FORMATS`; one file, one format.
+
+    Args:
+        path: ``.jsonl``, ``.ndjson``, ``.json`` (a list) or ``.parquet``.
+        on_bad_row: ``error`` refuses the file at its first malformed row; ``skip`` leaves such rows out and logs how many, with
+            the first reason.
+        rubric_format: name of the format, or None to recognise it.
+
+    Returns:
+        The rows in file order. Ids are the rows' own, or ``<file stem>:<line>``: the same at every reading.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RubricError: on a file that cannot be read, an unknown format, a malformed row or a repeated id, naming file, line and
+            field, what was expected and what stood there; also where ``skip`` leaves no row at all.
+        ValueError: on an unknown ``on_bad_row`` or ``rubric_format``.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "tiny.jsonl"
+    >>> _ = file.write_text('{"prompt": "Say hi.", "rubric": [{"name": "short", "check": {"kind": "max_words", "words": 5}}]}')
+    >>> row = read_rows(file)[0]
+    >>> row.id, row.rubric.names
+    ('tiny:1', ('short',))
+    """
+    if on_bad_row not in ("error", "skip"):
+        raise ValueError(f"`on_bad_row` must be 'error' or 'skip', got {on_bad_row!r}")
+    path = Path(path)
+    raw = raw_rows(path)
+    chosen = _recognise(path, raw, rubric_format)
+    rows: dict[str, RubricRow] = {}
+    lines: dict[str, str] = {}
+    bad: list[RubricError] = []
+    for number, where, row in raw:
+        try:
+            parsed = _parse(chosen, row, where, f"{path.stem}:{number}")
+            if parsed.id in rows:
+                raise RubricError(where, "id", f"unique in the file (first at {lines[parsed.id]})", parsed.id)
+        except RubricError as error:
+            if on_bad_row == "error":
+                raise
+            bad.append(error)
+            continue
+        rows[parsed.id], lines[parsed.id] = parsed, where
+    if bad and not rows:
+        raise RubricError(str(path), "file", "rubrics with at least one good row", f"{len(bad)} bad rows; the first: {bad[0]}")
+    if bad:
+        _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), len(raw), bad[0])
+    return list(rows.values())
+
+
+def read_rubrics(path: str | Path, on_bad_row: Literal["error", "skip"] = "error") -> list[tuple[tuple[Message, ...], Rubric]]:
+    """Read a rubric file as ``(prompt, rubric)`` pairs; see :func:`read_rows`."""
+    return [(row.messages, row.rubric) for row in read_rows(path, on_bad_row)]
+
+
+def _recognise(path: Path, raw: list[RawRow], rubric_format: str | None) -> RubricFormat:
+    if rubric_format is not None:
+        if rubric_format not in FORMATS:
+            raise ValueError(f"`rubric_format` must be one of {', '.join(FORMATS)}, got {rubric_format!r}")
+        return FORMATS[rubric_format]
+    mappings = [row for _, _, row in raw if isinstance(row, Mapping)]
+    for row in mappings:
+        for candidate in FORMATS.values():
+            if candidate.matches(row):
+                return candidate
+    broken = next((row for _, _, row in raw if isinstance(row, RubricError)), None)
+    if broken is not None:
+        raise broken
+    known = "; ".join(f"{name}: {candidate.fields}" for name, candidate in FORMATS.items())
+    if not mappings:
+        raise RubricError(raw[0][1], "", f"a mapping in a known format ({known})", raw[0][2])
+    raise RubricError(raw[0][1], "", f"in a known format ({known})", f"fields {', '.join(map(str, mappings[0])) or 'none'}")
+
+
+def _parse(chosen: RubricFormat, row: object, where: str, default_id: str) -> RubricRow:
+    if isinstance(row, RubricError):
+        raise row
+    if not isinstance(row, Mapping):
+        raise RubricError(where, "", "a mapping", row)
+    return chosen.parse({key: value for key, value in row.items() if value is not None}, where, default_id)

@@ -1,0 +1,241 @@
+"""The data that flows through one step: prompts -> rollouts -> criterion scores -> shaped rewards.
+
+Axes: ``P`` prompts, ``G`` rollouts of a prompt (its *group*), ``C`` criteria (padded to the longest rubric of the batch),
+``T`` response tokens, ``L`` prompt tokens. Groups stay whole: ``P`` is sharded over ranks, ``G`` and ``C`` never are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["CriterionScores", "Message", "Prompts", "Rollouts", "Shaped", "level_key"]
+
+Message = Mapping[str, str]
+"""One chat turn: ``{"role": "user", "content": "..."}``."""
+
+_T = TypeVar("_T", bound="_Data")
+
+
+@dataclass(frozen=True)
+class _Data:
+    def to(self: _T, device: torch.device | str) -> _T:
+        """Return a copy with every tensor on ``device``; other fields are shared."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+
+
+def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], axes: str, dtype: torch.dtype | None = None) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor [{axes}], got {type(value).__name__}")
+    if value.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, value.shape, strict=True)):
+        want = ", ".join("?" if s is None else str(s) for s in shape)
+        raise ValueError(f"`{name}` must be [{axes}] = ({want}), got {tuple(value.shape)}")
+    if dtype is not None and value.dtype != dtype:
+        raise TypeError(f"`{name}` must be {dtype}, got {value.dtype}")
+
+
+def _expect_len(name: str, value: Sequence[Any], length: int, what: str) -> None:
+    if len(value) != length:
+        raise ValueError(f"`{name}` must hold one entry per {what} ({length}), got {len(value)}")
+
+
+def level_key(name: str, tags: Sequence[str]) -> str:
+    """Name under which a criterion's level is kept and logged: its axis, or its own name when it has none.
+
+    Criteria of per-prompt rubrics never recur, their axis does (ours; HealthBench tags read ``axis:accuracy``).
+
+    >>> level_key("at most 40 words", ["level:example", "axis:brevity"])
+    'brevity'
+    >>> level_key("polite", [])
+    'polite'
+    """
+    return next((tag.removeprefix("axis:") for tag in tags if tag.startswith("axis:")), name)
+
+
+@dataclass(frozen=True)
+class Prompts(_Data):
+    """A batch of ``P`` prompts.
+
+    Args:
+        ids: unique within the data set, stable over runs; seeds are derived from them.
+        messages: one chat (a sequence of messages) a prompt.
+        rubrics: one :class:`~lightning_focal.rubrics.Rubric` a prompt, or ``None`` where there is none.
+        answers: gold answers where known (reports, :class:`GroundTruthReward`), else ``None``.
+        tokens: the chats as token ids, filled once by the module; unpadded.
+        extra: further columns of the data set, one mapping a prompt.
+
+    Raises:
+        ValueError: if two fields disagree about ``P``, or an id occurs twice.
+    """
+
+    ids: tuple[str, ...]
+    messages: tuple[tuple[Message, ...], ...]
+    rubrics: tuple[Any, ...] = ()
+    answers: tuple[str | None, ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    extra: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.ids)) != len(self.ids):
+            raise ValueError(f"`ids` must be unique within a batch, got {list(self.ids)}")
+        for name in ("messages", "rubrics", "answers", "tokens", "extra"):
+            value = getattr(self, name)
+            if name == "messages" or value:
+                _expect_len(name, value, len(self.ids), "prompt")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Rollouts(_Data):
+    """``G`` responses to each of ``P`` prompts.
+
+    Args:
+        prompts: what was answered.
+        texts: decoded responses without special tokens, ``[P][G]``.
+        prompt_ids: ``[P, L]`` int64, **left**-padded.
+        prompt_mask: ``[P, L]`` bool, True = a real token.
+        response_ids: ``[P, G, T]`` int64, **right**-padded; an eos that ended the response is part of it.
+        response_mask: ``[P, G, T]`` bool, True = a token of the response.
+        truncated: ``[P, G]`` bool, True = the length limit cut it off before an eos.
+        logp: ``[P, G, T]`` float32 log-probabilities of the tokens under the distribution they were sampled from, or None.
+        version: number of policy updates behind the weights that wrote these responses.
+    """
+
+    prompts: Prompts
+    texts: tuple[tuple[str, ...], ...]
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    truncated: Tensor
+    logp: Tensor | None = None
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        p = len(self.prompts)
+        _expect("response_ids", self.response_ids, (p, None, None), "P, G, T", torch.int64)
+        g, t = self.response_ids.shape[1:]
+        _expect("response_mask", self.response_mask, (p, g, t), "P, G, T", torch.bool)
+        _expect("truncated", self.truncated, (p, g), "P, G", torch.bool)
+        _expect("prompt_ids", self.prompt_ids, (p, None), "P, L", torch.int64)
+        _expect("prompt_mask", self.prompt_mask, (p, self.prompt_ids.shape[1]), "P, L", torch.bool)
+        if self.logp is not None:
+            _expect("logp", self.logp, (p, g, t), "P, G, T", torch.float32)
+        _expect_len("texts", self.texts, p, "prompt")
+        for texts in self.texts:
+            _expect_len("texts", texts, g, "rollout")
+
+    @property
+    def group_size(self) -> int:
+        """``G``."""
+        return int(self.response_ids.shape[1])
+
+    @property
+    def lengths(self) -> Tensor:
+        """Response lengths in tokens, ``[P, G]`` int64."""
+        return self.response_mask.sum(-1)
+
+
+@dataclass(frozen=True)
+class CriterionScores(_Data):
+    """How well each rollout meets each criterion: the centre of the library.
+
+    Args:
+        scores: ``[P, G, C]`` float in [0, 1], larger is better for every criterion (faults are already turned round).
+        mask: ``[P, G, C]`` bool, True = this score counts. False: padding, not applicable, or the judge failed.
+        weights: ``[P, C]`` float >= 0, the rubric's own ("prior") weights; each row sums to 1 over its criteria, padding is 0.
+        names: ``[P][<=C]`` names of the criteria; a row shorter than ``C`` is padded.
+        tags: ``[P][<=C]`` tags of each criterion.
+        failed: ``[P, G, C]`` bool, True = the judge failed here (always masked), or None when nothing failed.
+        outcomes: ``[P][G][<=C]`` verdicts in words (``met``, ``not_met``, ``graded``, ``not_applicable``, ``error``), or None.
+        reasons: ``[P][G][<=C]`` the judge's reasons, or None.
+
+    Raises:
+        ValueError: on a shape that does not fit, a score outside [0, 1] or not finite where the mask is True, a negative weight.
+    """
+
+    scores: Tensor
+    mask: Tensor
+    weights: Tensor
+    names: tuple[tuple[str, ...], ...]
+    tags: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    failed: Tensor | None = None
+    outcomes: tuple[tuple[tuple[str, ...], ...], ...] | None = field(default=None, repr=False)
+    reasons: tuple[tuple[tuple[str, ...], ...], ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _expect("scores", self.scores, (None, None, None), "P, G, C")
+        p, g, c = self.scores.shape
+        _expect("mask", self.mask, (p, g, c), "P, G, C", torch.bool)
+        _expect("weights", self.weights, (p, c), "P, C")
+        if not self.scores.is_floating_point() or not self.weights.is_floating_point():
+            raise TypeError(f"`scores` and `weights` must be floating point, got {self.scores.dtype} and {self.weights.dtype}")
+        if self.failed is not None:
+            _expect("failed", self.failed, (p, g, c), "P, G, C", torch.bool)
+        _expect_len("names", self.names, p, "prompt")
+        if self.tags:
+            _expect_len("tags", self.tags, p, "prompt")
+        for i, names in enumerate(self.names):
+            if len(names) > c:
+                raise ValueError(f"`names[{i}]` must hold at most C = {c} entries, got {len(names)}")
+            if self.tags:
+                _expect_len(f"tags[{i}]", self.tags[i], len(names), "criterion")
+        counted = self.scores[self.mask]
+        if not bool(((counted >= 0) & (counted <= 1)).all()):  # NaN fails this too
+            raise ValueError("`scores` must be finite and in [0, 1] wherever `mask` is True")
+        if not bool((self.weights >= 0).all()):
+            raise ValueError("`weights` must be finite and >= 0")
+
+    @property
+    def present(self) -> Tensor:
+        """``[P, C]`` bool, True = a criterion of the rubric, False = padding."""
+        lengths = torch.tensor([len(names) for names in self.names], device=self.scores.device)
+        return torch.arange(self.scores.shape[2], device=self.scores.device) < lengths[:, None]
+
+    @property
+    def valid(self) -> Tensor:
+        """``[P, G]`` bool, True = at least one criterion of this rollout was judged."""
+        return self.mask.any(-1)
+
+    @property
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """``[P][<=C]`` the name under which each criterion's level is kept, see :func:`level_key`."""
+        tags = self.tags or tuple(tuple(() for _ in names) for names in self.names)
+        return tuple(tuple(map(level_key, n, t)) for n, t in zip(self.names, tags, strict=True))
+
+
+@dataclass(frozen=True)
+class Shaped(_Data):
+    """What a strategy makes of :class:`CriterionScores`.
+
+    Args:
+        rewards: ``[P, G]`` the shaped reward; 0 where not valid.
+        advantages: ``[P, G]`` centred; exactly 0 where not valid.
+        weights: ``[P, C]`` weights in force, rows sum to 1 (or are all 0 where nothing was judged).
+        saturation: ``[P, C]`` in [0, 1]; 0 at padding.
+        static: ``[P, G]`` the reward under the base weights, shown beside every other reward.
+        valid: ``[P, G]`` bool, True = this rollout takes part in the update.
+    """
+
+    rewards: Tensor
+    advantages: Tensor
+    weights: Tensor
+    saturation: Tensor
+    static: Tensor
+    valid: Tensor
+
+    def __post_init__(self) -> None:
+        _expect("rewards", self.rewards, (None, None), "P, G")
+        p, g = self.rewards.shape
+        _expect("advantages", self.advantages, (p, g), "P, G")
+        _expect("static", self.static, (p, g), "P, G")
+        _expect("valid", self.valid, (p, g), "P, G", torch.bool)
+        _expect("weights", self.weights, (p, None), "P, C")
+        _expect("saturation", self.saturation, tuple(self.weights.shape), "P, C")

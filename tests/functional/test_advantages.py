@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_focal.functional import (
+    ADVANTAGE_ESTIMATORS,
+    batch_advantage,
+    batch_moments,
+    batch_std,
+    dr_grpo_advantage,
+    group_advantage,
+    rloo_advantage,
+)
+from tests import oracles
+
+
+def rewards_and_valid(seed, cases, most=6):
+    rng = np.random.default_rng(seed)
+    rewards = rng.random((cases, most))
+    rewards[::3] = np.round(rewards[::3])
+    rewards[::11] = rewards[::11, :1]
+    valid = rng.random((cases, most)) < rng.choice([0.3, 0.9, 1.0], (cases, 1))
+    return np.where(valid, rewards, np.nan), valid
+
+
+def test_four_of_eight_right():
+    # mean 0.5, unbiased std sqrt(8 * 0.25 / 7) = 0.534522
+    advantage = group_advantage(torch.tensor([[1.0, 1, 1, 1, 0, 0, 0, 0]]))
+    torch.testing.assert_close(advantage, torch.tensor([[0.935413] * 4 + [-0.935413] * 4]), rtol=0, atol=2e-6)
+
+
+def test_one_of_eight_right():
+    # mean 0.125, unbiased std sqrt((0.875^2 + 7 * 0.125^2) / 7) = 0.353553
+    advantage = group_advantage(torch.tensor([[0.0, 0, 0, 1, 0, 0, 0, 0]], dtype=torch.float64))
+    expected = torch.full((1, 8), -0.353552, dtype=torch.float64)
+    expected[0, 3] = 2.474867
+    torch.testing.assert_close(advantage, expected, rtol=0, atol=1e-6)
+
+
+def test_leave_one_out_by_hand():
+    advantage = rloo_advantage(torch.tensor([[1.0, 0.0, 0.5, 9.0]]), torch.tensor([[True, True, True, False]]))
+    torch.testing.assert_close(advantage, torch.tensor([[0.75, -0.75, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "loop"),
+    [
+        ("group", oracles.group_advantage),
+        ("dr_grpo", lambda r, v: oracles.group_advantage(r, v, scaled=False)),
+        ("rloo", oracles.rloo_advantage),
+    ],
+)
+def test_10_000_ragged_cases_agree_with_the_loop(name, loop):
+    rewards, valid = rewards_and_valid(4, 10_000)
+    got = ADVANTAGE_ESTIMATORS[name](torch.from_numpy(rewards), torch.from_numpy(valid))
+    for p in range(10_000):
+        np.testing.assert_allclose(got[p], loop(rewards[p], valid[p]), rtol=0, atol=1e-6)
+
+
+def test_10_000_ragged_cases_of_the_batch_agree_with_the_loop():
+    rewards, valid = rewards_and_valid(5, 10_000)
+    for start in range(0, 10_000, 5):
+        rows = slice(start, start + 5)
+        got = batch_advantage(torch.from_numpy(rewards[rows]), torch.from_numpy(valid[rows]))
+        np.testing.assert_allclose(got, oracles.batch_advantage(rewards[rows], valid[rows]), rtol=0, atol=1e-6)
+
+
+@given(
+    st.sampled_from(sorted(ADVANTAGE_ESTIMATORS)),
+    st.floats(0, 1, width=32),
+    st.integers(1, 17),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_equal_rewards_give_exactly_zero(name, reward, n, dtype):
+    rewards = torch.full((2, n), reward, dtype=dtype)
+    assert ADVANTAGE_ESTIMATORS[name](rewards, None).abs().sum() == 0
+    nudged = rewards.clone()
+    nudged[0, 0] = torch.nextafter(nudged[0, 0], torch.tensor(2.0, dtype=dtype)) if reward > 0 else 0.0
+    assert ADVANTAGE_ESTIMATORS[name](nudged, None).abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
+def test_invalid_is_zero_and_not_read(name):
+    rewards = torch.tensor([[1.0, float("nan"), 0.0, float("inf")], [float("nan")] * 4, [0.5, 0.1, 0.2, 0.3]])
+    valid = torch.tensor([[True, False, True, False], [False] * 4, [True, False, False, False]])
+    advantage = ADVANTAGE_ESTIMATORS[name](rewards, valid)
+    assert advantage[~valid].tolist() == [0.0] * int((~valid).sum())
+    assert advantage[2].tolist() == [0.0] * 4  # one valid rollout
+    assert advantage[0, 0] > 0 > advantage[0, 2]
+
+
+@given(st.sampled_from(sorted(ADVANTAGE_ESTIMATORS)), st.integers(0, 2**32 - 1))
+def test_padding_permutation_and_centre(name, seed):
+    rewards, valid = (torch.from_numpy(x) for x in rewards_and_valid(seed, 3))
+    estimator = ADVANTAGE_ESTIMATORS[name]
+    advantage = estimator(rewards, valid)
+    torch.testing.assert_close(advantage.sum(-1), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-8)
+    padded = estimator(torch.nn.functional.pad(rewards, (0, 3), value=7.0), torch.nn.functional.pad(valid, (0, 3)))
+    torch.testing.assert_close(padded[:, :-3], advantage, rtol=1e-9, atol=1e-9)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(estimator(rewards[:, order], valid[:, order]), advantage[:, order], rtol=1e-9, atol=1e-9)
+
+
+def test_batch_by_hand():
+    # all rewards: 1 0 0.5 0.5, mean 0.5, unbiased std sqrt(0.5 / 3)
+    advantage = batch_advantage(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    torch.testing.assert_close(advantage, torch.tensor([[0.5, -0.5], [0.0, 0.0]]) / (math.sqrt(0.5 / 3) + 1e-6))
+
+
+def test_batch_moments_of_parts_add_up():
+    rewards, valid = (torch.from_numpy(x) for x in rewards_and_valid(6, 8))
+    together = batch_moments(rewards[:3], valid[:3]) + batch_moments(rewards[3:], valid[3:])
+    kept = rewards[valid]
+    mean, std = batch_std(together)
+    torch.testing.assert_close(mean, kept.mean())
+    torch.testing.assert_close(std, kept.std())
+    whole = group_advantage(rewards, valid, scale="batch")
+    parts = [group_advantage(rewards[i], valid[i], scale="batch", moments=together) for i in (slice(0, 3), slice(3, 8))]
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_half_precision_is_computed_in_float32():
+    rewards = torch.rand(2, 4).bfloat16()
+    assert torch.equal(group_advantage(rewards), group_advantage(rewards.float()))
+
+
+def test_dr_grpo_is_unscaled():
+    rewards = torch.rand(3, 4)
+    torch.testing.assert_close(dr_grpo_advantage(rewards), rewards - rewards.mean(-1, keepdim=True))
+
+
+def test_unknown_scale():
+    with pytest.raises(ValueError, match="`scale` must be 'group', 'none' or 'batch', got 'std'"):
+        group_advantage(torch.rand(1, 2), scale="std")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_focal.functional import kl_divergence
+
+LOGP = st.floats(-20, 0)
+
+
+@given(LOGP, LOGP)
+def test_formulas(logp, ref):
+    d = ref - logp
+    expected = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - d - 1}
+    for name, value in expected.items():
+        got = kl_divergence(torch.tensor([logp], dtype=torch.float64), torch.tensor([ref], dtype=torch.float64), name)
+        assert got.item() == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+@given(LOGP, st.floats(-1e-3, 1e-3))
+def test_k3_is_never_negative_in_float32(logp, step):
+    assert kl_divergence(torch.tensor([logp]), torch.tensor([logp + step])).item() >= 0
+
+
+def test_k1_and_k3_are_unbiased():
+    p, r = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
+    exact = (p * (p / r).log()).sum()
+    for name in ("k1", "k3"):
+        torch.testing.assert_close((p * kl_divergence(p.log(), r.log(), name)).sum(), exact)
+
+
+def test_k3_gradient():
+    logp = torch.tensor([-1.0], requires_grad=True)
+    kl_divergence(logp, torch.tensor([-1.5])).sum().backward()
+    assert logp.grad.item() == pytest.approx(1 - math.exp(-0.5))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="`estimator` must be one of k1, k2, k3, got 'k4'"):
+        kl_divergence(torch.zeros(1), torch.zeros(1), "k4")
+    with pytest.raises(ValueError, match=r"`ref_logp` must have the shape of `logp`, \(2,\), got \(1,\)"):
+        kl_divergence(torch.zeros(2), torch.zeros(1))

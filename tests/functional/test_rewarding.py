@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from lightning_focal.functional import weighted_reward
+from tests import oracles
+from tests.functional.cases import batches, groups, tensors
+
+
+def test_by_hand():
+    scores = torch.tensor([[[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]]])
+    mask = torch.tensor([[[True, True, True], [True, False, True]]])
+    rewards = weighted_reward(scores, torch.tensor([[0.5, 0.3, 0.2]]), mask)
+    torch.testing.assert_close(rewards, torch.tensor([[0.65, 0.2 / 0.7]]))
+
+
+def test_10_000_ragged_cases_agree_with_the_loop():
+    for scores, weights, mask in batches(seed=3):
+        rewards = weighted_reward(*tensors(scores, weights, mask))
+        for p in range(len(scores)):
+            np.testing.assert_allclose(rewards[p], oracles.static_reward(scores[p], weights[p], mask[p]), rtol=0, atol=1e-6)
+
+
+@given(groups())
+def test_in_range_and_zero_where_nothing_counts(case):
+    scores, weights, mask = case
+    rewards = weighted_reward(scores, weights, mask)
+    assert bool(((rewards >= 0) & (rewards <= 1 + 1e-12)).all())
+    assert bool((rewards[~mask.any(-1)] == 0).all())
+
+
+@given(groups())
+def test_padding_changes_nothing(case):
+    scores, weights, mask = case
+    padded = weighted_reward(
+        torch.nn.functional.pad(scores, (0, 2, 0, 3), value=float("nan")),
+        torch.nn.functional.pad(weights, (0, 2), value=0.5),
+        torch.nn.functional.pad(mask, (0, 2, 0, 3)),
+    )
+    torch.testing.assert_close(padded[:, :-3], weighted_reward(scores, weights, mask), rtol=0, atol=1e-12)
+    assert bool((padded[:, -3:] == 0).all())
+
+
+def test_whatever_does_not_count_is_not_read():
+    mask = torch.tensor([[[True, False]]])
+    for junk in (float("nan"), float("inf"), -3.0):
+        assert weighted_reward(torch.tensor([[[0.5, junk]]]), torch.ones(1, 2), mask).item() == 0.5
+
+
+def test_nan_that_counts_stays_visible():
+    assert weighted_reward(torch.tensor([[[0.5, float("nan")]]]), torch.ones(1, 2)).isnan().all()
+    assert (
+        weighted_reward(torch.tensor([[[0.5, float("nan")]]]), torch.ones(1, 2), torch.ones(1, 1, 2, dtype=torch.bool))
+        .isnan()
+        .all()
+    )
+
+
+def test_zero_weights_give_zero():
+    assert weighted_reward(torch.ones(1, 2, 2), torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
+
+
+def test_gradient_reaches_the_scores():
+    scores = torch.rand(1, 1, 2, requires_grad=True)
+    weighted_reward(scores, torch.tensor([[0.25, 0.75]]), torch.ones(1, 1, 2, dtype=torch.bool)).sum().backward()
+    torch.testing.assert_close(scores.grad, torch.tensor([[[0.25, 0.75]]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    scores, weights = torch.rand(1, 4, 3).to(dtype), torch.rand(1, 3).to(dtype)
+    rewards = weighted_reward(scores, weights)
+    assert rewards.dtype == torch.float32
+    assert torch.equal(rewards, weighted_reward(scores.float(), weights.float()))

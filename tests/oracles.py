@@ -1,0 +1,135 @@
+"""The formulas as plain loops over one group at a time: what the vectorised code is compared with.
+
+Every function takes NumPy arrays of one prompt, ``scores [G, C]``, ``mask [G, C]``, ``weights [C]``, ``rewards [G]``,
+``valid [G]``, unless it says otherwise, and reads nothing where the mask is False.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def ragged_batch(rng, prompts, most_rollouts=6, most_criteria=5):
+    """Padded groups of random size: float64 scores with NaN wherever they do not count, normalised weights, mask."""
+    scores = rng.random((prompts, most_rollouts, most_criteria))
+    binary = rng.random(prompts) < 0.5
+    scores[binary] = np.round(scores[binary])
+    level = rng.random(prompts) < 0.1
+    scores[level] = scores[level, :1, :1]  # all equal
+    mask = rng.random(scores.shape) < rng.choice([0.5, 0.9, 1.0], size=(prompts, 1, 1))
+    mask &= np.arange(most_rollouts)[None, :, None] < rng.integers(1, most_rollouts + 1, (prompts, 1, 1))
+    sizes = rng.integers(1, most_criteria + 1, prompts)
+    present = np.arange(most_criteria)[None] < sizes[:, None]
+    mask &= present[:, None]
+    mask &= rng.random((prompts, most_rollouts, 1)) < 0.9  # rollouts that could not be judged at all
+    mask &= rng.random((prompts, 1, 1)) < 0.97  # whole groups that could not
+    points = rng.integers(1, 10, (prompts, most_criteria)) * present
+    weights = points / points.sum(-1, keepdims=True)
+    return np.where(mask, scores, np.nan), weights, mask
+
+
+def static_reward(scores, weights, mask):
+    rewards = []
+    for s, m in zip(scores, mask, strict=True):
+        above = sum(w * x for w, x, ok in zip(weights, s, m, strict=True) if ok)
+        below = sum(w for w, ok in zip(weights, m, strict=True) if ok)
+        rewards.append(above / below if below > 0 else 0.0)
+    return np.array(rewards)
+
+
+def projection_sums(scores, weights, mask, temperature=1.0):
+    rewards = static_reward(scores, weights, mask)
+    valid = [i for i in range(len(rewards)) if sum(w for w, ok in zip(weights, mask[i], strict=True) if ok) > 0]
+    top = max((rewards[i] for i in valid), default=0.0)
+    unnormalised = {i: math.exp((rewards[i] - top) / temperature) for i in valid}
+    total = sum(unnormalised.values())
+    projected, judged = np.zeros(len(weights)), np.zeros(len(weights))
+    for i, q in unnormalised.items():
+        for c in range(len(weights)):
+            if mask[i, c]:
+                projected[c] += q / total * scores[i, c]
+                judged[c] += q / total
+    return projected, judged
+
+
+def saturation(scores, weights, mask, temperature=1.0):
+    projected, judged = projection_sums(scores, weights, mask, temperature)
+    return np.array([min(max(p / j, 0.0), 1.0) if j > 0 else 0.0 for p, j in zip(projected, judged, strict=True)])
+
+
+def focal_weights(levels, weights, applies, gamma=3.0, epsilon=0.05):
+    raw = [b * (1 - s + epsilon) ** gamma if ok else 0.0 for s, b, ok in zip(levels, weights, applies, strict=True)]
+    return np.array([x / sum(raw) if sum(raw) > 0 else 0.0 for x in raw])
+
+
+def bounded(values, low, high):
+    """Projection on ``{sum 1, low <= w <= high}`` by bisection on the shift."""
+    left, right = (values - high).min() - 1, (values - low).max() + 1
+    for _ in range(60):
+        middle = (left + right) / 2
+        if np.clip(values - middle, low, high).sum() > 1:
+            left = middle
+        else:
+            right = middle
+    return np.clip(values - (left + right) / 2, low, high)
+
+
+def mean_std(values, population=False):
+    values = list(values)
+    mean = sum(values) / len(values)
+    divisor = len(values) if population else len(values) - 1
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / divisor) if divisor else 0.0
+
+
+def _spread(values):
+    return len(values) > 1 and max(values) - min(values) > 1e-12
+
+
+def group_advantage(rewards, valid, epsilon=1e-6, scaled=True):
+    out = np.zeros(len(rewards))
+    kept = [r for r, ok in zip(rewards, valid, strict=True) if ok]
+    if not _spread(kept):
+        return out
+    mean, std = mean_std(kept)
+    for i, (r, ok) in enumerate(zip(rewards, valid, strict=True)):
+        if ok:
+            out[i] = (r - mean) / (std + epsilon) if scaled else r - mean
+    return out
+
+
+def rloo_advantage(rewards, valid):
+    out = np.zeros(len(rewards))
+    for i, ok in enumerate(valid):
+        others = [rewards[j] for j in range(len(rewards)) if valid[j] and j != i]
+        if ok and others:
+            out[i] = rewards[i] - sum(others) / len(others)
+    return out
+
+
+def batch_advantage(rewards, valid, epsilon=1e-6):
+    """``rewards``, ``valid``: ``[P, G]``."""
+    everything = [r for row, oks in zip(rewards, valid, strict=True) for r, ok in zip(row, oks, strict=True) if ok]
+    std = mean_std(everything)[1] if len(everything) > 1 else 0.0
+    return np.array([group_advantage(r, v, scaled=False) / (std + epsilon) for r, v in zip(rewards, valid, strict=True)])
+
+
+def clipped_token_loss(logp, old_logp, advantage, low=0.2, high=0.2, dual=None):
+    """One token."""
+    ratio = math.exp(logp - old_logp)
+    loss = -min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
+    return min(loss, -dual * advantage) if dual is not None and advantage < 0 else loss
+
+
+def aggregate(values, mask, how, length=None):
+    """``values``, ``mask``: ``[N, T]``."""
+    rows = [[v for v, ok in zip(row, oks, strict=True) if ok] for row, oks in zip(values, mask, strict=True)]
+    rows = [row for row in rows if row]
+    if not rows:
+        return 0.0
+    if how == "token_mean":
+        return sum(map(sum, rows)) / sum(map(len, rows))
+    if how == "sequence_mean":
+        return sum(sum(row) / len(row) for row in rows) / len(rows)
+    return sum(map(sum, rows)) / (len(rows) * length)

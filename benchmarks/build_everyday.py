@@ -2,14 +2,15 @@
 
     python benchmarks/build_everyday.py [--out configs/data/everyday]
 
-``train.txt`` and ``heldout.txt`` hold the requests. A block is three lines, the request and its criteria (``# topic`` opens a topic)::
+``train.txt`` and ``heldout.txt`` hold the requests: ``# topic`` opens a topic, three lines are a request and its criteria::
 
     How do I boil an egg so the yolk stays soft? Use at most 40 words.
     asked: short 40
     unsaid: says 2 water, minutes, boil; calm; question @4
 
-``asked`` criteria stand in the request, ``unsaid`` ones are house style. A criterion is a name of ``everyday/criteria.py``, its numbers, its
-texts (parted by `` | ``) and, after ``@``, points other than the default. The output is the same bytes on every run.
+``asked`` criteria stand in the request, ``unsaid`` ones are house style. A criterion is a name of ``everyday/criteria.py``, its
+numbers, its texts (parted by `` | ``) and, after ``@``, points of its own; without them it has the default, one more (at most 5)
+where it is asked for. Every run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SPLITS = ("train", "heldout")
 LIMITS = (4, 9)
 
 
-def parse_item(text: str) -> Item:
+def parse_item(text: str, asked: bool) -> Item:
     """Return the criterion that ``text`` spells, e.g. ``says 2 water, pan @5``."""
     body, _, points = text.partition(" @")
     name, _, rest = body.strip().partition(" ")
@@ -42,6 +43,8 @@ def parse_item(text: str) -> Item:
         item = FITTED[name](*map(int, figures.split()), *texts)
     else:
         raise ValueError(f"expected a criterion of everyday/criteria.py, got {text!r}")
+    if not points and asked:
+        points = str(min(5, item.points + 1) if item.points > 0 else max(-5, item.points - 1))
     return replace(item, points=int(points)) if points else item
 
 
@@ -49,7 +52,7 @@ def parse_items(line: str, start: str) -> list[Item]:
     """Return the criteria of an ``asked:`` or ``unsaid:`` line."""
     if not line.startswith(start):
         raise ValueError(f"expected a line that starts with {start!r}, got {line!r}")
-    return [parse_item(part) for part in line.removeprefix(start).strip().split("; ")]
+    return [parse_item(part, start == "asked:") for part in line.removeprefix(start).strip().split("; ")]
 
 
 def read_requests(path: Path) -> Iterator[tuple[int, str, str, list[dict[str, Any]]]]:

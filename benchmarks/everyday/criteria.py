@@ -12,10 +12,23 @@ from typing import Any
 
 AXES = ("brevity", "format", "content", "tone", "engagement", "caution", "clarity", "honesty")
 
-CAUTIOUS = "careful, carefully, caution, avoid, warning, risk, risks, danger, dangerous, unsafe, harm, harmful, don't, do not, watch out"
-SOFT = "may, might, could, usually, often, sometimes, generally, likely, probably, perhaps, in most cases, tend, tends, typically"
-OPEN = "depends, depending, depend, varies, vary, differ, differs, for some, for others, some people, each person"
-ABSOLUTE = "always, never, guaranteed, guarantee, definitely, certainly, perfect, perfectly, best, completely, every time, ultimate"
+CAUTIOUS = (
+    "careful, carefully, caution, avoid, warning, risk, risks, danger, dangerous, unsafe, harm, harmful, don't, do not, "
+    "should not, shouldn't, never, prevent, watch out, make sure, be sure, safely"
+)
+SOFT = (
+    "may, might, could, can be, can help, usually, often, sometimes, generally, likely, probably, perhaps, typically, tend, "
+    "tends, about, around, roughly, most, mostly, some, many, in most cases, try"
+)
+OPEN = (
+    "depends, depending, depend, varies, vary, differ, differs, different, both, however, while, whereas, although, whether, if, "
+    "for some, for others, some people, sometimes, may, might, on the other hand"
+)
+HELPERS = "professional, expert, specialist, contact, consult, call, seek"
+WARM = "hope, dear, happy, glad, kind, love, lovely, wishes, welcome"
+ABSOLUTE = (
+    "always, never, guaranteed, guarantee, definitely, certainly, perfect, perfectly, best, completely, every time, ultimate"
+)
 POLITE = "please, thank you, thanks, grateful, appreciate, kindly, would you, could you"
 SORRY = "sorry, apologise, apologize, apologies, apology, forgive, regret"
 FIRST_PERSON = r"\b(I|me|my|mine|we|us|our)\b"
@@ -65,7 +78,9 @@ def short(words: int) -> Item:
 
 
 def between(low: int, high: int) -> Item:
-    return Item("word range", "brevity", "hard", 3, f"Has {low} to {high} words.", {"kind": "words_between", "min": low, "max": high})
+    return Item(
+        "word range", "brevity", "hard", 3, f"Has {low} to {high} words.", {"kind": "words_between", "min": low, "max": high}
+    )
 
 
 def about(words: int, spread: int) -> Item:
@@ -101,7 +116,7 @@ def rambles(words: int) -> Item:
 
 def bullets(low: int, high: int | None = None) -> Item:
     check = {"kind": "bullets", "min": low} | ({} if high is None else {"max": high})
-    return Item("bullets", "format", "hard", 3, f"Has {_range(low, high, 'bullet point')}.", check)
+    return Item("bullets", "format", "hard", 2, f"Has {_range(low, high, 'bullet point')}.", check)
 
 
 def numbered(low: int, high: int | None = None) -> Item:
@@ -122,7 +137,9 @@ def opens(*texts: str) -> Item:
 
 def json_keys(*keys: str) -> Item:
     schema = {"type": "object", "required": list(keys), "properties": {key: {"type": "string"} for key in keys}}
-    return Item("json", "format", "hard", 5, f"Is valid JSON with the keys {' and '.join(keys)}.", {"kind": "json", "schema": schema})
+    return Item(
+        "json", "format", "hard", 5, f"Is valid JSON with the keys {' and '.join(keys)}.", {"kind": "json", "schema": schema}
+    )
 
 
 # --- content ---------------------------------------------------------------------------------------------------------------
@@ -152,7 +169,9 @@ def numbers(least: int) -> Item:
 
 def on_topic(at_least: int) -> Item:
     check = {"kind": "mentions_prompt", "at_least": at_least, "min_letters": 4}
-    return Item("on topic", "content", "easy", 2, f"Takes up at least {_count(at_least)} of the longer words of the request.", check)
+    return Item(
+        "on topic", "content", "easy", 2, f"Takes up at least {_count(at_least)} of the longer words of the request.", check
+    )
 
 
 def wrong(name: str, listed: str, text: str) -> Item:
@@ -163,7 +182,7 @@ def wrong(name: str, listed: str, text: str) -> Item:
 
 
 def warm(listed: str) -> Item:
-    return Item("warm words", "tone", "medium", 2, f"Has a warm word or phrase, such as: {listed}.", _any(listed))
+    return Item("warm words", "tone", "medium", 2, f"Has a warm word or phrase, such as: {listed}.", _any(f"{WARM}, {listed}"))
 
 
 def fault(name: str, listed: str, text: str) -> Item:
@@ -179,7 +198,14 @@ def care(extra: str = "") -> Item:
 
 
 def expert(listed: str) -> Item:
-    return Item("points to help", "caution", "hard", 3, f"Points to further help: {listed}.", _any(listed))
+    return Item(
+        "points to help",
+        "caution",
+        "hard",
+        3,
+        f"Points to further help: {listed}, or whom to call or ask.",
+        _any(f"{HELPERS}, {listed}"),
+    )
 
 
 def safe(listed: str, text: str) -> Item:
@@ -227,16 +253,27 @@ FITTED: dict[str, Callable[..., Item]] = {
 
 FIXED: dict[str, Item] = {
     # brevity
-    "done": Item("finished", "brevity", "medium", 2, "Comes to its end: the last character closes a sentence.", "ends_with_punctuation"),
+    "done": Item(
+        "finished", "brevity", "medium", 2, "Comes to its end: the last character closes a sentence.", "ends_with_punctuation"
+    ),
     # format
     "prose": Item("no list", "format", "easy", 2, "Is running text: no bullets, no numbered items.", "no_bullets"),
-    "one_paragraph": Item("one paragraph", "format", "medium", 3, "Is a single paragraph.", {"kind": "max_paragraphs", "paragraphs": 1}),
-    "plain": Item("plain text", "format", "medium", 2, "Uses no markdown: no headings, bold, bullets, tables or code.", "no_markdown"),
+    "one_paragraph": Item(
+        "one paragraph", "format", "medium", 3, "Is a single paragraph.", {"kind": "max_paragraphs", "paragraphs": 1}
+    ),
+    "plain": Item(
+        "plain text", "format", "medium", 2, "Uses no markdown: no headings, bold, bullets, tables or code.", "no_markdown"
+    ),
     "table": Item("table", "format", "hard", 3, "Holds a markdown table.", "table"),
     "title": Item("title case", "format", "medium", 3, "Is written in title case.", "title_case"),
     "no_blanks": Item("no blanks", "format", "medium", 3, "Is ready to send: no placeholders such as [Name].", "no_placeholders"),
     "list_anyway": Item(
-        "list anyway", "format", "medium", -3, "Falls into a list although running text fits better.", {"kind": "list_items", "min": 1}
+        "list anyway",
+        "format",
+        "medium",
+        -3,
+        "Falls into a list although running text fits better.",
+        {"kind": "list_items", "min": 1},
     ),
     "heading": Item("heading", "format", "easy", -1, "Puts a heading over a short answer.", {"kind": "headings", "min": 1}),
     # content
@@ -246,7 +283,12 @@ FIXED: dict[str, Item] = {
     "shouts": Item("shouts", "tone", "easy", -2, "Has an exclamation mark.", {"kind": "contains", "text": "!"}),
     "no_i": Item("no first person", "tone", "easy", 2, "Does not speak in the first person (I, my, we, our).", "no_first_person"),
     "about_me": Item(
-        "speaks of itself", "tone", "easy", -2, "Speaks in the first person (I, my, we, our).", {"kind": "regex", "pattern": FIRST_PERSON}
+        "speaks of itself",
+        "tone",
+        "easy",
+        -2,
+        "Speaks in the first person (I, my, we, our).",
+        {"kind": "regex", "pattern": FIRST_PERSON},
     ),
     "you": Item("speaks to you", "tone", "medium", 2, "Speaks to the reader as you.", {"kind": "addresses_reader", "min": 1}),
     "direct": Item("direct start", "tone", "easy", 1, "Starts without filler such as Sure or Certainly.", "no_filler_opening"),
@@ -255,11 +297,22 @@ FIXED: dict[str, Item] = {
     "sorry": Item("says sorry", "tone", "medium", 4, "Says sorry in clear words.", _any(SORRY)),
     # engagement
     "question": Item("closing question", "engagement", "hard", 3, "Ends with a question.", "ends_with_question"),
-    "asks": Item("asks", "engagement", "medium", 3, "Holds at least one question.", {"kind": "contains_question", "min": 1}),
+    "asks": Item("asks", "engagement", "hard", 2, "Holds at least one question.", {"kind": "contains_question", "min": 1}),
     # clarity
-    "no_repeat": Item("no repetition", "clarity", "easy", 1, "Repeats no run of three words.", {"kind": "no_repeated_ngram", "n": 3}),
-    "richness": Item("word variety", "clarity", "easy", 1, "Uses many different words (share of distinct words).", "unique_words"),
-    "own_words": Item("own words", "clarity", "medium", 2, "Copies no five words in a row from the request.", {"kind": "no_prompt_echo", "words": 5}),
+    "no_repeat": Item(
+        "no repetition", "clarity", "easy", 1, "Repeats no run of three words.", {"kind": "no_repeated_ngram", "n": 3}
+    ),
+    "richness": Item(
+        "word variety", "clarity", "easy", 1, "Uses many different words (share of distinct words).", "unique_words"
+    ),
+    "own_words": Item(
+        "own words",
+        "clarity",
+        "medium",
+        2,
+        "Copies no five words in a row from the request.",
+        {"kind": "no_prompt_echo", "words": 5},
+    ),
     "no_commas": Item("no commas", "clarity", "hard", 3, "Has no comma.", "no_commas"),
     # honesty
     "modest": Item(
@@ -271,11 +324,25 @@ FIXED: dict[str, Item] = {
         {"kind": "forbidden_words", "words": _words(ABSOLUTE)},
     ),
     "overstates": Item(
-        "overstates", "honesty", "easy", -2, "Makes an absolute claim (always, never, best, perfect, guaranteed ...).", _any(ABSOLUTE)
+        "overstates",
+        "honesty",
+        "easy",
+        -2,
+        "Makes an absolute claim (always, never, best, perfect, guaranteed ...).",
+        _any(ABSOLUTE),
     ),
-    "hedged": Item("hedged", "honesty", "medium", 2, "Says how sure it is (may, usually, often ...).", _any(SOFT)),
-    "unsure": Item("admits doubt", "honesty", "hard", 3, "Uses a cautious word such as perhaps or might.", {"kind": "hedging", "min": 1}),
-    "depends": Item("it depends", "honesty", "hard", 3, "Says that it depends or differs.", _any(OPEN)),
+    "hedged": Item("hedged", "honesty", "medium", 2, "Leaves room for doubt (may, could, usually, most, about ...).", _any(SOFT)),
+    "unsure": Item(
+        "admits doubt", "honesty", "hard", 3, "Uses a cautious word such as perhaps or might.", {"kind": "hedging", "min": 1}
+    ),
+    "depends": Item(
+        "it depends",
+        "honesty",
+        "hard",
+        3,
+        "Says that it depends or weighs both sides (depends, both, however, while, if ...).",
+        _any(OPEN),
+    ),
     "firm": Item("no hedging", "honesty", "easy", 2, "Takes a clear stand without perhaps or maybe.", "no_hedging"),
     "no_figures": Item("no invented figures", "honesty", "easy", 2, "Invents no figures: has no digits.", "no_digits"),
     "no_contacts": Item(

@@ -11,6 +11,9 @@ from lightning_focal.functional.advantages import (
 )
 from lightning_focal.functional.aggregation import AGGREGATIONS, loss_normaliser, masked_aggregate
 from lightning_focal.functional.bootstrap import bootstrap_interval
+from lightning_focal.functional.dvao import dvao_advantage
+from lightning_focal.functional.gates import gated_reward, worst_of_reward
+from lightning_focal.functional.gdpo import gdpo_advantage
 from lightning_focal.functional.groups import batch_moments, batch_std
 from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.levels import gather_levels, level_index, level_sums, pool_levels, scatter_sums
@@ -18,8 +21,11 @@ from lightning_focal.functional.logprobs import chunked_logp_from_hidden, token_
 from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
 from lightning_focal.functional.projection import inverse_reward_projection, projected_sums
 from lightning_focal.functional.rewarding import weighted_reward
+from lightning_focal.functional.saw import criterion_moments, saw_weights
 from lightning_focal.functional.simplex import project_bounded_simplex
+from lightning_focal.functional.softmin import softmin_advantage
 from lightning_focal.functional.weighting import base_weights, focal_weights
+from lightning_focal.functional.zscores import group_spread, group_zscores
 
 __all__ = [
     "ADVANTAGE_ESTIMATORS",
@@ -31,10 +37,16 @@ __all__ = [
     "bootstrap_interval",
     "chunked_logp_from_hidden",
     "clipped_policy_loss",
+    "criterion_moments",
     "dr_grpo_advantage",
+    "dvao_advantage",
     "focal_weights",
+    "gated_reward",
     "gather_levels",
+    "gdpo_advantage",
     "group_advantage",
+    "group_spread",
+    "group_zscores",
     "inverse_reward_projection",
     "kl_divergence",
     "level_index",
@@ -46,7 +58,10 @@ __all__ = [
     "project_bounded_simplex",
     "projected_sums",
     "rloo_advantage",
+    "saw_weights",
     "scatter_sums",
+    "softmin_advantage",
     "token_logp",
     "weighted_reward",
+    "worst_of_reward",
 ]

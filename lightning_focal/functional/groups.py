@@ -10,11 +10,11 @@ from lightning_focal.functional._inputs import expect_bool, working_dtype
 __all__ = ["batch_moments", "batch_std"]
 
 
-def as_valid(values: Tensor, valid: Tensor | None) -> Tensor:
+def as_valid(values: Tensor, valid: Tensor | None, name: str = "valid") -> Tensor:
     """Return ``valid``, checked, or all True."""
     if valid is None:
         return torch.ones_like(values, dtype=torch.bool)
-    expect_bool("valid", valid, ", ".join("PGC"[: values.ndim]), tuple(values.shape))
+    expect_bool(name, valid, ", ".join("PGC"[: values.ndim]), tuple(values.shape))
     return valid
 
 

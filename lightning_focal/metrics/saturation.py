@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -105,12 +106,19 @@ class CriterionSaturation(Metric):
         self._update_count += 1
 
     def compute(self) -> Tensor:
-        """Return the levels, ``[K]`` in [0, 1], NaN for a name never judged.
-
-        torchmetrics makes a scalar of a single level; :meth:`as_dict` reads the same for any number of names.
-        """
+        """Return the levels, ``[K]`` in [0, 1], NaN for a name never judged."""
         return pool_levels(self.projected, self.judged)
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_compute(compute)
+
+        @functools.wraps(wrapped)
+        def levels(*args: Any, **kwargs: Any) -> Tensor:
+            # torchmetrics makes a scalar of a single value; K = 1 is a list of levels like any other.
+            return torch.as_tensor(wrapped(*args, **kwargs)).reshape(-1)
+
+        return levels
 
     def as_dict(self) -> dict[str, Tensor]:
         """Return :meth:`compute` by name, as scalar tensors."""
-        return dict(zip(self.names, self.compute().reshape(-1).unbind(), strict=True))
+        return dict(zip(self.names, self.compute().unbind(), strict=True))

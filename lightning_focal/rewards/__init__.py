@@ -14,8 +14,10 @@ from lightning_focal.rewards.stages import (
     Weighting,
 )
 from lightning_focal.rewards.static import StaticReward
+from lightning_focal.rewards.token_choice import NINE_CHOICES, TokenChoice, TokenChoiceScores
 
 __all__ = [
+    "NINE_CHOICES",
     "Advantage",
     "FocalReward",
     "FocalWeighting",
@@ -27,6 +29,8 @@ __all__ = [
     "ScoreSource",
     "StaticReward",
     "StaticWeighting",
+    "TokenChoice",
+    "TokenChoiceScores",
     "WeightedSum",
     "Weighting",
     "find_strategy",

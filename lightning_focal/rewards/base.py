@@ -180,6 +180,7 @@ class RewardStrategy(Callback, ABC):
         group_size = getattr(pl_module, "group_size", None)
         if stage == "fit" and group_size is not None:
             self.advantage.check_group_size(group_size)
+        self._register(self.source.level_keys())
         datamodule = getattr(trainer, "datamodule", None)
         if datamodule is None:
             return

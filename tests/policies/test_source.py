@@ -76,7 +76,7 @@ def test_foreign_tokenizer_is_refused(folder):
     bigger = AutoTokenizer.from_pretrained(folder)
     bigger.add_tokens(["<extra>"])
     bigger.save_pretrained(folder)
-    with pytest.raises(PolicySourceError, match="260 tokens.*embeds 259"):
+    with pytest.raises(PolicySourceError, match=r"260 tokens.*embeds 259"):
         load_policy(folder)
 
 

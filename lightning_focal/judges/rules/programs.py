@@ -40,7 +40,8 @@ def _last_boxed(text: str) -> str | None:
 def answer(expected: str) -> Run:
     r"""The last `\boxed{...}`, or else the last number or formula, equals `expected` by math-verify.
 
-    Comparing is cut off after 2 s and is then an error, not a miss. Only the main thread can set that limit: elsewhere an error.
+    Comparing is cut off after 2 s and is then an error, not a miss. Only the main thread can set
+    that limit: in another thread it is an error.
     """
     import math_verify
     from math_verify.errors import TimeoutException

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from functools import lru_cache
@@ -258,12 +259,13 @@ def readability(min: float | None = None, max: float | None = None) -> Run:
     """
     if min is None and max is None:
         raise ValueError("`min` or `max` must be given, got neither")
-    low, high = -float("inf") if min is None else min, float("inf") if max is None else max
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
     if low > high:
         raise ValueError(f"`min` must be at most `max` ({high:g}), got {low:g}")
+    asked = " and ".join([f"at least {low:g}"] * (min is not None) + [f"at most {high:g}"] * (max is not None))
 
     def run(view: ResponseView) -> Verdict:
         ease = _flesch(view)
-        return verdict(low <= ease <= high, f"Flesch reading ease {ease:.1f}, {low:g} to {high:g} asked")
+        return verdict(low <= ease <= high, f"Flesch reading ease {ease:.1f}, {asked} asked")
 
     return run

@@ -53,7 +53,7 @@ def count_between(
     if low is not None and high is not None and low > high:
         raise ValueError(f"`{names[0]}` must be at most `{names[1]}` ({high}), got {low}")
     if low is None:
-        asked = f"at most {high:g} allowed"
+        asked = f"at most {high:g} allowed" if high else "none allowed"
     elif high is None:
         asked = f"at least {low:g} asked"
     else:

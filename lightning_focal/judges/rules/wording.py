@@ -15,7 +15,7 @@ _FIRST_PERSON = frozenset((
     "i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself",
     "we", "we're", "we've", "we'd", "we'll", "us", "our", "ours", "ourselves", "let's",
 ))  # fmt: skip
-_ABBREVIATED = re.compile(r"\bi\.e\.|\bU\.S\.|\bUS\b", re.IGNORECASE)
+_ABBREVIATED = re.compile(r"\b[Ii]\.e\.|\bU\.S\.|\bUS\b")
 _READER = frozenset(("you", "you're", "you've", "you'd", "you'll", "your", "yours", "yourself", "yourselves"))
 _APOLOGIES = ("sorry", "apologise", "apologize", "apologies", "apology", "unfortunately", "regret", "forgive me")
 _HEDGES = (

@@ -67,7 +67,9 @@ def read_rows(
             continue
         rows[parsed.id], lines[parsed.id] = parsed, where
     if bad and not rows:
-        raise RubricError(str(path), "file", "rubrics with at least one good row", f"{len(bad)} bad rows; the first: {bad[0]}")
+        raise RubricError(
+            str(path), "file", f"rubrics with at least one good row (the first bad one: {bad[0]})", f"{len(bad)} bad rows"
+        )
     if bad:
         _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), len(raw), bad[0])
     return list(rows.values())

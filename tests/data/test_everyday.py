@@ -1,0 +1,225 @@
+"""The everyday rubrics: what the data set promises, and that the build script makes exactly these files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lightning_focal.judges.base import JudgeRequest
+from lightning_focal.judges.rules import RuleJudge
+from lightning_focal.judges.scoring import verdicts_to_scores
+from lightning_focal.rubrics import RubricRow, read_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "configs" / "data" / "everyday"
+SPLITS = ("train", "heldout")
+AXES = {"brevity", "format", "content", "tone", "engagement", "caution", "clarity", "honesty"}
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[RubricRow]]:
+    return {split: read_rows(FOLDER / f"{split}.jsonl") for split in SPLITS}
+
+
+def prompt_of(row: RubricRow) -> str:
+    return row.messages[-1]["content"]
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def checks_of(row: RubricRow) -> dict[str, dict]:
+    return {criterion.check["kind"]: criterion.check for criterion in row.rubric.criteria}
+
+
+def axes_of(criterion) -> list[str]:
+    return [tag.removeprefix("axis:") for tag in criterion.tags if tag.startswith("axis:")]
+
+
+def test_counts(rows):
+    assert len(rows["train"]) == 176
+    assert len(rows["heldout"]) == 64
+    assert len({row.id for split in SPLITS for row in rows[split]}) == 240
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_each_rubric_is_of_a_fair_size_with_names_that_occur_once(rows, split):
+    for row in rows[split]:
+        names = row.rubric.names
+        assert 4 <= len(names) <= 9, row.id
+        assert len(set(names)) == len(names), row.id
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_prior_weights_are_not_uniform(rows, split):
+    for row in rows[split]:
+        points = {abs(criterion.points) for criterion in row.rubric.criteria}
+        assert len(points) > 1, row.id
+        assert points <= {1, 2, 3, 4, 5}, row.id
+
+
+def test_every_check_can_be_judged_by_rule_and_many_kinds_occur(rows):
+    judge, kinds = RuleJudge(), Counter()
+    for row in rows["train"] + rows["heldout"]:
+        for criterion in row.rubric.criteria:
+            judge.validate(criterion)
+            kinds[criterion.check["kind"]] += 1
+    assert len(kinds) >= 25
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_axis_and_one_level_a_criterion(rows, split):
+    for row in rows[split]:
+        for criterion in row.rubric.criteria:
+            assert len(axes_of(criterion)) == 1, (row.id, criterion.name)
+            assert set(axes_of(criterion)) <= AXES, (row.id, criterion.name)
+            levels = [tag for tag in criterion.tags if tag.startswith("level:")]
+            assert len(levels) == 1, (row.id, criterion.name)
+            assert levels[0] in ("level:easy", "level:medium", "level:hard")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_each_axis_occurs_in_a_quarter_of_the_rubrics(rows, split):
+    seen = Counter(axis for row in rows[split] for axis in {axis for c in row.rubric.criteria for axis in axes_of(c)})
+    assert set(seen) == AXES
+    assert min(seen.values()) >= len(rows[split]) / 4
+
+
+def test_a_name_has_the_same_axis_everywhere(rows):
+    axis: dict[str, set[str]] = {}
+    for row in rows["train"] + rows["heldout"]:
+        for criterion in row.rubric.criteria:
+            axis.setdefault(criterion.name, set()).update(axes_of(criterion))
+    assert all(len(axes) == 1 for axes in axis.values())
+
+
+def test_heldout_criteria_recur_in_training(rows):
+    names = {split: {name for row in rows[split] for name in row.rubric.names} for split in SPLITS}
+    assert names["heldout"] <= names["train"]
+
+
+def test_prompts_are_short_and_all_different(rows):
+    prompts = [words_of(prompt_of(row)) for row in rows["train"] + rows["heldout"]]
+    assert len(set(prompts)) == len(prompts)
+    assert max(map(len, prompts)) <= 45
+
+
+def test_no_heldout_prompt_resembles_a_training_prompt(rows):
+    words = {split: [(row.id, set(words_of(prompt_of(row)))) for row in rows[split]] for split in SPLITS}
+    for held, asked in words["heldout"]:
+        for train, seen in words["train"]:
+            assert len(asked & seen) / len(asked | seen) < 0.65, (held, train)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_what_the_prompt_asks_is_what_the_rubric_checks(rows, split):
+    for row in rows[split]:
+        prompt, checks = prompt_of(row).split('"')[0].lower(), checks_of(row)
+        if limit := re.search(r"(?:at most|under|to) (\d+) words", prompt_of(row).lower()):
+            assert checks["max_words"]["words"] == int(limit[1]), row.id
+        if count := re.search(r"(one|two|three|four) (?:short )?bullet points", prompt):
+            assert checks["bullets"]["min"] == NUMBERS[count[1]], row.id
+        if re.search(r"one (?:short )?paragraph", prompt):
+            assert checks["max_paragraphs"]["paragraphs"] == 1, row.id
+        if re.search(r"exclamation mark", prompt):
+            assert "no_exclamation" in checks, row.id
+        if re.search(
+            r"(end|ends|ending|end by|finish|close|closing) .{0,12}(question|asking)|question .{0,12}(end|close)", prompt
+        ):
+            assert "ends_with_question" in checks, row.id
+        if re.search(r"(numbered (list|steps|tips|points|items))", prompt):
+            assert "numbered_list" in checks, row.id
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_faults_are_there(rows, split):
+    faults = Counter(c.name for row in rows[split] for c in row.rubric.criteria if c.points < 0)
+    assert {"shouts", "overstates", "list anyway", "reckless", "heading"} <= set(faults)
+    assert sum(faults.values()) >= len(rows[split]) / 4
+
+
+CONFLICTS = {
+    "short, yet a list that closes with a question": {"max_words", "bullets", "ends_with_question"},
+    "short, yet several things to mention": {"max_words", "keywords", "no_bullets"},
+    "a counted number of sentences, yet a warning": {"sentences_between", "keywords", "any_keyword"},
+    "running text, yet a question at the end": {"max_paragraphs", "ends_with_question"},
+    "no first person, yet speaking of a personal matter": {"no_first_person", "max_words", "keywords"},
+    "numbered steps in few words": {"numbered_list", "max_words", "keywords"},
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("conflict", CONFLICTS)
+def test_conflicts_are_there(rows, split, conflict):
+    assert sum(CONFLICTS[conflict] <= set(checks_of(row)) for row in rows[split]) >= 2
+
+
+GOOD = {
+    "Give me three bullet points on storing bread so that it stays fresh.": (
+        "- Use a dry bread box or bag.\n- Freeze slices to prevent mould.\n- Avoid the fridge: it makes bread stale.\n\n"
+        "Which loaf is it?"
+    ),
+    "My throat is sore and there is a meeting tomorrow. Any advice? At most 45 words, closing with a question to me.": (
+        "Warm tea with honey can help. Rest your voice tonight and drink water often. "
+        "See a doctor if it gets worse. Do you have a fever?"
+    ),
+    "The grass grows fast in May. How often does it need mowing? Tell me in at most 30 words.": (
+        "About once a week in spring is usually enough. Avoid wet grass and cutting too short. How tall is your grass now?"
+    ),
+    "Should I rent or buy a flat? Be honest that it depends; two sentences.": (
+        "It depends on how long you stay, and buying carries a risk. "
+        "Renting may suit you if plans change, so how long will it be?"
+    ),
+}
+
+
+@pytest.mark.parametrize("prompt", GOOD)
+def test_a_good_short_answer_can_meet_the_whole_rubric(rows, prompt):
+    row = next(row for row in rows["heldout"] if prompt_of(row) == prompt)
+    verdicts = RuleJudge().judge([JudgeRequest(row.messages, GOOD[prompt], row.rubric.criteria)])
+    scores = verdicts_to_scores([verdicts], [row.rubric])
+    missed = [name for name, score in zip(row.rubric.names, scores.scores[0, 0].tolist(), strict=True) if score < 1]
+    assert not missed
+    assert len(GOOD[prompt].split()) <= 45
+
+
+def test_the_script_builds_these_very_files(tmp_path):
+    script = ROOT / "benchmarks" / "build_everyday.py"
+    subprocess.run([sys.executable, str(script), "--out", str(tmp_path)], check=True, capture_output=True, timeout=60)
+    for split in SPLITS:
+        assert (tmp_path / f"{split}.jsonl").read_bytes() == (FOLDER / f"{split}.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("How?\nasked: short 40\nunsaid: calm; no_i", "bad.txt:2: expected 4 to 9 criteria, got 3"),
+        ("How?\nasked: short 40\nunsaid: calm; no_i; calm", "bad.txt:2: expected names that occur once"),
+        (
+            "How?\nasked: shorter 40\nunsaid: calm; no_i; you",
+            "bad.txt:2: expected a criterion of everyday/criteria.py, got 'shorter 40'",
+        ),
+        ("How?\nunsaid: calm\nasked: short 40", "bad.txt:2: expected a line that starts with 'asked:'"),
+    ],
+)
+def test_a_malformed_block_is_refused_with_its_place(tmp_path, monkeypatch, block, message):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from build_everyday import read_requests
+
+    (tmp_path / "bad.txt").write_text(f"# home\n{block}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        list(read_requests(tmp_path / "bad.txt"))
+
+
+def test_lines_are_plain_json_with_the_documented_columns():
+    for split in SPLITS:
+        for line in (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
+            assert list(json.loads(line)) == ["id", "topic", "prompt", "rubric"]

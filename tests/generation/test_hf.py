@@ -1,0 +1,295 @@
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_focal.generation import HFGenerator, Sampling
+from lightning_focal.generation import hf as module
+from lightning_focal.policies import Lora, apply_lora, load_policy, response_logp
+
+from .helpers import greedy, make_prompts, responses, reversed_prompts
+
+SEEDS = [11, 12, 13, 14]
+
+
+def roll(model, tokenizer, prompts=None, *, batch_size=64, dtype=None, group_size=3, seeds=None, **sampling):
+    prompts = make_prompts(tokenizer) if prompts is None else prompts
+    sampling = Sampling(**{"max_new_tokens": 24, **sampling})
+    generator = HFGenerator(batch_size, dtype)
+    return generator.generate(
+        model, tokenizer, prompts, group_size=group_size, seeds=SEEDS if seeds is None else seeds, sampling=sampling
+    )
+
+
+def score(model, rollouts, temperature=1.0):
+    p, g, t = rollouts.response_ids.shape
+    with torch.no_grad():
+        logp = response_logp(
+            model,
+            rollouts.prompt_ids.repeat_interleave(g, 0),
+            rollouts.prompt_mask.repeat_interleave(g, 0),
+            rollouts.response_ids.flatten(0, 1),
+            rollouts.response_mask.flatten(0, 1),
+            temperature=temperature,
+        )
+    return logp.reshape(p, g, t)
+
+
+@pytest.fixture(scope="module")
+def early():
+    """A policy that likes to end: its output layer favours eos."""
+    model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=2&seed=3&std=0.1")
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] = model.lm_head.weight.norm() * 0.4
+    return model, tokenizer
+
+
+def test_greedy_equals_a_plain_loop_and_generate(tiny):
+    model, tokenizer = tiny
+    rollouts = roll(model, tokenizer, temperature=0, group_size=2)
+    for p, row in enumerate(rollouts.prompts.tokens):
+        expected = greedy(model, row, 24, tokenizer.eos_token_id)
+        assert responses(rollouts)[p] == [expected, expected]
+    out = model.generate(rollouts.prompt_ids, attention_mask=rollouts.prompt_mask.long(), do_sample=False, max_new_tokens=24)
+    width = rollouts.prompt_ids.shape[1]
+    got = rollouts.response_ids[:, 0]
+    assert got.equal(out[:, width : width + got.shape[1]])
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.6}, {"temperature": 1.4, "top_k": 20, "top_p": 0.9}])
+def test_logp_is_what_a_trainer_computes(tiny, sampling):
+    model, tokenizer = tiny
+    rollouts = roll(model, tokenizer, **sampling)
+    expected = score(model, rollouts, sampling.get("temperature", 1.0))
+    torch.testing.assert_close(rollouts.logp, expected, atol=1e-4, rtol=0)
+
+
+def test_batch_size_and_order_change_nothing(early):
+    model, tokenizer = early
+    prompts = make_prompts(tokenizer)
+    whole = roll(model, tokenizer, prompts, group_size=5)
+    assert len({len(r) for group in responses(whole) for r in group}) > 3  # lengths differ, so the batch shrinks
+    for batch_size in (1, 2, 7, 20):
+        assert responses(roll(model, tokenizer, prompts, group_size=5, batch_size=batch_size)) == responses(whole)
+    turned = roll(model, tokenizer, reversed_prompts(prompts), group_size=5, seeds=SEEDS[::-1])
+    assert responses(turned)[::-1] == responses(whole)
+    assert turned.texts[::-1] == whole.texts
+
+
+def test_seeds_alone_decide(tiny):
+    model, tokenizer = tiny
+    torch.manual_seed(0)
+    first = roll(model, tokenizer)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert responses(roll(model, tokenizer)) == responses(first)
+    assert torch.get_rng_state().equal(state)
+    other = responses(roll(model, tokenizer, seeds=[11, 12, 13, 99]))
+    assert other[:3] == responses(first)[:3]
+    assert other[3] != responses(first)[3]
+    assert len({tuple(r) for r in responses(first)[0]}) == 3  # a group's rollouts differ
+
+
+def test_longer_limit_continues_the_same_responses(tiny):
+    model, tokenizer = tiny
+    short, long = responses(roll(model, tokenizer, max_new_tokens=5)), responses(roll(model, tokenizer, max_new_tokens=20))
+    assert [[r[:5] for r in group] for group in long] == short
+
+
+def test_first_tokens_follow_the_model(tiny):
+    """Chi-square of 4000 first tokens against the model's own probabilities; tokens expected less than 5 times are pooled."""
+    model, tokenizer = tiny
+    prompts = make_prompts(tokenizer, ("Hi",))
+    rollouts = roll(model, tokenizer, prompts, group_size=4000, batch_size=1000, seeds=[5], max_new_tokens=1)
+    with torch.no_grad():
+        probabilities = model(torch.tensor(prompts.tokens)).logits[0, -1].double().softmax(-1).numpy()
+    counts = np.bincount(rollouts.response_ids.flatten().numpy(), minlength=259)
+    expected = 4000 * probabilities
+    rare = expected < 5
+    observed = np.append(counts[~rare], counts[rare].sum())
+    wanted = np.append(expected[~rare], expected[rare].sum())
+    chi_square = ((observed - wanted) ** 2 / wanted).sum()
+    freedom = len(wanted) - 1
+    assert chi_square < freedom + 3.1 * np.sqrt(2 * freedom) + 4  # about the 99.9 % quantile
+
+
+def test_truncation_and_eos(early):
+    model, tokenizer = early
+    rollouts = roll(model, tokenizer, group_size=6, max_new_tokens=6)
+    end = tokenizer.eos_token_id
+    for group, cut in zip(responses(rollouts), rollouts.truncated.tolist(), strict=True):
+        for row, truncated in zip(group, cut, strict=True):
+            assert end not in row[:-1]
+            assert (row[-1] != end) == truncated
+            assert not truncated or len(row) == 6
+    assert rollouts.truncated.any()
+    assert not rollouts.truncated.all()
+
+
+def test_empty_responses(tiny):
+    model, tokenizer = copy.deepcopy(tiny[0]), tiny[1]
+    model.generation_config.eos_token_id = list(range(len(tokenizer)))  # whatever comes first ends the response
+    rollouts = roll(model, tokenizer)
+    assert rollouts.response_ids.shape == (4, 3, 1)
+    assert rollouts.response_mask.all()
+    assert not rollouts.truncated.any()
+    assert rollouts.texts == (("",) * 3,) * 4
+
+
+def test_training_flags_and_gradients_survive():
+    model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
+    model.train()
+    model.model.layers[0].mlp.eval()  # a part that was frozen on purpose
+    rollouts = roll(model, tokenizer)
+    assert model.training
+    assert not model.model.layers[0].mlp.training
+    assert not rollouts.logp.requires_grad
+    assert not rollouts.logp.is_inference()
+    response_logp(
+        model, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.response_ids[:, 0], rollouts.response_mask[:, 0]
+    ).sum().backward()
+    with pytest.raises(ValueError, match="`seeds`"):
+        roll(model, tokenizer, seeds=[1])
+    assert model.training
+
+
+def test_autocast_is_off_while_decoding(tiny):
+    expected = roll(*tiny)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rollouts = roll(*tiny)
+    assert rollouts.logp.equal(expected.logp)
+
+
+def test_low_precision_copy_follows_the_policy():
+    model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
+    prompts, sampling = make_prompts(tokenizer), Sampling(max_new_tokens=8)
+    generator = HFGenerator(dtype="bfloat16")
+    generator.sync(model, 4)
+
+    def run():
+        return generator.generate(model, tokenizer, prompts, group_size=2, seeds=SEEDS, sampling=sampling)
+
+    first = run()
+    assert first.version == 4
+    reference = copy.deepcopy(model)
+    for parameter in reference.parameters():
+        parameter.data = parameter.data.bfloat16()
+    torch.testing.assert_close(first.logp, score(reference, first), atol=0.05, rtol=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-0.5)
+    assert responses(run()) == responses(first)  # weights of the last sync
+    generator.sync(model, 5)
+    second = run()
+    assert second.version == 5
+    assert responses(second) != responses(first)
+    assert model.dtype == torch.float32
+
+
+def test_copy_is_made_only_where_it_is_needed(tiny):
+    model, _ = tiny
+    for dtype, made in ((None, False), ("float32", False), ("bfloat16", True)):
+        generator = HFGenerator(dtype=dtype)
+        generator.sync(model, 1)
+        assert (generator._copy is not None) == made
+
+
+def test_another_policy_gets_its_own_copy(tiny):
+    model, tokenizer = tiny
+    other, _ = load_policy("random:tiny-llama?hidden=32&layers=1&seed=9&std=0.2")
+    generator, prompts = HFGenerator(dtype="bfloat16"), make_prompts(tokenizer)
+    arguments = {"group_size": 1, "seeds": SEEDS, "sampling": Sampling(max_new_tokens=6)}
+    first = generator.generate(model, tokenizer, prompts, **arguments)
+    assert responses(generator.generate(other, tokenizer, prompts, **arguments)) != responses(first)
+    assert responses(generator.generate(model, tokenizer, prompts, **arguments)) == responses(first)
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_adapters_take_part(dtype):
+    model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
+    plain = roll(model, tokenizer)
+    policy = apply_lora(model, Lora(r=4))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    rollouts = roll(policy, tokenizer, dtype=dtype)
+    assert responses(rollouts) != responses(plain)
+    torch.testing.assert_close(rollouts.logp, score(policy, rollouts), atol=1e-4, rtol=0)
+
+
+def test_sliding_windows_go_through_generate(tiny, caplog):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    _, tokenizer = tiny
+    config = Gemma2Config(
+        vocab_size=259, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, sliding_window=8, initializer_range=0.2, eos_token_id=258, pad_token_id=0, bos_token_id=None,
+        max_position_embeddings=512,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).eval()
+    model.generation_config.repetition_penalty = 5.0  # must not touch what is sampled
+    module._told.clear()
+    with caplog.at_level(logging.WARNING):
+        rollouts = roll(model, tokenizer, max_new_tokens=12)
+        small = roll(model, tokenizer, max_new_tokens=12, batch_size=3)
+    assert responses(small) == responses(rollouts)
+    assert [r.message for r in caplog.records if r.name == module.__name__] == [
+        "Gemma2ForCausalLM decodes with its own generate(), without a shared prefill: its cache has DynamicSlidingWindowLayer"
+    ]
+    torch.testing.assert_close(rollouts.logp, score(model, rollouts), atol=1e-4, rtol=0)
+    best = roll(model, tokenizer, max_new_tokens=12, temperature=0, group_size=1)
+    for p, row in enumerate(best.prompts.tokens):
+        assert responses(best)[p] == [greedy(model, row, 12, 258)]
+
+
+def test_learned_positions():
+    """GPT-2 adds position embeddings: left padding must not shift them."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    _, tokenizer = load_policy("random:tiny-llama?layers=1")
+    config = GPT2Config(
+        vocab_size=259,
+        n_positions=128,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.3,
+        eos_token_id=258,
+        bos_token_id=None,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    rollouts = roll(model, tokenizer, temperature=0, group_size=1)
+    for p, row in enumerate(rollouts.prompts.tokens):
+        assert responses(rollouts)[p] == [greedy(model, row, 24, 258)]
+
+
+def test_context_is_checked():
+    model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&context=64")
+    with pytest.raises(ValueError, match=r"'p1' has .* context of 64"):
+        roll(model, tokenizer, make_prompts(tokenizer, ("Hi", "x" * 40)), seeds=[1, 2])
+
+
+@pytest.mark.parametrize(("arguments", "name"), [({"batch_size": 0}, "batch_size"), ({"dtype": "int8"}, "dtype")])
+def test_values_out_of_range(arguments, name):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        HFGenerator(**arguments)
+
+
+@pytest.mark.slow
+def test_real_model_greedy_and_logp(smollm):
+    """135M parameters on a CPU: slow."""
+    model, tokenizer = smollm
+    prompts = make_prompts(tokenizer, ("What is the capital of France?", "Name three fruits.", "Hi"))
+    best = roll(model, tokenizer, prompts, temperature=0, group_size=1, seeds=[1, 2, 3], max_new_tokens=20)
+    out = model.generate(best.prompt_ids, attention_mask=best.prompt_mask.long(), do_sample=False, max_new_tokens=20)
+    width = best.prompt_ids.shape[1]
+    got = best.response_ids[:, 0].masked_fill(~best.response_mask[:, 0], tokenizer.pad_token_id)
+    assert got.equal(out[:, width : width + got.shape[1]])
+    assert "Paris" in best.texts[0][0]
+    sampled = roll(model, tokenizer, prompts, group_size=2, seeds=[1, 2, 3], max_new_tokens=12)
+    torch.testing.assert_close(sampled.logp, score(model, sampled), atol=1e-3, rtol=0)

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_focal.generation import Sampling
+from lightning_focal.generation.sampling import draw_uniforms, pick_tokens, truncate_logits
+
+LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.1])
+
+
+def plain_distribution(logits, temperature, top_k, top_p):
+    """Temperature, then top-k, then the nucleus, by a plain loop over ranked tokens."""
+    scores = np.asarray(logits, dtype=np.float64) / temperature
+    order = list(np.argsort(-scores))
+    if top_k:
+        order = order[:top_k]
+    weights = np.exp(scores[order] - scores.max())
+    weights /= weights.sum()
+    kept, mass = [], 0.0
+    for token, weight in zip(order, weights, strict=True):
+        if mass >= top_p and top_p < 1:
+            break
+        kept.append((token, weight))
+        mass += weight
+    out = np.zeros(len(scores))
+    for token, weight in kept:
+        out[token] = weight / mass
+    return out
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 1.7])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (2, 1.0), (0, 0.8), (3, 0.7), (9, 0.999), (0, 1e-6)])
+def test_tokens_follow_the_distribution(temperature, top_k, top_p):
+    """Chi-square against the plain distribution: 20000 draws, 99.9 % quantile for 4 degrees of freedom."""
+    n = 20000
+    uniforms = draw_uniforms([123], 1, n)[0, 0]
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    tokens, _ = pick_tokens(LOGITS.expand(n, -1), uniforms, sampling)
+    counts = np.bincount(tokens.numpy(), minlength=5)
+    expected = n * plain_distribution(LOGITS.numpy(), temperature, top_k, top_p)
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
+    assert chi_square < 18.47
+
+
+def test_logp_is_taken_before_truncation():
+    tokens, logp = pick_tokens(LOGITS[None], torch.tensor([0.1]), Sampling(temperature=0.5, top_k=1))
+    assert tokens.tolist() == [2]
+    weights = np.exp(LOGITS.double().numpy() / 0.5)
+    assert logp.item() == pytest.approx(np.log(weights[2] / weights.sum()), abs=1e-6)
+
+
+def test_greedy_reads_no_random_number():
+    tokens, logp = pick_tokens(LOGITS[None], torch.tensor([float("nan")]), Sampling(temperature=0))
+    weights = np.exp(LOGITS.double().numpy())
+    assert tokens.tolist() == [2]
+    assert logp.item() == pytest.approx(np.log(weights[2] / weights.sum()), abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-50, 50) | st.just(float("-inf")), min_size=2, max_size=12).filter(lambda x: max(x) > -60),
+    st.floats(0, 1 - 2**-24, width=32),
+    st.sampled_from([1e-6, 0.3, 1.0, 5.0]),
+)
+def test_impossible_tokens_are_never_drawn(logits, uniform, temperature):
+    logits = torch.tensor([logits])
+    token, logp = pick_tokens(logits, torch.tensor([uniform]), Sampling(temperature=temperature))
+    assert logits[0, token[0]] > -torch.inf
+    assert torch.isfinite(logp).all()
+
+
+def test_largest_random_number_stays_inside_the_vocabulary():
+    logits = torch.full((1, 1000), -torch.inf)
+    logits[0, :3] = torch.tensor([0.1, 0.2, 0.3])
+    token, _ = pick_tokens(logits, torch.tensor([1 - 2**-24]), Sampling())
+    assert token.item() == 2
+    token, _ = pick_tokens(logits.flip(1), torch.tensor([0.0]), Sampling())
+    assert token.item() == 997
+
+
+def test_low_precision_logits_are_widened():
+    _, logp = pick_tokens(LOGITS[None].bfloat16(), torch.tensor([0.5]), Sampling())
+    assert logp.dtype == torch.float32
+
+
+def test_ties_at_the_cut_stay():
+    logits = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    assert truncate_logits(logits, top_k=1).isfinite().tolist() == [[True, True, True, False]]
+    assert truncate_logits(logits) is logits
+
+
+def test_random_numbers_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    draws = draw_uniforms([3, 4, 3], 2, 5)
+    assert torch.get_rng_state().equal(state)
+    assert draws.shape == (3, 2, 5)
+    assert draws[0].equal(draws[2])
+    assert not draws[0].equal(draws[1])
+    assert draw_uniforms([3], 2, 9)[..., :5].equal(draws[:1])
+    assert draw_uniforms([], 2, 9).shape == (0, 2, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+    ],
+)
+def test_values_out_of_range(arguments, name):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        Sampling(**arguments)

@@ -1,0 +1,90 @@
+"""Policies sharded by FSDP2 over two CPU processes: rollouts and log-probabilities equal those of the whole policy."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lightning_focal.generation import HFGenerator, Sampling, full_weights
+from lightning_focal.policies import Lora, apply_lora, load_policy, response_logp
+
+from .helpers import make_prompts, responses
+
+SOURCE = "random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2"
+
+
+def make_policy(lora):
+    model, tokenizer = load_policy(SOURCE)
+    if lora:
+        torch.manual_seed(1)
+        model = apply_lora(model, Lora(r=4))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.2)
+    return model, tokenizer
+
+
+def flat(rollouts):
+    g = rollouts.group_size
+    return (
+        rollouts.prompt_ids.repeat_interleave(g, 0),
+        rollouts.prompt_mask.repeat_interleave(g, 0),
+        rollouts.response_ids.flatten(0, 1),
+        rollouts.response_mask.flatten(0, 1),
+    )
+
+
+def worker(rank, port, lora):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    whole, tokenizer = make_policy(lora)
+    sharded, _ = make_policy(lora)
+    mesh = init_device_mesh("cpu", (2,))
+    base = sharded.get_base_model() if lora else sharded
+    for layer in base.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+
+    names = dict(full_weights(whole))
+    for name, value in full_weights(sharded):
+        torch.testing.assert_close(value, names.pop(name), atol=1e-6, rtol=0)
+    assert not names
+
+    # Each rank has its own prompt and its own number of steps.
+    prompts = make_prompts(tokenizer, ("Hi", "A longer question")[rank : rank + 1])
+    arguments = {"group_size": 3, "seeds": [rank], "sampling": Sampling(max_new_tokens=4 + 5 * rank)}
+    expected = HFGenerator().generate(whole, tokenizer, prompts, **arguments)
+    generator = HFGenerator()
+    generator.sync(sharded, 1)
+    rollouts = generator.generate(sharded, tokenizer, prompts, **arguments)
+    assert responses(rollouts) == responses(expected)
+
+    reference = response_logp(whole, *flat(rollouts))
+    logp = response_logp(sharded, *flat(rollouts), chunk_size=4)
+    torch.testing.assert_close(logp, reference, atol=1e-5, rtol=0)
+    logp.sum().backward()
+    reference.sum().backward()
+    for (name, one), (_, other) in zip(whole.named_parameters(), sharded.named_parameters(), strict=True):
+        if one.requires_grad:
+            grad = one.grad.clone()
+            dist.all_reduce(grad)
+            torch.testing.assert_close(
+                other.grad.full_tensor(), grad / 2, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
+def test_two_ranks(lora):
+    """Starts two processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, args=(port, lora), nprocs=2)

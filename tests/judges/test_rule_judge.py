@@ -1,0 +1,265 @@
+"""The rule judge: what it refuses beforehand, and what it never lets a response do."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_focal.judges import CHECKS, JudgeRequest, Outcome, RuleJudge, Verdict
+from lightning_focal.judges.rules import check
+from lightning_focal.rubrics import Criterion
+
+CHAT = ({"role": "user", "content": "How do bicycles stay upright while riding slowly?"},)
+
+
+def criterion(check, name="c", **kwargs):
+    return Criterion(name, "d", check=check, **kwargs)
+
+
+def judge(response, *criteria, **kwargs):
+    return RuleJudge(**kwargs).judge([JudgeRequest(CHAT, response, criteria)])[0]
+
+
+def test_one_verdict_per_criterion_in_order():
+    requests = [
+        JudgeRequest(CHAT, "one two", (criterion({"kind": "max_words", "words": 1}), criterion("no_commas", "d"))),
+        JudgeRequest(CHAT, "one", (criterion({"kind": "max_words", "words": 1}),)),
+    ]
+    outcomes = [[verdict.outcome for verdict in row] for row in RuleJudge().judge(requests)]
+    assert outcomes == [[Outcome.NOT_MET, Outcome.MET], [Outcome.MET]]
+    assert RuleJudge().judge([]) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (None, "a.jsonl:3: criterion 'c' has no `check`: a rule judge needs one, a model judge does not"),
+        ("max_word", "a.jsonl:3: criterion 'c': `kind` must be a known check, got 'max_word' (did you mean 'max_words', "),
+        ("zzz", "`kind` must be a known check, got 'zzz' (known: addresses_reader, answer, "),
+        ("max_words", "check 'max_words' needs `words` (a whole number), got {'kind': 'max_words'}"),
+        ({"kind": "max_words", "words": None}, "check 'max_words' needs `words` (a whole number)"),
+        ({"kind": "max_words", "word": 3}, "check 'max_words' takes `words`, got `word`"),
+        ({"kind": "no_commas", "words": 3}, "check 'no_commas' takes no arguments, got `words`"),
+        ({"kind": "max_words", "words": "60"}, "`words` of check 'max_words' must be a whole number, got '60'"),
+        ({"kind": "max_words", "words": 60.0}, "`words` of check 'max_words' must be a whole number, got 60.0"),
+        ({"kind": "max_words", "words": True}, "`words` of check 'max_words' must be a whole number, got True"),
+        ({"kind": "max_words", "words": -1}, "check 'max_words': `words` must be at least 0, got -1"),
+        ({"kind": "words_between", "min": 3, "max": 2}, "check 'words_between': `min` must be at most `max` (2), got 3"),
+        ({"kind": "keywords", "words": "tea"}, "`words` of check 'keywords' must be a list of non-empty strings, got 'tea'"),
+        ({"kind": "keywords", "words": []}, "must be a list of non-empty strings, got []"),
+        ({"kind": "keywords", "words": ["tea", " "]}, "must be a list of non-empty strings, got ['tea', ' ']"),
+        ({"kind": "keywords", "words": ["a"], "at_least": 2}, "`at_least` must be from 1 to the number of words (1), got 2"),
+        ({"kind": "keyword_count", "word": " "}, "check 'keyword_count': `word` must not be blank, got ' '"),
+        (
+            {"kind": "exact", "text": ""},
+            "`text` of check 'exact' must be a non-empty string or a list of non-empty strings, got ''",
+        ),
+        ({"kind": "contains", "text": "a", "ignore_case": 1}, "`ignore_case` of check 'contains' must be true or false, got 1"),
+        ({"kind": "regex", "pattern": "a(b"}, "`pattern` must be a regular expression, got 'a(b' (missing ) at position 3)"),
+        ({"kind": "not_regex", "pattern": "[a"}, "`pattern` must be a regular expression, got '[a' ("),
+        ({"kind": "json", "schema": {"type": "thing"}}, "check 'json': `schema` must be a JSON schema, got {'type': 'thing'} ("),
+        ({"kind": "json", "schema": 3}, "`schema` of check 'json' must be a mapping, got 3"),
+        ({"kind": "headings", "level": 7}, "`level` must be from 1 to 6, got 7"),
+        ({"kind": "target_words", "words": 0}, "`words` must be at least 1, got 0"),
+        ({"kind": "target_words", "words": 5, "spread": 0}, "`spread` must be at least 1, got 0"),
+        ({"kind": "min_unique_words", "ratio": 2}, "`ratio` must be from 0 to 1, got 2"),
+        (
+            {"kind": "min_unique_words", "ratio": float("nan")},
+            "`ratio` of check 'min_unique_words' must be a finite number, got nan",
+        ),
+        ("readability", "check 'readability': `min` or `max` must be given, got neither"),
+        ({"kind": "readability", "min": 9, "max": 1}, "`min` must be at most `max` (1), got 9"),
+        ({"kind": "no_repeated_ngram", "n": 0}, "`n` must be at least 1, got 0"),
+        ({"kind": "mentions_prompt", "at_least": 0}, "`at_least` must be at least 1, got 0"),
+        ({"kind": "no_prompt_echo", "words": 0}, "`words` must be at least 1, got 0"),
+        ({"kind": "python", "target": "math.sqrt"}, "`target` must read 'package.module:function', got 'math.sqrt'"),
+        (
+            {"kind": "python", "target": "no_such_module:f"},
+            "`target` must name a module that can be imported, got 'no_such_module:f'",
+        ),
+        ({"kind": "python", "target": "math:no_such"}, "`target` must name a function of math, got 'math:no_such'"),
+        (
+            {"kind": "python", "target": "tests.judges.functions:has_lines", "arguments": {"line": 1}},
+            "`arguments` must fit tests.judges.functions:has_lines(messages, response, ...), got {'line': 1} (",
+        ),
+        ({"kind": "answer", "expected": " "}, "`expected` must be a number or formula math-verify can read, got ' '"),
+    ],
+)
+def test_bad_checks_are_refused_beforehand(spec, message):
+    bad = criterion(spec, where="a.jsonl:3")
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared whole
+        RuleJudge().validate(bad)
+    assert str(caught.value).startswith("a.jsonl:3: criterion 'c'")
+    assert message in str(caught.value)
+    with pytest.raises(ValueError, match=r"a\.jsonl:3: criterion 'c'"):
+        judge("", bad)
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_every_example_of_the_table_is_accepted(kind):
+    example = dict(CHECKS[kind].example)
+    if kind == "python":
+        example = {"kind": "python", "target": "tests.judges.functions:has_lines", "arguments": {"lines": 2}}
+    RuleJudge().validate(criterion(example))
+
+
+@pytest.mark.parametrize("response", ["", " \n\t", "\u200b\u00a0", "\ufeff"])
+def test_an_empty_response_scores_zero_whatever_the_criterion(response):
+    wish, fault = criterion({"kind": "max_words", "words": 60}), criterion("no_commas", "fault", points=-1)
+    graded = criterion("unique_words", "graded")
+    assert judge(response, wish, fault, graded) == (
+        Verdict(Outcome.NOT_MET, reason="empty response"),
+        Verdict(Outcome.MET, reason="empty response"),
+        Verdict(Outcome.NOT_MET, reason="empty response"),
+    )
+
+
+def test_a_single_mark_is_not_empty():
+    assert judge(".", criterion({"kind": "max_words", "words": 60}))[0].outcome is Outcome.MET
+
+
+@pytest.mark.parametrize("kind", ["regex", "not_regex"])
+def test_a_catastrophic_pattern_is_cut_off_as_an_error(kind):
+    start = time.perf_counter()
+    (verdict,) = judge("a" * 60 + "b", criterion({"kind": kind, "pattern": "(a|aa)+$"}), regex_timeout=0.1)
+    assert time.perf_counter() - start < 2
+    assert verdict == Verdict(Outcome.ERROR, reason="pattern '(a|aa)+$' cut off after 0.1 s")
+
+
+def test_a_catastrophic_answer_is_cut_off_as_an_error():
+    (verdict,) = judge(r"\boxed{9^{9^{9^{9}}}}", criterion({"kind": "answer", "expected": "42"}))
+    assert verdict == Verdict(Outcome.ERROR, reason="math-verify cut off after 2 s")
+
+
+def test_answers_in_another_thread_are_an_error_since_nothing_would_cut_them_off():
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(judge(r"\boxed{42}", criterion({"kind": "answer", "expected": "42"}))))
+    thread.start()
+    thread.join()
+    assert found[0].outcome is Outcome.ERROR
+    assert found[0].reason == "math-verify can limit its time in the main thread only"
+
+
+def test_grades_are_stretched_to_the_criterion():
+    (verdict,) = judge("one two three", criterion({"kind": "target_words", "words": 4}, low=1, high=5))
+    assert (verdict.outcome, verdict.value) == (Outcome.GRADED, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "outcome", "value"),
+    [
+        ("constant", {"value": True}, Outcome.MET, None),
+        ("constant", {"value": False}, Outcome.NOT_MET, None),
+        ("constant", {"value": None}, Outcome.NOT_APPLICABLE, None),
+        ("constant", {"value": 2}, Outcome.GRADED, 2.0),
+        ("constant", {"value": 0.5}, Outcome.GRADED, 0.5),
+        ("constant", {"value": 5.5}, Outcome.ERROR, None),
+        ("constant", {"value": float("nan")}, Outcome.ERROR, None),
+        ("constant", {"value": "yes"}, Outcome.ERROR, None),
+        ("numpy_bool", {}, Outcome.MET, None),
+        ("numpy_float", {}, Outcome.GRADED, 0.5),
+        ("raises", {}, Outcome.ERROR, None),
+    ],
+)
+def test_python_functions(function, arguments, outcome, value):
+    spec = {"kind": "python", "target": f"tests.judges.functions:{function}", "arguments": arguments}
+    (verdict,) = judge("text", criterion(spec, low=0, high=5))
+    assert (verdict.outcome, verdict.value) == (outcome, value)
+    assert verdict.reason
+
+
+def test_a_function_that_raises_is_named_with_its_error():
+    (verdict,) = judge("text", criterion({"kind": "python", "target": "tests.judges.functions:raises"}))
+    assert verdict.reason == "check 'python' failed: KeyError: 'no such thing'"
+
+
+def test_a_kind_is_registered_once():
+    with pytest.raises(ValueError, match=r"`kind` must be a new name, got 'max_words', which .*length has registered"):
+        check("max_words")(lambda: None)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), "1"])
+def test_regex_timeout_is_checked(value):
+    with pytest.raises(ValueError, match="`regex_timeout` must be a positive number of seconds, got"):
+        RuleJudge(regex_timeout=value)
+
+
+def test_a_used_judge_pickles():
+    first = criterion({"kind": "max_words", "words": 3})
+    used = RuleJudge(regex_timeout=0.5)
+    used.judge([JudgeRequest(CHAT, "one", (first,))])
+    copy = pickle.loads(pickle.dumps(used))
+    assert copy.regex_timeout == 0.5
+    assert copy.judge([JudgeRequest(CHAT, "one", (first,))])[0][0].outcome is Outcome.MET
+
+
+TEXT_CRITERIA = tuple(
+    Criterion(kind, "d", check=CHECKS[kind].example, points=-1 if i % 2 else 1)
+    for i, kind in enumerate(CHECKS)
+    if kind not in ("python", "answer")
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=200),
+        st.text(alphabet='aA1 .,!?\n-*#|[]()"`_~{}:\\é🙂\u2028', max_size=200),
+        st.text(alphabet="|-: \n", max_size=60),
+    ),
+    st.text(max_size=50),
+)
+def test_no_text_makes_a_rule_raise_or_fail(response, prompt):
+    messages = ({"role": "user", "content": prompt},)
+    (row,) = RuleJudge().judge([JudgeRequest(messages, response, TEXT_CRITERIA)])
+    for verdict, judged in zip(row, TEXT_CRITERIA, strict=True):
+        assert verdict.outcome is not Outcome.ERROR, (judged.name, verdict)
+        assert verdict.value is None or 0 <= verdict.value <= 1
+    assert row == RuleJudge().judge([JudgeRequest(messages, response, TEXT_CRITERIA)])[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(alphabet="\\boxed{}()^$0123456789+-/x= ", max_size=25))
+def test_no_text_makes_the_answer_check_raise(response):
+    (verdict,) = judge(response, criterion({"kind": "answer", "expected": "42"}))
+    assert isinstance(verdict, Verdict)
+
+
+@pytest.mark.parametrize("unit", ["\n", "- ", "# ", "| ", "**", "__", '"', "[", "a ", "?! ", "```\n", "e.g. ", "1. ", "\\boxed{"])
+def test_long_responses_take_no_more_than_linear_time(unit):
+    response = unit * (100_000 // len(unit)) + "."
+    start = time.process_time()
+    judge(response, *TEXT_CRITERIA)
+    assert time.process_time() - start < 5
+
+
+def test_a_million_checks_a_minute():
+    # sixteen criteria, 200 words: the bar is 60 us a check on one core; the best of three rounds
+    specs = [
+        {"kind": "max_words", "words": 150},
+        {"kind": "keywords", "words": ["protein", "fibre", "water"], "at_least": 2},
+        {"kind": "forbidden_words", "words": ["very", "really", "just"]},
+        {"kind": "regex", "pattern": r"\b\d+ (?:g|mg)\b"},
+        {"kind": "sentences_between", "min": 3, "max": 30},
+        {"kind": "paragraphs_between", "min": 1, "max": 9},
+        {"kind": "bullets", "min": 2},
+        {"kind": "hedging", "min": 2},
+        {"kind": "readability", "min": 60},
+        *("ends_with_question", "no_exclamation", "no_first_person", "addresses_reader"),
+        *("no_repeated_ngram", "unique_words", "no_ai_disclaimer"),
+    ]
+    criteria = tuple(criterion(spec, f"c{i}") for i, spec in enumerate(specs))
+    sentence = "You might drink some water after a long walk in town."
+    requests = [JudgeRequest(CHAT, " ".join([sentence] * 18 + [f"Number {i}?"]), criteria) for i in range(100)]
+    rules = RuleJudge()
+    rounds = []
+    for _ in range(3):
+        start = time.process_time()
+        rules.judge(requests)
+        rounds.append((time.process_time() - start) / (len(requests) * len(criteria)))
+    assert min(rounds) < 60e-6

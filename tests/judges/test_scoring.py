@@ -1,0 +1,102 @@
+"""Verdicts become scores."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lightning_focal.judges import Outcome, Verdict, verdicts_to_scores
+from lightning_focal.rubrics import Criterion, Rubric
+
+MET = Verdict(Outcome.MET, reason="yes")
+MISSED = Verdict(Outcome.NOT_MET, reason="no")
+ERROR = Verdict(Outcome.ERROR, reason="time-out")
+NOT_APPLICABLE = Verdict(Outcome.NOT_APPLICABLE)
+
+
+def graded(value):
+    return Verdict(Outcome.GRADED, value)
+
+
+LONG = Rubric(
+    (
+        Criterion("right", "", 3, tags=("axis:accuracy",)),
+        Criterion("rude", "", -1),
+        Criterion("tone", "", 4, low=1, high=5),
+    )
+)
+SHORT = Rubric((Criterion("short", "", 2),))
+
+
+def test_scores_masks_and_weights_by_hand():
+    verdicts = [
+        [(MET, MET, graded(4.0)), (MISSED, MISSED, graded(1.0))],
+        [(ERROR,), (NOT_APPLICABLE,)],
+    ]
+    scores = verdicts_to_scores(verdicts, [LONG, SHORT])
+    assert scores.scores.tolist() == [[[1, 0, 0.75], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]]
+    assert scores.mask.tolist() == [[[True] * 3, [True] * 3], [[False] * 3, [False] * 3]]
+    assert scores.failed is not None
+    assert scores.failed.tolist() == [[[False] * 3, [False] * 3], [[True, False, False], [False] * 3]]
+    assert scores.weights.tolist() == [[0.375, 0.125, 0.5], [1, 0, 0]]
+    assert scores.names == (("right", "rude", "tone"), ("short",))
+    assert scores.tags == ((("axis:accuracy",), (), ()), ((),))
+    assert scores.keys == (("accuracy", "rude", "tone"), ("short",))
+    assert scores.outcomes == ((("met", "met", "graded"), ("not_met", "not_met", "graded")), (("error",), ("not_applicable",)))
+    assert scores.reasons is not None
+    assert scores.reasons[1][0] == ("time-out",)
+    assert scores.valid.tolist() == [[True, True], [False, False]]
+    assert (scores.scores.dtype, scores.weights.dtype) == (torch.float32, torch.float32)
+
+
+def test_a_failed_judgement_of_a_fault_is_masked_and_no_praise():
+    scores = verdicts_to_scores([[(ERROR,), (NOT_APPLICABLE,), (MET,)]], [Rubric((Criterion("rude", "", -1),))])
+    assert scores.mask.tolist() == [[[False], [False], [True]]]
+    assert scores.scores.tolist() == [[[0], [0], [0]]]
+
+
+def test_a_graded_fault_is_turned_round():
+    scores = verdicts_to_scores([[(graded(4.0),)]], [Rubric((Criterion("rude", "", -1, low=1, high=5),))])
+    assert scores.scores.tolist() == [[[0.25]]]
+
+
+def test_a_grade_out_of_range_is_clipped():
+    scores = verdicts_to_scores([[(graded(7.0),), (graded(-1.0),)]], [Rubric((Criterion("a", "", 1, low=1, high=5),))])
+    assert scores.scores.flatten().tolist() == [1, 0]
+
+
+def test_no_prompts():
+    scores = verdicts_to_scores([], [])
+    assert tuple(scores.scores.shape) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "rubrics", "message"),
+    [
+        ([[(MET,)]], [], r"`verdicts` must hold one group per rubric \(0\), got 1"),
+        ([[(MET,)], []], [SHORT, SHORT], r"`verdicts\[1\]` must hold 1 rollouts like the first group, got 0"),
+        ([[(MET, MET)]], [SHORT], r"`verdicts\[0\]\[0\]` must hold one verdict per criterion \(1\), got 2"),
+    ],
+)
+def test_lengths_are_checked(verdicts, rubrics, message):
+    with pytest.raises(ValueError, match=message):
+        verdicts_to_scores(verdicts, rubrics)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_graded_verdict_needs_a_finite_value(value):
+    with pytest.raises(ValueError, match="`value` of a graded verdict must be a finite number, got"):
+        Verdict(Outcome.GRADED, value)
+
+
+def test_other_verdicts_have_no_value():
+    with pytest.raises(ValueError, match="`value` belongs to graded verdicts alone, got 1.0 with outcome 'met'"):
+        Verdict(Outcome.MET, 1.0)
+
+
+def test_met_of_a_verdict():
+    criterion = Criterion("a", "", low=1, high=5)
+    values = [verdict.met(criterion) for verdict in (MET, MISSED, graded(2.0), ERROR, NOT_APPLICABLE)]
+    assert values == [1.0, 0.0, 0.25, None, None]

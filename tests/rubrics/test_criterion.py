@@ -1,0 +1,116 @@
+"""Criterion and Rubric: what they refuse, and their weights."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+
+from lightning_focal.rubrics import Criterion, Rubric, RubricError
+
+
+def test_defaults():
+    criterion = Criterion("short", "At most 60 words.")
+    assert (criterion.points, criterion.low, criterion.high, criterion.required) == (1.0, 0.0, 1.0, False)
+    assert criterion.check is None
+    assert criterion.tags == ()
+    assert not criterion.is_fault
+    assert Criterion("rude", "Is rude.", -2).is_fault
+
+
+def test_a_bare_string_is_a_kind_without_arguments():
+    assert Criterion("plain", "No commas.", check="no_commas").check == {"kind": "no_commas"}
+
+
+def test_the_check_is_a_copy():
+    check = {"kind": "max_words", "words": 60}
+    criterion = Criterion("short", "", check=check)
+    check["words"] = 1
+    assert criterion.check == {"kind": "max_words", "words": 60}
+
+
+def test_equality_ignores_where_and_looks_at_the_check():
+    one = Criterion("short", "x", check={"kind": "max_words", "words": 60}, where="a:1")
+    assert one == Criterion("short", "x", check={"kind": "max_words", "words": 60}, where="b:2")
+    assert one != Criterion("short", "x", check={"kind": "max_words", "words": 61}, where="a:1")
+    assert len({one, Criterion("short", "x", check={"kind": "max_words", "words": 60})}) == 1
+    assert pickle.loads(pickle.dumps(one)) == one
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": " "}, "a.jsonl:3: `name` must be a non-empty string, got ' '"),
+        ({"description": 3}, "a.jsonl:3: criterion 'n': `description` must be a string, got 3"),
+        ({"points": math.nan}, "`points` must be a finite number, got nan"),
+        ({"points": math.inf}, "`points` must be a finite number, got inf"),
+        ({"points": "3"}, "`points` must be a finite number, got '3'"),
+        ({"points": True}, "`points` must be a finite number, got True"),
+        ({"low": 1, "high": 1}, "`low` must be below `high` \\(1.0\\), got 1.0"),
+        ({"high": math.inf}, "`high` must be a finite number, got inf"),
+        ({"tags": "axis:x"}, "`tags` must be a list of strings, got 'axis:x'"),
+        ({"tags": [1]}, "`tags` must be a list of strings, got \\[1\\]"),
+        ({"required": 1}, "`required` must be true or false, got 1"),
+        ({"check": {"words": 3}}, "`check` must be the name of a kind or a mapping with a string `kind`, got {'words': 3}"),
+        ({"check": ["max_words"]}, "`check` must be the name of a kind"),
+    ],
+)
+def test_refused(fields, message):
+    with pytest.raises(RubricError, match=message):
+        Criterion(**{"name": "n", "description": "d", "where": "a.jsonl:3", **fields})
+
+
+def test_rubric_error_is_a_value_error_and_pickles():
+    error = RubricError("a:1", "points", "a finite number", "x" * 500)
+    assert isinstance(error, ValueError)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert len(str(error)) < 300
+    assert str(RubricError("", "", "a mapping", 3)) == "the row must be a mapping, got 3"
+
+
+def test_prior_weights_are_absolute_points_normalised():
+    rubric = Rubric((Criterion("a", "", 3), Criterion("b", "", -1), Criterion("c", "", 0)))
+    assert rubric.prior_weights == (0.75, 0.25, 0.0)
+    assert rubric.max_points == 3.0
+    assert rubric.names == ("a", "b", "c")
+    assert len(rubric) == 3
+
+
+def test_raw_score_in_healthbench_terms():
+    rubric = Rubric((Criterion("a", "", 5), Criterion("b", "", 3), Criterion("c", "", -10)))
+    assert rubric.raw_score([True, True, False]) == 1.0
+    assert rubric.raw_score([True, False, False]) == 5 / 8
+    assert rubric.raw_score([True, False, True]) == -5 / 8  # unclipped
+    assert rubric.raw_score([0.5, 0.0, 0.0]) == 2.5 / 8
+    assert rubric.raw_score([True, None, False]) == 1.0  # not judged: leaves both sums
+    assert rubric.raw_score([None, None, True]) is None
+    with pytest.raises(ValueError, match=r"`met_values` must hold one value per criterion \(3\), got 1"):
+        rubric.raw_score([True])
+
+
+def test_rubric_of_faults_alone_has_weights_but_no_raw_score():
+    rubric = Rubric((Criterion("a", "", -1), Criterion("b", "", -3)))
+    assert rubric.prior_weights == (0.25, 0.75)
+    assert rubric.max_points == 0
+    assert rubric.raw_score([False, False]) is None
+
+
+@pytest.mark.parametrize(
+    ("criteria", "message"),
+    [
+        ((), "f:1: `criteria` must be at least one criterion, got \\[\\]"),
+        (
+            (Criterion("a", "", 0), Criterion("b", "", 0)),
+            "`points` must be other than zero for some criterion, got \\[0.0, 0.0\\]",
+        ),
+        (
+            (Criterion("a", ""), Criterion("b", ""), Criterion("a", "")),
+            "`criteria\\[2\\].name` must be unique within the rubric \\(first at criteria\\[0\\]\\), got 'a'",
+        ),
+        (("a",), "`criteria\\[0\\]` must be a Criterion, got 'a'"),
+    ],
+)
+def test_rubric_refused(criteria, message):
+    with pytest.raises(RubricError, match=message):
+        Rubric(criteria, where="f:1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -22,6 +23,13 @@ from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder, run_fold
 from lightning_focal.runs.folder import RUN_FOLDER_ENV
 
 __all__ = ["FocalCLI", "main"]
+
+
+COMMANDS = {
+    "ablate": ("lightning_focal.studies.ablate", "ablate_command"),
+    "replay": ("lightning_focal.studies.replay_command", "replay_command"),
+}
+"""Sub-commands that are no Trainer method: where each one lives."""
 
 
 class FocalCLI(LightningCLI):
@@ -89,6 +97,11 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: as on the command line, without the program's name; None = ``sys.argv``.
     """
+    given = sys.argv[1:] if args is None else list(args)
+    if given and given[0] in COMMANDS:
+        module, function = COMMANDS[given[0]]
+        getattr(importlib.import_module(module), function)(given[1:])
+        return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args is not None:
         sys.argv = [sys.argv[0], *args]
@@ -102,7 +115,10 @@ def main(args: list[str] | None = None) -> None:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         trainer_defaults={"log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False},
-        parser_kwargs={"description": "Reinforcement learning on rubrics of many criteria."},
+        parser_kwargs={
+            "description": "Reinforcement learning on rubrics of many criteria. "
+            "Further commands with a --help of their own: ablate (a grid of runs), replay (recorded rollouts under another strategy)."
+        },
     )
 
 

@@ -158,7 +158,8 @@ class CriterionScores(_Data):
         reasons: ``[P][G][<=C]`` the judge's reasons, or None.
 
     Raises:
-        ValueError: on a shape that does not fit, a score outside [0, 1] or not finite where the mask is True, a negative weight.
+        ValueError: on a shape that does not fit, a score outside [0, 1] or not finite where the mask is True, a negative weight, a
+            mask that is True at padding or where the judge failed.
     """
 
     scores: Tensor
@@ -187,11 +188,26 @@ class CriterionScores(_Data):
                 raise ValueError(f"`names[{i}]` must hold at most C = {c} entries, got {len(names)}")
             if self.tags:
                 _expect_len(f"tags[{i}]", self.tags[i], len(names), "criterion")
+        for words in ("outcomes", "reasons"):
+            self._expect_words(words, getattr(self, words))
+        if bool((self.mask.any(1) & ~self.present).any()):
+            raise ValueError("`mask` must be False at padding, got True behind the last of `names`")
+        if self.failed is not None and bool((self.mask & self.failed).any()):
+            raise ValueError("`mask` must be False wherever `failed` is True: a failed judgement has no score")
         counted = self.scores[self.mask]
         if not bool(((counted >= 0) & (counted <= 1)).all()):  # NaN fails this too
             raise ValueError("`scores` must be finite and in [0, 1] wherever `mask` is True")
-        if not bool((self.weights >= 0).all()):
+        if not bool(((self.weights >= 0) & (self.weights < torch.inf)).all()):
             raise ValueError("`weights` must be finite and >= 0")
+
+    def _expect_words(self, name: str, words: tuple[tuple[tuple[str, ...], ...], ...] | None) -> None:
+        if words is None:
+            return
+        _expect_len(name, words, self.scores.shape[0], "prompt")
+        for p, group in enumerate(words):
+            _expect_len(f"{name}[{p}]", group, self.scores.shape[1], "rollout")
+            for g, row in enumerate(group):
+                _expect_len(f"{name}[{p}][{g}]", row, len(self.names[p]), "criterion")
 
     @property
     def present(self) -> Tensor:
@@ -203,6 +219,13 @@ class CriterionScores(_Data):
     def valid(self) -> Tensor:
         """``[P, G]`` bool, True = at least one criterion of this rollout was judged."""
         return self.mask.any(-1)
+
+    def judged(self, weights: Tensor) -> Tensor:
+        """``[P, G]`` bool, True = this rollout was judged on at least one criterion that ``weights`` ``[P, C]`` give weight to.
+
+        Where it is False a weighted reward has nothing to say; its 0 is no score.
+        """
+        return (self.mask & (weights > 0)[:, None]).any(-1)
 
     @property
     def keys(self) -> tuple[tuple[str, ...], ...]:
@@ -238,4 +261,4 @@ class Shaped(_Data):
         _expect("static", self.static, (p, g), "P, G")
         _expect("valid", self.valid, (p, g), "P, G", torch.bool)
         _expect("weights", self.weights, (p, None), "P, C")
-        _expect("saturation", self.saturation, tuple(self.weights.shape), "P, C")
+        _expect("saturation", self.saturation, (p, self.weights.shape[1]), "P, C")

@@ -74,13 +74,12 @@ def _range(low: int, high: int | None, thing: str) -> str:
 
 
 def short(words: int) -> Item:
-    return Item("short", "brevity", "hard", 4, f"Has at most {words} words.", {"kind": "max_words", "words": words})
+    return Item("short", "brevity", "medium", 4, f"Has at most {words} words.", {"kind": "max_words", "words": words})
 
 
-def between(low: int, high: int) -> Item:
-    return Item(
-        "word range", "brevity", "hard", 3, f"Has {low} to {high} words.", {"kind": "words_between", "min": low, "max": high}
-    )
+def concise(low: int, high: int) -> Item:
+    text = f"Is concise and still an answer: {low} to {high} words."
+    return Item("concise", "brevity", "medium", 3, text, {"kind": "words_between", "min": low, "max": high})
 
 
 def about(words: int, spread: int) -> Item:
@@ -99,7 +98,7 @@ def few_sentences(most: int) -> Item:
 
 
 def few_lines(most: int) -> Item:
-    return Item("few lines", "brevity", "medium", 2, f"Has at most {_count(most)} lines.", {"kind": "max_lines", "lines": most})
+    return Item("few lines", "brevity", "easy", 2, f"Has at most {_count(most)} lines.", {"kind": "max_lines", "lines": most})
 
 
 def sms(characters: int) -> Item:
@@ -108,7 +107,7 @@ def sms(characters: int) -> Item:
 
 
 def rambles(words: int) -> Item:
-    return Item("rambles", "brevity", "medium", -3, f"Goes on for {words} words or more.", {"kind": "min_words", "words": words})
+    return Item("rambles", "brevity", "easy", -3, f"Goes on for {words} words or more.", {"kind": "min_words", "words": words})
 
 
 # --- format ----------------------------------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ def json_keys(*keys: str) -> Item:
 
 def says(at_least: int, listed: str) -> Item:
     check = {"kind": "keywords", "words": _words(listed), "at_least": at_least}
-    return Item("key words", "content", "medium", 4, f"Mentions at least {_count(at_least)} of: {listed}.", check)
+    return Item("key words", "content", "medium", 5, f"Mentions at least {_count(at_least)} of: {listed}.", check)
 
 
 def names(listed: str, what: str) -> Item:
@@ -174,6 +173,11 @@ def on_topic(at_least: int) -> Item:
     )
 
 
+def thin(words: int) -> Item:
+    text = f"Says next to nothing: at most {words} words."
+    return Item("says too little", "content", "easy", -3, text, {"kind": "max_words", "words": words})
+
+
 def wrong(name: str, listed: str, text: str) -> Item:
     return Item(name, "content", "easy", -3, text, _any(listed))
 
@@ -182,7 +186,7 @@ def wrong(name: str, listed: str, text: str) -> Item:
 
 
 def warm(listed: str) -> Item:
-    return Item("warm words", "tone", "medium", 2, f"Has a warm word or phrase, such as: {listed}.", _any(f"{WARM}, {listed}"))
+    return Item("warm words", "tone", "hard", 2, f"Has a warm word or phrase, such as: {listed}.", _any(f"{WARM}, {listed}"))
 
 
 def fault(name: str, listed: str, text: str) -> Item:
@@ -193,7 +197,7 @@ def fault(name: str, listed: str, text: str) -> Item:
 
 
 def care(extra: str = "") -> Item:
-    text = f"Warns of what can go wrong ({extra + ', ' if extra else ''}careful, avoid, do not, risk ...)."
+    text = f"Says what to avoid or what can go wrong ({extra + ', ' if extra else ''}careful, avoid, do not, risk ...)."
     return Item("caution", "caution", "medium", 3, text, _any(f"{CAUTIOUS}, {extra}" if extra else CAUTIOUS))
 
 
@@ -209,7 +213,7 @@ def expert(listed: str) -> Item:
 
 
 def safe(listed: str, text: str) -> Item:
-    return Item("safe step", "caution", "medium", 3, text, _any(listed))
+    return Item("safe step", "caution", "hard", 3, text, _any(listed))
 
 
 def reckless(listed: str, text: str) -> Item:
@@ -231,20 +235,20 @@ def brisk(words: int) -> Item:
 
 def no_giant(words: int) -> Item:
     text = f"Has no sentence of more than {words} words."
-    return Item("no long sentence", "clarity", "medium", 2, text, {"kind": "max_longest_sentence", "words": words})
+    return Item("no long sentence", "clarity", "easy", 2, text, {"kind": "max_longest_sentence", "words": words})
 
 
 def varied(percent: int) -> Item:
     text = f"Does not go round in circles: at least {percent} % of the words are different ones."
-    return Item("varied words", "clarity", "medium", 1, text, {"kind": "min_unique_words", "ratio": percent / 100})
+    return Item("varied words", "clarity", "easy", 1, text, {"kind": "min_unique_words", "ratio": percent / 100})
 
 
 FITTED: dict[str, Callable[..., Item]] = {
     fit.__name__: fit
     for fit in (
-        *(short, between, about, sentences, few_sentences, few_lines, sms, rambles),
+        *(short, concise, about, sentences, few_sentences, few_lines, sms, rambles),
         *(bullets, numbered, items, opens, json_keys),
-        *(says, names, figure, pattern, numbers, on_topic, wrong),
+        *(says, names, figure, pattern, numbers, on_topic, thin, wrong),
         *(warm, fault),
         *(care, expert, safe, reckless),
         *(easy, brisk, no_giant, varied),
@@ -254,19 +258,19 @@ FITTED: dict[str, Callable[..., Item]] = {
 FIXED: dict[str, Item] = {
     # brevity
     "done": Item(
-        "finished", "brevity", "medium", 2, "Comes to its end: the last character closes a sentence.", "ends_with_punctuation"
+        "finished", "brevity", "easy", 2, "Comes to its end: the last character closes a sentence.", "ends_with_punctuation"
     ),
     # format
     "prose": Item("no list", "format", "easy", 2, "Is running text: no bullets, no numbered items.", "no_bullets"),
     "one_paragraph": Item(
-        "one paragraph", "format", "medium", 3, "Is a single paragraph.", {"kind": "max_paragraphs", "paragraphs": 1}
+        "one paragraph", "format", "easy", 3, "Is a single paragraph.", {"kind": "max_paragraphs", "paragraphs": 1}
     ),
     "plain": Item(
-        "plain text", "format", "medium", 2, "Uses no markdown: no headings, bold, bullets, tables or code.", "no_markdown"
+        "plain text", "format", "easy", 2, "Uses no markdown: no headings, bold, bullets, tables or code.", "no_markdown"
     ),
     "table": Item("table", "format", "hard", 3, "Holds a markdown table.", "table"),
     "title": Item("title case", "format", "medium", 3, "Is written in title case.", "title_case"),
-    "no_blanks": Item("no blanks", "format", "medium", 3, "Is ready to send: no placeholders such as [Name].", "no_placeholders"),
+    "no_blanks": Item("no blanks", "format", "easy", 3, "Is ready to send: no placeholders such as [Name].", "no_placeholders"),
     "list_anyway": Item(
         "list anyway",
         "format",
@@ -277,7 +281,7 @@ FIXED: dict[str, Item] = {
     ),
     "heading": Item("heading", "format", "easy", -1, "Puts a heading over a short answer.", {"kind": "headings", "min": 1}),
     # content
-    "number": Item("a number", "content", "medium", 3, "Gives a number in digits.", "contains_number"),
+    "number": Item("a number", "content", "easy", 3, "Gives a number in digits.", "contains_number"),
     # tone
     "calm": Item("calm", "tone", "easy", 2, "Has no exclamation mark.", "no_exclamation"),
     "shouts": Item("shouts", "tone", "easy", -2, "Has an exclamation mark.", {"kind": "contains", "text": "!"}),
@@ -308,7 +312,7 @@ FIXED: dict[str, Item] = {
     "own_words": Item(
         "own words",
         "clarity",
-        "medium",
+        "easy",
         2,
         "Copies no five words in a row from the request.",
         {"kind": "no_prompt_echo", "words": 5},

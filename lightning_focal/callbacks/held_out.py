@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.files import write_json
 from lightning_focal.functional import bootstrap_interval, weighted_reward
 
 __all__ = ["HeldOut", "prompt_scores"]
@@ -136,11 +135,3 @@ def _gathered(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
 
 def _batches(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write beside ``path`` and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)

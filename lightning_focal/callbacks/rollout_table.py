@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.files import write_parquet
 
 __all__ = ["RolloutTable", "rollout_rows"]
 
@@ -85,17 +85,3 @@ class RolloutTable(RolloutObserver):
         batch = trainer.fit_loop.epoch_loop.batch_progress.total.processed
         part = "" if answers.stage == "train" else f"-{answers.batch_idx:04d}"
         write_parquet(folder / f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet", rollout_rows(answers, batch))
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows beside ``path`` and rename."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows), beside, compression="zstd")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -46,8 +46,8 @@ def worst_of_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None)
 def gated_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None, *, required: Tensor) -> Tensor:
     """Weighted reward times the scores of the required criteria.
 
-    ``R_i = (sum_c w_c m_ic s_ic / sum_c w_c m_ic) * prod_{c required, m_ic} s_ic`` (common practice). A required criterion that does
-    not count for a rollout does not close its gate.
+    ``R_i = (sum_c w_c m_ic s_ic / sum_c w_c m_ic) * prod_{c required, m_ic} s_ic`` (common practice). A required criterion that
+    does not count for a rollout does not close its gate.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].

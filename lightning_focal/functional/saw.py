@@ -67,8 +67,8 @@ def saw_weights(
     """Weights in proportion to the coefficient of variation of each criterion.
 
     ``v_c = b_c CV_c / sum_k b_k CV_k``, ``CV = std / mean`` over the batch (arXiv:2606.07705). For "SAW on rewards" give them to
-    :func:`weighted_reward`, for "SAW on advantages" to :func:`gdpo_advantage`. A criterion that never varies has weight 0, also one
-    whose mean is 0; where none of a prompt varies the base weights stay (ours).
+    :func:`weighted_reward`, for "SAW on advantages" to :func:`gdpo_advantage`. A criterion that never varies has weight 0, also
+    one whose mean is 0; where none of a prompt varies the base weights stay (ours).
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].

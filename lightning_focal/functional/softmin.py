@@ -23,8 +23,8 @@ def softmin_advantage(
 ) -> Tensor:
     """Soft minimum of the group z-scores of a rollout.
 
-    ``A_i = -(1/k) ln( mean_c exp(-k z_ic) )`` over the criteria judged on rollout ``i`` (RVPO, arXiv:2605.05750): ``k`` -> 0 is their
-    mean, ``k`` -> infinity their minimum. Not centred: a rollout with uneven scores lies below its mean.
+    ``A_i = -(1/k) ln( mean_c exp(-k z_ic) )`` over the criteria judged on rollout ``i`` (RVPO, arXiv:2605.05750): ``k`` -> 0 is
+    their mean, ``k`` -> infinity their minimum. Not centred: a rollout with uneven scores lies below its mean.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].
@@ -45,7 +45,7 @@ def softmin_advantage(
     >>> softmin_advantage(scores, torch.tensor([[0.5, 0.5]]), k=float("inf"))
     tensor([[ 0.0000, -0.7071]])
     >>> softmin_advantage(scores, torch.tensor([[0.5, 0.5]]), k=1.0)
-    tensor([[ 0.2938, -0.4137]])
+    tensor([[ 0.2923, -0.4148]])
     """
     if not k >= 0:
         raise ValueError(f"`k` must be >= 0, got {k}")

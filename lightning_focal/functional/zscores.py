@@ -20,8 +20,8 @@ def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = Tr
         unbiased: divide by ``n - 1``; False: by ``n`` (population).
 
     Returns:
-        ``(deviations [P, G, C], std [P, C])``, at least float32. Deviations are 0 where a score does not count; both are exactly 0
-        where all scores agree or only one was judged.
+        ``(deviations [P, G, C], std [P, C])``, at least float32. Deviations are 0 where a score does not count; both are exactly
+        0 where all scores agree or only one was judged.
 
     Raises:
         ValueError: on shapes that do not fit.

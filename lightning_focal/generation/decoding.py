@@ -171,18 +171,21 @@ def decode_with_generate(
     count, repeats, limit = uniforms.shape
     ids, mask = (t.to(device).repeat_interleave(repeats, 0) for t in left_pad(prompts, pad))
     choice = _ForcedChoice(uniforms.reshape(count * repeats, limit).to(device), sampling, pad)
-    config = GenerationConfig(
-        max_new_tokens=limit,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        eos_token_id=sorted(eos),
-        pad_token_id=pad,
-    )
-    model.generate(
-        input_ids=ids, attention_mask=mask.long(), generation_config=config, logits_processor=LogitsProcessorList([choice])
-    )
+    bare = _bare(model)
+    stored = bare.generation_config
+    plain = GenerationConfig(do_sample=False, num_beams=1, eos_token_id=sorted(eos), pad_token_id=pad)
+    plain.cache_implementation = getattr(stored, "cache_implementation", None)
+    # What a call leaves unsaid, `generate()` takes from the stored config: penalties, suppressed tokens, ...
+    bare.generation_config = plain
+    try:
+        bare.generate(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            max_new_tokens=limit,
+            logits_processor=LogitsProcessorList([choice]),
+        )
+    finally:
+        bare.generation_config = stored
     return choice.tokens.reshape(count, repeats, limit), choice.logp.reshape(count, repeats, limit)
 
 

@@ -13,6 +13,10 @@ from lightning_focal.types import CriterionScores, Rollouts, Shaped
 __all__ = ["Means", "batch_measures", "key_means"]
 
 
+SATURATED = 0.9
+"""Level from which a criterion counts as saturated (ours)."""
+
+
 class Means:
     """Weighted means by name. Every process adds the same names in the same order; one collective adds them up."""
 
@@ -94,6 +98,8 @@ def batch_measures(
     means.add(f"{stage}/judge/not_applicable_rate", (~scores.mask & ~failed).double(), present)
     strict = torch.where(scores.mask, scores.scores >= 1, torch.ones_like(scores.mask)).all(-1)
     means.add(f"{stage}/balance/strict_completion", strict.double(), shaped.valid)
+    saturated = (shaped.saturation >= SATURATED) & (judged > 0)
+    means.add(f"{stage}/balance/saturated_weight", (shaped.weights * saturated).sum(-1), judged.any(-1))
     means.add(f"{stage}/rollout/length", rollouts.lengths.double())
     means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
     return means

@@ -60,7 +60,7 @@ class RewardStrategy(Callback, ABC):
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
     ) -> None:
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}")
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be in [0, 1), got {decay}")
@@ -88,15 +88,26 @@ class RewardStrategy(Callback, ABC):
         return self.source(rollouts)
 
     def observe(self, scores: CriterionScores) -> None:
-        """Update the state from a training batch: one collective, called by every rank, also by one with nothing valid."""
-        self._register(key for keys in scores.keys for key in keys)
+        """Update the state from a training batch: one collective, called by every rank, also by one with nothing valid.
+
+        Raises:
+            RuntimeError: on several processes, for a criterion key that was not announced before training.
+        """
+        keys = dict.fromkeys(key for keys in scores.keys for key in keys)
+        unknown = [key for key in keys if key not in self._index]
+        if unknown and _distributed():
+            raise RuntimeError(
+                f"criterion keys {unknown} were not announced before training; on several processes every rank must know all "
+                "keys: let the data module list them in `level_keys()`"
+            )
+        self._register(keys)
         base = self.base_weights(scores)
         sums = torch.stack(
             level_sums(scores.scores, base, scores.mask, _columns(scores, self._index), len(self._index), temperature=self.temperature)
-        ).double()
+        )
         if _distributed():
             torch.distributed.all_reduce(sums)
-        sums = sums.cpu()
+        sums = sums.cpu().double()
         self.saturation.reset()
         self.saturation.update_from_sums(sums[0], sums[1])
         level = pool_levels(sums[0], sums[1])
@@ -108,10 +119,10 @@ class RewardStrategy(Callback, ABC):
         """Return rewards, advantages, weights and saturation; reads the state, never changes it."""
         base = self.base_weights(scores)
         saturation = self._levels(scores, base)
-        in_warmup = 0 < self.batches <= self.warmup
+        in_warmup = 0 < self.warmup and self.batches <= self.warmup
         weights = base if in_warmup else self.weighting(scores, saturation, base)
         rewards = self.reward(scores, weights)
-        valid = scores.valid
+        valid = scores.judged(base)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
         return Shaped(
             rewards=rewards,
             advantages=self.advantage(scores, weights, rewards, valid),
@@ -137,8 +148,7 @@ class RewardStrategy(Callback, ABC):
         """Return the level of a criterion key under the strategy's scope over batches (NaN before it was seen)."""
         if key not in self._index:
             return float("nan")
-        levels = self._running if self.scope == "running" else self.saturation.compute()
-        return float(levels[self._index[key]])
+        return float(self._table()[self._index[key]])
 
     def _levels(self, scores: CriterionScores, base: Tensor) -> Tensor:
         own = inverse_reward_projection(scores.scores, base, scores.mask, temperature=self.temperature)
@@ -150,21 +160,21 @@ class RewardStrategy(Callback, ABC):
             table = pool_levels(*level_sums(scores.scores, base, scores.mask, columns, len(index), self.temperature))
         else:
             columns = _columns(scores, self._index)
-            table = self._running if self.scope == "running" else self.saturation.compute()
+            table = self._table()
         if table.numel() == 0:
             return own
         shared = table.to(own)[columns.clamp_min(0)]
         return torch.where((columns >= 0) & ~shared.isnan(), shared, own)
 
+    def _table(self) -> Tensor:
+        """``[K]`` level of every key under the scope over batches, NaN = never seen."""
+        # reshape: torchmetrics makes a scalar of a single level
+        return self._running if self.scope == "running" else self.saturation.compute().reshape(-1)
+
     def _register(self, keys: Iterable[str]) -> None:
         new = [key for key in dict.fromkeys(keys) if key not in self._index]
         if not new:
             return
-        if self._index and _distributed():
-            raise RuntimeError(
-                f"criterion keys {new} were not announced before training; on several processes every rank must know all "
-                "keys: let the data module list them in `level_keys()`"
-            )
         old = self.saturation
         self._index.update({key: len(self._index) + i for i, key in enumerate(new)})
         self.saturation = CriterionSaturation(list(self._index), self.temperature, sync_on_compute=False)
@@ -219,8 +229,11 @@ class RewardStrategy(Callback, ABC):
         self._register(state_dict["keys"])
         order = torch.tensor([self._index[key] for key in state_dict["keys"]], dtype=torch.long)
         self.batches = int(state_dict["batches"])
-        self.saturation.projected[order] = state_dict["projected"].to(self.saturation.projected)
-        self.saturation.judged[order] = state_dict["judged"].to(self.saturation.judged)
+        sums = torch.zeros(2, len(self._index), dtype=torch.float64)
+        sums[:, order] = torch.stack([state_dict["projected"], state_dict["judged"]]).to(sums)
+        self.saturation.reset()
+        self.saturation.update_from_sums(sums[0], sums[1])
+        self._running = torch.full((len(self._index),), torch.nan, dtype=torch.float64)
         self._running[order] = state_dict["running"].to(self._running)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from lightning_focal.judges import Judge, JudgeRequest, RuleJudge, verdicts_to_scores
+from lightning_focal.rubrics import Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
 
 __all__ = ["RubricScores", "ScoreSource"]
@@ -37,19 +38,25 @@ class RubricScores(ScoreSource):
 
     def validate(self, prompts: Prompts) -> None:
         """See :class:`ScoreSource`."""
-        if not prompts.rubrics:
-            raise ValueError(f"{type(self).__name__} needs prompts with rubrics, got {len(prompts)} prompts without")
-        for rubric in prompts.rubrics:
+        for rubric in self._rubrics(prompts):
             for criterion in rubric.criteria:
                 self.judge.validate(criterion)
 
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
         """See :class:`ScoreSource`."""
-        prompts, g = rollouts.prompts, rollouts.group_size
+        prompts, g, rubrics = rollouts.prompts, rollouts.group_size, self._rubrics(rollouts.prompts)
         requests = [
             JudgeRequest(tuple(messages), text, rubric.criteria)
-            for messages, rubric, texts in zip(prompts.messages, prompts.rubrics, rollouts.texts, strict=True)
+            for messages, rubric, texts in zip(prompts.messages, rubrics, rollouts.texts, strict=True)
             for text in texts
         ]
         verdicts = self.judge.judge(requests)
-        return verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], prompts.rubrics)
+        return verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], rubrics)
+
+    def _rubrics(self, prompts: Prompts) -> tuple[Rubric, ...]:
+        if not prompts.rubrics:
+            raise ValueError(f"{type(self).__name__} needs prompts with rubrics, got {len(prompts)} prompts without")
+        bare = [name for name, rubric in zip(prompts.ids, prompts.rubrics, strict=True) if rubric is None]
+        if bare:
+            raise ValueError(f"{type(self).__name__} needs a rubric for every prompt, prompts {bare} have none")
+        return prompts.rubrics

@@ -231,11 +231,13 @@ def test_sliding_windows_go_through_generate(tiny, caplog):
         max_position_embeddings=512,
     )  # fmt: skip
     model = Gemma2ForCausalLM(config).eval()
-    model.generation_config.repetition_penalty = 5.0  # must not touch what is sampled
+    stored = model.generation_config
+    stored.repetition_penalty, stored.suppress_tokens = 5.0, list(range(200))  # must not touch what is sampled
     module._told.clear()
     with caplog.at_level(logging.WARNING):
         rollouts = roll(model, tokenizer, max_new_tokens=12)
         small = roll(model, tokenizer, max_new_tokens=12, batch_size=3)
+    assert model.generation_config is stored
     assert responses(small) == responses(rollouts)
     assert [r.message for r in caplog.records if r.name == module.__name__] == [
         "Gemma2ForCausalLM decodes with its own generate(), without a shared prefill: its cache has DynamicSlidingWindowLayer"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from lightning_focal.rubrics.criterion import Rubric
 from lightning_focal.types import Message
 
-__all__ = ["FORMATS", "RubricFormat", "RubricRow", "register"]
+__all__ = ["FORMATS", "RubricFormat", "RubricRow", "format_table", "register", "weighted_mean"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class RubricRow:
         rubric: what answers are measured by.
         answer: the gold answer where the row has one.
         extra: the other columns.
+        format: name of the format it was written in, see :data:`FORMATS`.
     """
 
     id: str
@@ -30,16 +31,18 @@ class RubricRow:
     rubric: Rubric
     answer: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    format: str = ""
 
 
 class RubricFormat(ABC):
     """One way of writing rubrics down.
 
-    ``name`` is what the format is called, ``fields`` says in words what its rows hold.
+    ``name`` is what the format is called, ``fields`` says in words what its rows hold, ``terms`` how it scores a response itself.
     """
 
     name: ClassVar[str]
     fields: ClassVar[str]
+    terms: ClassVar[str] = "sum of met points / sum of positive points"
 
     @abstractmethod
     def matches(self, row: Mapping[str, Any]) -> bool:
@@ -53,9 +56,21 @@ class RubricFormat(ABC):
             RubricError: starting with ``where``, naming the field, what was expected and what stood there.
         """
 
+    def score(self, rubric: Rubric, met: Sequence[float | None]) -> float | None:
+        """Score a response in the format's own terms, for reports.
+
+        Args:
+            rubric: the rubric.
+            met: how far each criterion is met, in [0, 1]; None = not judged.
+
+        Returns:
+            The score; None where nothing that counts was judged.
+        """
+        return rubric.raw_score(met)
+
 
 FORMATS: dict[str, RubricFormat] = {}
-"""Known formats by name, in the order in which they are tried."""
+"""Known formats by name; a row matches at most one."""
 
 _Format = TypeVar("_Format", bound=type[RubricFormat])
 
@@ -64,3 +79,17 @@ def register(cls: _Format) -> _Format:
     """Add a format to :data:`FORMATS`."""
     FORMATS[cls.name] = cls()
     return cls
+
+
+def weighted_mean(rubric: Rubric, met: Sequence[float | None]) -> float | None:
+    """``sum(points * met) / sum(points)`` over the judged criteria; None where that sum is 0."""
+    judged = [(c.points, m) for c, m in zip(rubric.criteria, met, strict=True) if m is not None]
+    total = sum(points for points, _ in judged)
+    return sum(points * m for points, m in judged) / total if total else None
+
+
+def format_table() -> str:
+    """Write the known formats as a markdown table, as the documentation shows it."""
+    rows = ["| format | fields of a row | score in its own terms |", "|---|---|---|"]
+    rows += [f"| `{name}` | {known.fields} | {known.terms} |" for name, known in sorted(FORMATS.items())]
+    return "\n".join(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,18 @@ from typing import Any
 from lightning_focal.rubrics.errors import RubricError
 from lightning_focal.types import Message
 
-__all__ = ["answer_of", "entries_of", "id_of", "messages_of", "number_of", "slugs", "tags_of", "text_of", "without_none"]
+__all__ = [
+    "answer_of",
+    "entries_of",
+    "has_entries",
+    "id_of",
+    "messages_of",
+    "number_of",
+    "slugs",
+    "tags_of",
+    "text_of",
+    "without_none",
+]
 
 
 def text_of(row: Mapping[str, Any], name: str, where: str, label: str = "") -> str:
@@ -30,14 +42,28 @@ def number_of(row: Mapping[str, Any], name: str, where: str, label: str = "") ->
 
 
 def entries_of(row: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]]:
-    """Return the non-empty list of mappings under ``name``."""
+    """Return the non-empty list of mappings under ``name``; some data sets write it as a JSON string."""
     value = row.get(name)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise RubricError(where, name, "a non-empty list of criteria, or one as JSON", value) from None
     if not isinstance(value, list) or not value:
         raise RubricError(where, name, "a non-empty list of criteria", value)
     for i, entry in enumerate(value):
         if not isinstance(entry, Mapping):
             raise RubricError(where, f"{name}[{i}]", "a mapping", entry)
     return value
+
+
+def has_entries(row: Mapping[str, Any], name: str, *fields: str) -> bool:
+    """Say whether ``name`` holds criteria, the first of which has the given fields."""
+    try:
+        entries = entries_of(row, name, "")
+    except RubricError:
+        return False
+    return all(field in entries[0] for field in fields)
 
 
 def tags_of(row: Mapping[str, Any], name: str, where: str, label: str = "") -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class HealthBenchFormat(RubricFormat):
     """
 
     name = "healthbench"
+    terms = "sum of met points / sum of positive points; only the mean over a data set is clipped to 0..1"
     fields = "prompt_id, prompt, rubrics (criterion, points, tags)"
 
     def matches(self, row: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -104,4 +105,5 @@ def _parse(chosen: RubricFormat, row: object, where: str, default_id: str) -> Ru
         raise row
     if not isinstance(row, Mapping):
         raise RubricError(where, "", "a mapping", row)
-    return chosen.parse({key: value for key, value in row.items() if value is not None}, where, default_id)
+    parsed = chosen.parse({key: value for key, value in row.items() if value is not None}, where, default_id)
+    return replace(parsed, format=chosen.name)

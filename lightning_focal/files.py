@@ -1,0 +1,44 @@
+"""Files written beside and renamed: one that is there is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["write_figure", "write_json", "write_parquet", "write_text"]
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text."""
+    _replace(path, lambda beside: beside.write_text(text, encoding="utf-8") and None)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _replace(path, lambda beside: pq.write_table(pa.Table.from_pylist(rows), beside, compression="zstd"))
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure."""
+    _replace(path, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))

@@ -1,0 +1,96 @@
+"""Shared by the whole suite: a small rubric file, and a Trainer that runs a tiny random policy in a second."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_focal.data import RubricDataModule
+from lightning_focal.generation import Sampling
+from lightning_focal.modules import GRPOModule
+from lightning_focal.rewards import FocalReward
+from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder
+
+TINY = "random:tiny-llama?hidden=32&layers=1&heads=2&kv_heads=1&std=0.1"
+
+RUBRIC = (
+    {"name": "short", "points": 2, "tags": ["axis:brevity"], "check": {"kind": "max_characters", "characters": 5}},
+    {"name": "letter", "points": 1, "tags": ["axis:content"], "check": {"kind": "regex", "pattern": "[a-z]"}},
+    {"name": "shouts", "points": -1, "tags": ["axis:tone"], "check": {"kind": "regex", "pattern": "[A-Z]"}},
+)
+
+
+def rubric_rows(count=8, rubric=RUBRIC, **columns):
+    """``count`` rows of the plain format, prompts of different lengths."""
+    return [{"id": f"row-{i}", "prompt": "Say " + "a" * (i + 1), "rubric": list(rubric), **columns} for i in range(count)]
+
+
+def write_rows(path, rows):
+    """Write mappings as JSON lines, strings as they are; return the path."""
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def rubric_file(tmp_path):
+    """Write a small rubric file: ``rubric_file(count, rubric=...)`` or ``rubric_file(rows=[...])``; returns its path as text."""
+
+    def write(count=8, name="train.jsonl", rows=None, **kwargs):
+        return str(write_rows(tmp_path / name, rubric_rows(count, **kwargs) if rows is None else rows))
+
+    return write
+
+
+@pytest.fixture
+def run_tiny(tmp_path, rubric_file):
+    """Fit a tiny policy on the CPU; returns trainer, module, strategy, data and folder.
+
+    Keywords starting with ``trainer_`` and ``data_`` go to the Trainer and the data module, ``fit=False`` only builds, ``ckpt_path``
+    resumes, the rest goes to :class:`GRPOModule`.
+    """
+
+    def run(strategy=None, *callbacks, folder="run", fit=True, ckpt_path=None, **kwargs):
+        def taken(prefix):
+            return {key.removeprefix(prefix): kwargs.pop(key) for key in [*kwargs] if key.startswith(prefix)}
+
+        strategy = FocalReward(gamma=1.0) if strategy is None else strategy
+        data = {"train": None, "batch_size": 2, **taken("data_")}
+        data["train"] = data["train"] or rubric_file()
+        settings = {
+            "max_epochs": 1,
+            "precision": "32-true",
+            "enable_checkpointing": False,
+            "callbacks": [strategy, RunFolder(), *callbacks],
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            **taken("trainer_"),
+        }
+        module = {"group_size": 4, "val_group_size": 2, "sampling": Sampling(max_new_tokens=6), "optimizer": adam(1e-2)}
+        built = SimpleNamespace(
+            module=GRPOModule(**{"policy": TINY, **module, **kwargs}),
+            data=RubricDataModule(**data),
+            strategy=strategy,
+            folder=tmp_path / folder,
+            trainer=Trainer(
+                accelerator="cpu",
+                devices=1,
+                logger=[CSVLog(tmp_path / folder)],
+                default_root_dir=str(tmp_path / folder),
+                plugins=[AtomicCheckpointIO()],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                **settings,
+            ),
+        )
+        if fit:
+            built.trainer.fit(built.module, datamodule=built.data, ckpt_path=ckpt_path)
+        return built
+
+    return run
+
+
+def adam(lr):
+    """An optimiser as a config makes it: a callable of the parameters."""
+    return lambda parameters: torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)

@@ -114,7 +114,12 @@ def main(args: list[str] | None = None) -> None:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        trainer_defaults={"log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False},
+        trainer_defaults={
+            "log_every_n_steps": 1,
+            "num_sanity_val_steps": 0,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        },
         parser_kwargs={
             "description": "Reinforcement learning on rubrics of many criteria. "
             "Further commands with a --help of their own: ablate (a grid of runs), replay (recorded rollouts under another strategy)."

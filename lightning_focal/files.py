@@ -21,9 +21,13 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text."""
-    _replace(path, lambda beside: beside.write_text(text, encoding="utf-8") and None)
+    _replace(path, lambda beside: _write(beside, text))
 
 
 def write_json(path: Path, content: Any) -> None:

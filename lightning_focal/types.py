@@ -104,7 +104,8 @@ class Rollouts(_Data):
         response_ids: ``[P, G, T]`` int64, **right**-padded; an eos that ended the response is part of it.
         response_mask: ``[P, G, T]`` bool, True = a token of the response.
         truncated: ``[P, G]`` bool, True = the length limit cut it off before an eos.
-        logp: ``[P, G, T]`` float32 log-probabilities of the tokens under the distribution they were sampled from, or None.
+        logp: ``[P, G, T]`` float32 log-probabilities of the tokens, ``log softmax(logits / temperature)`` before ``top_k`` and ``top_p``
+            (at temperature 1 where greedy), as an update computes them; or None.
         version: number of policy updates behind the weights that wrote these responses.
     """
 

@@ -133,3 +133,104 @@ def aggregate(values, mask, how, length=None):
     if how == "sequence_mean":
         return sum(sum(row) / len(row) for row in rows) / len(rows)
     return sum(map(sum, rows)) / (len(rows) * length)
+
+
+def zscores(scores, mask, epsilon=1e-6):
+    out = np.zeros(scores.shape)
+    for c in range(scores.shape[1]):
+        rows = [i for i in range(len(scores)) if mask[i, c]]
+        values = [scores[i, c] for i in rows]
+        if _spread(values):
+            mean, std = mean_std(values)
+            for i in rows:
+                out[i, c] = (scores[i, c] - mean) / (std + epsilon)
+    return out
+
+
+def gdpo(scores, weights, mask, epsilon=1e-6):
+    """A batch: ``scores``, ``mask`` ``[P, G, C]``, ``weights [P, C]``."""
+    raw = np.array([(zscores(s, m) * w).sum(-1) for s, w, m in zip(scores, weights, mask, strict=True)])
+    valid = mask.any(-1)
+    kept = [float(x) for x in raw[valid]]
+    mean, std = mean_std(kept) if len(kept) > 1 else (0.0, 0.0)
+    return np.where(valid, (raw - mean) / (std + epsilon), 0.0)
+
+
+def dvao(scores, weights, mask, epsilon=1e-6):
+    stds, z = np.zeros(len(weights)), np.zeros(scores.shape)
+    for c in range(len(weights)):
+        rows = [i for i in range(len(scores)) if mask[i, c]]
+        values = [scores[i, c] for i in rows]
+        if _spread(values):
+            mean, stds[c] = mean_std(values, population=True)
+            for i in rows:
+                z[i, c] = (scores[i, c] - mean) / stds[c]
+    total = sum(b * s for b, s in zip(weights, stds, strict=True))
+    if total <= epsilon:
+        return np.zeros(len(scores))
+    return np.array([sum(b * s / total * x for b, s, x in zip(weights, stds, row, strict=True)) for row in z])
+
+
+def softmin(scores, mask, k, weights=None):
+    out = np.zeros(len(scores))
+    for i, row in enumerate(zscores(scores, mask)):
+        counted = [c for c in range(len(row)) if mask[i, c]]
+        if counted:
+            share = [1.0 if weights is None else weights[c] for c in counted]
+            mean = sum(w * math.exp(-k * row[c]) for w, c in zip(share, counted, strict=True)) / sum(share)
+            out[i] = -math.log(mean) / k
+    return out
+
+
+def saw(scores, weights, mask):
+    """A batch, columns are names."""
+    variation = []
+    for c in range(weights.shape[1]):
+        values = [float(x) for x in scores[..., c][mask[..., c]]]
+        mean, std = mean_std(values, population=True) if _spread(values) else (1.0, 0.0)
+        variation.append(std / mean if mean > 0 else 0.0)
+    out = np.zeros(weights.shape)
+    for p in range(len(weights)):
+        base = [w if mask[p, :, c].any() else 0.0 for c, w in enumerate(weights[p])]
+        raw = [w * v for w, v in zip(base, variation, strict=True)]
+        raw = raw if sum(raw) > 0 else base
+        out[p] = [x / sum(raw) if sum(raw) > 0 else 0.0 for x in raw]
+    return out
+
+
+def worst_of(scores, mask):
+    return np.array([min((x for x, ok in zip(s, m, strict=True) if ok), default=0.0) for s, m in zip(scores, mask, strict=True)])
+
+
+def gated(scores, weights, mask, required):
+    out = static_reward(scores, weights, mask)
+    for i in range(len(scores)):
+        for c in range(len(weights)):
+            if mask[i, c] and required[c]:
+                out[i] *= scores[i, c]
+    return out
+
+
+def criterion_counts(batches, names, threshold=1.0):
+    """``batches``: ``(scores, mask, failed, keys)`` each; a dictionary of sums by name."""
+    fields = ("slots", "judged", "failed", "score", "groups", "all_pass", "all_fail", "spread_groups", "spread")
+    sums = {field: dict.fromkeys(names, 0.0) for field in fields}
+    for scores, mask, failed, keys in batches:
+        for p, row in enumerate(keys):
+            for c, name in enumerate(row):
+                kept = [scores[p, i, c] for i in range(scores.shape[1]) if mask[p, i, c]]
+                sums["slots"][name] += scores.shape[1]
+                sums["judged"][name] += len(kept)
+                sums["failed"][name] += sum(bool(failed[p, i, c]) for i in range(scores.shape[1]))
+                sums["score"][name] += sum(kept)
+                sums["groups"][name] += bool(kept)
+                sums["all_pass"][name] += bool(kept) and all(x >= threshold for x in kept)
+                sums["all_fail"][name] += bool(kept) and all(x < threshold for x in kept)
+                sums["spread_groups"][name] += len(kept) > 1
+                sums["spread"][name] += mean_std(kept)[1] if len(kept) > 1 else 0.0
+    return sums
+
+
+def gini(levels):
+    total = sum(abs(a - b) for a in levels for b in levels)
+    return total / (2 * len(levels) ** 2 * (sum(levels) / len(levels))) if sum(levels) > 0 else 0.0

@@ -92,11 +92,6 @@ def sentences(low: int, high: int) -> Item:
     return Item("sentence count", "brevity", "medium", 4, text, {"kind": "sentences_between", "min": low, "max": high})
 
 
-def few_sentences(most: int) -> Item:
-    text = f"Has at most {_count(most)} sentences."
-    return Item("few sentences", "brevity", "medium", 3, text, {"kind": "max_sentences", "sentences": most})
-
-
 def few_lines(most: int) -> Item:
     return Item("few lines", "brevity", "easy", 2, f"Has at most {_count(most)} lines.", {"kind": "max_lines", "lines": most})
 
@@ -137,7 +132,7 @@ def opens(*texts: str) -> Item:
 def json_keys(*keys: str) -> Item:
     schema = {"type": "object", "required": list(keys), "properties": {key: {"type": "string"} for key in keys}}
     return Item(
-        "json", "format", "hard", 5, f"Is valid JSON with the keys {' and '.join(keys)}.", {"kind": "json", "schema": schema}
+        "json", "format", "medium", 5, f"Is valid JSON with the keys {' and '.join(keys)}.", {"kind": "json", "schema": schema}
     )
 
 
@@ -246,7 +241,7 @@ def varied(percent: int) -> Item:
 FITTED: dict[str, Callable[..., Item]] = {
     fit.__name__: fit
     for fit in (
-        *(short, concise, about, sentences, few_sentences, few_lines, sms, rambles),
+        *(short, concise, about, sentences, few_lines, sms, rambles),
         *(bullets, numbered, items, opens, json_keys),
         *(says, names, figure, pattern, numbers, on_topic, thin, wrong),
         *(warm, fault),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_focal.callbacks.held_out import HeldOut
-from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 
 __all__ = ["ConsoleReport"]
 
@@ -74,7 +74,7 @@ class ConsoleReport(RolloutObserver):
         if not self._speaks(trainer):
             return
         seen = trainer.callback_metrics
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = batches_done(trainer)
         total = int(trainer.estimated_stepping_batches) if trainer.max_epochs != -1 or trainer.max_steps != -1 else 0
         per_batch = (time.monotonic() - self._first_batch_began) / self._batches_here
         left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""

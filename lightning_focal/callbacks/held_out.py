@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.files import write_json
 from lightning_focal.functional import bootstrap_interval, weighted_reward
 
@@ -63,7 +63,7 @@ class HeldOut(RolloutObserver):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer after training."""
-        if self.at_end and not (self.history and self.history[-1]["batch"] == _batches(trainer)):
+        if self.at_end and not (self.history and self.history[-1]["batch"] == batches_done(trainer)):
             self._evaluate(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,11 +88,11 @@ class HeldOut(RolloutObserver):
             return
         self._scores, means = {}, None
         for batch_idx, batch in enumerate(loader):
-            _, means = pl_module.evaluate(batch, "val", batch_idx, means)
+            means = pl_module.evaluate(batch, "val", batch_idx, means)
         self._scores = _gathered(trainer, self._scores)
-        measures = pl_module.finish_evaluation("val", means) | self._interval_measures()
+        measures = pl_module.finish_evaluation(means) | self._interval_measures()
         for logger in trainer.loggers:
-            logger.log_metrics(measures, step=_batches(trainer))
+            logger.log_metrics(measures, step=batches_done(trainer))
         self._keep(trainer, measures)
 
     def _interval_measures(self) -> dict[str, float]:
@@ -100,7 +100,7 @@ class HeldOut(RolloutObserver):
         return {"val/held_out/mean": mean, "val/held_out/low": low, "val/held_out/high": high}
 
     def _keep(self, trainer: Trainer, measures: dict[str, float]) -> None:
-        self.history.append({"batch": _batches(trainer), "scores": self._scores, "measures": measures})
+        self.history.append({"batch": batches_done(trainer), "scores": self._scores, "measures": measures})
         self._scores = {}
         if trainer.is_global_zero and trainer.log_dir is not None:
             write_json(Path(trainer.log_dir) / "held_out.json", {"level": self.level, "evaluations": self.history})
@@ -131,7 +131,3 @@ def _gathered(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
         parts = [None] * trainer.world_size
         torch.distributed.all_gather_object(parts, scores)
     return dict(sorted({key: value for part in parts for key, value in part.items()}.items()))
-
-
-def _batches(trainer: Trainer) -> int:
-    return trainer.fit_loop.epoch_loop.batch_progress.total.processed

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
-__all__ = ["Answers", "RolloutObserver"]
+__all__ = ["Answers", "RolloutObserver", "batches_done"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Answers:
     rollouts: Rollouts
     scores: CriterionScores
     shaped: Shaped
+
+
+def batches_done(trainer: Trainer) -> int:
+    """Return the number of rollout batches trained on so far, over all epochs and resumed runs."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
 class RolloutObserver(Callback, ABC):

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.files import write_parquet
 
 __all__ = ["RolloutTable", "rollout_rows"]
@@ -82,6 +82,6 @@ class RolloutTable(RolloutObserver):
         if answers.stage not in self.stages:
             return
         folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "rollouts")
-        batch = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        batch = batches_done(trainer)
         part = "" if answers.stage == "train" else f"-{answers.batch_idx:04d}"
         write_parquet(folder / f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet", rollout_rows(answers, batch))

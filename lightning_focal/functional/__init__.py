@@ -11,9 +11,7 @@ from lightning_focal.functional.advantages import (
 )
 from lightning_focal.functional.aggregation import AGGREGATIONS, loss_normaliser, masked_aggregate
 from lightning_focal.functional.balance import (
-    CriterionSums,
     bottom_quartile_mean,
-    criterion_sums,
     effective_number,
     gini,
     min_over_mean,
@@ -23,6 +21,7 @@ from lightning_focal.functional.balance import (
     worst_criterion,
 )
 from lightning_focal.functional.bootstrap import bootstrap_interval
+from lightning_focal.functional.criterion_sums import CriterionSums, criterion_sums
 from lightning_focal.functional.dvao import dvao_advantage
 from lightning_focal.functional.gates import gated_reward, worst_of_reward
 from lightning_focal.functional.gdpo import gdpo_advantage

@@ -16,9 +16,9 @@ def dvao_advantage(
 ) -> Tensor:
     """Sum of group z-scores, weighted by how much each criterion varies.
 
-    ``v_c = b_c std_c / sum_k b_k std_k``, ``A_i = sum_c v_c z_ic`` with the population standard deviation (arXiv:2605.25604). The
-    standard deviation of ``z`` cancels: ``A_i = sum_c b_c (s_ic - mean_c) / sum_k b_k std_k``. With focal weights in place of ``b``
-    it is "Focal + DVAO" (public re-implementation).
+    ``v_c = b_c std_c / sum_k b_k std_k``, ``A_i = sum_c v_c z_ic`` with the population standard deviation (arXiv:2605.25604).
+    The standard deviation of ``z`` cancels: ``A_i = sum_c b_c (s_ic - mean_c) / sum_k b_k std_k``. With focal weights in place of
+    ``b`` it is "Focal + DVAO" (public re-implementation).
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -28,6 +29,9 @@ from lightning_focal.functional import (
 __all__ = ["CriterionBalance"]
 
 _BY_NAME = (*(f.name for f in fields(CriterionSums)), "prompts", "weight", "saturation")
+_COMPUTED_BY_NAME = frozenset(
+    ("score", "group_std", "all_pass", "all_fail", "contrastive", "not_applicable", "failed", "weight", "saturation")
+)
 _OVERALL = ("complete", "valid", "weighted", "effective", "mass")
 
 
@@ -127,9 +131,9 @@ class CriterionBalance(Metric):
         """Return everything, NaN where there is nothing to divide by.
 
         Returns:
-            ``[K]`` each: ``score``, ``group_std``, ``all_pass``, ``all_fail``, ``contrastive``, ``not_applicable``, ``failed``,
-            ``weight``, ``saturation`` (means over the criteria that bear the name). Scalars: ``worst``, ``worst_index`` (-1 = none),
-            ``min_over_mean``, ``gini``, ``std``, ``bottom_quartile``, ``strict_completion``, ``effective_number``,
+            ``[K]`` each, means and shares over all that bears the name: ``score``, ``group_std``, ``all_pass``, ``all_fail``,
+            ``contrastive``, ``not_applicable``, ``failed``, ``weight``, ``saturation``. Scalars: ``worst``, ``worst_index``
+            (-1 = none), ``min_over_mean``, ``gini``, ``std``, ``bottom_quartile``, ``strict_completion``, ``effective_number``,
             ``saturated_mass``.
         """
         values = CriterionSums(**{f.name: self._sum(f.name) for f in fields(CriterionSums)}).shares()
@@ -144,6 +148,17 @@ class CriterionBalance(Metric):
         values["strict_completion"] = self._sum("complete") / self._sum("valid")
         values["effective_number"] = self._sum("effective") / self._sum("weighted")
         values["saturated_mass"] = self._sum("mass") / self._sum("weighted")
+        return values
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_compute(compute)
+
+        @functools.wraps(wrapped)
+        def values(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            # torchmetrics makes a scalar of a single value; K = 1 is a list of criteria like any other.
+            computed: dict[str, Tensor] = wrapped(*args, **kwargs)
+            return {name: value.reshape(-1) if name in _COMPUTED_BY_NAME else value for name, value in computed.items()}
+
         return values
 
     def worst_name(self) -> str | None:

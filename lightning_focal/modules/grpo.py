@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,10 +11,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver
 from lightning_focal.generation import Generator, HFGenerator, Sampling
-from lightning_focal.modules.measures import Means, batch_measures
+from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import rng_state, set_rng_state
@@ -177,7 +178,12 @@ class GRPOModule(LightningModule):
         training = stage == "train"
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
         # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
-        with self.phases("generate"), torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with (
+            self.phases("generate"),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(self.device.type, enabled=False),
+        ):
             if self._stale:
                 self.generator.sync(self._model, self.version)
                 self._stale = False
@@ -211,13 +217,12 @@ class GRPOModule(LightningModule):
         schedulers = self.lr_schedulers()
         if schedulers is not None:
             for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-                scheduler.step()
-        strategy = self.reward_strategy
-        measures = batch_measures("train", answers.rollouts, answers.scores, answers.shaped, strategy.keys)
+                cast(LRScheduler, scheduler).step()
+        measures = BatchMeasures("train", self.reward_strategy.keys, self.device)
+        measures.add(answers.rollouts, answers.scores, answers.shaped)
         for name, value in watched.items():
-            measures.add(name, value)
+            measures.means.add(name, value)
         logged = measures.compute(self._all_reduce_sum)
-        logged |= worst_and_mean("train", logged, strategy.keys)
         logged["train/policy/bad_steps"] = float(self.bad_steps)
         logged["train/policy/version"] = float(self.version)
         logged["train/policy/lr"] = float(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -308,32 +313,30 @@ class GRPOModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out prompts."""
-        self._log_evaluation("val")
+        self._log_evaluation()
 
     def on_test_epoch_end(self) -> None:
         """Log the means over the test prompts."""
-        self._log_evaluation("test")
+        self._log_evaluation()
 
-    def evaluate(self, batch: Prompts, stage: str, batch_idx: int, into: Means | None = None) -> tuple[Answers, Means]:
-        """Answer a batch and return it with its measures, added to ``into`` where given."""
+    def evaluate(self, batch: Prompts, stage: str, batch_idx: int, into: BatchMeasures | None = None) -> BatchMeasures:
+        """Answer a batch and return its measures, added to ``into`` where given; observers see the answers."""
         answers = self.answer(batch, stage, batch_idx)
-        strategy = self.reward_strategy
-        measures = batch_measures(stage, answers.rollouts, answers.scores, answers.shaped, strategy.keys)
-        return answers, measures if into is None else into.merge(measures)
+        measures = into or BatchMeasures(stage, self.reward_strategy.keys, self.device)
+        return measures.add(answers.rollouts, answers.scores, answers.shaped)
+
+    def finish_evaluation(self, measures: BatchMeasures) -> dict[str, float]:
+        """Return what an evaluation logs, over all processes."""
+        return measures.compute(self._all_reduce_sum)
 
     def _evaluate(self, batch: Prompts, stage: str, batch_idx: int) -> None:
-        _, self._evaluation = self.evaluate(batch, stage, batch_idx, self._evaluation if batch_idx else None)
+        self._evaluation = self.evaluate(batch, stage, batch_idx, self._evaluation if batch_idx else None)
 
-    _evaluation: Means | None = None
+    _evaluation: BatchMeasures | None = None
 
-    def finish_evaluation(self, stage: str, measures: Means) -> dict[str, float]:
-        """Return the means of an evaluation over all processes, by the name they are logged under."""
-        logged = measures.compute(self._all_reduce_sum)
-        return logged | worst_and_mean(stage, logged, self.reward_strategy.keys)
-
-    def _log_evaluation(self, stage: str) -> None:
+    def _log_evaluation(self) -> None:
         if self._evaluation is not None:
-            self.log_dict(self.finish_evaluation(stage, self._evaluation))
+            self.log_dict(self.finish_evaluation(self._evaluation))
         self._evaluation = None
 
     # -- state ----------------------------------------------------------------------------------------------------------------
@@ -381,12 +384,3 @@ class GRPOModule(LightningModule):
         if self.trainer.world_size == 1:
             return value
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op=op)
-
-
-def worst_and_mean(stage: str, logged: dict[str, float], keys: Iterable[str]) -> dict[str, float]:
-    """Return ``balance/worst`` and ``balance/mean`` over the criterion scores among ``logged``."""
-    levels = [logged[f"{stage}/criterion/{key}/score"] for key in keys]
-    levels = [level for level in levels if level == level]
-    if not levels:
-        return {}
-    return {f"{stage}/balance/worst": min(levels), f"{stage}/balance/mean": sum(levels) / len(levels)}

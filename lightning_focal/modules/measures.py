@@ -1,4 +1,4 @@
-"""What is logged of a rollout batch: sums that add up over processes, means once at the end."""
+"""What is logged of a rollout batch: sums that add up over batches and processes, means once at the end."""
 
 from __future__ import annotations
 
@@ -7,18 +7,37 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from lightning_focal.functional import scatter_sums, weighted_reward
+from lightning_focal.functional import weighted_reward
+from lightning_focal.metrics import CriterionBalance
 from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
-__all__ = ["Means", "batch_measures", "key_means"]
+__all__ = ["BatchMeasures", "Means"]
 
-
-SATURATED = 0.9
-"""Level from which a criterion counts as saturated (ours)."""
+_PER_KEY = {
+    "score": "criterion/{}/score",
+    "group_std": "criterion/{}/group_std",
+    "all_pass": "criterion/{}/all_pass",
+    "all_fail": "criterion/{}/all_fail",
+    "contrastive": "criterion/{}/contrastive",
+    "not_applicable": "criterion/{}/not_applicable",
+    "failed": "criterion/{}/failed",
+    "saturation": "saturation/{}",
+    "weight": "weight/{}",
+}
+_OVERALL = {
+    "worst": "worst",
+    "min_over_mean": "min_over_mean",
+    "gini": "gini",
+    "std": "std",
+    "bottom_quartile": "bottom_quartile",
+    "strict_completion": "strict_completion",
+    "effective_number": "effective_number",
+    "saturated_mass": "saturated_weight",
+}
 
 
 class Means:
-    """Weighted means by name. Every process adds the same names in the same order; one collective adds them up."""
+    """Means by name, as sums and counts. Every process adds the same names in the same order; one collective adds them up."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -50,65 +69,67 @@ class Means:
         return {name: (s / c if c else float("nan")) for name, s, c in zip(self._sums, sums, counts, strict=True)}
 
 
-def key_means(scores: CriterionScores, values: Tensor, where: Tensor, index: Mapping[str, int]) -> tuple[Tensor, Tensor]:
-    """Sums and counts by criterion key, each ``[K]``.
+class BatchMeasures:
+    """Rewards, lengths and the balance over criteria of one batch or many.
 
     Args:
-        scores: names the keys.
-        values: ``[P, C]``.
-        where: ``[P, C]`` counts or bool.
-        index: position of each key.
+        stage: first part of every name, ``stage/area/name``.
+        keys: criterion keys and their positions.
+        device: where sums are kept.
     """
-    c = scores.scores.shape[2]
-    rows = [[index.get(key, -1) for key in keys] + [-1] * (c - len(keys)) for keys in scores.keys]
-    columns = torch.tensor(rows, dtype=torch.long, device=values.device).reshape(-1, c)
-    where = where.to(values.dtype)
-    return scatter_sums(values * where, columns, len(index)), scatter_sums(where, columns, len(index))
+
+    def __init__(self, stage: str, keys: Mapping[str, int], device: torch.device | str = "cpu") -> None:
+        self.stage = stage
+        self.means = Means()
+        self.balance = CriterionBalance(list(keys), sync_on_compute=False).to(device)
+
+    def add(self, rollouts: Rollouts, scores: CriterionScores, shaped: Shaped) -> BatchMeasures:
+        """Add a batch and return self."""
+        means, stage, valid = self.means, self.stage, shaped.valid
+        means.add(f"{stage}/reward/mean", shaped.rewards, valid)
+        means.add(f"{stage}/reward/static", shaped.static, valid)
+        means.add(f"{stage}/reward/prior", weighted_reward(scores.scores, scores.weights, scores.mask), valid)
+        means.add(f"{stage}/reward/group_std", *_group_std(shaped.rewards, valid))
+        means.add(f"{stage}/reward/valid_share", valid.double())
+        present = scores.present[:, None, :].expand_as(scores.mask)
+        failed = torch.zeros_like(scores.mask) if scores.failed is None else scores.failed
+        means.add(f"{stage}/judge/failure_rate", failed.double(), present)
+        means.add(f"{stage}/judge/not_applicable_rate", (~scores.mask & ~failed).double(), present)
+        means.add(f"{stage}/rollout/length", rollouts.lengths.double())
+        means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
+        self.balance.update(scores.scores, scores.mask, scores.keys, failed, shaped.weights, shaped.saturation)
+        return self
+
+    def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
+        """Return everything by the name it is logged under, NaN where nothing was seen; over all processes."""
+        logged = self.means.compute(all_reduce_sum)
+        values = _reduced(self.balance, all_reduce_sum).compute()
+        for name, pattern in _PER_KEY.items():
+            for key, value in zip(self.balance.names, values[name].tolist(), strict=True):
+                logged[f"{self.stage}/{pattern.format(key)}"] = value
+        for name, label in _OVERALL.items():
+            logged[f"{self.stage}/balance/{label}"] = float(values[name])
+        logged[f"{self.stage}/balance/mean"] = float(values["score"].nanmean())
+        return logged
 
 
-def batch_measures(
-    stage: str, rollouts: Rollouts, scores: CriterionScores, shaped: Shaped, keys: Mapping[str, int]
-) -> Means:
-    """Collect everything that is logged of a batch but for losses and times; names are ``stage/area/name``."""
-    means = Means()
-    means.add(f"{stage}/reward/mean", shaped.rewards, shaped.valid)
-    means.add(f"{stage}/reward/static", shaped.static, shaped.valid)
-    means.add(f"{stage}/reward/prior", weighted_reward(scores.scores, scores.weights, scores.mask), shaped.valid)
-    means.add(f"{stage}/reward/valid_share", shaped.valid.double())
-    many = shaped.valid.sum(-1) > 1
-    spread = torch.where(shaped.valid, shaped.rewards, torch.nan).nan_to_num(torch.nan)
-    centred = (spread - spread.nanmean(-1, keepdim=True)).square().nansum(-1) / (shaped.valid.sum(-1) - 1).clamp_min(1)
-    means.add(f"{stage}/reward/group_std", centred.sqrt(), many)
-    c = scores.scores.shape[2]
-    judged = scores.mask.sum(1)
-    mean_score = torch.where(scores.mask, scores.scores, torch.zeros_like(scores.scores)).sum(1) / judged.clamp_min(1)
-    for area, (total, count) in {
-        "criterion/{}/score": key_means(scores, mean_score, judged, keys),
-        "saturation/{}": key_means(scores, shaped.saturation, judged > 0, keys),
-    }.items():
-        for key, position in keys.items():
-            means.add_sums(f"{stage}/{area.format(key)}", total[position], count[position])
-    total, _ = key_means(scores, shaped.weights, torch.ones(len(scores.names), c, device=judged.device), keys)
-    prompts = _prompts_by_key(scores, judged > 0, keys).to(total.device)
-    for key, position in keys.items():
-        means.add_sums(f"{stage}/weight/{key}", total[position], prompts[position])
-    present = scores.present[:, None, :].expand_as(scores.mask)
-    failed = torch.zeros_like(scores.mask) if scores.failed is None else scores.failed
-    means.add(f"{stage}/judge/failure_rate", failed.double(), present)
-    means.add(f"{stage}/judge/not_applicable_rate", (~scores.mask & ~failed).double(), present)
-    strict = torch.where(scores.mask, scores.scores >= 1, torch.ones_like(scores.mask)).all(-1)
-    means.add(f"{stage}/balance/strict_completion", strict.double(), shaped.valid)
-    saturated = (shaped.saturation >= SATURATED) & (judged > 0)
-    means.add(f"{stage}/balance/saturated_weight", (shaped.weights * saturated).sum(-1), judged.any(-1))
-    means.add(f"{stage}/rollout/length", rollouts.lengths.double())
-    means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
-    return means
+def _group_std(rewards: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Unbiased standard deviation of the valid rewards of each group, and where there are two of them."""
+    count = valid.sum(-1)
+    kept = torch.where(valid, rewards, torch.zeros_like(rewards))
+    mean = kept.sum(-1, keepdim=True) / count.clamp_min(1)[:, None]
+    square = torch.where(valid, (rewards - mean).square(), torch.zeros_like(rewards)).sum(-1)
+    return (square / (count - 1).clamp_min(1)).sqrt(), count > 1
 
 
-def _prompts_by_key(scores: CriterionScores, applies: Tensor, keys: Mapping[str, int]) -> Tensor:
-    """``[K]`` number of prompts in which at least one criterion of the key applies."""
-    counts = torch.zeros(len(keys), dtype=torch.float64)
-    for row, there in zip(scores.keys, applies.tolist(), strict=True):
-        for key in {key for key, yes in zip(row, there, strict=False) if yes and key in keys}:
-            counts[keys[key]] += 1
-    return counts
+def _reduced(balance: CriterionBalance, all_reduce_sum: Callable[[Tensor], Tensor]) -> CriterionBalance:
+    """A copy whose sums are those of all processes: one collective for all states."""
+    states = {name: value for name, value in balance.metric_state.items() if isinstance(value, Tensor)}
+    flat = all_reduce_sum(torch.cat([value.reshape(-1) for value in states.values()]))
+    whole = CriterionBalance(balance.names, balance.threshold, balance.saturated, sync_on_compute=False).to(flat.device)
+    first = 0
+    for name, value in states.items():
+        setattr(whole, name, flat[first : first + value.numel()].reshape(value.shape))
+        first += value.numel()
+    whole._update_count = 1  # filled without `update`
+    return whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -64,6 +65,6 @@ class WarmupCosine(LRScheduler):
         progress = min(1.0, (k - warm) / max(1, self.total - warm))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each parameter group."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -111,12 +111,13 @@ class Sequences:
 
     def rows(self, index: Tensor) -> Sequences:
         """Return some rows."""
-        return Sequences(**{k: None if v is None else v[index] for k, v in self.__dict__.items()})
+        picked = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: value if value is None else value[index] for name, value in picked.items()})
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield row numbers, ``size`` at a time, sequences of like length together so that little is padding."""
         length = self.prompt_mask.sum(-1) + self.response_mask.sum(-1)
-        yield from length.argsort(descending=True, stable=True).split(size)
+        yield from torch.split(length.argsort(descending=True, stable=True), size)
 
 
 @torch.no_grad()

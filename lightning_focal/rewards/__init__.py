@@ -2,6 +2,14 @@
 
 from lightning_focal.rewards.base import RewardStrategy, find_strategy
 from lightning_focal.rewards.focal import FocalReward
+from lightning_focal.rewards.neighbours import (
+    DvaoAdvantage,
+    Gate,
+    GdpoAdvantage,
+    SawWeighting,
+    SoftMinAdvantage,
+    WorstOf,
+)
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
     Advantage,
@@ -19,19 +27,25 @@ from lightning_focal.rewards.token_choice import NINE_CHOICES, TokenChoice, Toke
 __all__ = [
     "NINE_CHOICES",
     "Advantage",
+    "DvaoAdvantage",
     "FocalReward",
     "FocalWeighting",
+    "Gate",
+    "GdpoAdvantage",
     "GroupAdvantage",
     "RewardRule",
     "RewardStrategy",
     "RlooAdvantage",
     "RubricScores",
+    "SawWeighting",
     "ScoreSource",
+    "SoftMinAdvantage",
     "StaticReward",
     "StaticWeighting",
     "TokenChoice",
     "TokenChoiceScores",
     "WeightedSum",
     "Weighting",
+    "WorstOf",
     "find_strategy",
 ]

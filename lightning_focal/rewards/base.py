@@ -12,8 +12,16 @@ from torch import Tensor
 
 from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
 from lightning_focal.metrics import CriterionSaturation
-from lightning_focal.rewards.stages import Advantage, GroupAdvantage, RewardRule, StaticWeighting, WeightedSum, Weighting
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
+from lightning_focal.rewards.stages import (
+    Advantage,
+    GroupAdvantage,
+    RewardRule,
+    StaticWeighting,
+    WeightedSum,
+    Weighting,
+    check_stages,
+)
 from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
 __all__ = ["RewardStrategy", "find_strategy"]
@@ -74,6 +82,7 @@ class RewardStrategy(Callback, ABC):
         self.weighting = weighting or StaticWeighting()
         self.reward = reward or WeightedSum()
         self.advantage = advantage or GroupAdvantage()
+        check_stages(self.weighting, self.reward, self.advantage)
         self.weights, self.temperature = weights, temperature
         self.scope, self.decay, self.warmup = scope, decay, warmup
         self.batches = 0
@@ -103,7 +112,9 @@ class RewardStrategy(Callback, ABC):
         self._register(keys)
         base = self.base_weights(scores)
         sums = torch.stack(
-            level_sums(scores.scores, base, scores.mask, _columns(scores, self._index), len(self._index), temperature=self.temperature)
+            level_sums(
+                scores.scores, base, scores.mask, _columns(scores, self._index), len(self._index), temperature=self.temperature
+            )
         )
         if _distributed():
             torch.distributed.all_reduce(sums)
@@ -119,7 +130,7 @@ class RewardStrategy(Callback, ABC):
         """Return rewards, advantages, weights and saturation; reads the state, never changes it."""
         base = self.base_weights(scores)
         saturation = self._levels(scores, base)
-        in_warmup = 0 < self.warmup and self.batches <= self.warmup
+        in_warmup = self.warmup > 0 and self.batches <= self.warmup
         weights = base if in_warmup else self.weighting(scores, saturation, base)
         rewards = self.reward(scores, weights)
         valid = scores.judged(base)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
@@ -263,4 +274,6 @@ def find_strategy(trainer: Trainer) -> RewardStrategy:
             "  trainer:\n    callbacks:\n      - class_path: lightning_focal.rewards.FocalReward"
         )
     names = ", ".join(type(strategy).__name__ for strategy in found)
-    raise ValueError(f"{len(found)} reward strategies ({names}), exactly one is needed: keep `--reward` or the one in `trainer.callbacks`")
+    raise ValueError(
+        f"{len(found)} reward strategies ({names}), exactly one is needed: keep `--reward` or the one in `trainer.callbacks`"
+    )

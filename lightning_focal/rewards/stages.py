@@ -19,6 +19,7 @@ __all__ = [
     "StaticWeighting",
     "WeightedSum",
     "Weighting",
+    "check_stages",
 ]
 
 
@@ -66,7 +67,12 @@ class FocalWeighting(Weighting):
 
 
 class RewardRule(ABC):
-    """Folds the criteria of a rollout into one reward."""
+    """Folds the criteria of a rollout into one reward.
+
+    ``uses_weights`` says whether the size of a weight matters to it.
+    """
+
+    uses_weights = True
 
     @abstractmethod
     def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
@@ -82,7 +88,13 @@ class WeightedSum(RewardRule):
 
 
 class Advantage(ABC):
-    """Turns rewards into advantages."""
+    """Turns rewards, or criterion scores and weights directly, into advantages.
+
+    ``uses_reward`` says whether the reward is looked at, ``uses_weights`` whether weights are, where it is not.
+    """
+
+    uses_reward = True
+    uses_weights = True
 
     @abstractmethod
     def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
@@ -95,6 +107,26 @@ class Advantage(ABC):
                 f"`model.group_size` must be at least 2 for {type(self).__name__}, got {group_size}: "
                 "an advantage compares the rollouts of one prompt with each other"
             )
+
+
+def check_stages(weighting: Weighting, reward: RewardRule, advantage: Advantage) -> None:
+    """Refuse stages of which one would undo another.
+
+    Raises:
+        ValueError: naming the stages and the reason.
+    """
+    moved = not isinstance(weighting, StaticWeighting)
+    w, r, a = type(weighting).__name__, type(reward).__name__, type(advantage).__name__
+    if not advantage.uses_reward and not isinstance(reward, WeightedSum):
+        raise ValueError(
+            f"`reward: {r}` would be lost: {a} is made of criterion scores and never looks at the reward; drop one of the two"
+        )
+    if moved and advantage.uses_reward and not reward.uses_weights:
+        raise ValueError(
+            f"{w} would be lost: `reward: {r}` takes no notice of how large a weight is; use static weights or another reward"
+        )
+    if moved and not advantage.uses_reward and not advantage.uses_weights:
+        raise ValueError(f"{w} would be lost: {a} weighs all criteria alike here; use static weights or another advantage")
 
 
 class GroupAdvantage(Advantage):

@@ -7,7 +7,7 @@ from typing import Literal
 from lightning_focal.judges import Judge
 from lightning_focal.rewards.base import RewardStrategy
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
-from lightning_focal.rewards.stages import Advantage, RewardRule
+from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
 
 __all__ = ["StaticReward"]
 
@@ -21,6 +21,7 @@ class StaticReward(RewardStrategy):
         weights: ``prior`` = ``|points| / sum |points|`` of the rubric, ``uniform`` = equal over the applying criteria.
         judge: who judges the rubrics; rules by default.
         temperature: of the projection that measures saturation.
+        weighting: another rule for the weights in force, :class:`SawWeighting` say; the base weights by default.
         reward: folds criteria into one reward; a weighted sum by default.
         advantage: GRPO's by default.
         source: another source of scores in place of ``judge``.
@@ -42,7 +43,13 @@ class StaticReward(RewardStrategy):
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
         source: ScoreSource | None = None,
+        weighting: Weighting | None = None,
     ) -> None:
         super().__init__(
-            source or RubricScores(judge), weights=weights, temperature=temperature, reward=reward, advantage=advantage
+            source or RubricScores(judge),
+            weighting,
+            weights=weights,
+            temperature=temperature,
+            reward=reward,
+            advantage=advantage,
         )

@@ -64,7 +64,9 @@ def read_ablation(path: str | Path) -> Ablation:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {"name", "config", "arms", "seeds", "seed_keys"}
     if not isinstance(content, dict) or not {"config", "arms", "seeds"} <= set(content) or set(content) - known:
-        raise ValueError(f"{path}: an ablation has the keys config, arms, seeds and may have name, seed_keys; got {content!r:.200}")
+        raise ValueError(
+            f"{path}: an ablation has the keys config, arms, seeds and may have name, seed_keys; got {content!r:.200}"
+        )
     if not content["arms"] or not all(isinstance(arm, dict) for arm in content["arms"].values()):
         raise ValueError(f"{path}: `arms` must map a label to arguments, got {content['arms']!r:.200}")
     if not content["seeds"] or not all(isinstance(seed, int) for seed in content["seeds"]):
@@ -105,7 +107,9 @@ def run_ablation(
         if not (folder / "held_out.json").exists() or not (folder / ".finished").exists():
             _run(ablation, label, seed, folder, workers, overrides)
         done[cell] = _measures(folder)
-        say(f"{len(done)}/{len(cells)} {label}, seed {seed}: worst {done[cell]['worst criterion']:.3f} ({time.monotonic() - began:.0f} s)")
+        say(
+            f"{len(done)}/{len(cells)} {label}, seed {seed}: worst {done[cell]['worst criterion']:.3f} ({time.monotonic() - began:.0f} s)"
+        )
 
     with ThreadPoolExecutor(workers) as pool:
         for future in [pool.submit(one, cell) for cell in cells]:

@@ -27,7 +27,11 @@ def replay_figure(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     plt = _pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     labels = [result["label"] for result in results]
-    for name, text in {"flipped_share": "flipped pairs", "kendall_distance": "Kendall distance", "new_best_share": "new best"}.items():
+    for name, text in {
+        "flipped_share": "flipped pairs",
+        "kendall_distance": "Kendall distance",
+        "new_best_share": "new best",
+    }.items():
         left.plot(range(len(results)), [result[name] for result in results], marker="o", label=text)
     left.set_xticks(range(len(results)), labels, rotation=30, ha="right")
     left.set_ylabel("share, against static")

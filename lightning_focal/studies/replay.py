@@ -49,7 +49,9 @@ def read_rollouts(folder: str | Path, stage: str = "train") -> Iterator[Recorded
 
     files = sorted(Path(folder).glob(f"{stage}-*.parquet"))
     if not files:
-        raise FileNotFoundError(f"`rollouts`: no {stage}-*.parquet in {Path(folder).absolute()}; expected the `rollouts` of a run folder")
+        raise FileNotFoundError(
+            f"`rollouts`: no {stage}-*.parquet in {Path(folder).absolute()}; expected the `rollouts` of a run folder"
+        )
     for _, group in itertools.groupby(files, key=lambda file: file.name.rsplit("-r", 1)[0]):
         rows: list[dict[str, Any]] = []
         for file in group:
@@ -169,16 +171,18 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
                 here.setdefault(key, []).append((weights[p][c], saturation[p][c]))
         for key, pairs in here.items():
             by_key.setdefault(key, []).extend(pairs)
-        trajectory.append({"batch": batch.batch, **{key: _mean(pair[0] for pair in pairs) for key, pairs in sorted(here.items())}})
+        trajectory.append(
+            {"batch": batch.batch, **{key: _mean(pair[0] for pair in pairs) for key, pairs in sorted(here.items())}}
+        )
         rows += _rows(batch, shaped)
-    pairs, groups = max(1.0, sums.get("pairs", 0.0)), max(1.0, sums.get("groups", 0.0))
+    n_pairs, n_groups = max(1.0, sums.get("pairs", 0.0)), max(1.0, sums.get("groups", 0.0))
     summary = {
         "batches": len(batches),
         "rollouts": len(rows),
         "pairs": int(sums.get("pairs", 0)),
-        "flipped_share": sums.get("flipped", 0.0) / pairs,
-        "kendall_distance": sums.get("kendall_distance", 0.0) / pairs,
-        "new_best_share": sums.get("new_best", 0.0) / groups,
+        "flipped_share": sums.get("flipped", 0.0) / n_pairs,
+        "kendall_distance": sums.get("kendall_distance", 0.0) / n_pairs,
+        "new_best_share": sums.get("new_best", 0.0) / n_groups,
         "weight": {key: _mean(pair[0] for pair in values) for key, values in sorted(by_key.items())},
         "saturation": {key: _mean(pair[1] for pair in values) for key, values in sorted(by_key.items())},
         "trajectory": trajectory,
@@ -206,5 +210,5 @@ def _ranks(rewards: Tensor, valid: Tensor) -> Tensor:
 
 
 def _mean(values: Any) -> float:
-    listed = list(values)
+    listed = [float(value) for value in values]
     return sum(listed) / len(listed)

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from lightning_focal.rewards import RewardStrategy
 from lightning_focal.files import write_json, write_parquet, write_text
+from lightning_focal.rewards import RewardStrategy
 from lightning_focal.studies.plots import replay_figure
 from lightning_focal.studies.replay import read_rollouts, replay
 from lightning_focal.studies.tables import markdown_table
@@ -29,7 +29,10 @@ def parser() -> ArgumentParser:
     made.add_argument("--rollouts", type=str, required=True, help="Folder `rollouts` of a run.")
     made.add_subclass_arguments(RewardStrategy, "reward", required=True, help="The strategy to replay.")
     made.add_argument(
-        "--grid", type=dict[str, list[Any]], default={}, help="Values to try of the strategy's arguments, e.g. '{gamma: [0, 1, 3]}'."
+        "--grid",
+        type=dict[str, list[Any]],
+        default={},
+        help="Values to try of the strategy's arguments, e.g. '{gamma: [0, 1, 3]}'.",
     )
     made.add_argument("--stage", type=str, default="train", help="Which rollouts: train, val, test or predict.")
     made.add_argument("--out", type=str, default="replay", help="Folder for table, figure and rows.")
@@ -55,18 +58,29 @@ def replay_command(args: list[str]) -> None:
         console.print(f"Groups whose best rollout changed most under {results[-1]['label']}:")
         _show_changes(console, rows, config.show)
     lines = [
-        [r["label"], f"{r['flipped_share']:.3f}", f"{r['kendall_distance']:.3f}", f"{r['new_best_share']:.3f}", _heaviest(r["weight"])]
+        [
+            r["label"],
+            f"{r['flipped_share']:.3f}",
+            f"{r['kendall_distance']:.3f}",
+            f"{r['new_best_share']:.3f}",
+            _heaviest(r["weight"]),
+        ]
         for r in results
     ]
     head = ["strategy", "flipped pairs", "Kendall distance", "new best", "heaviest criteria"]
-    table = Table(title=f"{results[0]['rollouts']} rollouts in {results[0]['batches']} batches, against static", title_justify="left")
+    table = Table(
+        title=f"{results[0]['rollouts']} rollouts in {results[0]['batches']} batches, against static", title_justify="left"
+    )
     for name in head:
         table.add_column(name)
     for line in lines:
         table.add_row(*line)
     console.print(table)
     write_text(out / "replay.md", markdown_table(head, lines))
-    write_json(out / "replay.json", {"rollouts": str(config.rollouts), "reward": json.loads(made.dump(config, format="json"))["reward"], "results": results})
+    write_json(
+        out / "replay.json",
+        {"rollouts": str(config.rollouts), "reward": json.loads(made.dump(config, format="json"))["reward"], "results": results},
+    )
     replay_figure(results, out / "replay.png")
     console.print(f"written to {out}: replay.md, replay.json, replay.png, rows-*.parquet")
 

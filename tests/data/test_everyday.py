@@ -37,7 +37,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def checks_of(row: RubricRow) -> dict[str, dict]:
-    return {criterion.check["kind"]: criterion.check for criterion in row.rubric.criteria}
+    return {criterion.check["kind"]: criterion.check for criterion in row.rubric.criteria if criterion.points > 0}
 
 
 def axes_of(criterion) -> list[str]:

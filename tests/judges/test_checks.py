@@ -108,8 +108,11 @@ CASES = [
     ("hedging", {"min": 2}, ["Perhaps it might."], ["Perhaps."]),
     ("no_ai_disclaimer", {}, ["AI is a field."], ["As an AI, no.", "I’m a language model."]),
     ("no_filler_opening", {}, ["Surely not.", "Heat the pan."], ["Sure! Heat it.", "Here's how:", "**Certainly**, heat it."]),
-    ("answer", {"expected": "1/2"}, [r"So \boxed{0.5}", r"\boxed{3} no, \boxed{\frac{2}{4}}"], [r"\boxed{2}", "none", r"\boxed{"]),
+    ("answer", {"expected": "1/2"}, [r"\boxed{0.5}", r"\boxed{3} no, \boxed{\frac{2}{4}}"], [r"\boxed{2}", "none", r"\boxed{"]),
     ("answer", {"expected": "42"}, ["I say 41, no: 42", "It is $42$."], ["I say 42, no: 41"]),
+    ("ifeval", {"instruction": "punctuation:no_comma"}, ["None."], ["One, two."]),
+    ("ifeval", {"instruction": "keywords:existence", "arguments": {"keywords": ["tea"]}}, ["Tea."], ["Milk."]),
+    ("ifeval", {"instruction": "startend:quotation", "loose": True}, ['"a"', 'Sure:\n"a"'], ["a"]),
     ("python", {"target": "tests.judges.functions:has_lines", "arguments": {"lines": 2}}, ["a\nb"], ["a"]),
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 import time
 
@@ -86,6 +87,15 @@ def test_one_verdict_per_criterion_in_order():
         (
             {"kind": "python", "target": "tests.judges.functions:has_lines", "arguments": {"line": 1}},
             "`arguments` must fit tests.judges.functions:has_lines(messages, response, ...), got {'line': 1} (",
+        ),
+        ({"kind": "ifeval", "instruction": "no_comma"}, "`instruction` must be one of IFEval or IFBench (change_case:"),
+        (
+            {"kind": "ifeval", "instruction": "keywords:existence"},
+            "`arguments` of keywords:existence must hold keywords, got {}",
+        ),
+        (
+            {"kind": "ifeval", "instruction": "punctuation:no_comma", "arguments": {"x": 1}},
+            "`arguments` must fit punctuation:no_comma, got {'x': 1} (",
         ),
         ({"kind": "answer", "expected": " "}, "`expected` must be a number or formula math-verify can read, got ' '"),
     ],
@@ -196,6 +206,12 @@ def test_a_used_judge_pickles():
     copy = pickle.loads(pickle.dumps(used))
     assert copy.regex_timeout == 0.5
     assert copy.judge([JudgeRequest(CHAT, "one", (first,))])[0][0].outcome is Outcome.MET
+
+
+def test_ifeval_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "if_verifiable.ifeval.instructions_registry", None)
+    with pytest.raises(ValueError, match=r"if-verifiable: pip install 'lightning-focal\[ifeval\]'"):
+        RuleJudge().validate(criterion({"kind": "ifeval", "instruction": "punctuation:no_comma"}))
 
 
 TEXT_CRITERIA = tuple(

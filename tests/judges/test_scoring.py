@@ -92,7 +92,7 @@ def test_a_graded_verdict_needs_a_finite_value(value):
 
 
 def test_other_verdicts_have_no_value():
-    with pytest.raises(ValueError, match="`value` belongs to graded verdicts alone, got 1.0 with outcome 'met'"):
+    with pytest.raises(ValueError, match=r"`value` belongs to graded verdicts alone, got 1\.0 with outcome 'met'"):
         Verdict(Outcome.MET, 1.0)
 
 

@@ -41,23 +41,16 @@ def ifeval(instruction: str, arguments: dict[str, Any] | None = None, loose: boo
     variants = importlib.import_module("if_verifiable.common").get_loose_transformations
     importlib.import_module("langdetect").DetectorFactory.seed = 0  # its guesses vary from run to run otherwise
 
-    def build(prompt: str | None = None) -> Any:
-        checker = checker_class(instruction)
-        checker.build_description(**given, **({} if prompt is None else {"prompt": prompt}))
-        return checker
-
-    keys = set(checker_class(instruction).get_instruction_args_keys())
-    reads_prompt = "prompt" in keys and "prompt" not in given
-    missing = sorted(keys - given.keys() - {"prompt"})
+    missing = sorted(set(checker_class(instruction).get_instruction_args_keys()) - given.keys())
     if missing:
         raise ValueError(f"`arguments` of {instruction} must hold {', '.join(missing)}, got {given!r}")
+    checker = checker_class(instruction)
     try:
-        settled = build("" if reads_prompt else None)
+        checker.build_description(**given)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"`arguments` must fit {instruction}, got {given!r} ({error})") from error
 
     def run(view: ResponseView) -> Verdict:
-        checker = build(view.question) if reads_prompt else settled
         texts = variants(view.text) if loose else [view.text]
         met = any(text.strip() and checker.check_following(text) for text in texts)
         return verdict(met, f"{instruction} {'followed' if met else 'not followed'}")

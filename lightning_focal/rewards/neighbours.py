@@ -1,0 +1,126 @@
+"""What a researcher compares Focal Reward with: other weightings, reward rules and advantages, on the same inputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_focal.functional import (
+    dvao_advantage,
+    gated_reward,
+    gdpo_advantage,
+    saw_weights,
+    softmin_advantage,
+    worst_of_reward,
+)
+from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
+from lightning_focal.types import CriterionScores
+
+__all__ = ["DvaoAdvantage", "Gate", "GdpoAdvantage", "SawWeighting", "SoftMinAdvantage", "WorstOf"]
+
+
+class SawWeighting(Weighting):
+    """Weights in proportion to the coefficient of variation (arXiv:2606.07705), see :func:`~lightning_focal.functional.saw_weights`.
+
+    The variation is taken by criterion key over the batch of this process.
+    """
+
+    def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
+        """See :class:`Weighting`."""
+        names = list(dict.fromkeys(key for keys in scores.keys for key in keys))
+        place = {name: i for i, name in enumerate(names)}
+        c = scores.scores.shape[2]
+        rows = [[place[key] for key in keys] + [-1] * (c - len(keys)) for keys in scores.keys]
+        index = torch.tensor(rows, dtype=torch.long, device=base.device).reshape(-1, c)
+        return saw_weights(scores.scores, base, scores.mask, index, len(names))
+
+
+class WorstOf(RewardRule):
+    """The score of the criterion a rollout meets least; weights decide nothing but which criteria count."""
+
+    uses_weights = False
+
+    def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
+        """See :class:`RewardRule`."""
+        return worst_of_reward(scores.scores, weights, scores.mask)
+
+
+class Gate(RewardRule):
+    """Weighted mean times the scores of required criteria: without them nothing counts.
+
+    Args:
+        required: names or tags of required criteria; a criterion that bears one of them is required.
+    """
+
+    def __init__(self, required: list[str]) -> None:
+        if not required:
+            raise ValueError("`required` must name at least one criterion or tag")
+        self.required = set(required)
+
+    def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
+        """See :class:`RewardRule`."""
+        c = scores.scores.shape[2]
+        tags = scores.tags or tuple(tuple(() for _ in names) for names in scores.names)
+        rows = [
+            [bool(self.required & {name, *bears}) for name, bears in zip(names, tagged, strict=True)] + [False] * (c - len(names))
+            for names, tagged in zip(scores.names, tags, strict=True)
+        ]
+        required = torch.tensor(rows, dtype=torch.bool, device=weights.device).reshape(-1, c)
+        return gated_reward(scores.scores, weights, scores.mask, required=required)
+
+
+class GdpoAdvantage(Advantage):
+    """Weighted sum of group z-scores, z-scored over the batch (GDPO), see :func:`~lightning_focal.functional.gdpo_advantage`.
+
+    Args:
+        batch_scale: divide by the standard deviation over the batch of this process.
+        epsilon: added to standard deviations.
+    """
+
+    uses_reward = False
+
+    def __init__(self, batch_scale: bool = True, epsilon: float = 1e-6) -> None:
+        self.batch_scale, self.epsilon = batch_scale, epsilon
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        return gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, batch_scale=self.batch_scale)
+
+
+class DvaoAdvantage(Advantage):
+    """Group z-scores weighted by how much each criterion varies (arXiv:2605.25604); with focal weights it is "Focal + DVAO".
+
+    Args:
+        epsilon: a group whose weighted standard deviations sum to no more gets 0.
+    """
+
+    uses_reward = False
+
+    def __init__(self, epsilon: float = 1e-6) -> None:
+        self.epsilon = epsilon
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        return dvao_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon)
+
+
+class SoftMinAdvantage(Advantage):
+    """Soft minimum of group z-scores (RVPO, arXiv:2605.05750), see :func:`~lightning_focal.functional.softmin_advantage`.
+
+    Args:
+        k: sharpness, > 0; towards 0 the mean, towards infinity the minimum.
+        weighted: weigh the criteria inside the mean; the paper does not, so weights then decide nothing.
+        epsilon: added to standard deviations.
+    """
+
+    uses_reward = False
+
+    def __init__(self, k: float = 1.0, weighted: bool = False, epsilon: float = 1e-6) -> None:
+        if not k > 0:
+            raise ValueError(f"`k` must be > 0, got {k}")
+        self.k, self.weighted, self.epsilon = k, weighted, epsilon
+        self.uses_weights = weighted
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        return softmin_advantage(scores.scores, weights, scores.mask, k=self.k, epsilon=self.epsilon, weighted=self.weighted)

@@ -22,7 +22,7 @@ def prompt_scores(answers: Answers) -> dict[str, float]:
     """
     scores = answers.scores
     static = weighted_reward(scores.scores, scores.weights, scores.mask)
-    valid = scores.valid
+    valid = scores.judged(scores.weights)
     means = torch.where(valid, static, torch.nan).nanmean(-1)
     return dict(zip(answers.rollouts.prompts.ids, means.tolist(), strict=True))
 
@@ -53,7 +53,7 @@ class HeldOut(RolloutObserver):
 
     def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
         """Collect the scores of held-out prompts."""
-        if answers.stage == "val":
+        if answers.stage == "val" and not trainer.sanity_checking:
             self._scores |= prompt_scores(answers)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,8 +102,9 @@ class HeldOut(RolloutObserver):
     def _keep(self, trainer: Trainer, measures: dict[str, float]) -> None:
         self.history.append({"batch": batches_done(trainer), "scores": self._scores, "measures": measures})
         self._scores = {}
-        if trainer.is_global_zero and trainer.log_dir is not None:
-            write_json(Path(trainer.log_dir) / "held_out.json", {"level": self.level, "evaluations": self.history})
+        folder = trainer.log_dir  # a collective: asked for on every process
+        if trainer.is_global_zero and folder is not None:
+            write_json(Path(folder) / "held_out.json", {"level": self.level, "evaluations": self.history})
 
     def interval(self, index: int) -> tuple[float, float, float]:
         """Return mean and interval of an evaluation, by its place in :attr:`history`."""
@@ -117,7 +118,7 @@ class HeldOut(RolloutObserver):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history."""
-        return {"history": self.history}
+        return {"history": list(self.history)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the history back."""

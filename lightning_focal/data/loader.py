@@ -28,6 +28,10 @@ class PromptLoader:
             more than one rank (each rank needs a row), and left short on one rank.
         rank: of this process.
         world_size: number of processes.
+        name: what `batch_size` is called in the config, for error messages.
+
+    Raises:
+        ValueError: for no rows, a batch size that the processes cannot share, or one that no batch would fill.
     """
 
     def __init__(
@@ -41,17 +45,21 @@ class PromptLoader:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        name: str = "batch_size",
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
-            raise ValueError(f"`batch_size` must be a positive multiple of the {world_size} processes, got {batch_size}")
+            raise ValueError(f"`{name}` must be a positive multiple of the {world_size} processes, got {batch_size}")
         if size < 1:
             raise ValueError("a loader needs at least one prompt, got 0")
         if drop_last and size < batch_size:
-            raise ValueError(f"`batch_size` is {batch_size}, but there are only {size} prompts: no batch would be full")
+            raise ValueError(f"`{name}` is {batch_size}, but there are only {size} prompts: no batch would be full")
         self.take, self.size, self.batch_size = take, size, batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
+        self._resume_at = (
+            0  # where the next iteration begins: an iteration that was broken off starts anew, a restored one goes on
+        )
         self.sampler = self.batch_sampler = self  # Lightning tells `sampler.set_epoch` which epoch begins
 
     def __len__(self) -> int:
@@ -60,7 +68,7 @@ class PromptLoader:
     def set_epoch(self, epoch: int) -> None:
         """Start ``epoch`` from its first batch, unless it is the epoch that is already under way."""
         if epoch != self.epoch:
-            self.epoch, self.position = epoch, 0
+            self.epoch, self.position, self._resume_at = epoch, 0, 0
 
     def order(self) -> list[int]:
         """Return row numbers of this epoch in order, over all ranks."""
@@ -71,12 +79,11 @@ class PromptLoader:
 
     def __iter__(self) -> Iterator[Prompts]:
         order = self.order()
-        if self.position >= len(self):
-            self.position = 0
+        self.position, self._resume_at = self._resume_at % len(self), 0
         while self.position < len(self):
             rows = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
             missing = -len(rows) % self.world_size
-            rows += order[:missing]
+            rows += [order[i % len(order)] for i in range(missing)]
             self.position += 1
             yield self.take(rows[self.rank :: self.world_size])
 
@@ -87,3 +94,4 @@ class PromptLoader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the last batch given out."""
         self.epoch, self.position = int(state_dict["epoch"]), int(state_dict["position"])
+        self._resume_at = self.position

@@ -72,8 +72,12 @@ class RubricDataModule(LightningDataModule):
         super().__init__()
         if train is None and val is None and test is None and predict is None:
             raise ValueError("`data` needs at least one of `train`, `val`, `test`, `predict`")
+        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_prompt_tokens": max_prompt_tokens}
+        for name, count in {**counts, "limit_train": limit_train, "limit_val": limit_val}.items():
+            if count is not None and count < 1:
+                raise ValueError(f"`data.{name}` must be >= 1, got {count}")
         if on_long_prompt not in ("drop", "error"):
-            raise ValueError(f"`on_long_prompt` must be 'drop' or 'error', got {on_long_prompt!r}")
+            raise ValueError(f"`data.on_long_prompt` must be 'drop' or 'error', got {on_long_prompt!r}")
         self.files: dict[str, str | None] = {"train": train, "val": val, "test": test or val, "predict": predict or val}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.system_prompt, self.on_bad_row = system_prompt, on_bad_row
@@ -106,33 +110,34 @@ class RubricDataModule(LightningDataModule):
 
     def train_dataloader(self) -> PromptLoader:
         """Full batches of training prompts."""
-        return self._loader("train", self.batch_size, shuffle=self.shuffle, drop_last=True)
+        return self._loader("train", "batch_size", shuffle=self.shuffle, drop_last=True)
 
     def val_dataloader(self) -> PromptLoader | list[PromptLoader]:
         """Held-out prompts in file order."""
-        return self._loader("val", self.eval_batch_size) if "val" in self.rows else []
+        return self._loader("val", "eval_batch_size") if "val" in self.rows else []
 
     def test_dataloader(self) -> PromptLoader:
         """Test prompts in file order."""
-        return self._loader("test", self.eval_batch_size)
+        return self._loader("test", "eval_batch_size")
 
     def predict_dataloader(self) -> PromptLoader:
         """Prompts to answer, in file order."""
-        return self._loader("predict", self.eval_batch_size)
+        return self._loader("predict", "eval_batch_size")
 
-    def _loader(self, split: str, batch_size: int, shuffle: bool = False, drop_last: bool = False) -> PromptLoader:
+    def _loader(self, split: str, size: str, shuffle: bool = False, drop_last: bool = False) -> PromptLoader:
         rows = self.rows[split]
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         return PromptLoader(
             lambda numbers: prompts_of([rows[i] for i in numbers]),
             len(rows),
-            batch_size,
+            getattr(self, size),
             shuffle=shuffle,
             seed=self.seed,
             drop_last=drop_last,
             rank=rank,
             world_size=world_size,
+            name=f"data.{size}",
         )
 
     def _with_system(self, row: RubricRow) -> RubricRow:

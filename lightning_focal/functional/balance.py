@@ -107,7 +107,7 @@ def strict_completion(scores: Tensor, mask: Tensor | None = None, threshold: flo
     expect_shape("scores", scores, "P, G, C")
     met = scores >= threshold
     if mask is None:
-        return met.all(-1), torch.ones_like(met[..., 0])
+        mask = torch.ones_like(met)
     expect_bool("mask", mask, "P, G, C", (scores.shape[0], scores.shape[1], scores.shape[2]))
     valid = mask.any(-1)
     return (met | ~mask).all(-1) & valid, valid

@@ -39,6 +39,8 @@ def worst_of_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None)
         expect_bool("mask", mask, "P, G, C", (p, g, c))
         counts = counts & mask
     scores = scores.to(working_dtype(scores, weights))
+    if c == 0:  # no least of nothing
+        return scores.new_zeros(p, g)
     worst = torch.where(counts, scores, torch.full_like(scores, torch.inf)).amin(-1)
     return torch.where(counts.any(-1), worst, torch.zeros_like(worst))
 

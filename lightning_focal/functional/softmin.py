@@ -57,7 +57,7 @@ def softmin_advantage(
         share = torch.where(mask, share, torch.zeros_like(share))
     total = share.sum(-1, keepdim=True)
     share = share / torch.where(total > 0, total, torch.ones_like(total))
-    if k == 0:
+    if k == 0 or z.shape[2] == 0:
         return (share * z).sum(-1)
     least = torch.where(share > 0, z, torch.full_like(z, torch.inf)).amin(-1, keepdim=True)
     least = torch.where(total > 0, least, torch.zeros_like(least))

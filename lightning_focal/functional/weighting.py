@@ -88,6 +88,8 @@ def focal_weights(
     dtype = working_dtype(saturation, weights)
     base = base_weights(weights.to(dtype), mask)
     difficulty = torch.where(base > 0, 1 - saturation.to(dtype) + epsilon, torch.zeros_like(base))
+    if base.shape[1] == 0:
+        return base
     # Relative to the hardest criterion: equal levels give a factor of exactly 1, and no power of a small number underflows.
     hardest = difficulty.amax(-1, keepdim=True)
     factor = torch.where(hardest > 0, difficulty / hardest.clamp_min(torch.finfo(dtype).tiny), torch.ones_like(difficulty))

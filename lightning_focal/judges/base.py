@@ -93,7 +93,7 @@ class JudgeRequest:
 class Judge(ABC):
     """Says how well responses meet their criteria."""
 
-    def validate(self, criterion: Criterion) -> None:  # noqa: B027 - a judge that reads descriptions accepts every criterion
+    def validate(self, criterion: Criterion) -> None:
         """Refuse, before training, a criterion this judge cannot judge.
 
         Raises:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver
 from lightning_focal.generation import Generator, HFGenerator, Sampling
@@ -147,6 +147,11 @@ class GRPOModule(LightningModule):
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                "`model.lr_scheduler` must be stepped by batches, got ReduceLROnPlateau: it waits for a metric; "
+                "use lightning_focal.modules.WarmupCosine or another scheduler of torch"
+            )
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(int(self.trainer.estimated_stepping_batches))
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
@@ -217,7 +222,7 @@ class GRPOModule(LightningModule):
         schedulers = self.lr_schedulers()
         if schedulers is not None:
             for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-                cast(LRScheduler, scheduler).step()
+                cast(Any, scheduler).step()  # a plateau scheduler is refused in configure_optimizers
         measures = BatchMeasures("train", self.reward_strategy.keys, self.device)
         measures.add(answers.rollouts, answers.scores, answers.shaped)
         for name, value in watched.items():

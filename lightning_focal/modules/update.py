@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,8 @@ class Sequences:
 
     def rows(self, index: Tensor) -> Sequences:
         """Return some rows."""
-        picked = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: value if value is None else value[index] for name, value in picked.items()})
+        picked: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Sequences(**{name: value if value is None else value[index] for name, value in picked.items()})
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield row numbers, ``size`` at a time, sequences of like length together so that little is padding."""

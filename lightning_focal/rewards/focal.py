@@ -32,7 +32,7 @@ class FocalReward(RewardStrategy):
         warmup: training batches with static weights.
         reward: folds criteria into one reward; a weighted sum by default.
         advantage: GRPO's by default.
-        source: another source of scores in place of ``judge``.
+        source: another source of scores in place of ``judge``; not both.
 
     Example:
         >>> import torch
@@ -58,6 +58,8 @@ class FocalReward(RewardStrategy):
         advantage: Advantage | None = None,
         source: ScoreSource | None = None,
     ) -> None:
+        if judge is not None and source is not None:
+            raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
         super().__init__(
             source or RubricScores(judge),
             FocalWeighting(gamma, epsilon, bounds),

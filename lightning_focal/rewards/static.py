@@ -24,7 +24,7 @@ class StaticReward(RewardStrategy):
         weighting: another rule for the weights in force, :class:`SawWeighting` say; the base weights by default.
         reward: folds criteria into one reward; a weighted sum by default.
         advantage: GRPO's by default.
-        source: another source of scores in place of ``judge``.
+        source: another source of scores in place of ``judge``; not both.
 
     Example:
         >>> import torch
@@ -45,6 +45,8 @@ class StaticReward(RewardStrategy):
         source: ScoreSource | None = None,
         weighting: Weighting | None = None,
     ) -> None:
+        if judge is not None and source is not None:
+            raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
         super().__init__(
             source or RubricScores(judge),
             weighting,

@@ -71,10 +71,8 @@ class PlainFormat(RubricFormat):
                 raise RubricError(where, f"{label}.{key}", f"one of {', '.join(_ENTRY_FIELDS)}{hint}", key)
         if "name" in entry:
             name = text_of(entry, "name", where, f"{label}.name")
-        if "check" not in entry or "description" in entry:
-            description = text_of(entry, "description", where, f"{label}.description")
-        else:
-            description = name
+        described = "check" not in entry or "description" in entry
+        description = text_of(entry, "description", where, f"{label}.description") if described else name
         check = entry.get("check")
         if not (check is None or isinstance(check, str) or (isinstance(check, Mapping) and isinstance(check.get("kind"), str))):
             raise RubricError(where, f"{label}.check", "the name of a kind, or a mapping with a string `kind`", check)

@@ -1,0 +1,157 @@
+"""What the focal weighting costs, in copies of the score tensor.
+
+    python benchmarks/weighting_cost.py --json benchmarks/results/weighting_cost.json
+
+One CPU thread. Projection, focal weights, weighted reward and group advantage for scores ``[4096, 16, 64]`` in float32 are timed against
+``scores.clone()`` in the same run, the two taking turns; then with C and P varied, for the exponents of ``time = a * size^exponent``
+(least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of its own whose allocator gives
+every large block back, above what it holds before the call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from lightning_focal.functional import focal_weights, group_advantage, inverse_reward_projection, weighted_reward
+
+SHAPE = (4096, 16, 64)
+CRITERIA, PROMPTS = (32, 64, 128, 256), (1024, 2048, 4096, 8192)
+SEED = 0
+
+
+def case(shape, masked, judged=0.9):
+    p, g, c = shape
+    generator = torch.Generator().manual_seed(SEED)
+    scores = torch.rand(shape, generator=generator)
+    weights = torch.rand(p, c, generator=generator)
+    mask = torch.empty(shape, dtype=torch.bool).bernoulli_(judged, generator=generator) if masked else None
+    return scores, weights / weights.sum(-1, keepdim=True), mask
+
+
+def pipeline(scores, weights, mask):
+    saturation = inverse_reward_projection(scores, weights, mask)
+    focal = focal_weights(saturation, weights)
+    return group_advantage(weighted_reward(scores, focal, mask))
+
+
+def seconds(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def medians(shape, masked, rounds):
+    """Median seconds of ``clone`` and of the pipeline, taking turns."""
+    scores, weights, mask = case(shape, masked)
+    times = {"clone": [], "pipeline": []}
+    for number in range(rounds + 3):
+        for name, time_s in (("clone", seconds(scores.clone)), ("pipeline", seconds(pipeline, scores, weights, mask))):
+            if number >= 3:  # warm-up
+                times[name].append(time_s)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def exponent(sizes, values):
+    x, y = ([math.log(v) for v in vs] for vs in (sizes, values))
+    return statistics.linear_regression(x, y).slope
+
+
+def _status(field):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def peak_memory_ratio(masked):
+    """Extra bytes at the peak over the bytes of the scores; to be called in a process of its own."""
+    torch.set_num_threads(1)
+    scores, weights, mask = case(SHAPE, masked)
+    pipeline(scores[:64], weights[:64], None if mask is None else mask[:64])  # libraries and their buffers
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _status("VmRSS")
+    result = pipeline(scores, weights, mask)
+    after = _status("VmHWM")
+    return (after - before) / (scores.numel() * scores.element_size()), result.shape
+
+
+def measured_peak(masked):
+    # A fixed threshold keeps the allocator from holding on to freed blocks.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, "--peak", "masked" if masked else "full"], env=environment, check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+def commit():
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "no commit"
+
+
+def hardware():
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "platform": platform.platform()}
+
+
+def measure(rounds):
+    torch.set_num_threads(1)
+    result = {}
+    for masked, suffix in ((True, ""), (False, "_unmasked")):
+        median = medians(SHAPE, masked, rounds)
+        result[f"clone_ratio{suffix}"] = median["pipeline"] / median["clone"]
+        result[f"median_s{suffix}"] = median
+        result[f"peak_memory_ratio{suffix}"] = measured_peak(masked)
+    p, g, c = SHAPE
+    by_criteria = [medians((1024, g, n), True, rounds)["pipeline"] for n in CRITERIA]
+    by_prompts = [medians((n, g, c), True, rounds)["pipeline"] for n in PROMPTS]
+    result["exponent_criteria"], result["exponent_prompts"] = exponent(CRITERIA, by_criteria), exponent(PROMPTS, by_prompts)
+    result["median_s_by_criteria"] = dict(zip(CRITERIA, by_criteria, strict=True))
+    result["median_s_by_prompts"] = dict(zip(PROMPTS, by_prompts, strict=True))
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--rounds", type=int, default=31, help="timed rounds a size")
+    parser.add_argument("--peak", choices=["masked", "full"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        print(peak_memory_ratio(arguments.peak == "masked")[0])
+        return
+    load = os.getloadavg()[0]
+    result = measure(arguments.rounds)
+    result |= {
+        "shape": SHAPE,
+        "rounds": arguments.rounds,
+        "threads": 1,
+        "seed": SEED,
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
+        "hardware": hardware(),
+        "load_average_before": load,
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Slow, plain ways to compute what the module computes, and parts that misbehave on purpose."""
+
+import csv
+import math
+
+import numpy as np
+import torch
+
+from lightning_focal.judges import Judge, Outcome, Verdict
+from lightning_focal.rewards.stages import Advantage
+from lightning_focal.rewards import GroupAdvantage
+
+
+def full_logp(model, prompt, response):
+    """Log-probabilities of one unpadded response by transformers' own logits, ``[len(response)]``, with gradient."""
+    sequence = torch.tensor([[*prompt, *response]])
+    logits = model(sequence).logits[0, len(prompt) - 1 : -1].float()
+    return torch.stack([torch.log_softmax(row, -1)[token] for row, token in zip(logits, response, strict=True)])
+
+
+def rows_of(sequences):
+    """``[(prompt ids, response ids)]`` without padding."""
+    return [
+        (p[pm].tolist(), r[rm].tolist())
+        for p, pm, r, rm in zip(
+            sequences.prompt_ids, sequences.prompt_mask, sequences.response_ids, sequences.response_mask, strict=True
+        )
+    ]
+
+
+def group_advantages(rewards, epsilon=1e-6):
+    """``[P, G]`` GRPO advantages, one group at a time."""
+    out = []
+    for group in rewards:
+        mean = sum(group) / len(group)
+        std = math.sqrt(sum((r - mean) ** 2 for r in group) / (len(group) - 1))
+        out.append([(r - mean) / (std + epsilon) if max(group) > min(group) else 0.0 for r in group])
+    return np.array(out)
+
+
+def metrics(folder, times=False):
+    """Rows of metrics.csv as mappings; without the columns that hold times."""
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if times or "/time/" not in k} for row in csv.DictReader(file)]
+
+
+def column(folder, name):
+    """One column of metrics.csv as floats, empty cells left out."""
+    return [float(row[name]) for row in metrics(folder, times=True) if row[name] != ""]
+
+
+def weights_of(module):
+    return {name: value.detach().clone() for name, value in module.policy.state_dict().items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(left[key].equal(right[key]) for key in left)
+
+
+class FailingJudge(Judge):
+    """Never manages to judge anything."""
+
+    def judge(self, requests):
+        return [tuple(Verdict(Outcome.ERROR, None, "judge is down") for _ in request.criteria) for request in requests]
+
+
+class BrokenAdvantage(Advantage):
+    """NaN in the batches given by number, GRPO otherwise."""
+
+    def __init__(self, *broken):
+        self.broken, self.calls = broken, -1
+
+    def __call__(self, scores, weights, rewards, valid):
+        self.calls += 1
+        advantages = GroupAdvantage()(scores, weights, rewards, valid)
+        return torch.full_like(advantages, torch.nan) if self.calls in self.broken else advantages

@@ -2,7 +2,7 @@
 
     python benchmarks/weighting_cost.py --json benchmarks/results/weighting_cost.json
 
-One CPU thread. Projection, focal weights, weighted reward and group advantage for scores ``[4096, 16, 64]`` in float32 are timed against
+One CPU thread, in its own CPU seconds. Projection, focal weights, weighted reward and group advantage for scores ``[4096, 16, 64]`` in float32 are timed against
 ``scores.clone()`` in the same run, the two taking turns; then with C and P varied, for the exponents of ``time = a * size^exponent``
 (least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of its own whose allocator gives
 every large block back, above what it holds before the call.
@@ -14,26 +14,24 @@ import argparse
 import json
 import math
 import os
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 from lightning_focal.functional import focal_weights, group_advantage, inverse_reward_projection, weighted_reward
 
 SHAPE = (4096, 16, 64)
-CRITERIA, PROMPTS = (32, 64, 128, 256), (1024, 2048, 4096, 8192)
+CRITERIA, PROMPTS = (64, 128, 256, 512), (1024, 2048, 4096, 8192)
 SEED = 0
 
 
 def case(shape, masked, judged=0.9):
-    p, g, c = shape
+    p, _, c = shape
     generator = torch.Generator().manual_seed(SEED)
     scores = torch.rand(shape, generator=generator)
     weights = torch.rand(p, c, generator=generator)
@@ -48,20 +46,22 @@ def pipeline(scores, weights, mask):
 
 
 def seconds(function, *arguments):
-    start = time.perf_counter()
+    start = time.thread_time()  # on one thread the time on the clock, less what other processes took
     function(*arguments)
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
-def medians(shape, masked, rounds):
-    """Median seconds of ``clone`` and of the pipeline, taking turns."""
-    scores, weights, mask = case(shape, masked)
-    times = {"clone": [], "pipeline": []}
+def medians(shapes, masked, rounds):
+    """Median seconds of ``clone`` and of the pipeline for each shape; all take turns, so that a disturbance meets them alike."""
+    cases = [case(shape, masked) for shape in shapes]
+    times = [{"clone": [], "pipeline": []} for _ in shapes]
     for number in range(rounds + 3):
-        for name, time_s in (("clone", seconds(scores.clone)), ("pipeline", seconds(pipeline, scores, weights, mask))):
+        for (scores, weights, mask), taken in zip(cases, times, strict=True):
+            pair = {"clone": seconds(scores.clone), "pipeline": seconds(pipeline, scores, weights, mask)}
             if number >= 3:  # warm-up
-                times[name].append(time_s)
-    return {name: statistics.median(values) for name, values in times.items()}
+                for name, value in pair.items():
+                    taken[name].append(value)
+    return [{name: statistics.median(values) for name, values in taken.items()} for taken in times]
 
 
 def exponent(sizes, values):
@@ -90,33 +90,26 @@ def measured_peak(masked):
     # A fixed threshold keeps the allocator from holding on to freed blocks.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, __file__, "--peak", "masked" if masked else "full"], env=environment, check=True, capture_output=True, text=True
+        [sys.executable, __file__, "--peak", "masked" if masked else "full"],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return float(done.stdout)
-
-
-def commit():
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "no commit"
-
-
-def hardware():
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "platform": platform.platform()}
 
 
 def measure(rounds):
     torch.set_num_threads(1)
     result = {}
     for masked, suffix in ((True, ""), (False, "_unmasked")):
-        median = medians(SHAPE, masked, rounds)
+        (median,) = medians([SHAPE], masked, rounds)
         result[f"clone_ratio{suffix}"] = median["pipeline"] / median["clone"]
         result[f"median_s{suffix}"] = median
         result[f"peak_memory_ratio{suffix}"] = measured_peak(masked)
-    p, g, c = SHAPE
-    by_criteria = [medians((1024, g, n), True, rounds)["pipeline"] for n in CRITERIA]
-    by_prompts = [medians((n, g, c), True, rounds)["pipeline"] for n in PROMPTS]
+    _, g, c = SHAPE
+    by_criteria = [m["pipeline"] for m in medians([(1024, g, n) for n in CRITERIA], True, rounds)]
+    by_prompts = [m["pipeline"] for m in medians([(n, g, c) for n in PROMPTS], True, rounds)]
     result["exponent_criteria"], result["exponent_prompts"] = exponent(CRITERIA, by_criteria), exponent(PROMPTS, by_prompts)
     result["median_s_by_criteria"] = dict(zip(CRITERIA, by_criteria, strict=True))
     result["median_s_by_prompts"] = dict(zip(PROMPTS, by_prompts, strict=True))
@@ -137,14 +130,9 @@ def main():
     result |= {
         "shape": SHAPE,
         "rounds": arguments.rounds,
-        "threads": 1,
         "seed": SEED,
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": commit(),
-        "hardware": hardware(),
         "load_average_before": load,
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
     }
     text = json.dumps(result, indent=2)
     print(text)

@@ -6,8 +6,9 @@ Axes: ``P`` prompts, ``G`` rollouts of a prompt (its *group*), ``C`` criteria (p
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -25,8 +26,11 @@ _T = TypeVar("_T", bound="_Data")
 class _Data:
     def to(self: _T, device: torch.device | str) -> _T:
         """Return a copy with every tensor on ``device``; other fields are shared."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+        moved = copy.copy(self)  # not built anew: what was checked once is not read back from a device
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                object.__setattr__(moved, name, value.to(device))
+        return moved
 
 
 def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], axes: str, dtype: torch.dtype | None = None) -> None:
@@ -54,7 +58,7 @@ def level_key(name: str, tags: Sequence[str]) -> str:
     >>> level_key("polite", [])
     'polite'
     """
-    return next((tag.removeprefix("axis:") for tag in tags if tag.startswith("axis:")), name)
+    return next((axis for tag in tags if tag.startswith("axis:") and (axis := tag.removeprefix("axis:"))), name)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -31,7 +32,8 @@ class ConsoleReport(RolloutObserver):
         if table_every_n_batches < 0:
             raise ValueError(f"`table_every_n_batches` must be >= 0, got {table_every_n_batches}")
         self.table_every_n_batches, self.quiet = table_every_n_batches, quiet
-        self.console = Console(highlight=False, soft_wrap=True)
+        # No markup: a criterion may be called "[/b]", a folder "runs[1]".
+        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._status: Any = None
         self._began = self._first_batch_began = time.monotonic()
         self._batches_here = 0
@@ -41,7 +43,7 @@ class ConsoleReport(RolloutObserver):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is about to run."""
-        self._began = time.monotonic()
+        self._began, folder = time.monotonic(), trainer.log_dir  # a collective: asked for on every process
         if not self._speaks(trainer):
             return
         data = getattr(trainer, "datamodule", None)
@@ -50,8 +52,9 @@ class ConsoleReport(RolloutObserver):
         strategy = type(getattr(pl_module, "reward_strategy", None)).__name__
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         self.console.print(
-            f"[bold]{strategy}[/bold] on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
-            f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · run folder {trainer.log_dir}"
+            f"{strategy} on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
+            f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · run folder {folder}",
+            style="bold",
         )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -75,7 +78,7 @@ class ConsoleReport(RolloutObserver):
             return
         seen = trainer.callback_metrics
         done = batches_done(trainer)
-        total = int(trainer.estimated_stepping_batches) if trainer.max_epochs != -1 or trainer.max_steps != -1 else 0
+        total = getattr(pl_module, "planned_batches", None) or 0
         per_batch = (time.monotonic() - self._first_batch_began) / self._batches_here
         left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""
         self.console.print(
@@ -93,6 +96,7 @@ class ConsoleReport(RolloutObserver):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what came out, where everything is, and what to type next."""
+        log_dir = trainer.log_dir  # a collective: asked for on every process
         if not trainer.is_global_zero:
             return
         held_out = _held_out(trainer)
@@ -102,16 +106,17 @@ class ConsoleReport(RolloutObserver):
                 mean, low, high = held_out.difference()
                 verdict = "rose" if low > 0 else "fell" if high < 0 else "did not change for certain"
                 self.console.print(
-                    f"[bold]The held-out score {verdict}[/bold]: {held_out.interval(0)[0]:.3f} -> {held_out.interval(-1)[0]:.3f}, "
-                    f"paired difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] ({held_out.level:.0%} bootstrap over prompts)"
+                    f"The held-out score {verdict}: {held_out.interval(0)[0]:.3f} -> {held_out.interval(-1)[0]:.3f}, "
+                    f"paired difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] ({held_out.level:.0%} bootstrap over prompts)",
+                    style="bold",
                 )
-        self.console.print(f"{_clock(time.monotonic() - self._began)} in all. Written to {trainer.log_dir}:")
+        self.console.print(f"{_clock(time.monotonic() - self._began)} in all. Written to {log_dir}:")
         self.console.print("  config.yaml, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
         last = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
             trainer.checkpoint_callback, "best_model_path", ""
         )
         if last:
-            folder = str(trainer.log_dir).rstrip("/")
+            folder = str(log_dir).rstrip("/")
             self.console.print("Next:")
             self.console.print(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
             self.console.print(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
@@ -128,8 +133,9 @@ class ConsoleReport(RolloutObserver):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the answers are."""
         self._stop_status()
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "rollouts"
         if self._speaks(trainer):
-            self.console.print(f"responses with their criterion scores: {trainer.log_dir}rollouts/predict-*.parquet")
+            self.console.print(f"responses with their criterion scores: {folder}/predict-*.parquet")
 
     # -- parts ------------------------------------------------------------------------------------------------------------
 
@@ -145,12 +151,13 @@ class ConsoleReport(RolloutObserver):
         if trainer.state.fn == "fit":
             return
         self._stop_status()
+        folder = trainer.log_dir
         if self._speaks(trainer):
             seen = trainer.callback_metrics
             self.console.print(level_table(seen, f"{stage} prompts", stage))
             interval = [_value(seen, f"{stage}/held_out/{name}") for name in ("mean", "low", "high")]
             between = "" if interval[0] == "-" else f" [{interval[1]}, {interval[2]}]"
-            self.console.print(f"prior-weighted static score {_value(seen, f'{stage}/reward/prior')}{between}; {trainer.log_dir}")
+            self.console.print(f"prior-weighted static score {_value(seen, f'{stage}/reward/prior')}{between}; {folder}")
 
     def _show_evaluation(self, trainer: Trainer) -> None:
         held_out = _held_out(trainer)

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.files import write_parquet
 
-__all__ = ["RolloutTable", "rollout_rows"]
+__all__ = ["RolloutTable", "rollout_rows", "rollout_schema"]
 
 
 def rollout_rows(answers: Answers, batch: int) -> list[dict[str, Any]]:
@@ -63,6 +63,40 @@ def rollout_rows(answers: Answers, batch: int) -> list[dict[str, Any]]:
     return rows
 
 
+def rollout_schema() -> Any:
+    """Return the ``pyarrow.Schema`` of :func:`rollout_rows`: the same for every file, whatever a batch lacks."""
+    import pyarrow as pa
+
+    criterion = {
+        "name": pa.string(),
+        "tags": pa.list_(pa.string()),
+        "score": pa.float64(),
+        "outcome": pa.string(),
+        "reason": pa.string(),
+        "prior_weight": pa.float64(),
+        "weight": pa.float64(),
+        "saturation": pa.float64(),
+    }
+    return pa.schema(
+        {
+            "stage": pa.string(),
+            "batch": pa.int64(),
+            "prompt_id": pa.string(),
+            "rollout": pa.int64(),
+            "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+            "response": pa.string(),
+            "tokens": pa.int64(),
+            "truncated": pa.bool_(),
+            "valid": pa.bool_(),
+            "reward": pa.float64(),
+            "static_reward": pa.float64(),
+            "advantage": pa.float64(),
+            "policy_version": pa.int64(),
+            "criteria": pa.list_(pa.struct(criterion)),
+        }
+    )
+
+
 class RolloutTable(RolloutObserver):
     """Writes each answered batch to ``<folder>/<stage>-<batch>[-<part>]-r<rank>.parquet``.
 
@@ -84,4 +118,5 @@ class RolloutTable(RolloutObserver):
         folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "rollouts")
         batch = batches_done(trainer)
         part = "" if answers.stage == "train" else f"-{answers.batch_idx:04d}"
-        write_parquet(folder / f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet", rollout_rows(answers, batch))
+        name = f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet"
+        write_parquet(folder / name, rollout_rows(answers, batch), rollout_schema())

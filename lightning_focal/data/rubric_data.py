@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 
 from lightning_focal.data.loader import PromptLoader
 from lightning_focal.rubrics import RubricRow, read_rows
+from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, level_key
 
 __all__ = ["RubricDataModule", "prompts_of"]
@@ -46,7 +47,7 @@ class RubricDataModule(LightningDataModule):
         limit_train: use only the first so many training rows; None = all.
         limit_val: the same for held-out rows.
         shuffle: permute the training prompts anew each epoch.
-        seed: of that permutation.
+        seed: of that permutation; that of the run by default.
 
     Attributes:
         dropped: number of prompts left out as too long, by split.
@@ -67,7 +68,7 @@ class RubricDataModule(LightningDataModule):
         limit_train: int | None = None,
         limit_val: int | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if train is None and val is None and test is None and predict is None:
@@ -83,7 +84,7 @@ class RubricDataModule(LightningDataModule):
         self.system_prompt, self.on_bad_row = system_prompt, on_bad_row
         self.max_prompt_tokens, self.on_long_prompt = max_prompt_tokens, on_long_prompt
         self.limits = {"train": limit_train, "val": limit_val}
-        self.shuffle, self.seed = shuffle, seed
+        self.shuffle, self.seed = shuffle, run_seed(seed)
         self.rows: dict[str, list[RubricRow]] = {}
         self.dropped: dict[str, int] = {}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["counted", "expect_bool", "expect_shape", "normalise", "working_dtype"]
+__all__ = ["counted", "expect_bool", "expect_shape", "normalise", "prompt_slices", "unreadable", "working_dtype"]
+
+_ELEMENTS_AT_ONCE = 1 << 19
 
 
 def expect_shape(name: str, value: Tensor, axes: str, shape: tuple[int, ...] | None = None) -> None:
@@ -31,16 +33,31 @@ def working_dtype(*values: Tensor) -> torch.dtype:
 
 
 def counted(values: Tensor, mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return ``values`` with 0 where ``mask`` is False (whatever stood there, NaN included), and the mask as numbers."""
+    """Return ``values`` with 0 where ``mask`` is False, and the mask as numbers.
+
+    On a CPU a NaN or infinity that does not count leaves a NaN: see :func:`unreadable`.
+    """
     values = values.to(dtype)
     if values.device.type != "cpu":
         return torch.where(mask, values, torch.zeros((), dtype=dtype, device=values.device)), mask.to(dtype)
     # Bytes convert about seven times faster than booleans on a CPU, and a product is as much faster than `where`.
     present = mask.view(torch.uint8).to(dtype)
-    product = values * present
-    if not bool(torch.isfinite(product.sum())):  # 0 * NaN is NaN: rare enough to pay for a second pass
-        product = torch.where(mask, values, torch.zeros((), dtype=dtype))
-    return product, present
+    return values * present, present
+
+
+def unreadable(result: Tensor) -> bool:
+    """Whether something that :func:`counted` should have left out may have come through (on a CPU alone)."""
+    return result.device.type == "cpu" and not bool(torch.isfinite(result.sum()))
+
+
+def prompt_slices(scores: Tensor) -> list[slice]:
+    """Return slices over the prompts whose masked copies stay in a CPU's cache; one slice elsewhere.
+
+    Fresh memory the size of the scores costs a CPU several times what is computed with it.
+    """
+    p = scores.shape[0]
+    step = max(1, _ELEMENTS_AT_ONCE // max(1, scores[0].numel())) if p and scores.device.type == "cpu" else max(1, p)
+    return [slice(start, start + step) for start in range(0, max(1, p), step)]
 
 
 def normalise(rows: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.functional._inputs import expect_shape, working_dtype
-from lightning_focal.functional.groups import as_valid, batch_moments, batch_std, centre
+from lightning_focal.functional.groups import batch_moments, batch_std, centre, expect_valid
 
 __all__ = ["ADVANTAGE_ESTIMATORS", "batch_advantage", "dr_grpo_advantage", "group_advantage", "rloo_advantage"]
 
@@ -50,17 +50,17 @@ def group_advantage(
     if scale not in ("group", "none", "batch"):
         raise ValueError(f"`scale` must be 'group', 'none' or 'batch', got {scale!r}")
     expect_shape("rewards", rewards, "P, G")
-    valid = as_valid(rewards, valid)
+    expect_valid(rewards, valid)
     rewards = rewards.to(working_dtype(rewards))
-    deviations, count, _ = centre(rewards, valid)
+    deviations, count = centre(rewards, valid)
     if scale == "none":
         return deviations
     if scale == "batch":
         _, std = batch_std(batch_moments(rewards, valid) if moments is None else moments)
         return deviations / (std.to(rewards.dtype) + epsilon)
     std = (deviations.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
-    # 0 / 0 with epsilon = 0 would be NaN where a group has no spread.
-    return torch.where(deviations == 0, deviations, deviations / (std + epsilon))
+    # With epsilon = 0 a group without spread would divide 0 by 0.
+    return deviations / (std + epsilon).clamp_min(torch.finfo(std.dtype).tiny)
 
 
 def dr_grpo_advantage(rewards: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -102,7 +102,8 @@ def rloo_advantage(rewards: Tensor, valid: Tensor | None = None) -> Tensor:
     tensor([[ 1.0000, -0.5000, -0.5000]])
     """
     expect_shape("rewards", rewards, "P, G")
-    deviations, count, _ = centre(rewards.to(working_dtype(rewards)), as_valid(rewards, valid))
+    expect_valid(rewards, valid)
+    deviations, count = centre(rewards.to(working_dtype(rewards)), valid)
     return deviations * (count / (count - 1).clamp_min(1))
 
 

@@ -42,5 +42,5 @@ def dvao_advantage(
     weights = weights.to(std.dtype)
     total = (weights * std).sum(-1, keepdim=True)
     above = torch.bmm(deviations, weights[:, :, None])[..., 0]
-    live = total > epsilon
+    live = ~(total <= epsilon)  # negated, so that a NaN that counts stays visible
     return torch.where(live, above / torch.where(live, total, torch.ones_like(total)), torch.zeros_like(above))

@@ -10,29 +10,31 @@ from lightning_focal.functional._inputs import expect_bool, working_dtype
 __all__ = ["batch_moments", "batch_std"]
 
 
-def as_valid(values: Tensor, valid: Tensor | None, name: str = "valid") -> Tensor:
-    """Return ``valid``, checked, or all True."""
-    if valid is None:
-        return torch.ones_like(values, dtype=torch.bool)
-    expect_bool(name, valid, ", ".join("PGC"[: values.ndim]), tuple(values.shape))
-    return valid
+def expect_valid(values: Tensor, valid: Tensor | None, name: str = "valid") -> None:
+    """Raise unless ``valid`` is None or a boolean tensor of the shape of ``values``."""
+    if valid is not None:
+        expect_bool(name, valid, ", ".join("PGC"[: values.ndim]), tuple(values.shape))
 
 
-def centre(values: Tensor, valid: Tensor, dim: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``(deviations, count, spread)`` over the valid entries along ``dim``; deviations are 0 where not valid.
+def centre(values: Tensor, valid: Tensor | None, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Return ``(deviations, count)`` over the valid entries along ``dim`` (None = all); deviations are 0 where not valid.
 
     Deviations of a group are exactly 0 where its values agree up to the rounding of their largest (8 units in the last place):
-    a mean of equal numbers need not equal them, and the noise would be blown up by a division. ``spread`` is False there.
+    a mean of equal numbers need not equal them, and the noise would be blown up by a division.
     """
-    zero = torch.zeros((), dtype=values.dtype, device=values.device)
-    count = valid.sum(dim, keepdim=True).to(values.dtype)
-    kept = torch.where(valid, values, zero)
-    mean = kept.sum(dim, keepdim=True) / count.clamp_min(1)
-    low = torch.where(valid, values, zero + torch.inf).amin(dim, keepdim=True)
-    high = torch.where(valid, values, zero - torch.inf).amax(dim, keepdim=True)
+    if valid is None:
+        total, low, high = values.sum(dim, keepdim=True), values.amin(dim, keepdim=True), values.amax(dim, keepdim=True)
+        count = torch.full_like(total, values.shape[dim])
+    else:
+        count = valid.sum(dim, keepdim=True).to(values.dtype)
+        total = torch.where(valid, values, 0.0).sum(dim, keepdim=True)
+        low = torch.where(valid, values, torch.inf).amin(dim, keepdim=True)
+        high = torch.where(valid, values, -torch.inf).amax(dim, keepdim=True)
     largest = torch.maximum(low.abs(), high.abs())
-    spread = (high - low > 8 * torch.finfo(values.dtype).eps * largest) & (count > 1)
-    return torch.where(valid & spread, values - mean, zero), count, spread
+    # Negated, so that a NaN that counts stays visible.
+    spread = ~(high - low <= 8 * torch.finfo(values.dtype).eps * largest) & (count > 1)
+    deviations = (values - total / count.clamp_min(1)).masked_fill(~spread, 0.0)
+    return deviations if valid is None else deviations.masked_fill(~valid, 0.0), count
 
 
 def batch_moments(values: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -48,7 +50,9 @@ def batch_moments(values: Tensor, valid: Tensor | None = None) -> Tensor:
     >>> batch_moments(torch.tensor([[1.0, 3.0]]))
     tensor([ 2.,  4., 10.], dtype=torch.float64)
     """
-    valid = as_valid(values, valid)
+    expect_valid(values, valid)
+    if valid is None:
+        valid = torch.ones_like(values, dtype=torch.bool)
     wide = working_dtype(values) if values.device.type == "mps" else torch.float64
     kept = torch.where(valid, values.to(wide), torch.zeros((), dtype=wide, device=values.device))
     return torch.stack([valid.sum().to(wide), kept.sum(), kept.square().sum()])

@@ -5,37 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_focal.functional._inputs import counted, expect_bool, expect_shape, working_dtype
+from lightning_focal.functional._inputs import counted, expect_bool, expect_shape, prompt_slices, unreadable, working_dtype
 from lightning_focal.functional.rewarding import contract, ratio
 
 __all__ = ["inverse_reward_projection", "projected_sums"]
 
 # The softmax divides the rounding error of a reward by the temperature: below this one the work is done in float64.
 _SINGLE_PRECISION_TEMPERATURE = 0.25
-_PROMPTS_AT_ONCE = 256  # bounds the memory of the float64 copies
 
 
-def _rollout_weights(reward: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    logits = (reward / temperature).masked_fill(~valid, -torch.inf)
-    q = torch.softmax(logits, dim=-1)
-    # A weight that underflows would make a criterion that only such rollouts were judged on look unjudged.
-    q = q.clamp_min(torch.finfo(q.dtype).tiny ** 0.5)
-    return torch.where(valid, q, torch.zeros_like(q))
+def _rollout_weights(above: Tensor, below: Tensor, temperature: float) -> Tensor:
+    valid = below > 0
+    reward = ratio(above, below)
+    q = torch.softmax(torch.where(valid, reward / temperature, -torch.inf), dim=-1)
+    if q.dtype == torch.float64:
+        # A weight that underflows would make a criterion that only such rollouts were judged on look unjudged.
+        q = q.clamp_min(1e-150)
+    return torch.where(valid, q, 0.0)
 
 
-def _sums(scores: Tensor, weights: Tensor, mask: Tensor | None, temperature: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    weights = weights.to(dtype)
-    present: Tensor | None = None
+def _sums(scores: Tensor, weights: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
     if mask is None:
-        counts = scores.to(dtype)
-    else:
-        counts, present = counted(scores, mask, dtype)
-    above, below = contract(counts, present, weights)
-    q = _rollout_weights(ratio(above, below), below > 0, temperature)
-    projected = torch.bmm(q[:, None], counts)[:, 0]
-    if present is None:
-        return projected, q.sum(-1, keepdim=True).expand_as(projected).clone()
-    return projected, torch.bmm(q[:, None], present)[:, 0]
+        counts = scores.to(weights.dtype)
+        q = _rollout_weights(*contract(counts, None, weights), temperature)
+        projected = torch.bmm(q[:, None], counts)[:, 0]
+        return projected, q.sum(-1, keepdim=True).expand_as(projected)
+    counts, present = counted(scores, mask, weights.dtype)
+    q = _rollout_weights(*contract(counts, present, weights), temperature)[:, None]
+    return torch.bmm(q, counts)[:, 0], torch.bmm(q, present)[:, 0]
+
+
+def _all_sums(scores: Tensor, weights: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+    if mask is None and scores.dtype == weights.dtype:  # nothing of the size of the scores is made
+        return _sums(scores, weights, None, temperature)
+    parts = [_sums(scores[i], weights[i], None if mask is None else mask[i], temperature) for i in prompt_slices(scores)]
+    return torch.cat([above for above, _ in parts]), torch.cat([below for _, below in parts])
 
 
 @torch.no_grad()
@@ -76,13 +80,13 @@ def projected_sums(
         raise ValueError(f"`temperature` must be > 0, got {temperature}")
     dtype = working_dtype(scores, weights)
     # MPS knows no float64.
-    if temperature >= _SINGLE_PRECISION_TEMPERATURE or dtype == torch.float64 or scores.device.type == "mps":
-        return _sums(scores, weights, mask, temperature, dtype)
-    parts = [
-        _sums(scores[i], weights[i], None if mask is None else mask[i], temperature, torch.float64)
-        for i in (slice(start, start + _PROMPTS_AT_ONCE) for start in range(0, max(p, 1), _PROMPTS_AT_ONCE))
-    ]
-    return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])
+    if temperature < _SINGLE_PRECISION_TEMPERATURE and scores.device.type != "mps":
+        dtype = torch.float64
+    weights = weights.to(dtype)
+    sums = _all_sums(scores, weights, mask, temperature)
+    if mask is not None and unreadable(sums[0]):
+        return _all_sums(scores.masked_fill(~mask, 0), weights, mask, temperature)
+    return sums
 
 
 @torch.no_grad()

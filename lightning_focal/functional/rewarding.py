@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_focal.functional._inputs import counted, expect_bool, expect_shape, working_dtype
+from lightning_focal.functional._inputs import counted, expect_bool, expect_shape, prompt_slices, unreadable, working_dtype
 
 __all__ = ["weighted_reward"]
 
@@ -21,9 +21,8 @@ def contract(scores: Tensor, present: Tensor | None, weights: Tensor) -> tuple[T
 
 
 def ratio(above: Tensor, below: Tensor) -> Tensor:
-    """``above / below``, and 0 where nothing was counted below."""
-    none = below <= 0
-    return torch.where(none, torch.zeros_like(above), above / torch.where(none, torch.ones_like(below), below))
+    """``above / below``, and 0 where nothing was counted: there both are 0."""
+    return above / below.clamp_min(torch.finfo(below.dtype).tiny)
 
 
 def weighted_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -58,4 +57,10 @@ def weighted_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None)
     if mask is None:
         return ratio(*contract(scores.to(dtype), None, weights))
     expect_bool("mask", mask, "P, G, C", (p, g, c))
-    return ratio(*contract(*counted(scores, mask, dtype), weights))
+    reward = _masked_reward(scores, weights, mask)
+    return _masked_reward(scores.masked_fill(~mask, 0), weights, mask) if unreadable(reward) else reward
+
+
+def _masked_reward(scores: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
+    sums = [contract(*counted(scores[i], mask[i], weights.dtype), weights[i]) for i in prompt_slices(scores)]
+    return ratio(torch.cat([above for above, _ in sums]), torch.cat([below for _, below in sums]))

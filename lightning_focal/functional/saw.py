@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_focal.functional._inputs import counted, expect_bool, expect_shape, normalise, working_dtype
+from lightning_focal.functional._inputs import expect_bool, expect_shape, normalise, working_dtype
 from lightning_focal.functional.levels import scatter_sums
 
 __all__ = ["criterion_moments", "saw_weights"]
@@ -46,8 +46,7 @@ def criterion_moments(scores: Tensor, mask: Tensor | None = None, index: Tensor 
         kept, number = scores.to(dtype), torch.full((p, c), float(g), device=scores.device)
     else:
         expect_bool("mask", mask, "P, G, C", (p, g, c))
-        kept, present = counted(scores, mask, dtype)
-        number = present.sum(1)
+        kept, number = torch.where(mask, scores.to(dtype), 0.0), mask.sum(1)
     columns = _columns(index, p, c, scores.device)
     wide = torch.float32 if scores.device.type == "mps" else torch.float64
     kept = kept.to(wide)

@@ -92,8 +92,8 @@ def focal_weights(
         return base
     # Relative to the hardest criterion: equal levels give a factor of exactly 1, and no power of a small number underflows.
     hardest = difficulty.amax(-1, keepdim=True)
-    factor = torch.where(hardest > 0, difficulty / hardest.clamp_min(torch.finfo(dtype).tiny), torch.ones_like(difficulty))
-    focal = normalise(base * factor**gamma)
+    none = (hardest <= 0).to(dtype)  # all satisfied and no epsilon: equal levels as well
+    focal = normalise(base * ((difficulty + none) / (hardest + none)) ** gamma)
     if bounds is None:
         return focal
     applies = torch.ones_like(focal, dtype=torch.bool) if mask is None else mask

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.functional._inputs import expect_shape, working_dtype
-from lightning_focal.functional.groups import as_valid, centre
+from lightning_focal.functional.groups import centre, expect_valid
 
 __all__ = ["group_spread", "group_zscores"]
 
@@ -32,7 +32,8 @@ def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = Tr
              [-0.5000]]]), tensor([[0.5000]]))
     """
     expect_shape("scores", scores, "P, G, C")
-    deviations, count, _ = centre(scores.to(working_dtype(scores)), as_valid(scores, mask, "mask"), dim=1)
+    expect_valid(scores, mask, "mask")
+    deviations, count = centre(scores.to(working_dtype(scores)), mask, dim=1)
     divisor = (count - 1 if unbiased else count).clamp_min(1)
     return deviations, (deviations.square().sum(1, keepdim=True) / divisor).sqrt()[:, 0]
 
@@ -60,4 +61,4 @@ def group_zscores(scores: Tensor, mask: Tensor | None = None, epsilon: float = 1
              [-0.7071,  0.0000]]])
     """
     deviations, std = group_spread(scores, mask, unbiased)
-    return torch.where(deviations == 0, deviations, deviations / (std[:, None] + epsilon))
+    return deviations / (std[:, None] + epsilon).clamp_min(torch.finfo(std.dtype).tiny)

@@ -23,6 +23,7 @@ from lightning_focal.modules.schedule import WarmupCosine
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
 from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
+from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts
 
 __all__ = ["GRPOModule"]
@@ -51,7 +52,8 @@ class GRPOModule(LightningModule):
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
-        seed: of every rollout; a response depends on this seed, the stage, the epoch, the prompt's id and its place in the group.
+        seed: of every rollout, that of the run by default; a response depends on this seed, the stage, the epoch, the prompt's id and
+            its place in the group.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class GRPOModule(LightningModule):
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
         cache_dir: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if group_size < 1 or val_group_size < 1:
@@ -88,7 +90,7 @@ class GRPOModule(LightningModule):
             raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
-        self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, seed
+        self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, run_seed(seed)
         self.policy: nn.Module | None = None
         self.version = 0
         self.bad_steps = self.bad_steps_in_a_row = 0
@@ -114,8 +116,17 @@ class GRPOModule(LightningModule):
         return self._strategy
 
     def setup(self, stage: str) -> None:
-        """Find the strategy and measure the prompts, before any weight is read."""
+        """Find the strategy and measure the prompts, before any weight is read.
+
+        Raises:
+            ValueError: without exactly one strategy, with a precision that scales gradients, or on prompts that are too long.
+        """
         self._strategy = find_strategy(self.trainer)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise ValueError(
+                "`trainer.precision` must not scale the loss, got 16-mixed: gradients would be clipped while they are scaled; "
+                "use bf16-mixed or 32-true"
+            )
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
@@ -153,8 +164,24 @@ class GRPOModule(LightningModule):
                 "use lightning_focal.modules.WarmupCosine or another scheduler of torch"
             )
         if isinstance(scheduler, WarmupCosine):
-            scheduler.begin(int(self.trainer.estimated_stepping_batches))
+            if self.planned_batches is None and scheduler.total is None:
+                raise ValueError(
+                    "`model.lr_scheduler.total` must be given, in rollout batches, for a run without end "
+                    "(`trainer.max_epochs: -1` and no `trainer.max_steps`)"
+                )
+            scheduler.begin(self.planned_batches or 1)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    @property
+    def planned_batches(self) -> int | None:
+        """Rollout batches in the whole run, or None for a run without end. The Trainer's `max_steps` counts optimiser steps."""
+        trainer, planned = self.trainer, float("inf")
+        if trainer.max_steps != -1:
+            planned = -(-trainer.max_steps // self.update.steps)
+        if trainer.max_epochs not in (None, -1):
+            trainer.estimated_stepping_batches  # noqa: B018 - loads the prompts if need be; itself it takes `max_steps` for batches
+            planned = min(planned, max(int(trainer.max_epochs or 0), 1) * trainer.num_training_batches)
+        return int(planned) if planned < float("inf") else None
 
     @property
     def _model(self) -> nn.Module:
@@ -219,6 +246,7 @@ class GRPOModule(LightningModule):
         answers = self.answer(batch, "train", batch_idx)
         with self.phases("update"):
             watched = self.learn(Sequences.of(answers.rollouts, answers.shaped))
+        rate = float(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         schedulers = self.lr_schedulers()
         if schedulers is not None:
             for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
@@ -230,7 +258,7 @@ class GRPOModule(LightningModule):
         logged = measures.compute(self._all_reduce_sum)
         logged["train/policy/bad_steps"] = float(self.bad_steps)
         logged["train/policy/version"] = float(self.version)
-        logged["train/policy/lr"] = float(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        logged["train/policy/lr"] = rate
         tokens = float(answers.rollouts.lengths.sum())
         logged |= {f"train/time/{name}_s": seconds for name, seconds in self.phases.seconds().items()}
         logged["train/time/tokens_per_s"] = tokens / max(1e-9, logged["train/time/generate_s"])
@@ -367,7 +395,10 @@ class GRPOModule(LightningModule):
     _resume_rng: dict[str, Any] | None = None
 
     def on_train_start(self) -> None:
-        """Restore the random state last, after everything that may have drawn from it."""
+        """Restore the random state last, after everything that may have drawn from it; fit the schedule to the run's length."""
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.begin(self.planned_batches or 1)
         if self._resume_rng is not None:
             set_rng_state(self._resume_rng)
             self._resume_rng = None

@@ -88,7 +88,8 @@ class BatchMeasures:
         means, stage, valid = self.means, self.stage, shaped.valid
         means.add(f"{stage}/reward/mean", shaped.rewards, valid)
         means.add(f"{stage}/reward/static", shaped.static, valid)
-        means.add(f"{stage}/reward/prior", weighted_reward(scores.scores, scores.weights, scores.mask), valid)
+        prior = weighted_reward(scores.scores, scores.weights, scores.mask)
+        means.add(f"{stage}/reward/prior", prior, scores.judged(scores.weights))
         means.add(f"{stage}/reward/group_std", *_group_std(shaped.rewards, valid))
         means.add(f"{stage}/reward/valid_share", valid.double())
         present = scores.present[:, None, :].expand_as(scores.mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -21,7 +22,7 @@ class WarmupCosine(LRScheduler):
         optimizer: whose rate is scheduled.
         warmup: share of the run spent warming up, in [0, 1).
         final: share of the rate left at the end, in [0, 1].
-        total: rollout batches in the run; None = the module fills it in from the Trainer.
+        total: rollout batches in the run; None = the module fills it in from the Trainer, also where a resumed run is longer.
         last_epoch: as in PyTorch.
 
     Example:
@@ -45,15 +46,20 @@ class WarmupCosine(LRScheduler):
         if total is not None and total < 1:
             raise ValueError(f"`total` must be >= 1, got {total}")
         self.warmup, self.final, self.total = warmup, final, total
+        self._given = total is not None
         super().__init__(optimizer, last_epoch)
 
     def begin(self, total: int) -> None:
-        """Take the length of the run, unless it was given, and set the rate of the first batch."""
-        if self.total is None:
+        """Take the length of the run, unless it was given, and set the rate of the batch to come."""
+        if not self._given:
             self.total = max(1, total)
-            for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-                group["lr"] = rate
-            self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far it has come; its shape comes from the config: a resumed run may be longer."""
+        return {key: value for key, value in super().state_dict().items() if key not in ("warmup", "final", "total", "_given")}
 
     def factor(self, k: int) -> float:
         """Return the share of the rate in batch ``k``."""

@@ -9,7 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional import clipped_policy_loss, kl_divergence, loss_normaliser, masked_aggregate, policy_statistics
+from lightning_focal.functional import (
+    AGGREGATIONS,
+    clipped_policy_loss,
+    kl_divergence,
+    loss_normaliser,
+    masked_aggregate,
+    policy_statistics,
+)
 from lightning_focal.policies import response_logp
 from lightning_focal.types import Rollouts, Shaped
 
@@ -33,6 +40,9 @@ class Update:
         kl_coef: weight of the KL term; 0 = no term, and no reference pass.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
         max_bad_steps: optimiser steps in a row that may be skipped over a loss or gradient that is not finite before the run stops.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
     epochs: int = 1
@@ -55,6 +65,15 @@ class Update:
         for name in ("gradient_clip_val", "kl_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
+        for name, allowed in (("loss_aggregation", AGGREGATIONS), ("kl_estimator", ("k1", "k2", "k3"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`update.{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if not 0 <= self.clip_low <= 1:
+            raise ValueError(f"`update.clip_low` must be in [0, 1], got {self.clip_low}")
+        if not self.clip_high >= 0:
+            raise ValueError(f"`update.clip_high` must be >= 0, got {self.clip_high}")
+        if self.dual_clip is not None and not self.dual_clip > 1:
+            raise ValueError(f"`update.dual_clip` must be > 1 or null, got {self.dual_clip}")
         if self.loss_aggregation == "fixed_length" and not self.fixed_length:
             raise ValueError("`update.fixed_length` must name a number of tokens with loss_aggregation 'fixed_length'")
 
@@ -112,7 +131,8 @@ class Sequences:
     def rows(self, index: Tensor) -> Sequences:
         """Return some rows."""
         picked: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sequences(**{name: value if value is None else value[index] for name, value in picked.items()})
+        chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in picked.items()}
+        return Sequences(**chosen)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield row numbers, ``size`` at a time, sequences of like length together so that little is padding."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
 from lightning_focal.metrics import CriterionSaturation
+from lightning_focal.rewards.collective import all_reduce_sum, distributed
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
     Advantage,
@@ -104,7 +105,7 @@ class RewardStrategy(Callback, ABC):
         """
         keys = dict.fromkeys(key for keys in scores.keys for key in keys)
         unknown = [key for key in keys if key not in self._index]
-        if unknown and _distributed():
+        if unknown and distributed():
             raise RuntimeError(
                 f"criterion keys {unknown} were not announced before training; on several processes every rank must know all "
                 "keys: let the data module list them in `level_keys()`"
@@ -116,9 +117,7 @@ class RewardStrategy(Callback, ABC):
                 scores.scores, base, scores.mask, _columns(scores, self._index), len(self._index), temperature=self.temperature
             )
         )
-        if _distributed():
-            torch.distributed.all_reduce(sums)
-        sums = sums.cpu().double()
+        sums = all_reduce_sum(sums).cpu().double()
         self.saturation.reset()
         self.saturation.update_from_sums(sums[0], sums[1])
         level = pool_levels(sums[0], sums[1])
@@ -134,9 +133,10 @@ class RewardStrategy(Callback, ABC):
         weights = base if in_warmup else self.weighting(scores, saturation, base)
         rewards = self.reward(scores, weights)
         valid = scores.judged(base)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
+        advantages = self.advantage(scores, weights, rewards, valid)
         return Shaped(
-            rewards=rewards,
-            advantages=self.advantage(scores, weights, rewards, valid),
+            rewards=torch.where(valid, rewards, torch.zeros_like(rewards)),
+            advantages=torch.where(valid, advantages, torch.zeros_like(advantages)),
             weights=weights,
             saturation=saturation,
             static=weighted_reward(scores.scores, base, scores.mask),
@@ -253,10 +253,6 @@ def _columns(scores: CriterionScores, index: dict[str, int]) -> Tensor:
     c = scores.scores.shape[2]
     rows = [[index.get(key, -1) for key in keys] + [-1] * (c - len(keys)) for keys in scores.keys]
     return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(-1, c)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
 
 
 def find_strategy(trainer: Trainer) -> RewardStrategy:

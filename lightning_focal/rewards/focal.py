@@ -33,6 +33,7 @@ class FocalReward(RewardStrategy):
         reward: folds criteria into one reward; a weighted sum by default.
         advantage: GRPO's by default.
         source: another source of scores in place of ``judge``; not both.
+        bounds_relative: how to read ``bounds``, see :class:`FocalWeighting`.
 
     Example:
         >>> import torch
@@ -57,12 +58,13 @@ class FocalReward(RewardStrategy):
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
         source: ScoreSource | None = None,
+        bounds_relative: bool | None = None,
     ) -> None:
         if judge is not None and source is not None:
             raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
         super().__init__(
             source or RubricScores(judge),
-            FocalWeighting(gamma, epsilon, bounds),
+            FocalWeighting(gamma, epsilon, bounds, bounds_relative),
             weights=weights,
             temperature=temperature,
             scope=scope,

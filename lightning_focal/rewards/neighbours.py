@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.functional import (
+    batch_moments,
     dvao_advantage,
     gated_reward,
     gdpo_advantage,
@@ -13,6 +14,7 @@ from lightning_focal.functional import (
     softmin_advantage,
     worst_of_reward,
 )
+from lightning_focal.rewards.collective import all_reduce_sum
 from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
 from lightning_focal.types import CriterionScores
 
@@ -73,7 +75,7 @@ class GdpoAdvantage(Advantage):
     """Weighted sum of group z-scores, z-scored over the batch (GDPO), see :func:`~lightning_focal.functional.gdpo_advantage`.
 
     Args:
-        batch_scale: divide by the standard deviation over the batch of this process.
+        batch_scale: divide by the standard deviation over the batch, all processes together.
         epsilon: added to standard deviations.
     """
 
@@ -84,7 +86,11 @@ class GdpoAdvantage(Advantage):
 
     def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
         """See :class:`Advantage`."""
-        return gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, batch_scale=self.batch_scale)
+        sums = gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, batch_scale=False)
+        if not self.batch_scale:
+            return sums
+        moments = all_reduce_sum(batch_moments(sums, scores.valid))
+        return gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, moments=moments)
 
 
 class DvaoAdvantage(Advantage):

@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_focal.functional import focal_weights, group_advantage, rloo_advantage, weighted_reward
+from lightning_focal.functional import batch_moments, focal_weights, group_advantage, rloo_advantage, weighted_reward
+from lightning_focal.rewards.collective import all_reduce_sum
 from lightning_focal.types import CriterionScores
 
 __all__ = [
@@ -52,18 +53,34 @@ class FocalWeighting(Weighting):
         gamma: how strongly; 0 is static.
         epsilon: floor of the difficulty ``1 - saturation + epsilon``.
         bounds: lowest and highest weight, or None.
+        bounds_relative: True reads the bounds as multiples of the base weights, False as weights; None = as multiples in a batch
+            whose rubrics differ in length (ours). Say which where only some batches are like that.
     """
 
-    def __init__(self, gamma: float = 3.0, epsilon: float = 0.05, bounds: tuple[float, float] | None = None) -> None:
-        if gamma < 0:
+    def __init__(
+        self,
+        gamma: float = 3.0,
+        epsilon: float = 0.05,
+        bounds: tuple[float, float] | None = None,
+        bounds_relative: bool | None = None,
+    ) -> None:
+        if not gamma >= 0:
             raise ValueError(f"`gamma` must be >= 0, got {gamma}")
-        if epsilon <= 0:
+        if not epsilon > 0:
             raise ValueError(f"`epsilon` must be > 0, got {epsilon}")
-        self.gamma, self.epsilon, self.bounds = gamma, epsilon, bounds
+        if bounds is not None and not 0 <= bounds[0] <= bounds[1]:
+            raise ValueError(f"`bounds` must be (lowest, highest) with 0 <= lowest <= highest, got {tuple(bounds)}")
+        if bounds is not None and bounds_relative and not bounds[0] <= 1 <= bounds[1]:
+            raise ValueError(f"`bounds` as multiples of the base weights must hold 1 between them, got {tuple(bounds)}")
+        self.gamma, self.epsilon, self.bounds, self.bounds_relative = gamma, epsilon, bounds, bounds_relative
 
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
-        return focal_weights(saturation, base, base > 0, gamma=self.gamma, epsilon=self.epsilon, bounds=self.bounds)
+        # By the length of the rubrics: a criterion that could not be judged must not change what a bound means.
+        relative = len(set(map(len, scores.names))) > 1 if self.bounds_relative is None else self.bounds_relative
+        return focal_weights(
+            saturation, base, base > 0, gamma=self.gamma, epsilon=self.epsilon, bounds=self.bounds, bounds_relative=relative
+        )
 
 
 class RewardRule(ABC):
@@ -134,7 +151,7 @@ class GroupAdvantage(Advantage):
 
     Args:
         scale: ``group`` divides by the group's standard deviation (GRPO), ``none`` does not (Dr. GRPO), ``batch`` divides by
-            the standard deviation over the batch.
+            the standard deviation over the batch, all processes together.
         epsilon: added to the standard deviation.
     """
 
@@ -143,7 +160,8 @@ class GroupAdvantage(Advantage):
 
     def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
         """See :class:`Advantage`."""
-        return group_advantage(rewards, valid, scale=self.scale, epsilon=self.epsilon)
+        moments = all_reduce_sum(batch_moments(rewards, valid)) if self.scale == "batch" else None
+        return group_advantage(rewards, valid, scale=self.scale, epsilon=self.epsilon, moments=moments)
 
 
 class RlooAdvantage(Advantage):

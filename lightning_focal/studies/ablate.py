@@ -48,7 +48,7 @@ class Ablation:
     config: Path
     arms: Mapping[str, Mapping[str, Any]]
     seeds: Sequence[int]
-    seed_keys: Mapping[str, Any] = field(default_factory=lambda: {"seed_everything": "{seed}", "model.seed": "{seed}"})
+    seed_keys: Mapping[str, Any] = field(default_factory=lambda: {"seed_everything": "{seed}"})
 
 
 def read_ablation(path: str | Path) -> Ablation:

@@ -107,6 +107,13 @@ def test_padding_permutation_and_centre(name, seed):
     torch.testing.assert_close(estimator(rewards[:, order], valid[:, order]), advantage[:, order], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
+def test_nan_that_counts_stays_visible(name):
+    rewards = torch.tensor([[1.0, float("nan")]])
+    assert ADVANTAGE_ESTIMATORS[name](rewards, None).isnan().all()
+    assert ADVANTAGE_ESTIMATORS[name](rewards, torch.ones(1, 2, dtype=torch.bool)).isnan().all()
+
+
 def test_batch_by_hand():
     # all rewards: 1 0 0.5 0.5, mean 0.5, unbiased std sqrt(0.5 / 3)
     advantage = batch_advantage(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))

@@ -120,6 +120,19 @@ def test_no_mask_is_a_full_mask():
         torch.testing.assert_close(a, b)
 
 
+def test_a_large_batch_is_worked_in_pieces_and_reads_the_same():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(300, 40, 60, generator=generator)  # more than one piece
+    mask = torch.rand(scores.shape, generator=generator) < 0.8
+    weights = torch.rand(300, 60, generator=generator)
+    junk = torch.where(mask, scores, float("inf"))
+    for temperature in (0.1, 1.0):
+        sigma = inverse_reward_projection(junk, weights, mask, temperature)
+        for p in (0, 150, 299):
+            one = inverse_reward_projection(scores[p : p + 1], weights[p : p + 1], mask[p : p + 1], temperature)
+            torch.testing.assert_close(sigma[p : p + 1], one)
+
+
 def test_carries_no_gradient():
     scores = torch.rand(1, 2, 3, requires_grad=True)
     assert not inverse_reward_projection(scores, torch.rand(1, 3, requires_grad=True)).requires_grad

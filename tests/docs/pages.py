@@ -1,0 +1,65 @@
+"""README and the pages under docs/, taken apart."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+PROGRAMS = (["lightning_focal"], ["python", "-m", "lightning_focal"])
+_FENCE = re.compile(
+    r"(?:^<!-- file: (?P<file>\S+) -->\n)?^(?P<ticks>`{3,})(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^(?P=ticks)$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, the line it starts at, and the file it is to be saved as, if any."""
+
+    language: str
+    text: str
+    line: int
+    file: str | None
+
+
+def blocks(page):
+    source = page.read_text(encoding="utf-8")
+    found = []
+    for fence in _FENCE.finditer(source):
+        line = source.count("\n", 0, fence.start("text")) + 1
+        found.append(Block(fence["language"], fence["text"], line, fence["file"]))
+    return found
+
+
+def prose(page):
+    """The page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def commands(page):
+    """Every command line in the page's shell blocks, as lists of words: comments gone, `a && b` taken apart."""
+    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        command = []
+        for word in shlex.split(line, comments=True):
+            if word == "&&":
+                yield command
+                command = []
+            else:
+                command.append(word)
+        if command:
+            yield command
+
+
+def arguments(command):
+    """What follows the name of our program, or None for another program."""
+    for program in PROGRAMS:
+        if command[: len(program)] == program:
+            return command[len(program) :]
+    return None
+
+
+def title(page):
+    return str(page.relative_to(ROOT))

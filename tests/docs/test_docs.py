@@ -1,0 +1,132 @@
+"""The pages agree with each other and with the code."""
+
+import csv
+import importlib.util
+import re
+import sys
+
+import pytest
+
+from lightning_focal import functional, rewards
+from lightning_focal.cli import COMMANDS, main
+from tests.docs.pages import PAGES, ROOT, commands, prose, title
+
+DOCS = ROOT / "docs"
+CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def slug(heading):
+    """The anchor of a heading, as GitHub and MyST make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def anchors(page):
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{title(page)} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(linked), f"{title(page)} links to {target}, which has no such heading"
+
+
+def test_every_page_is_in_a_table_of_contents():
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL)
+    listed = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
+    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md") if "_build" not in page.parts}
+    assert listed == pages - {"index"}
+
+
+def test_the_two_commands_stand_in_the_readme_as_they_are_run():
+    typed = [" ".join(command) for command in commands(ROOT / "README.md")]
+    for command in ("pip install -e .", "lightning_focal fit --config configs/focal.yaml", "pip install -e .[test]", "pytest"):
+        assert command in typed
+    assert "pip install -e . && lightning_focal fit --config configs/focal.yaml " in README
+    assert "pip install -e '.[test]' && pytest " in README
+    assert "pip install --quiet -e '.[test]'" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_readme_names_every_part_of_the_package():
+    parts = [p for p in (ROOT / "lightning_focal").iterdir() if (p / "__init__.py").exists() or p.suffix == ".py"]
+    for part in parts:
+        if not part.name.startswith("__"):
+            assert f"`lightning_focal/{part.name}{'/' if part.is_dir() else ''}`" in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_paths_that_pages_name_are_there(page):
+    for path in re.findall(r"(?<![\w/.-])((?:configs|lightning_focal|benchmarks|docs)/[\w./-]+)", page.read_text(encoding="utf-8")):
+        assert (ROOT / path.rstrip("./")).exists(), f"{title(page)} names {path}"
+
+
+def test_tables_of_arguments_are_those_of_the_code():
+    spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    assert "<!-- arguments: " in CLI
+    assert tables.filled(CLI) == CLI, "docs/reference/cli.md is behind the code: run `python docs/tables.py`"
+
+
+def test_every_command_is_described():
+    described = set(re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", CLI[: CLI.index("## Run folder")], re.MULTILINE))
+    assert described == {"fit", "validate", "test", "predict", *COMMANDS}
+
+
+def test_stages_and_functions_of_the_advantages_page_exist():
+    page = (DOCS / "concepts" / "advantages.md").read_text(encoding="utf-8")
+    cells = [cell for line in page.splitlines() if line.startswith("| ") for cell in line.split("|")[2:5]]
+    names = {name for cell in cells for name in re.findall(r"`([A-Za-z_]+)`", cell)}
+    assert {"DvaoAdvantage", "dvao_advantage", "WorstOf", "RlooAdvantage"} <= names
+    assert names <= {*rewards.__all__, *functional.__all__}
+
+
+def test_parts_listed_are_all_there_are():
+    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("### Module")]))
+    bases = (rewards.Weighting, rewards.RewardRule, rewards.Advantage)
+    parts = [getattr(rewards, name) for name in rewards.__all__ if name != "NINE_CHOICES"]
+    kinds = {part.__name__ for part in parts if isinstance(part, type) and issubclass(part, bases) and part not in bases}
+    assert listed == kinds
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run with everything that is logged switched on; its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", ["lightning_focal"])
+        patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
+        overrides = ["--model.reference=FrozenReference", "--model.update.kl_coef=0.1", "--trainer.limit_train_batches=1"]
+        main(["fit", "--config", "configs/focal_tiny.yaml", *overrides])
+    return folder
+
+
+def test_log_keys_are_those_of_a_run(run):
+    table = CLI[CLI.index("<!-- log keys: begin -->") : CLI.index("<!-- log keys: end -->")]
+    documented = {
+        f"{stage}/{name}"
+        for name, stages in re.findall(r"^\| `([^`]+)` \| (\w+) \|", table, re.MULTILINE)
+        for stage in (("train", "val") if stages == "all" else (stages,))
+        if name != "stage/..."
+    }
+    with open(run / "metrics.csv", encoding="utf-8") as file:
+        columns = set(next(csv.reader(file))) - {"step", "epoch"}
+    logged = {re.sub(r"/(criterion|saturation|weight)/[^/]+", r"/\1/<key>", column) for column in columns}
+    assert documented == logged
+
+
+def test_run_folder_holds_what_is_written_about_it(run):
+    section = CLI[CLI.index("## Run folder") : CLI.index("## Keys")]
+    patterns = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(patterns) >= 6
+    for pattern in patterns:
+        assert list(run.glob(pattern)), f"no {pattern} in the run folder"
+    described = {path for pattern in patterns for path in run.glob(pattern)}
+    there = {path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    assert there == described

@@ -1,0 +1,145 @@
+"""What the KL term compares with: a frozen copy, or the adapters switched off."""
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_focal.modules import FrozenReference, NoReference, Update
+from lightning_focal.policies import Lora, has_adapters, load_policy
+from lightning_focal.rewards import StaticReward
+from tests.conftest import TINY
+from tests.modules.helpers import column, metrics, same, weights_of
+
+
+def test_kl_is_zero_before_the_first_update_and_grows(run_tiny):
+    run = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=0.1))
+    kl = column(run.folder, "train/policy/kl")
+    assert kl[0] == 0
+    assert min(kl[1:]) > 1e-5
+
+
+def test_kl_by_hand(run_tiny, monkeypatch):
+    """The second batch's KL, k3, from transformers' log-probabilities of policy and source."""
+    from tests.modules.helpers import full_logp, rows_of
+
+    run = run_tiny(StaticReward(), fit=False, reference=FrozenReference(), update=Update(kl_coef=0.1), trainer_limit_train_batches=2)
+    seen = []
+    learn = type(run.module).learn
+
+    def spy(module, sequences):
+        source, _ = load_policy(TINY)
+        with torch.no_grad():
+            for prompt, response in rows_of(sequences):
+                difference = full_logp(source, prompt, response) - full_logp(module.policy, prompt, response)
+                seen.append((len(module_batches), torch.expm1(difference) - difference))
+        module_batches.append(1)
+        return learn(module, sequences)
+
+    module_batches = []
+    monkeypatch.setattr(type(run.module), "learn", spy)
+    run.trainer.fit(run.module, datamodule=run.data)
+    tokens = torch.cat([kl for batch, kl in seen if batch == 1])
+    assert column(run.folder, "train/policy/kl")[1] == pytest.approx(float(tokens.mean()), rel=1e-3)
+
+
+def test_kl_term_adds_to_the_loss(run_tiny):
+    run = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=0.5))
+    policy, total, kl = (column(run.folder, f"train/{name}") for name in ("loss/policy", "loss/total", "policy/kl"))
+    assert [t - p for t, p in zip(total, policy, strict=True)] == pytest.approx([0.5 * k for k in kl], abs=1e-6)
+    assert total[-1] > policy[-1]
+
+
+def test_kl_holds_the_policy_close(run_tiny):
+    free = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=1e-6), trainer_max_epochs=3, folder="free")
+    held = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=5.0), trainer_max_epochs=3, folder="held")
+    assert column(held.folder, "train/policy/kl")[-1] < 0.5 * column(free.folder, "train/policy/kl")[-1]
+
+
+def test_frozen_weights_stay_and_are_no_part_of_the_checkpoint(run_tiny, tmp_path):
+    run = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=0.1))
+    source, _ = load_policy(TINY)
+    frozen = run.module.reference.copy
+    assert same(dict(frozen.state_dict()), dict(source.state_dict()))
+    assert not same(weights_of(run.module), dict(source.state_dict()))
+    assert not frozen.training
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in frozen.parameters())
+    run.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+    assert saved.keys() == {f"policy.{name}" for name in source.state_dict()}
+
+
+def test_reference_may_have_another_precision(run_tiny):
+    run = run_tiny(StaticReward(), reference=FrozenReference("bfloat16"), update=Update(kl_coef=0.1), trainer_limit_train_batches=1)
+    assert {p.dtype for p in run.module.reference.copy.parameters()} == {torch.bfloat16}
+    assert 0 < float(run.trainer.callback_metrics["train/policy/kl"]) < 1e-2  # rounding alone
+
+
+def test_unknown_precision():
+    with pytest.raises(ValueError, match="`dtype` must be float32, bfloat16 or float16, got 'float8'"):
+        FrozenReference("float8")
+
+
+def test_no_reference_refuses_to_lend():
+    reference = NoReference()
+    assert not reference.active
+    with pytest.raises(RuntimeError, match="FrozenReference"), reference.model(torch.nn.Linear(1, 1)):
+        pass
+
+
+def test_no_kl_no_reference_pass(run_tiny):
+    run = run_tiny(StaticReward(), trainer_limit_train_batches=1)
+    assert "train/policy/kl" not in metrics(run.folder)[0]
+
+
+# -- low-rank adapters ---------------------------------------------------------------------------------------------------------
+
+LORA = {"lora": Lora(r=2, alpha=4.0), "reference": FrozenReference(), "update": Update(kl_coef=0.1)}
+
+
+def test_only_adapters_train_and_the_reference_is_without_them(run_tiny):
+    run = run_tiny(StaticReward(), **LORA)
+    policy, (source, _) = run.module.policy, load_policy(TINY)
+    assert has_adapters(policy)
+    assert run.module.reference.copy is None  # no second model
+    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".lora_" in name for name in trained)
+    assert sum(len(group["params"]) for group in run.trainer.optimizers[0].param_groups) == len(trained)
+    base = {
+        name.replace("base_model.model.", "").replace(".base_layer", ""): value
+        for name, value in policy.state_dict().items()
+        if ".lora_" not in name
+    }
+    assert same(base, dict(source.state_dict()))
+    kl = column(run.folder, "train/policy/kl")
+    assert kl[0] == 0
+    assert kl[-1] > 0
+    prompt = torch.tensor([[5, 6, 7]])
+    with torch.no_grad(), run.module.reference.model(policy) as plain:
+        assert torch.allclose(plain(prompt).logits, source(prompt).logits, atol=1e-6)
+    with torch.no_grad():
+        assert not torch.allclose(policy(prompt).logits, source(prompt).logits, atol=1e-4)
+
+
+def test_reference_gives_training_mode_back(run_tiny):
+    run = run_tiny(StaticReward(), **LORA, trainer_limit_train_batches=1)
+    policy = run.module.policy.train()
+    with run.module.reference.model(policy) as plain:
+        assert not plain.training
+    assert policy.training
+
+
+def test_adapters_resume_bit_for_bit(run_tiny):
+    """With dropout, which draws from the global random state."""
+    lora = {**LORA, "lora": Lora(r=2, alpha=4.0, dropout=0.2), "trainer_max_epochs": 2}
+    options = {**lora, "trainer_enable_checkpointing": True}
+
+    def saving(folder):
+        return ModelCheckpoint(folder, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+
+    whole = run_tiny(StaticReward(), folder="whole", fit=False, **options)
+    whole.trainer.callbacks.append(saving(whole.folder))
+    whole.trainer.fit(whole.module, datamodule=whole.data)
+    resumed = run_tiny(StaticReward(), folder="resumed", ckpt_path=str(whole.folder / "step=3.ckpt"), **lora)
+    assert resumed.trainer.global_step == 8
+    assert same(weights_of(resumed.module), weights_of(whole.module))

@@ -1,0 +1,213 @@
+import copy
+
+import pytest
+import torch
+
+from lightning_focal.functional import loss_normaliser
+from lightning_focal.generation import Sampling
+from lightning_focal.modules import Update
+from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.policies import load_policy
+from lightning_focal.types import Shaped
+from tests.generation.helpers import make_prompts
+from tests.modules.helpers import rows_of
+
+TEMPERATURE = 0.7
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy("random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2")
+
+
+@pytest.fixture(scope="module")
+def sequences(policy):
+    """Eight responses of different lengths to four prompts of different lengths; one response takes no part."""
+    from lightning_focal.generation import ScriptedGenerator
+
+    model, tokenizer = policy
+    prompts = make_prompts(tokenizer)
+    script = {id: [f"{id} says {'no ' * i}", "b" * (2 * i + 1)] for i, id in enumerate(prompts.ids)}
+    generator = ScriptedGenerator(script)
+    rollouts = generator.generate(
+        model, tokenizer, prompts, group_size=2, seeds=[0] * 4, sampling=Sampling(max_new_tokens=14)
+    )
+    advantages = torch.linspace(-1.5, 1.5, 8).reshape(4, 2)
+    valid = torch.ones(4, 2, dtype=torch.bool)
+    valid[2, 1] = False
+    zeros = torch.zeros(4, 1)
+    shaped = Shaped(advantages, advantages * valid, zeros, zeros, advantages, valid)
+    return Sequences.of(rollouts, shaped)
+
+
+def by_hand(model, sequences):
+    """``[N][length]`` log-probabilities, one unpadded sequence at a time."""
+    with torch.no_grad():
+        return [full_logp_at(model, prompt, response) for prompt, response in rows_of(sequences)]
+
+
+def full_logp_at(model, prompt, response):
+    sequence = torch.tensor([[*prompt, *response]])
+    logits = model(sequence).logits[0, len(prompt) - 1 : -1] / TEMPERATURE
+    return torch.log_softmax(logits, -1)[range(len(response)), response]
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
+def test_logp_equals_full_logits_whatever_the_micro_batch(policy, sequences, micro_batch_size):
+    got = sequence_logp(policy[0], sequences, TEMPERATURE, micro_batch_size)
+    for row, mask, expected in zip(got, sequences.response_mask, by_hand(policy[0], sequences), strict=True):
+        assert torch.allclose(row[mask], expected, atol=1e-5)
+        assert not row[~mask].any()
+
+
+def test_logp_does_not_depend_on_padding_or_batch(policy, sequences):
+    """The same rows alone, in reverse, and with more padding on both sides."""
+    whole = sequence_logp(policy[0], sequences, TEMPERATURE, 4)
+    backwards = torch.arange(len(sequences) - 1, -1, -1)
+    assert torch.allclose(sequence_logp(policy[0], sequences.rows(backwards), TEMPERATURE, 2), whole[backwards], atol=1e-5)
+    one = torch.tensor([5])
+    assert torch.allclose(sequence_logp(policy[0], sequences.rows(one), TEMPERATURE, 2), whole[one], atol=1e-5)
+    padded = Sequences(
+        torch.nn.functional.pad(sequences.prompt_ids, (5, 0), value=9),
+        torch.nn.functional.pad(sequences.prompt_mask, (5, 0)),
+        torch.nn.functional.pad(sequences.response_ids, (0, 3), value=9),
+        torch.nn.functional.pad(sequences.response_mask, (0, 3)),
+        sequences.advantages,
+        sequences.valid,
+    )
+    got = sequence_logp(policy[0], padded, TEMPERATURE, 4)
+    assert torch.allclose(got[:, :-3], whole, atol=1e-5)
+    assert not got[:, -3:].any()
+
+
+def gradients(model, sequences, update):
+    model = copy.deepcopy(model).train()
+    normaliser = step_normaliser(sequences, update, lambda x: x)
+    losses = accumulate_gradients(model, sequences, update, TEMPERATURE, normaliser, lambda loss: loss.backward(), UpdateSums())
+    return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "fixed_length"])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_coef):
+    other, _ = load_policy("random:tiny-llama?hidden=32&layers=2&seed=4&std=0.2")
+    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
+    noise = 0.3 * torch.randn(old.shape, generator=torch.Generator().manual_seed(0))
+    ref = sequence_logp(other, sequences, TEMPERATURE, 8) if kl_coef else None
+    sequences = Sequences(**{**sequences.__dict__, "old_logp": old + noise, "ref_logp": ref})
+    length = 20 if aggregation == "fixed_length" else None
+    results = [
+        gradients(policy[0], sequences, Update(micro_batch_size=8 // count, loss_aggregation=aggregation, fixed_length=length, kl_coef=kl_coef))
+        for count in (1, 2, 4)
+    ]
+    losses, grads = results[0]
+    assert max(float(grad.abs().max()) for grad in grads.values()) > 1e-3
+    for other_losses, other_grads in results[1:]:
+        for name, grad in grads.items():
+            assert torch.allclose(grad, other_grads[name], atol=1e-5), name
+        for name, value in losses.items():
+            assert torch.allclose(value, other_losses[name], atol=1e-5), name
+
+
+def test_loss_by_hand(policy, sequences):
+    """Two tokens' worth of PPO arithmetic in plain Python, summed over every token."""
+    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
+    shift = torch.linspace(-0.6, 0.6, old.numel()).reshape(old.shape)
+    ref = old - 0.25
+    sequences = Sequences(**{**sequences.__dict__, "old_logp": old + shift, "ref_logp": ref})
+    losses, _ = gradients(policy[0], sequences, Update(micro_batch_size=3, kl_coef=0.5, kl_estimator="k1"))
+    policy_sum = kl_sum = tokens = 0.0
+    for n in range(len(sequences)):
+        if not sequences.valid[n]:
+            continue
+        advantage = float(sequences.advantages[n])
+        for t in range(int(sequences.response_mask[n].sum())):
+            ratio = float((-shift[n, t]).exp())
+            policy_sum += -min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage)
+            kl_sum += 0.25
+            tokens += 1
+    assert abs(float(losses["policy"]) - policy_sum / tokens) < 1e-5
+    assert abs(float(losses["total"]) - (policy_sum + 0.5 * kl_sum) / tokens) < 1e-5
+
+
+def test_invalid_rows_have_no_influence(policy, sequences):
+    changed = sequences.advantages.clone()
+    changed[5] = 100.0
+    update = Update(micro_batch_size=4)
+    _, grads = gradients(policy[0], sequences, update)
+    _, others = gradients(policy[0], Sequences(**{**sequences.__dict__, "advantages": changed}), update)
+    assert all(grads[name].equal(others[name]) for name in grads)
+
+
+def test_chunks_hold_every_row_once_longest_first(sequences):
+    chunks = list(sequences.chunks(3))
+    assert [len(chunk) for chunk in chunks] == [3, 3, 2]
+    order = torch.cat(chunks)
+    assert sorted(order.tolist()) == list(range(8))
+    lengths = (sequences.prompt_mask.sum(-1) + sequences.response_mask.sum(-1))[order]
+    assert (lengths.diff() <= 0).all()
+
+
+def test_rows_keep_optional_fields(sequences):
+    part = sequences.rows(torch.tensor([1, 2]))
+    assert len(part) == 2
+    assert part.old_logp is None
+    assert part.loss_mask.equal(sequences.loss_mask[1:3])
+
+
+def test_normaliser_counts_valid_tokens_alone(sequences):
+    tokens = sum(len(response) for i, (_, response) in enumerate(rows_of(sequences)) if i != 5)
+    assert float(step_normaliser(sequences, Update(), lambda x: x)) == tokens
+    assert float(loss_normaliser(sequences.loss_mask, "sequence_mean")) == 7
+
+
+def test_watched_means_are_over_all_tokens(policy, sequences):
+    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8) - 0.5
+    sequences = Sequences(**{**sequences.__dict__, "old_logp": old})
+    sums = UpdateSums()
+    model = copy.deepcopy(policy[0])
+    accumulate_gradients(model, sequences, Update(micro_batch_size=3), TEMPERATURE, torch.tensor(1.0), lambda loss: loss.backward(), sums)
+    means = sums.means()
+    assert abs(float(means["ratio_mean"]) - 1.6487) < 1e-3  # exp(0.5)
+    # the upper clip cuts positive advantages alone
+    lengths = sequences.loss_mask.sum(-1)
+    expected = float(lengths[sequences.advantages > 0].sum() / lengths.sum())
+    assert abs(float(means["clip_fraction"]) - expected) < 1e-6
+    assert abs(float(means["old_kl"]) - (1.6487 - 1 - 0.5)) < 1e-3
+
+
+def test_nothing_watched_gives_no_means():
+    assert UpdateSums().means() == {}
+
+
+@pytest.mark.parametrize("name", ["epochs", "mini_batches", "micro_batch_size", "max_bad_steps"])
+def test_counts_must_be_positive(name):
+    with pytest.raises(ValueError, match=rf"`update\.{name}` must be >= 1, got 0"):
+        Update(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["gradient_clip_val", "kl_coef"])
+def test_sizes_must_not_be_negative_or_nan(name):
+    for value in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"`update\.{name}` must be >= 0, got {value}"):
+            Update(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"loss_aggregation": "fixed_length"}, "`update.fixed_length`"),
+        ({"loss_aggregation": "mean"}, "`update.loss_aggregation` must be one of .*token_mean.*got 'mean'"),
+        ({"kl_estimator": "k4"}, "`update.kl_estimator` must be one of k1, k2, k3, got 'k4'"),
+        ({"clip_low": 1.5}, r"`update.clip_low` must be in \[0, 1\], got 1.5"),
+        ({"clip_high": -0.1}, "`update.clip_high` must be >= 0, got -0.1"),
+        ({"dual_clip": 1.0}, "`update.dual_clip` must be > 1 or null, got 1.0"),
+    ],
+)
+def test_bad_settings_are_refused_before_training(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        Update(**arguments)
+
+
+def test_steps():
+    assert Update(epochs=3, mini_batches=2).steps == 6

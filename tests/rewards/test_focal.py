@@ -1,0 +1,227 @@
+"""Focal Reward, one group at a time, against plain loops and by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_focal.judges import Outcome, Verdict
+from lightning_focal.rewards import FocalReward, GroupAdvantage, RlooAdvantage, RubricScores, StaticReward
+from lightning_focal.rubrics import Criterion, Rubric
+from lightning_focal.types import CriterionScores
+from tests import oracles
+from tests.helpers import FAILED, MET, NOT_APPLICABLE, NOT_MET, TableJudge, make_prompts, make_rollouts, make_scores
+
+
+def ragged(seed, prompts=60):
+    """Float64 scores with NaN wherever they do not count."""
+    scores, weights, mask = oracles.ragged_batch(np.random.default_rng(seed), prompts)
+    names = tuple(tuple("abcde"[: int((row > 0).sum())]) for row in weights)
+    return CriterionScores(torch.from_numpy(scores), torch.from_numpy(mask), torch.from_numpy(weights), names)
+
+
+def loop(scores, gamma, temperature, epsilon, uniform, scaled=True):
+    """Weights, saturation, rewards and advantages, prompt by prompt."""
+    result = {"weights": [], "saturation": [], "rewards": [], "static": [], "advantages": [], "valid": []}
+    for s, m, prior in zip(scores.scores.numpy(), scores.mask.numpy(), scores.weights.numpy(), strict=True):
+        applies = m.any(0)
+        base = np.where(applies, 1.0 if uniform else prior, 0.0)
+        base = base / base.sum() if base.sum() else base
+        levels = oracles.saturation(s, base, m, temperature)
+        weights = oracles.focal_weights(levels, base, applies, gamma, epsilon)
+        rewards, valid = oracles.static_reward(s, weights, m), m.any(1)
+        result["weights"].append(weights)
+        result["saturation"].append(levels)
+        result["rewards"].append(rewards)
+        result["static"].append(oracles.static_reward(s, base, m))
+        result["valid"].append(valid)
+        result["advantages"].append(oracles.group_advantage(rewards, valid, scaled=scaled))
+    return {name: torch.from_numpy(np.array(rows)) for name, rows in result.items()}
+
+
+@pytest.mark.parametrize("weights", ["prior", "uniform"])
+@pytest.mark.parametrize(("gamma", "temperature", "epsilon"), [(3.0, 1.0, 0.05), (1.0, 0.1, 0.2), (0.0, 1.0, 0.05)])
+def test_equals_the_loop(weights, gamma, temperature, epsilon):
+    scores = ragged(seed=round(10 * gamma))
+    strategy = FocalReward(gamma, temperature, epsilon, weights=weights, advantage=GroupAdvantage(scale="none"))
+    shaped = strategy.shape(scores)
+    for name, expected in loop(scores, gamma, temperature, epsilon, weights == "uniform", scaled=False).items():
+        torch.testing.assert_close(getattr(shaped, name), expected, rtol=0, atol=1e-6, msg=name)
+
+
+def test_scaled_advantages_equal_the_loop():
+    scores = ragged(seed=1)
+    expected = loop(scores, 3.0, 1.0, 0.05, uniform=False)["advantages"]
+    torch.testing.assert_close(FocalReward().shape(scores).advantages, expected, rtol=0, atol=1e-6)
+
+
+def test_gamma_zero_is_static():
+    scores = ragged(seed=2)
+    focal, static = FocalReward(gamma=0.0).shape(scores), StaticReward().shape(scores)
+    assert torch.equal(focal.weights, static.weights)
+    assert torch.equal(focal.rewards, static.rewards)
+    assert torch.equal(focal.static, static.static)
+
+
+def test_by_hand():
+    # R = (0.5, 1); softmax gives (0.377541, 0.622459); sigma = (1, 0.622459); d = (0.05, 0.427541); w = d / 0.477541
+    shaped = FocalReward(gamma=1.0).shape(make_scores([[[1.0, 0.0], [1.0, 1.0]]]))
+    w = 0.427541 / 0.477541
+    torch.testing.assert_close(shaped.weights, torch.tensor([[1 - w, w]], dtype=torch.float64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(shaped.rewards, torch.tensor([[1 - w, 1.0]], dtype=torch.float64), rtol=0, atol=1e-6)
+    assert shaped.static.tolist() == [[0.5, 1.0]]
+
+
+# -- what does not count ----------------------------------------------------------------------------------------------------
+
+
+def test_an_invalid_rollout_takes_no_part():
+    group = [[[1.0, 0.0], [0.5, 1.0], [0.0, 0.5]]]
+    with_invalid = [[[1.0, 0.0], [None, None], [0.5, 1.0], [0.0, 0.5]]]
+    for strategy in (FocalReward(), FocalReward(advantage=RlooAdvantage()), FocalReward(scope="running")):
+        without, shaped = strategy.shape(make_scores(group)), strategy.shape(make_scores(with_invalid))
+        kept = torch.tensor([0, 2, 3])
+        assert shaped.valid.tolist() == [[True, False, True, True]]
+        assert shaped.advantages[0, 1] == 0.0
+        assert shaped.rewards[0, 1] == 0.0
+        torch.testing.assert_close(shaped.weights, without.weights, rtol=0, atol=1e-12)
+        torch.testing.assert_close(shaped.saturation, without.saturation, rtol=0, atol=1e-12)
+        torch.testing.assert_close(shaped.advantages[:, kept], without.advantages, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scope", ["group", "batch", "running"])
+def test_a_group_without_any_valid_rollout_contributes_nothing(scope):
+    alone, both = make_scores([[[1.0, 0.0], [0.5, 1.0]]]), make_scores([[[1.0, 0.0], [0.5, 1.0]], [[None] * 2] * 2])
+    one, two = FocalReward(scope=scope), FocalReward(scope=scope)
+    one.observe(alone)
+    two.observe(both)
+    assert torch.equal(one.saturation.judged, two.saturation.judged)
+    expected, shaped = one.shape(alone), two.shape(both)
+    for name in ("rewards", "advantages", "weights", "static"):
+        assert torch.equal(getattr(shaped, name)[:1], getattr(expected, name)), name
+        assert not getattr(shaped, name)[1:].any(), name
+    assert not shaped.valid[1].any()
+
+
+def test_judged_on_nothing_that_weighs_is_invalid():
+    # "note" has no points. Rollout 1 could not be judged on "main": a reward of 0 would punish a broken judge.
+    scores = make_scores([[[1.0, 1.0], [None, 1.0], [0.5, 0.0]]], [[1.0, 0.0]], names=(("main", "note"),))
+    shaped = FocalReward(advantage=GroupAdvantage(scale="none")).shape(scores)
+    assert shaped.valid.tolist() == [[True, False, True]]
+    assert shaped.advantages.tolist() == [[0.25, 0.0, -0.25]]
+    # where every criterion weighs the same it was judged on something
+    assert FocalReward(weights="uniform").shape(scores).valid.all()
+
+
+RUBRIC = Rubric(
+    (
+        Criterion("right", "", 2, check={"kind": "x"}),
+        Criterion("rude", "", -1, check={"kind": "x"}),
+        Criterion("tone", "", 1, low=1, high=5, check={"kind": "x"}),
+    )
+)
+
+
+def shaped_from(*rows, **arguments):
+    texts = tuple(f"response {i}" for i in range(len(rows)))
+    table = {(t, name): v for t, row in zip(texts, rows, strict=True) for name, v in zip(RUBRIC.names, row, strict=True)}
+    strategy = FocalReward(judge=TableJudge(table), **arguments)
+    scores = strategy.score(make_rollouts(make_prompts(1, [RUBRIC]), len(rows), texts=(texts,)))
+    return scores, strategy.shape(scores)
+
+
+def graded(value):
+    return Verdict(Outcome.GRADED, value)
+
+
+def test_faults_and_grades_by_hand():
+    scores, shaped = shaped_from((MET, MET, graded(4.0)), (NOT_MET, NOT_MET, graded(1.0)), gamma=0.0)
+    assert scores.scores.tolist() == [[[1.0, 0.0, 0.75], [0.0, 1.0, 0.0]]]
+    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
+    assert shaped.rewards.tolist() == [[0.6875, 0.25]]
+
+
+@pytest.mark.parametrize("verdict", [FAILED, NOT_APPLICABLE])
+def test_a_judgement_that_failed_is_a_mask(verdict):
+    # the fault "rude" could not be judged in rollout 0: neither praise (1) nor blame (0), but (0.5 + 0.1875) / 0.75
+    scores, shaped = shaped_from((MET, verdict, graded(4.0)), (NOT_MET, NOT_MET, graded(1.0)), gamma=0.0)
+    assert scores.mask.tolist() == [[[True, False, True], [True, True, True]]]
+    assert shaped.rewards[0].tolist() == pytest.approx([0.6875 / 0.75, 0.25])
+    assert bool(scores.failed.any()) == (verdict is FAILED)
+    assert shaped.valid.all()
+
+
+def test_a_judge_that_is_down_leaves_no_signal():
+    scores, shaped = shaped_from((FAILED,) * 3, (FAILED,) * 3)
+    assert scores.failed.all()
+    for name in ("rewards", "advantages", "weights", "static", "valid"):
+        assert not getattr(shaped, name).any(), name
+
+
+# -- bounds, warm-up, arguments ---------------------------------------------------------------------------------------------
+
+
+def test_bounds_hold():
+    strategy = FocalReward(bounds=(0.3, 0.6))
+    # unbounded, nearly everything would go to "b"
+    shaped = strategy.shape(make_scores([[[1.0, 0.0], [1.0, 0.0]]] * 2))
+    torch.testing.assert_close(shaped.weights, torch.tensor([[0.4, 0.6]] * 2, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_bounds_keep_their_meaning_when_a_judgement_fails():
+    # three criteria each; one of them could not be judged for the second prompt: still weights, not multiples
+    scores = make_scores([[[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, None]] * 2])
+    weights = FocalReward(bounds=(0.2, 0.8)).shape(scores).weights
+    torch.testing.assert_close(weights[1], torch.tensor([0.2, 0.8, 0.0], dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_bounds_as_multiples():
+    ragged_rubrics = make_scores([[[1.0, 0.0, 0.0]], [[1.0, 0.0, None]]], names=(("a", "b", "c"), ("a", "b")))
+    expected = torch.tensor([[0.5 / 3, 1.25 / 3, 1.25 / 3], [0.25, 0.75, 0.0]], dtype=torch.float64)
+    for relative in (None, True):
+        weights = FocalReward(bounds=(0.5, 2.0), bounds_relative=relative).shape(ragged_rubrics).weights
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-9)
+    even = make_scores([[[1.0, 0.0]]])
+    weights = FocalReward(bounds=(0.5, 2.0), bounds_relative=True).shape(even).weights
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75]], dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_bounds_that_cannot_hold_name_the_number_of_criteria():
+    with pytest.raises(ValueError, match="C = 3 criteria.*upper ones to 0.9"):
+        FocalReward(bounds=(0.05, 0.3)).shape(make_scores([[[1.0, 0.0, 0.5]]]))
+
+
+@pytest.mark.parametrize("scope", ["group", "batch", "running"])
+def test_warmup_counts_training_batches(scope):
+    scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
+    strategy, focal = FocalReward(warmup=2, scope=scope), FocalReward().shape(scores)
+    assert torch.equal(strategy.shape(scores).weights, scores.weights)  # the held-out score before training
+    for _ in range(2):
+        strategy.observe(scores)
+        shaped = strategy.shape(scores)
+        assert torch.equal(shaped.weights, scores.weights)
+        assert torch.equal(shaped.rewards, shaped.static)
+        torch.testing.assert_close(shaped.saturation, focal.saturation)  # measured all the same
+    strategy.observe(scores)
+    torch.testing.assert_close(strategy.shape(scores).weights, focal.weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gamma": -1.0}, "`gamma` must be >= 0, got -1.0"),
+        ({"epsilon": 0.0}, "`epsilon` must be > 0, got 0.0"),
+        ({"temperature": -1.0}, "`temperature` must be > 0, got -1.0"),
+        ({"bounds": (0.6, 0.4)}, r"`bounds` must be \(lowest, highest\) with 0 <= lowest <= highest, got \(0.6, 0.4\)"),
+        ({"bounds": (-0.1, 0.4)}, "`bounds` must be"),
+        ({"bounds": (0.05, 0.3), "bounds_relative": True}, r"must hold 1 between them, got \(0.05, 0.3\)"),
+        ({"scope": "epoch"}, "`scope` must be 'group', 'batch' or 'running', got 'epoch'"),
+        ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
+        ({"decay": -0.1}, r"`decay` must be in \[0, 1\), got -0.1"),
+        ({"warmup": -1}, "`warmup` must be >= 0, got -1"),
+        ({"weights": "posterior"}, "`weights` must be 'uniform' or 'prior', got 'posterior'"),
+        ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FocalReward(**arguments)

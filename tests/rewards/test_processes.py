@@ -1,0 +1,123 @@
+"""Two processes with half of the prompts each do what one process does with all of them."""
+
+import os
+import socket
+import time
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lightning_focal.rewards import FocalReward, GroupAdvantage, SawWeighting, StaticReward
+from lightning_focal.types import CriterionScores
+from tests import oracles
+
+KEYS = list("uvwxyz")
+PROMPTS, BATCHES = 8, 3
+
+
+def strategies():
+    return {
+        "group": FocalReward(),
+        "batch": FocalReward(scope="batch"),
+        "running": FocalReward(scope="running", decay=0.6),
+        "batch scale": FocalReward(scope="running", advantage=GroupAdvantage(scale="batch")),
+        "static": StaticReward(weights="uniform"),
+        "saw": StaticReward(weighting=SawWeighting()),
+    }
+
+
+def batches(half_invalid):
+    """Whole batches; with ``half_invalid`` nothing of the second batch's latter half could be judged."""
+    rng = np.random.default_rng(4)
+    for number in range(BATCHES):
+        scores, weights, mask = oracles.ragged_batch(rng, PROMPTS)
+        names = tuple(tuple(map(str, rng.choice(KEYS, int((row > 0).sum()), replace=False))) for row in weights)
+        if half_invalid and number == 1:
+            mask[PROMPTS // 2 :] = False
+        yield CriterionScores(torch.from_numpy(scores), torch.from_numpy(mask), torch.from_numpy(weights), names)
+
+
+def part(scores, rank, world_size):
+    rows = slice(rank * PROMPTS // world_size, (rank + 1) * PROMPTS // world_size)
+    return CriterionScores(scores.scores[rows], scores.mask[rows], scores.weights[rows], scores.names[rows])
+
+
+def train(rank=0, world_size=1):
+    """Run every strategy over every batch; plain data by case."""
+    seen = {}
+    for half_invalid in (False, True):
+        for name, strategy in strategies().items():
+            strategy._register(KEYS)
+            steps = []
+            for scores in batches(half_invalid):
+                mine = part(scores, rank, world_size)
+                strategy.observe(mine)
+                shaped = strategy.shape(mine)
+                steps.append({f: getattr(shaped, f).double() for f in ("weights", "saturation", "rewards", "advantages")})
+            levels = torch.tensor([strategy.level_of(key) for key in KEYS])
+            seen[name, half_invalid] = (steps, levels)
+    return seen
+
+
+def _rank(rank, port, folder):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=30))
+    seen = train(rank, 2)
+    try:  # nobody announced any key
+        FocalReward().observe(part(next(batches(False)), rank, 2))
+        seen["error"] = "none"
+    except RuntimeError as error:
+        seen["error"] = str(error)
+    torch.save(seen, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = mp.spawn(_rank, args=(port, str(folder)), nprocs=2, join=False)
+    try:
+        deadline = time.monotonic() + 60
+        while not running.join(timeout=max(0.1, deadline - time.monotonic())):
+            assert time.monotonic() < deadline, "the two processes wait for each other"
+    finally:
+        for process in running.processes:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return train()
+
+
+@pytest.mark.parametrize("half_invalid", [False, True])
+@pytest.mark.parametrize("name", strategies())
+def test_two_processes_equal_one(ranks, alone, name, half_invalid):
+    steps, levels = alone[name, half_invalid]
+    for seen in ranks:
+        torch.testing.assert_close(seen[name, half_invalid][1], levels, rtol=0, atol=1e-6, equal_nan=True)
+    for number, step in enumerate(steps):
+        for field, expected in step.items():
+            got = torch.cat([seen[name, half_invalid][0][number][field] for seen in ranks])
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=f"{field} of batch {number}")
+
+
+def test_both_processes_hold_the_same_levels_to_the_last_bit(ranks):
+    for case in [key for key in ranks[0] if key != "error"]:
+        assert torch.equal(ranks[0][case][1].nan_to_num(-1), ranks[1][case][1].nan_to_num(-1)), case
+
+
+def test_keys_that_were_not_announced_raise(ranks):
+    for seen in ranks:
+        assert "were not announced before training" in seen["error"]
+        assert "`level_keys()`" in seen["error"]

@@ -1,0 +1,85 @@
+"""Static weights by hand."""
+
+import pytest
+import torch
+
+from lightning_focal.rewards import RlooAdvantage, RubricScores, StaticReward
+from tests.helpers import TableJudge, make_scores
+
+SCORES = [[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]]
+
+
+def test_prior_by_hand():
+    shaped = StaticReward(weights="prior").shape(make_scores(SCORES, [[0.5, 0.25, 0.25]]))
+    # 0.5 + 0.125, 0.25 + 0.25
+    assert shaped.rewards.tolist() == [[0.625, 0.5]]
+    assert torch.equal(shaped.rewards, shaped.static)
+    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
+
+
+def test_uniform_by_hand():
+    shaped = StaticReward(weights="uniform").shape(make_scores(SCORES, [[0.5, 0.25, 0.25]]))
+    torch.testing.assert_close(shaped.rewards, torch.tensor([[1.5 / 3, 2 / 3]], dtype=torch.float64))
+    torch.testing.assert_close(shaped.weights, torch.full((1, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_uniform_is_over_the_criteria_that_apply():
+    # "b" was judged in neither rollout, the second prompt has one criterion: 1/2 each, and 1
+    scores = make_scores(
+        [[[1.0, None, 0.0], [0.0, None, 0.0]], [[0.5, None, None], [1.0, None, None]]],
+        [[0.2, 0.6, 0.2], [1.0, 0.0, 0.0]],
+        names=(("a", "b", "c"), ("a",)),
+    )
+    shaped = StaticReward(weights="uniform").shape(scores)
+    assert shaped.weights.tolist() == [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
+    assert shaped.rewards.tolist() == [[0.5, 0.0], [0.5, 1.0]]
+    # prior weights are spread over what applies as well
+    assert StaticReward().shape(scores).weights.tolist() == [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
+
+
+def test_masked_in_one_rollout_only():
+    # rollout 0 misses "b": its reward is the mean of what was judged, (0.5 * 1 + 0.25 * 0.5) / 0.75
+    shaped = StaticReward().shape(make_scores([[[1.0, None, 0.5], [0.0, 1.0, 1.0]]], [[0.5, 0.25, 0.25]]))
+    assert shaped.rewards.tolist() == [[0.625 / 0.75, 0.5]]
+    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
+
+
+def test_saturation_is_measured_but_changes_nothing():
+    scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
+    strategy = StaticReward()
+    before = strategy.shape(scores)
+    for _ in range(3):
+        strategy.observe(scores)
+    after = strategy.shape(scores)
+    # softmax(0.5, 1) puts 0.622459 on the second rollout
+    torch.testing.assert_close(after.saturation, torch.tensor([[1.0, 0.622459]], dtype=torch.float64), atol=1e-6, rtol=0)
+    assert torch.equal(before.rewards, after.rewards)
+    assert strategy.level_of("b") == pytest.approx(0.622459, abs=1e-6)
+
+
+def test_stages_are_replaceable():
+    shaped = StaticReward(advantage=RlooAdvantage()).shape(make_scores([[[1.0], [0.0], [0.0]]]))
+    assert shaped.advantages.tolist() == [[1.0, -0.5, -0.5]]
+
+
+def test_an_advantage_is_exactly_zero_where_not_valid():
+    class Restless(RlooAdvantage):
+        def __call__(self, scores, weights, rewards, valid):
+            return torch.ones_like(rewards)
+
+    shaped = StaticReward(advantage=Restless()).shape(make_scores([[[1.0], [None], [0.0]]]))
+    assert shaped.advantages.tolist() == [[1.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": "even"}, "`weights` must be 'uniform' or 'prior', got 'even'"),
+        ({"temperature": 0.0}, "`temperature` must be > 0, got 0.0"),
+        ({"temperature": float("nan")}, "`temperature` must be > 0, got nan"),
+        ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        StaticReward(**arguments)

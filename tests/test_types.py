@@ -1,0 +1,224 @@
+import dataclasses
+
+import pytest
+import torch
+
+from lightning_focal.rewards import StaticReward
+from lightning_focal.types import CriterionScores, Prompts, Shaped, level_key
+from tests.helpers import make_prompts, make_rollouts, make_scores
+
+
+def scores_with(**changes):
+    """P=2, G=3, C=2, the second prompt has one criterion only."""
+    fields = {
+        "scores": torch.full((2, 3, 2), 0.5),
+        "mask": torch.tensor([[[True, True]] * 3, [[True, False]] * 3]),
+        "weights": torch.tensor([[0.5, 0.5], [1.0, 0.0]]),
+        "names": (("a", "b"), ("c",)),
+    }
+    return CriterionScores(**{**fields, **changes})
+
+
+def shaped_with(**changes):
+    fields = {name: torch.zeros(2, 3) for name in ("rewards", "advantages", "static")}
+    fields |= {"weights": torch.zeros(2, 4), "saturation": torch.zeros(2, 4), "valid": torch.ones(2, 3, dtype=torch.bool)}
+    return Shaped(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "key"),
+    [
+        ("polite", (), "polite"),
+        ("polite", ("level:example",), "polite"),
+        ("polite", ("level:example", "axis:tone", "axis:other"), "tone"),
+        ("polite", ("my axis:tone",), "polite"),
+        ("polite", ("axis:",), "polite"),
+    ],
+)
+def test_level_key(name, tags, key):
+    assert level_key(name, tags) == key
+
+
+# -- Prompts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_hold_one_entry_each():
+    prompts = make_prompts(2, answers=("4", None), tokens=((1, 2), (3,)), extra=({}, {"source": "x"}))
+    assert len(prompts) == 2
+    assert len(Prompts((), ())) == 0
+
+
+@pytest.mark.parametrize("name", ["rubrics", "answers", "tokens", "extra"])
+def test_prompts_of_different_lengths(name):
+    with pytest.raises(ValueError, match=rf"`{name}` must hold one entry per prompt \(2\), got 1"):
+        Prompts(ids=("a", "b"), messages=((), ()), **{name: ((),)})
+
+
+def test_prompts_need_messages():
+    with pytest.raises(ValueError, match=r"`messages` must hold one entry per prompt \(2\), got 0"):
+        Prompts(ids=("a", "b"), messages=())
+
+
+def test_prompts_ids_are_unique():
+    with pytest.raises(ValueError, match=r"`ids` must be unique within a batch, got \['a', 'a'\]"):
+        Prompts(ids=("a", "a"), messages=((), ()))
+
+
+# -- Rollouts ---------------------------------------------------------------------------------------------------------------
+
+
+def rollouts_with(**changes):
+    return make_rollouts(make_prompts(2), 3, tokens=4, **changes)
+
+
+def test_rollouts_count_groups_and_tokens():
+    mask = torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[0, 1, :2] = True
+    rollouts = rollouts_with(response_mask=mask)
+    assert rollouts.group_size == 3
+    assert rollouts.lengths.tolist() == [[0, 2, 0], [0, 0, 0]]
+    assert rollouts.version == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"response_ids": torch.zeros(2, 3, dtype=torch.int64)}, ValueError, r"`response_ids` must be \[P, G, T\] = \(2, \?, \?\)"),
+        ({"response_ids": torch.zeros(1, 3, 4, dtype=torch.int64)}, ValueError, r"got \(1, 3, 4\)"),
+        ({"response_ids": torch.zeros(2, 3, 4)}, TypeError, r"`response_ids` must be torch.int64, got torch.float32"),
+        ({"response_ids": [[1]]}, TypeError, r"`response_ids` must be a tensor \[P, G, T\], got list"),
+        ({"response_mask": torch.ones(2, 3, 5).bool()}, ValueError, r"`response_mask` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3, 5\)"),
+        ({"response_mask": torch.ones(2, 3, 4)}, TypeError, "`response_mask` must be torch.bool"),
+        ({"truncated": torch.ones(2, 4).bool()}, ValueError, r"`truncated` must be \[P, G\] = \(2, 3\), got \(2, 4\)"),
+        ({"truncated": torch.ones(2, 3)}, TypeError, "`truncated` must be torch.bool"),
+        ({"prompt_ids": torch.zeros(3, 4, dtype=torch.int64)}, ValueError, r"`prompt_ids` must be \[P, L\] = \(2, \?\), got \(3, 4\)"),
+        ({"prompt_ids": torch.zeros(2, 4)}, TypeError, "`prompt_ids` must be torch.int64"),
+        ({"prompt_mask": torch.ones(2, 5).bool()}, ValueError, r"`prompt_mask` must be \[P, L\] = \(2, 4\), got \(2, 5\)"),
+        ({"prompt_mask": torch.ones(2, 4)}, TypeError, "`prompt_mask` must be torch.bool"),
+        ({"logp": torch.zeros(2, 3)}, ValueError, r"`logp` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3\)"),
+        ({"logp": torch.zeros(2, 3, 4).double()}, TypeError, "`logp` must be torch.float32, got torch.float64"),
+        ({"texts": (("x",) * 3,)}, ValueError, r"`texts` must hold one entry per prompt \(2\), got 1"),
+        ({"texts": (("x",) * 3, ("x",) * 2)}, ValueError, r"`texts` must hold one entry per rollout \(3\), got 2"),
+    ],
+)
+def test_rollouts_are_checked(changes, error, message):
+    with pytest.raises(error, match=message):
+        rollouts_with(**changes)
+
+
+# -- CriterionScores --------------------------------------------------------------------------------------------------------
+
+
+def test_ragged_rubrics_are_padded():
+    scores = scores_with(tags=((("axis:x",), ()), ((),)))
+    assert scores.present.tolist() == [[True, True], [True, False]]
+    assert scores.keys == (("x", "b"), ("c",))
+    assert scores.valid.all()
+    assert scores_with().keys == (("a", "b"), ("c",))
+
+
+def test_valid_and_judged():
+    mask = torch.tensor([[[True, False], [False, True], [False, False]], [[True, False]] * 3])
+    scores = scores_with(mask=mask)
+    assert scores.valid.tolist() == [[True, True, False], [True] * 3]
+    # weight on "a" alone: the second rollout was judged on nothing that weighs
+    assert scores.judged(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).tolist() == [[True, False, False], [True] * 3]
+
+
+def test_no_prompts_at_all():
+    empty = CriterionScores(torch.zeros(0, 3, 0), torch.zeros(0, 3, 0).bool(), torch.zeros(0, 0), ())
+    assert empty.present.shape == (0, 0)
+    assert empty.valid.shape == (0, 3)
+
+
+def test_masked_scores_may_hold_anything():
+    scores = torch.full((2, 3, 2), 0.5)
+    scores[1, :, 1] = torch.nan
+    scores_with(scores=scores)
+
+
+WORDS = ((("met", "met"),) * 3, (("met",),) * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"scores": torch.zeros(8, 4)}, ValueError, r"`scores` must be \[P, G, C\] = \(\?, \?, \?\), got \(8, 4\)"),
+        ({"scores": torch.zeros(2, 3, 2).long()}, TypeError, "`scores` and `weights` must be floating point, got torch.int64"),
+        ({"weights": torch.zeros(2, 2).long()}, TypeError, "must be floating point, got torch.float32 and torch.int64"),
+        ({"mask": torch.ones(2, 3, 3).bool()}, ValueError, r"`mask` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 3\)"),
+        ({"mask": torch.ones(2, 3, 2)}, TypeError, "`mask` must be torch.bool, got torch.float32"),
+        ({"mask": torch.ones(2, 3, 2).bool()}, ValueError, "`mask` must be False at padding, got True behind the last of `names`"),
+        ({"weights": torch.ones(2, 3)}, ValueError, r"`weights` must be \[P, C\] = \(2, 2\), got \(2, 3\)"),
+        ({"weights": torch.tensor([[0.5, -0.5], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
+        ({"weights": torch.tensor([[0.5, torch.inf], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
+        ({"weights": torch.tensor([[0.5, torch.nan], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
+        ({"scores": torch.full((2, 3, 2), 1.5)}, ValueError, r"`scores` must be finite and in \[0, 1\] wherever `mask` is True"),
+        ({"scores": torch.full((2, 3, 2), -0.5)}, ValueError, r"in \[0, 1\]"),
+        ({"scores": torch.full((2, 3, 2), torch.nan)}, ValueError, r"in \[0, 1\]"),
+        ({"names": (("a", "b"),)}, ValueError, r"`names` must hold one entry per prompt \(2\), got 1"),
+        ({"names": (("a", "b"), ("a", "b", "c"))}, ValueError, r"`names\[1\]` must hold at most C = 2 entries, got 3"),
+        ({"tags": (((), ()),)}, ValueError, r"`tags` must hold one entry per prompt \(2\), got 1"),
+        ({"tags": (((), ()), ((), ()))}, ValueError, r"`tags\[1\]` must hold one entry per criterion \(1\), got 2"),
+        ({"failed": torch.zeros(2, 3, 1).bool()}, ValueError, r"`failed` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 1\)"),
+        ({"failed": torch.zeros(2, 3, 2)}, TypeError, "`failed` must be torch.bool"),
+        ({"failed": torch.ones(2, 3, 2).bool()}, ValueError, "`mask` must be False wherever `failed` is True"),
+        ({"outcomes": WORDS[:1]}, ValueError, r"`outcomes` must hold one entry per prompt \(2\), got 1"),
+        ({"outcomes": (WORDS[0][:2], WORDS[1])}, ValueError, r"`outcomes\[0\]` must hold one entry per rollout \(3\), got 2"),
+        ({"reasons": (WORDS[0], WORDS[0])}, ValueError, r"`reasons\[1\]\[0\]` must hold one entry per criterion \(1\), got 2"),
+    ],
+)
+def test_scores_are_checked(changes, error, message):
+    with pytest.raises(error, match=message):
+        scores_with(**changes)
+
+
+def test_words_are_kept_but_not_printed():
+    scores = scores_with(outcomes=WORDS, reasons=WORDS)
+    assert scores.reasons[1][2] == ("met",)
+    assert "reasons" not in repr(scores)
+
+
+# -- Shaped -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"rewards": torch.zeros(6)}, ValueError, r"`rewards` must be \[P, G\] = \(\?, \?\), got \(6,\)"),
+        ({"advantages": torch.zeros(2, 4)}, ValueError, r"`advantages` must be \[P, G\] = \(2, 3\), got \(2, 4\)"),
+        ({"static": torch.zeros(3, 3)}, ValueError, r"`static` must be \[P, G\] = \(2, 3\), got \(3, 3\)"),
+        ({"valid": torch.zeros(2, 3)}, TypeError, "`valid` must be torch.bool, got torch.float32"),
+        ({"weights": torch.zeros(3, 4)}, ValueError, r"`weights` must be \[P, C\] = \(2, \?\), got \(3, 4\)"),
+        ({"saturation": torch.zeros(2, 3)}, ValueError, r"`saturation` must be \[P, C\] = \(2, 4\), got \(2, 3\)"),
+    ],
+)
+def test_shaped_is_checked(changes, error, message):
+    shaped_with()
+    with pytest.raises(error, match=message):
+        shaped_with(**changes)
+
+
+# -- all --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [make_prompts(), make_rollouts(make_prompts()), scores_with(), shaped_with()])
+def test_frozen(data):
+    for field in dataclasses.fields(data):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(data, field.name, None)
+
+
+def test_to_moves_every_tensor_and_shares_the_rest():
+    scores = make_scores([[[1.0, 0.0]]], failed=torch.zeros(1, 1, 2, dtype=torch.bool))
+    rollouts = make_rollouts(make_prompts(1), logp=torch.zeros(1, 2, 3))
+    for data in (scores, rollouts, StaticReward().shape(scores)):
+        moved = data.to("meta")
+        assert type(moved) is type(data)
+        for field in dataclasses.fields(data):
+            before, after = getattr(data, field.name), getattr(moved, field.name)
+            if isinstance(before, torch.Tensor):
+                assert (before.device.type, after.device.type) == ("cpu", "meta")
+                assert (after.shape, after.dtype) == (before.shape, before.dtype)
+            else:
+                assert after is before

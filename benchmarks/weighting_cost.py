@@ -2,10 +2,11 @@
 
     python benchmarks/weighting_cost.py --json benchmarks/results/weighting_cost.json
 
-One CPU thread, in its own CPU seconds. Projection, focal weights, weighted reward and group advantage for scores ``[4096, 16, 64]`` in float32 are timed against
-``scores.clone()`` in the same run, the two taking turns; then with C and P varied, for the exponents of ``time = a * size^exponent``
-(least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of its own whose allocator gives
-every large block back, above what it holds before the call.
+One CPU thread, in its own CPU seconds. Projection, focal weights, weighted reward and group advantage for scores
+``[4096, 16, 64]`` in float32, nine in ten of them judged, are timed against ``scores.clone()`` in the same run, the two taking
+turns (``clone_ratio``; ``_unmasked``: without a mask); then with C and P varied, for the exponents of
+``time = a * size^exponent`` (least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of
+its own whose allocator gives every large block back, above what it holds before the call, over the bytes of the scores.
 """
 
 from __future__ import annotations

@@ -33,6 +33,14 @@ def write_rows(path, rows):
     return path
 
 
+@pytest.fixture(autouse=True)
+def fresh_environment(monkeypatch):
+    """What `seed_everything` and the command line leave behind in the environment ends with the test."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "LIGHTNING_FOCAL_RUN_FOLDER"):
+        monkeypatch.setenv(name, "")  # remembers that it was not set
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def rubric_file(tmp_path):
     """Write a small rubric file: ``rubric_file(count, rubric=...)`` or ``rubric_file(rows=[...])``; returns its path as text."""

@@ -94,6 +94,10 @@ class ConsoleReport(RolloutObserver):
         """Stop the live line."""
         self._stop_status()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop the live line: the terminal is needed for the error."""
+        self._stop_status()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what came out, where everything is, and what to type next."""
         log_dir = trainer.log_dir  # a collective: asked for on every process

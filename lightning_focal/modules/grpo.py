@@ -164,22 +164,25 @@ class GRPOModule(LightningModule):
                 "use lightning_focal.modules.WarmupCosine or another scheduler of torch"
             )
         if isinstance(scheduler, WarmupCosine):
-            if self.planned_batches is None and scheduler.total is None:
+            endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
+            if endless and scheduler.total is None:
                 raise ValueError(
                     "`model.lr_scheduler.total` must be given, in rollout batches, for a run without end "
                     "(`trainer.max_epochs: -1` and no `trainer.max_steps`)"
                 )
-            scheduler.begin(self.planned_batches or 1)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     @property
     def planned_batches(self) -> int | None:
-        """Rollout batches in the whole run, or None for a run without end. The Trainer's `max_steps` counts optimiser steps."""
+        """Rollout batches in the whole run, known once it has started; None for a run without end.
+
+        The Trainer's own estimate takes `max_steps`, which counts optimiser steps, for batches; and asking for it before a
+        checkpoint is restored makes the Trainer forget how far into its epoch the data was.
+        """
         trainer, planned = self.trainer, float("inf")
         if trainer.max_steps != -1:
             planned = -(-trainer.max_steps // self.update.steps)
         if trainer.max_epochs not in (None, -1):
-            trainer.estimated_stepping_batches  # noqa: B018 - loads the prompts if need be; itself it takes `max_steps` for batches
             planned = min(planned, max(int(trainer.max_epochs or 0), 1) * trainer.num_training_batches)
         return int(planned) if planned < float("inf") else None
 

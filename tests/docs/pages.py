@@ -40,7 +40,12 @@ def prose(page):
 
 def commands(page):
     """Every command line in the page's shell blocks, as lists of words: comments gone, `a && b` taken apart."""
-    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.replace("\\\n", " ").splitlines()]
+    lines = [
+        line
+        for block in blocks(page)
+        if block.language in ("sh", "bash")
+        for line in block.text.replace("\\\n", " ").splitlines()
+    ]
     for line in lines:
         command = []
         for word in shlex.split(line, comments=True):

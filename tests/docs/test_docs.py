@@ -61,7 +61,9 @@ def test_readme_names_every_part_of_the_package():
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_paths_that_pages_name_are_there(page):
-    for path in re.findall(r"(?<![\w/.-])((?:configs|lightning_focal|benchmarks|docs)/[\w./-]+)", page.read_text(encoding="utf-8")):
+    for path in re.findall(
+        r"(?<![\w/.-])((?:configs|lightning_focal|benchmarks|docs)/[\w./-]+)", page.read_text(encoding="utf-8")
+    ):
         assert (ROOT / path.rstrip("./")).exists(), f"{title(page)} names {path}"
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from lightning_focal.judges import Judge, Outcome, Verdict
-from lightning_focal.rewards.stages import Advantage
 from lightning_focal.rewards import GroupAdvantage
+from lightning_focal.rewards.stages import Advantage
 
 
 def full_logp(model, prompt, response):

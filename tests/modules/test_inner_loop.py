@@ -81,7 +81,9 @@ def step_by_step(policy, sequences, module):
         old = sequence_logp(model, sequences, 1.0, update.micro_batch_size)
     sequences = type(sequences)(**{**sequences.__dict__, "old_logp": old})
     model.train()
-    for rows in torch.randperm(len(sequences), generator=torch.Generator().manual_seed(module._seed("mini", "0/0"))).tensor_split(2):
+    for rows in torch.randperm(len(sequences), generator=torch.Generator().manual_seed(module._seed("mini", "0/0"))).tensor_split(
+        2
+    ):
         mini = sequences.rows(rows)
         with fresh():
             normaliser = step_normaliser(mini, update, lambda x: x)

@@ -26,13 +26,13 @@ def test_tiny_policy_learns_a_one_token_target(run_tiny, rubric_file):
     run = run_tiny(
         FocalReward(),
         fit=False,
-        group_size=128,
+        group_size=64,
         sampling=Sampling(max_new_tokens=1),
-        optimizer=adam(3e-3),
+        optimizer=adam(1e-2),
         data_train=rubric_file(4, rubric=TARGET),
         data_batch_size=4,
-        update=Update(micro_batch_size=512),
-        trainer_max_epochs=40,
+        update=Update(micro_batch_size=256),
+        trainer_max_epochs=20,
     )
     seen = []
     run.module.on_train_start = lambda: seen.append(max(target_probability(run.module, run.data.rows["train"])))

@@ -22,7 +22,9 @@ def test_kl_by_hand(run_tiny, monkeypatch):
     """The second batch's KL, k3, from transformers' log-probabilities of policy and source."""
     from tests.modules.helpers import full_logp, rows_of
 
-    run = run_tiny(StaticReward(), fit=False, reference=FrozenReference(), update=Update(kl_coef=0.1), trainer_limit_train_batches=2)
+    run = run_tiny(
+        StaticReward(), fit=False, reference=FrozenReference(), update=Update(kl_coef=0.1), trainer_limit_train_batches=2
+    )
     seen = []
     learn = type(run.module).learn
 
@@ -50,8 +52,8 @@ def test_kl_term_adds_to_the_loss(run_tiny):
 
 
 def test_kl_holds_the_policy_close(run_tiny):
-    free = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=1e-6), trainer_max_epochs=3, folder="free")
-    held = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=5.0), trainer_max_epochs=3, folder="held")
+    free = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=1e-6), trainer_max_epochs=2, folder="free")
+    held = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=5.0), trainer_max_epochs=2, folder="held")
     assert column(held.folder, "train/policy/kl")[-1] < 0.5 * column(free.folder, "train/policy/kl")[-1]
 
 
@@ -69,7 +71,9 @@ def test_frozen_weights_stay_and_are_no_part_of_the_checkpoint(run_tiny, tmp_pat
 
 
 def test_reference_may_have_another_precision(run_tiny):
-    run = run_tiny(StaticReward(), reference=FrozenReference("bfloat16"), update=Update(kl_coef=0.1), trainer_limit_train_batches=1)
+    run = run_tiny(
+        StaticReward(), reference=FrozenReference("bfloat16"), update=Update(kl_coef=0.1), trainer_limit_train_batches=1
+    )
     assert {p.dtype for p in run.module.reference.copy.parameters()} == {torch.bfloat16}
     assert 0 < float(run.trainer.callback_metrics["train/policy/kl"]) < 1e-2  # rounding alone
 

@@ -63,7 +63,11 @@ def test_given_length_stays():
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
-    [({"warmup": 1.0}, r"`warmup` must be in \[0, 1\), got 1.0"), ({"final": 1.5}, "`final`"), ({"total": 0}, "`total` must be >= 1")],
+    [
+        ({"warmup": 1.0}, r"`warmup` must be in \[0, 1\), got 1.0"),
+        ({"final": 1.5}, "`final`"),
+        ({"total": 0}, "`total` must be >= 1"),
+    ],
 )
 def test_bad_arguments(arguments, match):
     with pytest.raises(ValueError, match=match):

@@ -29,9 +29,7 @@ def sequences(policy):
     prompts = make_prompts(tokenizer)
     script = {id: [f"{id} says {'no ' * i}", "b" * (2 * i + 1)] for i, id in enumerate(prompts.ids)}
     generator = ScriptedGenerator(script)
-    rollouts = generator.generate(
-        model, tokenizer, prompts, group_size=2, seeds=[0] * 4, sampling=Sampling(max_new_tokens=14)
-    )
+    rollouts = generator.generate(model, tokenizer, prompts, group_size=2, seeds=[0] * 4, sampling=Sampling(max_new_tokens=14))
     advantages = torch.linspace(-1.5, 1.5, 8).reshape(4, 2)
     valid = torch.ones(4, 2, dtype=torch.bool)
     valid[2, 1] = False
@@ -97,7 +95,11 @@ def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_co
     sequences = Sequences(**{**sequences.__dict__, "old_logp": old + noise, "ref_logp": ref})
     length = 20 if aggregation == "fixed_length" else None
     results = [
-        gradients(policy[0], sequences, Update(micro_batch_size=8 // count, loss_aggregation=aggregation, fixed_length=length, kl_coef=kl_coef))
+        gradients(
+            policy[0],
+            sequences,
+            Update(micro_batch_size=8 // count, loss_aggregation=aggregation, fixed_length=length, kl_coef=kl_coef),
+        )
         for count in (1, 2, 4)
     ]
     losses, grads = results[0]
@@ -166,7 +168,9 @@ def test_watched_means_are_over_all_tokens(policy, sequences):
     sequences = Sequences(**{**sequences.__dict__, "old_logp": old})
     sums = UpdateSums()
     model = copy.deepcopy(policy[0])
-    accumulate_gradients(model, sequences, Update(micro_batch_size=3), TEMPERATURE, torch.tensor(1.0), lambda loss: loss.backward(), sums)
+    accumulate_gradients(
+        model, sequences, Update(micro_batch_size=3), TEMPERATURE, torch.tensor(1.0), lambda loss: loss.backward(), sums
+    )
     means = sums.means()
     assert abs(float(means["ratio_mean"]) - 1.6487) < 1e-3  # exp(0.5)
     # the upper clip cuts positive advantages alone

@@ -1,8 +1,9 @@
-import math
+"""The neighbours as stages of a strategy: that each is handed the right things; their mathematics is tested under functional."""
 
 import pytest
 import torch
 
+from lightning_focal.functional import dvao_advantage, gdpo_advantage, saw_weights, softmin_advantage
 from lightning_focal.rewards import (
     DvaoAdvantage,
     FocalReward,
@@ -11,108 +12,73 @@ from lightning_focal.rewards import (
     SawWeighting,
     SoftMinAdvantage,
     StaticReward,
-    TokenChoice,
-    TokenChoiceScores,
     WorstOf,
 )
-from lightning_focal.types import CriterionScores, Prompts, Rollouts
+from tests.helpers import make_scores
+
+TAGS = ((("safety",), ()), (("axis:x",), ("safety",)))
+SCORES = make_scores(
+    [[[0.0, 1.0], [0.5, 0.75], [None, None]], [[1.0, 0.5], [1.0, None], [0.25, 1.0]]], names=(("a", "b"), ("c", "d")), tags=TAGS
+)
 
 
-def _scores(values, weights, tags=()):
-    scores = torch.tensor(values)
-    names = tuple(tuple("abcdefgh"[: scores.shape[2]]) for _ in range(scores.shape[0]))
-    return CriterionScores(scores, torch.ones_like(scores, dtype=torch.bool), torch.tensor(weights), names, tags)
-
-
-ONE = ([[[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]]], [[0.75, 0.25]])
-
-
-def test_worst_of_is_the_minimum():
-    assert StaticReward(reward=WorstOf()).shape(_scores(*ONE)).rewards.tolist() == [[0.0, 1.0, 0.0, 0.0]]
+def test_worst_of():
+    shaped = StaticReward(reward=WorstOf()).shape(SCORES)
+    assert shaped.rewards.tolist() == [[0.0, 0.5, 0.0], [0.5, 1.0, 0.25]]
+    assert shaped.advantages[0, 2] == 0
 
 
 def test_gate_by_name_and_by_tag():
-    by_name = StaticReward(reward=Gate(["b"])).shape(_scores(*ONE)).rewards
-    assert by_name.tolist() == [[0.0, 1.0, 0.0, 0.0]]
-    tags = ((("axis:x",), ("axis:y",)),)
-    by_tag = StaticReward(reward=Gate(["axis:x"])).shape(_scores(*ONE, tags)).rewards
-    assert by_tag.tolist() == [[0.75, 1.0, 0.0, 0.75]]
-
-
-def test_gdpo_by_hand():
-    advantage = StaticReward(advantage=GdpoAdvantage()).shape(_scores(*ONE)).advantages
-    # z of a: mean 3/4, unbiased std 1/2; z of b: mean 1/4, std 1/2; weighted, then divided by the unbiased std over the batch
-    raw = [0.75 * (a - 0.75) / 0.5 + 0.25 * (b - 0.25) / 0.5 for a, b in ((1, 0), (1, 1), (0, 0), (1, 0))]
-    std = math.sqrt(sum(x * x for x in raw) / 3)
-    torch.testing.assert_close(advantage, torch.tensor([[x / std for x in raw]]), atol=1e-5, rtol=0)
-
-
-def test_dvao_by_hand():
-    advantage = StaticReward(advantage=DvaoAdvantage()).shape(_scores(*ONE)).advantages
-    std = math.sqrt(3) / 4  # population, both criteria
-    raw = [(0.75 * (a - 0.75) + 0.25 * (b - 0.25)) / std for a, b in ((1, 0), (1, 1), (0, 0), (1, 0))]
-    torch.testing.assert_close(advantage, torch.tensor([raw]), atol=1e-6, rtol=0)
-
-
-def test_softmin_takes_no_notice_of_weights():
-    first = StaticReward(advantage=SoftMinAdvantage(k=2.0)).shape(_scores(*ONE)).advantages
-    second = StaticReward(weights="uniform", advantage=SoftMinAdvantage(k=2.0)).shape(_scores(*ONE)).advantages
-    assert torch.equal(first, second)
-
-
-def test_saw_by_hand():
-    weights = StaticReward(weighting=SawWeighting()).shape(_scores(*ONE)).weights
-    cv_a, cv_b = (math.sqrt(3) / 4) / 0.75, (math.sqrt(3) / 4) / 0.25
-    total = 0.75 * cv_a + 0.25 * cv_b
-    torch.testing.assert_close(weights, torch.tensor([[0.75 * cv_a / total, 0.25 * cv_b / total]]), atol=1e-6, rtol=0)
-
-
-def test_focal_dvao_uses_focal_weights():
-    focal = FocalReward(gamma=2.0, advantage=DvaoAdvantage()).shape(_scores(*ONE))
-    static = StaticReward(advantage=DvaoAdvantage()).shape(_scores(*ONE))
-    assert not torch.allclose(focal.advantages, static.advantages)
-    same = StaticReward(advantage=DvaoAdvantage()).shape(_scores(ONE[0], focal.weights.tolist()))
-    torch.testing.assert_close(focal.advantages, same.advantages)
+    # "a" and "d" bear the tag: the mean times their score, where it was judged
+    shaped = StaticReward(reward=Gate(["safety"])).shape(SCORES)
+    assert shaped.rewards.tolist() == [[0.0, 0.3125, 0.0], [0.375, 1.0, 0.625]]
+    shaped = StaticReward(reward=Gate(["c"])).shape(SCORES)
+    assert shaped.rewards.tolist() == [[0.5, 0.625, 0.0], [0.75, 1.0, 0.15625]]
+    with pytest.raises(ValueError, match="`required` must name at least one criterion or tag"):
+        Gate([])
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("advantage", "function", "arguments"),
     [
-        (lambda: FocalReward(reward=WorstOf()), "FocalWeighting would be lost: `reward: WorstOf`"),
-        (lambda: StaticReward(reward=WorstOf(), advantage=GdpoAdvantage()), "`reward: WorstOf` would be lost: GdpoAdvantage"),
-        (lambda: FocalReward(advantage=SoftMinAdvantage()), "FocalWeighting would be lost: SoftMinAdvantage"),
-        (lambda: Gate([]), "`required` must name"),
-        (lambda: SoftMinAdvantage(k=0.0), "`k` must be > 0"),
+        (GdpoAdvantage(), gdpo_advantage, {}),
+        (GdpoAdvantage(batch_scale=False), gdpo_advantage, {"batch_scale": False}),
+        (DvaoAdvantage(), dvao_advantage, {}),
+        (SoftMinAdvantage(k=2.0), softmin_advantage, {"k": 2.0}),
     ],
 )
-def test_combinations_without_sense_are_refused(make, message):
+def test_advantages_are_handed_scores_weights_and_mask(advantage, function, arguments):
+    shaped = StaticReward(advantage=advantage).shape(SCORES)
+    torch.testing.assert_close(shaped.advantages, function(SCORES.scores, shaped.weights, SCORES.mask, **arguments))
+    assert shaped.advantages[0, 2] == 0
+    assert shaped.advantages[0, :2].abs().min() > 0
+
+
+def test_focal_weights_reach_dvao():
+    static, focal = StaticReward(advantage=DvaoAdvantage()).shape(SCORES), FocalReward(advantage=DvaoAdvantage()).shape(SCORES)
+    assert not torch.equal(static.weights, focal.weights)
+    torch.testing.assert_close(focal.advantages, dvao_advantage(SCORES.scores, focal.weights, SCORES.mask))
+
+
+def test_saw_pools_by_key():
+    weights = StaticReward(weighting=SawWeighting()).shape(SCORES).weights
+    index = torch.tensor([[0, 1], [2, 3]])
+    torch.testing.assert_close(weights, saw_weights(SCORES.scores, SCORES.weights, SCORES.mask, index, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reward": WorstOf()}, "FocalWeighting would be lost: `reward: WorstOf`"),
+        ({"advantage": SoftMinAdvantage()}, "FocalWeighting would be lost: SoftMinAdvantage weighs all criteria alike"),
+        ({"reward": Gate(["a"]), "advantage": DvaoAdvantage()}, "`reward: Gate` would be lost: DvaoAdvantage"),
+    ],
+)
+def test_stages_that_would_undo_each_other(arguments, message):
     with pytest.raises(ValueError, match=message):
-        make()
+        FocalReward(**arguments)
 
 
-def test_weighted_softmin_goes_with_focal():
-    assert FocalReward(advantage=SoftMinAdvantage(weighted=True)).shape(_scores(*ONE)).advantages.shape == (1, 4)
-
-
-def test_token_choices_by_hand():
-    source = TokenChoiceScores([TokenChoice("x", 0, 5, 8, points=3.0), TokenChoice("y", 1, 0, 2), TokenChoice("z", 7, 0, 2)])
-    rollouts = Rollouts(
-        Prompts(("q",), (({"role": "user", "content": "q"},),)),
-        (("", ""),),
-        torch.ones(1, 1, dtype=torch.int64),
-        torch.ones(1, 1, dtype=torch.bool),
-        torch.tensor([[[5, 1], [8, 0]]]),
-        torch.tensor([[[True, True], [True, False]]]),
-        torch.zeros(1, 2, dtype=torch.bool),
-    )
-    scores = source(rollouts)
-    assert scores.scores.tolist() == [[[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]  # a token behind the end meets nothing
-    torch.testing.assert_close(scores.weights, torch.tensor([[0.6, 0.2, 0.2]]))
-    assert source.level_keys() == ["x", "y", "z"]
-
-
-def test_token_choice_refuses_empty_ranges():
-    with pytest.raises(ValueError, match="0 <= `first` < `last`"):
-        TokenChoice("x", 0, 5, 5)
-    with pytest.raises(ValueError, match="unique names"):
-        TokenChoiceScores([TokenChoice("x", 0, 0, 1), TokenChoice("x", 1, 0, 1)])
+def test_soft_minimum_needs_a_sharpness():
+    with pytest.raises(ValueError, match="`k` must be > 0, got 0"):
+        SoftMinAdvantage(k=0)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lightning_focal.rewards import FocalReward, GroupAdvantage, SawWeighting, StaticReward
+from lightning_focal.rewards import FocalReward, GdpoAdvantage, GroupAdvantage, StaticReward
 from lightning_focal.types import CriterionScores
 from tests import oracles
 
@@ -26,7 +26,7 @@ def strategies():
         "running": FocalReward(scope="running", decay=0.6),
         "batch scale": FocalReward(scope="running", advantage=GroupAdvantage(scale="batch")),
         "static": StaticReward(weights="uniform"),
-        "saw": StaticReward(weighting=SawWeighting()),
+        "gdpo": StaticReward(advantage=GdpoAdvantage()),
     }
 
 

@@ -1,0 +1,261 @@
+"""What is printed, word by word."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from lightning_focal.callbacks import ConsoleReport, HeldOut
+from lightning_focal.callbacks.console import level_table
+from tests.helpers import FakeTrainer, make_answers, make_scores
+
+SEEN = {
+    "train/reward/mean": 0.5,
+    "train/reward/static": 0.625,
+    "train/balance/worst": 0.25,
+    "train/criterion/brevity/score": 0.25,
+    "train/saturation/brevity": 0.125,
+    "train/weight/brevity": 0.75,
+    "train/criterion/tone/score": 0.9,
+    "train/saturation/tone": 0.875,
+    "train/weight/tone": float("nan"),
+    "train/time/tokens_per_s": 1234.4,
+    "train/time/step_s": 2.04,
+}
+
+
+class Module(torch.nn.Module):
+    source, group_size, planned_batches = "random:tiny", 4, 10
+    reward_strategy = SimpleNamespace()
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1_500_000))
+        self.frozen = torch.nn.Parameter(torch.zeros(10), requires_grad=False)
+
+
+def recorded(terminal=False, **kwargs):
+    report = ConsoleReport(**kwargs)
+    console = report.console
+    report.console = Console(
+        file=io.StringIO(), force_terminal=terminal, width=200, highlight=False, soft_wrap=True, markup=console._markup, emoji=console._emoji
+    )
+    return report
+
+
+def printed(report):
+    return report.console.file.getvalue()
+
+
+def fit_trainer(folder="runs/a", **kwargs):
+    return FakeTrainer(folder, callback_metrics=dict(SEEN), datamodule=SimpleNamespace(rows={"train": [0] * 6, "val": [0] * 2}), **kwargs)
+
+
+def one_batch(report, trainer, number=1):
+    trainer.batches = number
+    report.on_train_batch_end(trainer, Module(), None, None, number - 1)
+
+
+def test_the_opening_line():
+    report = recorded()
+    report.on_fit_start(fit_trainer(), Module())
+    assert printed(report) == (
+        "SimpleNamespace on random:tiny · 1.5 M trained parameters · 6 train prompts, 2 val prompts · groups of 4 · run folder runs/a\n"
+    )
+
+
+def test_a_line_a_batch():
+    report, trainer = recorded(table_every_n_batches=0), fit_trainer()
+    report.on_train_batch_start(trainer, Module(), None, 0)
+    for number in (1, 2):
+        one_batch(report, trainer, number)
+    lines = printed(report).splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("batch 1/10 · reward 0.500 · static 0.625 · worst 0.250 (brevity) · 1234 tok/s · 2.0 s · 0:0")
+    assert lines[0].endswith(" left")
+    assert lines[1].startswith("batch 2/10 ")
+
+
+def test_without_an_end_in_sight():
+    report, trainer, module = recorded(), fit_trainer(), Module()
+    module.planned_batches = None
+    trainer.batches = 1
+    report.on_train_batch_end(trainer, module, None, None, 0)
+    assert printed(report).startswith("batch 1/? ")
+    assert "left" not in printed(report)
+
+
+def test_a_table_every_few_batches():
+    report, trainer = recorded(table_every_n_batches=2), fit_trainer()
+    one_batch(report, trainer, 1)
+    assert "levels in batch" not in printed(report)
+    one_batch(report, trainer, 2)
+    text = printed(report)
+    assert "levels in batch 2" in text
+    rows = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in text.splitlines() if "│" in line]
+    assert rows == [["brevity", "0.250", "0.125", "0.750"], ["tone", "0.900", "0.875", "-"]]
+    assert all(word in text for word in ("criterion", "score", "saturation", "weight"))
+
+
+def test_values_that_are_missing_are_dashes():
+    report, trainer = recorded(), fit_trainer()
+    trainer.callback_metrics = {"train/criterion/a/score": float("nan")}
+    one_batch(report, trainer)
+    assert "reward - · static - · worst - (-) · 0 tok/s" in printed(report)
+    assert level_table({}, "nothing").row_count == 0
+
+
+def test_names_are_text_not_markup(tmp_path):
+    """A criterion may be called what it likes."""
+    report, trainer = recorded(table_every_n_batches=1), fit_trainer(tmp_path / "runs[1]")
+    for field in ("criterion/[/b] :smile:/score", "saturation/[/b] :smile:", "weight/[/b] :smile:"):
+        trainer.callback_metrics[f"train/{field}"] = 0.125
+    report.on_fit_start(trainer, Module())
+    one_batch(report, trainer)
+    text = printed(report)
+    assert "worst 0.250 ([/b] :smile:)" in text
+    assert "│ [/b] :smile: │" in text
+    assert "runs[1]" in text
+
+
+def history(*means):
+    held_out = HeldOut()
+    for number, mean in enumerate(means):
+        measures = {
+            "val/held_out/mean": mean,
+            "val/balance/worst": mean / 2,
+            "val/criterion/brevity/score": mean,
+            "val/rollout/length": 40.0 + number,
+        }
+        scores = {f"q{i}": mean + (i % 2) / 16 for i in range(8)}
+        held_out.history.append({"batch": 5 * number, "scores": scores, "measures": measures})
+    return held_out
+
+
+def test_held_out_scores_are_shown_once_each():
+    held_out = history(0.5)
+    report, trainer = recorded(table_every_n_batches=0), fit_trainer(callbacks=[held_out])
+    report.on_train_batch_start(trainer, Module(), None, 0)
+    assert printed(report).startswith("held-out score after 0 batches: 0.531 [0.5")
+    assert "(8 prompts, prior weights) · worst brevity" in printed(report)
+    one_batch(report, trainer)
+    assert printed(report).count("held-out score after") == 1
+    held_out.history += history(0.5, 0.75).history[1:]
+    one_batch(report, trainer)
+    assert printed(report).count("held-out score after") == 2
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict", "difference"),
+    [
+        (0.75, "The held-out score rose: 0.531 -> 0.781", "paired difference +0.250 [+0.250, +0.250]"),
+        (0.25, "The held-out score fell: 0.531 -> 0.281", "paired difference -0.250 [-0.250, -0.250]"),
+        (0.5, "The held-out score did not change for certain: 0.531 -> 0.531", "paired difference +0.000 [+0.000, +0.000]"),
+    ],
+)
+def test_the_summary(after, verdict, difference):
+    report = recorded()
+    trainer = fit_trainer(callbacks=[history(0.5, after)], checkpoint_callback=SimpleNamespace(last_model_path="runs/a/checkpoints/last.ckpt"))
+    report.on_fit_end(trainer, Module())
+    text = printed(report)
+    assert f"{verdict}, {difference} (95% bootstrap over prompts)" in text
+    table = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
+    change = after - 0.5
+    assert table == [
+        ["prior-weighted score", "0.500", f"{after:.3f}", f"{change:+.3f}"],
+        ["worst criterion", "0.250", f"{after / 2:.3f}", f"{change / 2:+.3f}"],
+        ["brevity", "0.500", f"{after:.3f}", f"{change:+.3f}"],
+        ["response tokens", "40.0", "41.0", "+1.0"],
+    ]
+    assert "in all. Written to runs/a:" in text
+    assert "  lightning_focal validate --config runs/a/config.yaml --ckpt_path runs/a/checkpoints/last.ckpt\n" in text
+    assert "  lightning_focal predict --config runs/a/config.yaml --ckpt_path runs/a/checkpoints/last.ckpt\n" in text
+    assert "  tensorboard --logdir runs/a\n" in text
+
+
+def test_a_summary_without_held_out_prompts_or_checkpoints():
+    report = recorded(quiet=True)
+    report.on_fit_end(fit_trainer(), Module())
+    assert "Written to runs/a:" in printed(report)
+    assert "held-out score" not in printed(report)
+    assert "Next:" not in printed(report)
+
+
+def test_quiet_says_nothing_but_the_summary():
+    report, trainer = recorded(quiet=True), fit_trainer(callbacks=[history(0.5)])
+    report.on_fit_start(trainer, Module())
+    report.on_train_batch_start(trainer, Module(), None, 0)
+    one_batch(report, trainer, 5)
+    assert printed(report) == ""
+
+
+def test_one_process_speaks_and_all_ask_for_the_folder():
+    asked, texts = [], []
+    for rank in range(2):
+        report, trainer = recorded(), fit_trainer(rank=rank, world_size=2)
+        report.on_fit_start(trainer, Module())
+        one_batch(report, trainer)
+        report.on_fit_end(trainer, Module())
+        trainer.state.fn = "validate"
+        report.on_validation_end(trainer, Module())
+        report.on_test_end(trainer, Module())
+        report.on_predict_end(trainer, Module())
+        asked.append(trainer.log_dirs_asked)
+        texts.append(printed(report))
+    assert asked[0] == asked[1]
+    assert texts[0]
+    assert texts[1] == ""
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_an_evaluation_by_itself(stage):
+    report, trainer = recorded(), fit_trainer()
+    trainer.callback_metrics = {name.replace("train", stage): value for name, value in SEEN.items()}
+    trainer.callback_metrics[f"{stage}/reward/prior"] = 0.5
+    getattr(report, {"val": "on_validation_end", "test": "on_test_end"}[stage])(trainer, Module())
+    assert printed(report) == ""  # within a fit the batch lines speak
+    trainer.state.fn = "validate"
+    getattr(report, {"val": "on_validation_end", "test": "on_test_end"}[stage])(trainer, Module())
+    assert f"{stage} prompts" in printed(report)
+    assert "│ brevity   │ 0.250 │      0.125 │  0.750 │" in printed(report)
+    assert "prior-weighted static score 0.500; runs/a\n" in printed(report)
+    trainer.callback_metrics |= {f"{stage}/held_out/{k}": v for k, v in {"mean": 0.5, "low": 0.25, "high": 0.75}.items()}
+    getattr(report, {"val": "on_validation_end", "test": "on_test_end"}[stage])(trainer, Module())
+    assert "prior-weighted static score 0.500 [0.250, 0.750]; runs/a\n" in printed(report)
+
+
+def test_predictions_say_where_they_are():
+    report = recorded()
+    report.on_predict_end(fit_trainer(), Module())
+    assert printed(report) == "responses with their criterion scores: runs/a/rollouts/predict-*.parquet\n"
+
+
+def test_a_live_line_on_a_terminal_only():
+    report, trainer = recorded(), fit_trainer()
+    answers = make_answers(make_scores([[[1.0]]]), "val", batch_idx=2)
+    report.on_answers(trainer, Module(), answers)
+    assert report._status is None
+    report = recorded(terminal=True)
+    report.on_answers(trainer, Module(), answers)
+    assert report._status.status == "answering held-out prompts · batch 3"
+    report.on_exception(trainer, Module(), KeyboardInterrupt())
+    assert report._status is None
+    report.on_answers(trainer, Module(), answers)
+    report.on_train_end(trainer, Module())
+    assert report._status is None
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="`table_every_n_batches` must be >= 0, got -1"):
+        ConsoleReport(table_every_n_batches=-1)
+
+
+def test_a_real_run_leaves_its_lines(run_tiny):
+    report = recorded(table_every_n_batches=2)
+    run_tiny(None, report)
+    lines = printed(report).splitlines()
+    assert lines[0].startswith("FocalReward on random:tiny-llama")
+    assert [line.split(" ")[1] for line in lines if line.startswith("batch ")] == ["1/4", "2/4", "3/4", "4/4"]
+    assert sum("levels in batch" in line for line in lines) == 2

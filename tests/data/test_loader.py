@@ -1,0 +1,166 @@
+"""The order of prompts, over epochs, processes and resumed runs."""
+
+import itertools
+
+import pytest
+
+from lightning_focal.data import PromptLoader
+from tests.helpers import make_prompts
+
+
+def loader(size=10, batch_size=4, **kwargs):
+    """A loader whose batches are the row numbers."""
+    kwargs.setdefault("shuffle", True)
+    return PromptLoader(lambda rows: rows, size, batch_size, **kwargs)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    first = list(loader(seed=1))
+    assert sorted(itertools.chain(*first)) == list(range(10))
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert list(loader(seed=1)) == first
+    assert list(loader(seed=2)) != first
+    again = loader(seed=1)
+    epochs = []
+    for epoch in range(3):
+        again.set_epoch(epoch)
+        epochs.append(list(again))
+    assert epochs[0] == first
+    assert epochs[1] != epochs[0] != epochs[2]
+    straight = loader(seed=1)
+    straight.set_epoch(2)
+    assert list(straight) == epochs[2]  # whatever ran before
+
+
+def test_seeds_and_epochs_do_not_collide():
+    def order(seed, epoch):
+        it = loader(100, 100, seed=seed)
+        it.set_epoch(epoch)
+        return tuple(next(iter(it)))
+
+    assert len({order(seed, epoch) for seed in range(-2, 4) for epoch in range(4)}) == 24
+
+
+def test_without_shuffling_the_file_order():
+    it = loader(5, 2, shuffle=False)
+    it.set_epoch(3)
+    assert list(it) == [[0, 1], [2, 3], [4]]
+
+
+def test_drop_last():
+    it = loader(10, 4, drop_last=True, shuffle=False)
+    assert len(it) == 2
+    assert list(it) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert len(loader(10, 4)) == 3
+    assert len(loader(8, 4)) == len(loader(8, 4, drop_last=True)) == 2
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_share_the_batches_of_one_process(world_size):
+    ranks = [list(loader(16, 4, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for whole, *parts in zip(loader(16, 4), *ranks, strict=True):
+        assert [part[0] for part in parts] == whole[:world_size]  # rank r gets rows r, r + W, ...
+        assert sorted(itertools.chain(*parts)) == sorted(whole)
+        assert {len(part) for part in parts} == {4 // world_size}
+
+
+def test_an_uneven_last_batch_is_filled_up_for_two_ranks():
+    whole = list(loader(7, 4, shuffle=False))
+    assert whole[-1] == [4, 5, 6]
+    ranks = [list(loader(7, 4, shuffle=False, rank=rank, world_size=2)) for rank in range(2)]
+    assert ranks == [[[0, 2], [4, 6]], [[1, 3], [5, 0]]]  # row 0 once more: every rank needs a row
+    ranks = [list(loader(6, 4, shuffle=False, rank=rank, world_size=2)) for rank in range(2)]
+    assert ranks == [[[0, 2], [4]], [[1, 3], [5]]]
+
+
+def test_fewer_rows_than_ranks():
+    ranks = [list(loader(2, 8, shuffle=False, rank=rank, world_size=8)) for rank in range(8)]
+    assert ranks == [[[0]], [[1]]] * 4
+
+
+def test_no_rank_gets_a_row_twice_in_one_batch():
+    for size, world_size in itertools.product(range(1, 14), (2, 3, 4)):
+        for rank in range(world_size):
+            for batch in loader(size, 2 * world_size, rank=rank, world_size=world_size):
+                assert len(set(batch)) == len(batch) > 0
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_resumes_in_the_middle_of_an_epoch(done):
+    whole = loader(seed=5)
+    whole.set_epoch(1)
+    expected = list(whole)
+    first = loader(seed=5)
+    first.set_epoch(1)
+    batches = iter(first)
+    for _ in range(done):
+        next(batches)
+    resumed = loader(seed=5)
+    resumed.load_state_dict(first.state_dict())
+    resumed.set_epoch(1)  # Lightning says which epoch it is; it is the one under way
+    assert list(resumed) == (expected[done:] or expected)
+    assert list(resumed) == expected  # the next time from the start
+    resumed.set_epoch(2)
+    first.set_epoch(2)
+    assert list(resumed) == list(first)
+
+
+def test_an_iterator_made_before_the_state_is_loaded():
+    """Lightning may do this; nothing is decided before the first batch."""
+    it = loader(seed=5, shuffle=False)
+    batches = iter(it)
+    it.load_state_dict({"epoch": 0, "position": 2})
+    assert list(batches) == [[8, 9]]
+
+
+def test_state_is_what_was_given_out():
+    it = loader()
+    assert it.state_dict() == {"epoch": 0, "position": 0}
+    batches = iter(it)
+    next(batches)
+    assert it.state_dict() == {"epoch": 0, "position": 1}
+    it.set_epoch(0)
+    assert it.state_dict()["position"] == 1
+    it.set_epoch(1)
+    assert it.state_dict() == {"epoch": 1, "position": 0}
+    resumed = loader()
+    resumed.load_state_dict({"epoch": 1, "position": 2})
+    assert resumed.state_dict() == {"epoch": 1, "position": 2}
+
+
+def test_an_iteration_that_was_broken_off_starts_anew():
+    """A validation of a few batches must meet the same prompts every time."""
+    it = loader(shuffle=False)
+    for _ in range(2):
+        assert list(itertools.islice(it, 2)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_resuming_on_another_number_of_ranks():
+    one = loader(16, 4, seed=3)
+    batches = iter(one)
+    next(batches)
+    ranks = [loader(16, 4, seed=3, rank=rank, world_size=2) for rank in range(2)]
+    for rank in ranks:
+        rank.load_state_dict(one.state_dict())
+    for whole, a, b in zip(batches, *ranks, strict=True):
+        assert sorted(a + b) == sorted(whole)
+
+
+def test_batches_are_prompts():
+    it = PromptLoader(lambda rows: make_prompts(len(rows)), 3, 2, shuffle=False)
+    assert [len(prompts) for prompts in it] == [2, 1]
+    assert it.sampler is it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be a positive multiple of the 1 processes, got 0"),
+        ({"batch_size": 3, "world_size": 2, "name": "data.batch_size"}, "`data.batch_size` must be a positive multiple of the 2"),
+        ({"size": 0}, "a loader needs at least one prompt, got 0"),
+        ({"size": 3, "drop_last": True}, "`batch_size` is 4, but there are only 3 prompts: no batch would be full"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        loader(**arguments)

@@ -1,0 +1,207 @@
+"""Rubric files as a data module."""
+
+import json
+import logging
+
+import pytest
+
+from lightning_focal.data import RubricDataModule, prompts_of
+from lightning_focal.rubrics import RubricError
+from tests.helpers import FakeTrainer
+
+RUBRIC = [
+    {"name": "short", "tags": ["axis:brevity"], "check": {"kind": "max_words", "words": 5}},
+    {"name": "no commas", "points": -1, "check": "no_commas"},
+]
+
+
+def write(path, count=6, rubric=RUBRIC, **columns):
+    rows = [{"id": f"{path.stem}-{i}", "prompt": "word " * (i + 1), "rubric": rubric, **columns} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    other = [{"name": "polite", "check": "no_question"}]
+    return {"train": write(tmp_path / "train.jsonl"), "val": write(tmp_path / "val.jsonl", 3, rubric=other)}
+
+
+def words(messages):
+    return sum(len(message["content"].split()) for message in messages)
+
+
+def ready(stage="fit", **arguments):
+    data = RubricDataModule(**arguments)
+    data.setup(stage)
+    return data
+
+
+def test_splits_by_stage(files):
+    data = RubricDataModule(**files)
+    data.setup("fit")
+    assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 6, "val": 3}
+    for stage in ("test", "predict"):  # the held-out file stands in
+        data = ready(stage, **files)
+        assert [row.id for row in data.rows[stage]] == ["val-0", "val-1", "val-2"]
+    data = ready("test", test=files["train"], **files)
+    assert len(data.rows["test"]) == 6
+    assert set(ready("validate", **files).rows) == {"val"}
+    assert set(ready("fit", train=files["train"]).rows) == {"train"}  # held-out prompts are not needed
+
+
+@pytest.mark.parametrize(("stage", "split", "given"), [("fit", "train", "val"), ("validate", "val", "train"), ("test", "test", "train")])
+def test_a_split_without_a_file_says_which(files, stage, split, given):
+    with pytest.raises(ValueError, match=rf"`data.{split}` must name a file for `lightning_focal {stage}`, got none"):
+        ready(stage, **{given: files["train"]})
+
+
+def test_setup_twice_reads_once(files, tmp_path):
+    data = ready("fit", **files)
+    rows = data.rows["val"]
+    data.setup("validate")
+    assert data.rows["val"] is rows
+
+
+def test_prompts_carry_everything(tmp_path):
+    path = write(tmp_path / "a.jsonl", 2, answer="4", source="web")
+    data = ready(train=path)
+    prompts = data.splits()["train"]
+    assert prompts.ids == ("a-0", "a-1")
+    assert prompts.messages[1] == ({"role": "user", "content": "word word "},)
+    assert prompts.answers == ("4", "4")
+    assert prompts.extra[0] == {"source": "web"}
+    assert [c.name for c in prompts.rubrics[0].criteria] == ["short", "no commas"]
+    assert prompts_of(data.rows["train"][:1]).ids == ("a-0",)
+    assert len(prompts_of([])) == 0
+
+
+def test_level_keys_are_sorted_over_all_splits(files):
+    assert ready("fit", **files).level_keys() == ["brevity", "no commas", "polite"]
+    assert ready("validate", **files).level_keys() == ["polite"]
+    assert RubricDataModule(**files).level_keys() == []
+
+
+def test_system_prompt(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    own = [{"role": "system", "content": "Be grim."}, {"role": "user", "content": "Hi."}]
+    rows = [{"prompt": "Hello.", "rubric": RUBRIC}, {"messages": own, "rubric": RUBRIC}]
+    path.write_text("".join(json.dumps({k: v for k, v in row.items()}) + "\n" for row in rows))
+    first, second = ready(train=str(path), system_prompt="Be kind.").rows["train"]
+    assert first.messages == ({"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."})
+    assert first.id == "chats:1"
+    assert second.messages == tuple(own)
+
+
+def test_limits(files):
+    data = ready("fit", limit_train=4, limit_val=2, **files)
+    assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 4, "val": 2}
+    assert len(ready("test", limit_val=2, **files).rows["test"]) == 3
+    assert len(ready("fit", limit_train=100, **files).rows["train"]) == 6
+
+
+def test_loaders(files):
+    data = ready("fit", batch_size=4, eval_batch_size=2, seed=1, **files)
+    train, val = data.train_dataloader(), data.val_dataloader()
+    assert (len(train), len(val)) == (1, 2)  # training batches are full
+    assert [prompts.ids for prompts in val] == [("val-0", "val-1"), ("val-2",)]
+    (batch,) = train
+    assert len(batch) == 4
+    assert batch.ids == tuple(f"train-{i}" for i in train.order()[:4])
+    assert batch.ids != ready("fit", batch_size=4, seed=2, **files).train_dataloader().take(list(range(4))).ids
+    plain = ready("fit", batch_size=4, shuffle=False, **files).train_dataloader()
+    assert next(iter(plain)).ids == tuple(f"train-{i}" for i in range(4))
+    assert ready("fit", train=files["train"]).val_dataloader() == []
+    assert len(ready("test", eval_batch_size=3, **files).test_dataloader()) == 1
+    assert [len(p) for p in ready("predict", eval_batch_size=2, **files).predict_dataloader()] == [2, 1]
+
+
+def test_loaders_know_their_rank(files):
+    parts = []
+    for rank in range(2):
+        data = ready("fit", batch_size=4, **files)
+        data.trainer = FakeTrainer(rank=rank, world_size=2)
+        parts += next(iter(data.train_dataloader())).ids
+    alone = ready("fit", batch_size=4, **files)
+    assert sorted(parts) == sorted(next(iter(alone.train_dataloader())).ids)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_a_batch_that_ranks_cannot_share_names_its_key(files, name):
+    data = ready("fit", **{name: 3}, **files)
+    data.trainer = FakeTrainer(rank=0, world_size=2)
+    with pytest.raises(ValueError, match=rf"`data.{name}` must be a positive multiple of the 2 processes, got 3"):
+        data.train_dataloader() if name == "batch_size" else data.val_dataloader()
+
+
+def test_a_batch_larger_than_the_file(files):
+    with pytest.raises(ValueError, match="`data.batch_size` is 7, but there are only 6 prompts"):
+        ready("fit", batch_size=7, **files).train_dataloader()
+
+
+# -- prompts that are too long ----------------------------------------------------------------------------------------------
+
+
+def test_long_prompts_are_dropped_and_counted(files, caplog):
+    data = ready("fit", max_prompt_tokens=4, **files)
+    with caplog.at_level(logging.WARNING):
+        data.drop_long_prompts(words)
+    assert data.dropped == {"train": 2, "val": 0}
+    assert [row.id for row in data.rows["train"]] == ["train-0", "train-1", "train-2", "train-3"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{files['train']}: dropped 2 of 6 prompts longer than 4 tokens"
+    ]
+    data.drop_long_prompts(lambda messages: 1_000)  # measured once
+    assert data.dropped == {"train": 2, "val": 0}
+
+
+def test_the_limit_itself_is_allowed(files):
+    data = ready("fit", max_prompt_tokens=6, on_long_prompt="error", **files)
+    data.drop_long_prompts(words)
+    assert data.dropped == {"train": 0, "val": 0}
+
+
+def test_long_prompts_can_stop_the_run(files):
+    data = ready("fit", max_prompt_tokens=4, on_long_prompt="error", **files)
+    with pytest.raises(ValueError, match=r"train.jsonl: prompt 'train-4' has 5 tokens, `data.max_prompt_tokens` allows 4") as caught:
+        data.drop_long_prompts(words)
+    assert "write `data.on_long_prompt: drop`" in str(caught.value)
+
+
+def test_when_every_prompt_is_too_long(files):
+    data = ready("fit", max_prompt_tokens=10, **files)
+    with pytest.raises(ValueError, match=r"train.jsonl: every prompt is longer than `data.max_prompt_tokens` = 10"):
+        data.drop_long_prompts(lambda messages: 11)
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "`data` needs at least one of `train`, `val`, `test`, `predict`"),
+        ({"train": "x", "on_long_prompt": "cut"}, "`data.on_long_prompt` must be 'drop' or 'error', got 'cut'"),
+        ({"train": "x", "batch_size": 0}, "`data.batch_size` must be >= 1, got 0"),
+        ({"train": "x", "eval_batch_size": -1}, "`data.eval_batch_size` must be >= 1, got -1"),
+        ({"train": "x", "max_prompt_tokens": 0}, "`data.max_prompt_tokens` must be >= 1, got 0"),
+        ({"train": "x", "limit_train": 0}, "`data.limit_train` must be >= 1, got 0"),
+        ({"train": "x", "limit_val": -3}, "`data.limit_val` must be >= 1, got -3"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RubricDataModule(**arguments)
+
+
+def test_bad_rows_stop_or_are_skipped(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "rubric": RUBRIC}) + "\n" + json.dumps({"prompt": "b", "rubric": []}) + "\n")
+    with pytest.raises(RubricError, match="rows.jsonl:2"):
+        ready(train=str(path))
+    assert [row.id for row in ready(train=str(path), on_bad_row="skip").rows["train"]] == ["rows:1"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.jsonl"):
+        ready(train=str(tmp_path / "nowhere.jsonl"))

@@ -13,7 +13,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.generation import Generator, HFGenerator, Sampling
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
@@ -343,9 +344,9 @@ class GRPOModule(LightningModule):
         """Answer test prompts."""
         self._evaluate(batch, "test", batch_idx)
 
-    def predict_step(self, batch: Prompts, batch_idx: int) -> Answers:
-        """Answer prompts; :class:`~lightning_focal.callbacks.RolloutTable` writes responses and scores."""
-        return self.answer(batch, "predict", batch_idx)
+    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+        """Answer prompts and return the rows that :class:`~lightning_focal.callbacks.RolloutTable` writes, one a response."""
+        return rollout_rows(self.answer(batch, "predict", batch_idx), batches_done(self.trainer))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out prompts."""

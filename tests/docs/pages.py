@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def arguments(command):
         if command[: len(program)] == program:
             return command[len(program) :]
     return None
+
+
+def set_up_program(patch):
+    """Make `patch` undo what a run of the program leaves in the process: its arguments and its environment."""
+    patch.setattr(sys, "argv", ["lightning_focal"])
+    for name in ("LIGHTNING_FOCAL_RUN_FOLDER", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        patch.setenv(name, "")  # noted, so that it is undone even where it was not set
+        patch.delenv(name)
 
 
 def title(page):

@@ -3,13 +3,12 @@
 import csv
 import importlib.util
 import re
-import sys
 
 import pytest
 
 from lightning_focal import functional, rewards
 from lightning_focal.cli import COMMANDS, main
-from tests.docs.pages import PAGES, ROOT, commands, prose, title
+from tests.docs.pages import PAGES, ROOT, commands, prose, set_up_program, title
 
 DOCS = ROOT / "docs"
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
@@ -102,7 +101,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(sys, "argv", ["lightning_focal"])
+        set_up_program(patch)
         patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
         overrides = ["--model.reference=FrozenReference", "--model.update.kl_coef=0.1", "--trainer.limit_train_batches=1"]
         main(["fit", "--config", "configs/focal_tiny.yaml", *overrides])

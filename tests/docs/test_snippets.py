@@ -10,7 +10,7 @@ import yaml
 
 from lightning_focal.cli import COMMANDS, main
 from lightning_focal.judges import CHECKS
-from tests.docs.pages import PAGES, ROOT, arguments, blocks, commands, title
+from tests.docs.pages import PAGES, ROOT, arguments, blocks, commands, set_up_program, title
 
 FITTED = ("--model.policy=random:tiny-llama?hidden=32&layers=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null")
 """Makes a run of any configuration take a second."""
@@ -28,7 +28,7 @@ def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "focal_tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(sys, "argv", ["lightning_focal"])
+        set_up_program(patch)
         patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
         main(
             [
@@ -52,7 +52,7 @@ def place(tmp_path, monkeypatch, run_folder):
         shutil.copytree(run_folder, tmp_path / "runs" / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["lightning_focal"])
+    set_up_program(monkeypatch)
     known, modules = dict(CHECKS), set(sys.modules)
     yield tmp_path
     CHECKS.clear()

@@ -1,0 +1,8 @@
+"""The run folder: where it is, metrics.csv, and checkpoints that are never half written."""
+
+from lightning_focal.runs.callback import RunFolder
+from lightning_focal.runs.checkpoint_io import AtomicCheckpointIO
+from lightning_focal.runs.csv_log import CSVLog
+from lightning_focal.runs.folder import run_folder
+
+__all__ = ["AtomicCheckpointIO", "CSVLog", "RunFolder", "run_folder"]

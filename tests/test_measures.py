@@ -1,0 +1,217 @@
+"""What is logged of a batch, by hand."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_focal.modules.measures import BatchMeasures, Means
+from lightning_focal.rewards import FocalReward, StaticReward
+from tests.helpers import make_answers, make_scores
+
+NAN = math.nan
+
+
+def logged(*batches, keys=("a", "b", "c"), stage="train", strategy=None, **kwargs):
+    measures = BatchMeasures(stage, {key: i for i, key in enumerate(keys)})
+    for scores in batches:
+        answers = make_answers(scores, strategy=strategy, **kwargs)
+        assert measures.add(answers.rollouts, answers.scores, answers.shaped) is measures
+    return {name.removeprefix(f"{stage}/"): value for name, value in measures.compute().items()}
+
+
+def same(got, expected):
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+
+
+# Ragged: the second prompt lacks "b", its second rollout could not be judged at all; in the first prompt "b" was judged once.
+RAGGED = make_scores(
+    [[[1.0, 0.5], [0.0, None]], [[1.0, None], [None, None]]],
+    [[0.75, 0.25], [1.0, 0.0]],
+    names=(("a", "b"), ("c",)),
+    failed=torch.tensor([[[False, False], [False, True]], [[False, False], [False, False]]]),
+)
+
+
+def test_means_by_key_by_hand():
+    values = logged(RAGGED, keys=("a", "b", "c", "elsewhere"))
+    same(
+        values,
+        {
+            "criterion/a/score": 0.5,
+            "criterion/b/score": 0.5,
+            "criterion/c/score": 1.0,
+            "criterion/elsewhere/score": NAN,
+            "weight/a": 0.75,
+            "weight/b": 0.25,
+            "weight/c": 1.0,
+            "weight/elsewhere": NAN,
+            "saturation/b": 0.5,
+            "saturation/c": 1.0,
+            "saturation/elsewhere": NAN,
+            "balance/worst": 0.5,
+            "balance/mean": 2 / 3,
+            "balance/strict_completion": 1 / 3,
+        },
+    )
+    # R = (0.875, 0): softmax puts e^0.875 / (e^0.875 + 1) on the rollout that meets "a"
+    assert values["saturation/a"] == pytest.approx(math.exp(0.875) / (math.exp(0.875) + 1))
+
+
+def test_rewards_are_over_valid_rollouts():
+    same(
+        logged(RAGGED),
+        {
+            "reward/mean": (0.875 + 0.0 + 1.0) / 3,
+            "reward/static": (0.875 + 0.0 + 1.0) / 3,
+            "reward/prior": (0.875 + 0.0 + 1.0) / 3,
+            "reward/valid_share": 0.75,
+            "reward/group_std": math.sqrt(2 * 0.4375**2),  # of the one group with two valid rollouts
+        },
+    )
+
+
+def test_the_prior_score_leaves_out_what_carries_no_weight():
+    scores = make_scores([[[0.5, 1.0], [None, 1.0]]], [[1.0, 0.0]])
+    same(logged(scores, strategy=StaticReward(weights="uniform")), {"reward/prior": 0.5, "reward/mean": 0.875})
+
+
+def test_failure_and_not_applicable_rates_are_over_criteria_of_the_rubrics():
+    # six judgements: "b" failed once, "c" was not applicable once; padding is neither
+    same(
+        logged(RAGGED),
+        {
+            "judge/failure_rate": 1 / 6,
+            "judge/not_applicable_rate": 1 / 6,
+            "criterion/b/failed": 0.5,
+            "criterion/c/not_applicable": 0.5,
+            "criterion/a/failed": 0.0,
+        },
+    )
+
+
+def test_a_focal_strategy_shows_both_rewards():
+    scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
+    values = logged(scores, strategy=FocalReward(gamma=1.0))
+    w = 0.427541 / 0.477541
+    assert values["weight/b"] == pytest.approx(w, abs=1e-6)
+    assert values["reward/mean"] == pytest.approx(1 - w / 2, abs=1e-6)
+    assert values["reward/static"] == values["reward/prior"] == 0.75
+
+
+def test_lengths_and_truncation():
+    mask = torch.zeros(1, 2, 3, dtype=torch.bool)
+    mask[0, 0, :1], mask[0, 1] = True, True
+    values = logged(make_scores([[[1.0], [0.0]]]), response_mask=mask, truncated=torch.tensor([[False, True]]))
+    same(values, {"rollout/length": 2.0, "rollout/truncated": 0.5})
+
+
+def test_nothing_judged_is_nan_and_not_zero():
+    values = logged(make_scores([[[None], [None]]], failed=torch.ones(1, 2, 1, dtype=torch.bool)))
+    same(
+        values,
+        {
+            "reward/mean": NAN,
+            "reward/static": NAN,
+            "reward/prior": NAN,
+            "reward/group_std": NAN,
+            "reward/valid_share": 0.0,
+            "judge/failure_rate": 1.0,
+            "judge/not_applicable_rate": 0.0,
+            "criterion/a/score": NAN,
+            "weight/a": NAN,
+            "saturation/a": NAN,
+            "balance/worst": NAN,
+            "balance/strict_completion": NAN,
+        },
+    )
+
+
+def test_masked_scores_are_not_read():
+    scores = RAGGED.scores.clone()
+    scores[~RAGGED.mask] = NAN
+    spoilt = make_scores([[[1.0, 0.5], [0.0, None]], [[1.0, None], [None, None]]], RAGGED.weights.tolist(), names=RAGGED.names)
+    object.__setattr__(spoilt, "scores", scores)
+    object.__setattr__(spoilt, "failed", RAGGED.failed)
+    got, expected = logged(spoilt), logged(RAGGED)
+    same(got, expected)
+
+
+def test_batches_pool_as_sums_not_as_means_of_means():
+    first, second = make_scores([[[1.0], [0.5], [0.0]]]), make_scores([[[1.0, 0.25]]])
+    same(
+        logged(first, second),
+        {"criterion/a/score": 2.5 / 4, "criterion/b/score": 0.25, "reward/mean": (1.5 + 0.625) / 4, "weight/a": (1.0 + 0.5) / 2},
+    )
+
+
+def test_every_batch_logs_the_same_names():
+    assert list(logged(RAGGED)) == list(logged(make_scores([[[None]]]))) == list(logged(RAGGED, first_only()))
+    assert all(name.startswith("val/") for name in BatchMeasures("val", {"a": 0}).compute())
+
+
+def first_only():
+    return make_scores([[[1.0]]])
+
+
+def test_processes_add_up_their_sums():
+    """Two processes, played one after the other: each hands its sums to the collective."""
+    halves = [make_scores([[[1.0, 0.0], [0.5, 0.0]]]), make_scores([[[0.0, 1.0], [None, 1.0]], [[0.25, None], [0.25, None]]])]
+    sent = []
+    for scores in halves:
+        answers = make_answers(scores)
+        measures = BatchMeasures("train", {"a": 0, "b": 1}).add(answers.rollouts, answers.scores, answers.shaped)
+        sent.append([])
+        measures.compute(lambda value, sent=sent[-1]: (sent.append(value), value)[1])
+    assert [value.shape for value in sent[0]] == [value.shape for value in sent[1]]
+    sums = iter([a + b for a, b in zip(*sent, strict=True)])
+    answers = make_answers(halves[0])
+    first = BatchMeasures("train", {"a": 0, "b": 1}).add(answers.rollouts, answers.scores, answers.shaped)
+    together = first.compute(lambda value: next(sums))
+    same({k.removeprefix("train/"): v for k, v in together.items()}, logged(*halves, keys=("a", "b")))
+
+
+# -- Means ------------------------------------------------------------------------------------------------------------------
+
+
+def test_means_by_hand():
+    means = Means()
+    means.add("x", torch.tensor([1.0, 2.0, torch.nan]), torch.tensor([True, True, False]))
+    means.add("y", torch.tensor(5))
+    means.add("none", torch.tensor([1.0]), torch.tensor([False]))
+    means.add_sums("z", torch.tensor(6.0), torch.tensor(4))
+    values = means.compute()
+    assert list(values) == ["x", "y", "none", "z"]
+    same(values, {"x": 1.5, "y": 5.0, "none": NAN, "z": 1.5})
+    assert Means().compute() == {}
+
+
+def test_merge_adds_sums():
+    one, two = Means(), Means()
+    one.add("x", torch.tensor([1.0, 1.0, 1.0]))
+    two.add("x", torch.tensor([5.0]))
+    two.add("new", torch.tensor([2.0]))
+    assert one.merge(two) is one
+    assert one.compute() == {"x": 2.0, "new": 2.0}
+    assert two.compute() == {"x": 5.0, "new": 2.0}
+
+
+def test_one_collective_for_all_means():
+    means, calls = Means(), []
+    for name in "xyz":
+        means.add(name, torch.tensor([1.0, 2.0]))
+
+    def double(value):
+        calls.append(value)
+        return value * torch.tensor([[2.0], [1.0]], dtype=value.dtype)
+
+    assert means.compute(double) == dict.fromkeys("xyz", 3.0)
+    assert len(calls) == 1
+    assert calls[0].dtype == torch.float64
+
+
+def test_values_carry_no_gradient():
+    means = Means()
+    means.add("x", torch.ones(2, requires_grad=True))
+    assert not any(total.requires_grad for total in means._sums.values())

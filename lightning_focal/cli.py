@@ -7,20 +7,21 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 import lightning_focal.data
-import lightning_focal.rewards  # noqa: F401 - strategies, stages and sources are found by their short names
+import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, RolloutTable
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import RewardStrategy
-from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder, run_folder
+from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder, release, run_folder
 from lightning_focal.runs.folder import RUN_FOLDER_ENV
+from lightning_focal.terminal import plain_errors, plain_message, quiet
 
 __all__ = ["FocalCLI", "main"]
 
@@ -30,6 +31,35 @@ COMMANDS = {
     "replay": ("lightning_focal.studies.replay_command", "replay_command"),
 }
 """Sub-commands that are no Trainer method: where each one lives."""
+
+
+class _Parser(LightningArgumentParser):
+    """A parser whose complaints are a few lines, without the list of all options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, and where options are explained; exit status 2."""
+        strategies = [name for name in lightning_focal.rewards.__all__ if _is_strategy(getattr(lightning_focal.rewards, name))]
+        prog = str(getattr(getattr(ex, "subcommand_parser", None) or self, "prog", "")).replace(" [options]", "")
+        sys.stderr.write(f"error: {plain_message(message, strategies)}\ntip: options are explained by {prog} --help\n")
+        raise SystemExit(2)
+
+
+def _is_strategy(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, RewardStrategy) and value is not RewardStrategy
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Writes config.yaml; into the folder of a run that is resumed only once its checkpoint has been accepted."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See the class."""
+        resumed = stage == "fit" and (Path(str(trainer.log_dir)) / self.config_filename).exists()
+        if not trainer.strategy.broadcast(resumed):  # as the first process sees it
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See the class."""
+        super().setup(trainer, pl_module, "fit")
 
 
 class FocalCLI(LightningCLI):
@@ -52,6 +82,7 @@ class FocalCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config[self.subcommand]
+        _expect_checkpoint(config.get("ckpt_path"))
         if RUN_FOLDER_ENV not in os.environ:
             if self.subcommand == "fit":
                 folder = run_folder(config["run_dir"], config.get("ckpt_path"))
@@ -78,11 +109,22 @@ class FocalCLI(LightningCLI):
             for callback in [c for c in callbacks if isinstance(c, ModelCheckpoint)]:
                 callback.dirpath = callback.dirpath or str(self.folder / "checkpoints")
             if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-                added.append(ModelCheckpoint(self.folder / "checkpoints", filename="batch-{step}", save_last=True))
+                added.append(
+                    ModelCheckpoint(
+                        self.folder / "checkpoints", filename="step={step}", auto_insert_metric_name=False, save_last="link"
+                    )
+                )
         config["callbacks"] += added
         trainer_config = {**config, **kwargs}
         reward = self._get(self.config_init, "reward")
         return self._instantiate_trainer(trainer_config, [] if reward is None else [reward])
+
+
+def _expect_checkpoint(path: str | None) -> None:
+    if path is not None and "://" not in path and not Path(path).exists():
+        raise FileNotFoundError(
+            f"`ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got {path!r} (looked in {Path.cwd()})"
+        )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -97,19 +139,36 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: as on the command line, without the program's name; None = ``sys.argv``.
     """
-    given = sys.argv[1:] if args is None else list(args)
-    if given and given[0] in COMMANDS:
-        module, function = COMMANDS[given[0]]
-        getattr(importlib.import_module(module), function)(given[1:])
-        return
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if args is not None:
-        sys.argv = [sys.argv[0], *args]
+    given, argv = sys.argv[1:] if args is None else list(args), sys.argv
+    with plain_errors():
+        if given and given[0] in COMMANDS:
+            module, function = COMMANDS[given[0]]
+            getattr(importlib.import_module(module), function)(given[1:])
+            return
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        logging.getLogger("lightning_focal").setLevel(logging.INFO)
+        quiet()
+        launched = RUN_FOLDER_ENV in os.environ  # by a first process, whose folder it is
+        sys.argv = [argv[0], *given]
+        try:
+            _run()
+        except BaseException:
+            if not launched and RUN_FOLDER_ENV in os.environ:
+                release(Path(os.environ[RUN_FOLDER_ENV]))
+            raise
+        finally:
+            sys.argv = argv
+            if not launched:
+                os.environ.pop(RUN_FOLDER_ENV, None)
+
+
+def _run() -> None:
     FocalCLI(
         GRPOModule,
         LightningDataModule,
         subclass_mode_data=True,
-        save_config_callback=SaveConfigCallback,
+        parser_class=_Parser,
+        save_config_callback=_SaveConfig,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
         auto_configure_optimizers=False,

@@ -23,7 +23,10 @@ def test_a_file_that_is_there_is_whole(tmp_path):
 def test_json_knows_no_nan(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"x": [float("nan"), 0.5, (float("inf"), {"é": 1})], "y": "NaN"})
-    assert json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail) == {"x": [None, 0.5, [None, {"é": 1}]], "y": "NaN"}
+    assert json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail) == {
+        "x": [None, 0.5, [None, {"é": 1}]],
+        "y": "NaN",
+    }
 
 
 def test_parquet_with_and_without_a_schema(tmp_path):

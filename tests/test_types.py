@@ -83,15 +83,27 @@ def test_rollouts_count_groups_and_tokens():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"response_ids": torch.zeros(2, 3, dtype=torch.int64)}, ValueError, r"`response_ids` must be \[P, G, T\] = \(2, \?, \?\)"),
+        (
+            {"response_ids": torch.zeros(2, 3, dtype=torch.int64)},
+            ValueError,
+            r"`response_ids` must be \[P, G, T\] = \(2, \?, \?\)",
+        ),
         ({"response_ids": torch.zeros(1, 3, 4, dtype=torch.int64)}, ValueError, r"got \(1, 3, 4\)"),
         ({"response_ids": torch.zeros(2, 3, 4)}, TypeError, r"`response_ids` must be torch.int64, got torch.float32"),
         ({"response_ids": [[1]]}, TypeError, r"`response_ids` must be a tensor \[P, G, T\], got list"),
-        ({"response_mask": torch.ones(2, 3, 5).bool()}, ValueError, r"`response_mask` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3, 5\)"),
+        (
+            {"response_mask": torch.ones(2, 3, 5).bool()},
+            ValueError,
+            r"`response_mask` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3, 5\)",
+        ),
         ({"response_mask": torch.ones(2, 3, 4)}, TypeError, "`response_mask` must be torch.bool"),
         ({"truncated": torch.ones(2, 4).bool()}, ValueError, r"`truncated` must be \[P, G\] = \(2, 3\), got \(2, 4\)"),
         ({"truncated": torch.ones(2, 3)}, TypeError, "`truncated` must be torch.bool"),
-        ({"prompt_ids": torch.zeros(3, 4, dtype=torch.int64)}, ValueError, r"`prompt_ids` must be \[P, L\] = \(2, \?\), got \(3, 4\)"),
+        (
+            {"prompt_ids": torch.zeros(3, 4, dtype=torch.int64)},
+            ValueError,
+            r"`prompt_ids` must be \[P, L\] = \(2, \?\), got \(3, 4\)",
+        ),
         ({"prompt_ids": torch.zeros(2, 4)}, TypeError, "`prompt_ids` must be torch.int64"),
         ({"prompt_mask": torch.ones(2, 5).bool()}, ValueError, r"`prompt_mask` must be \[P, L\] = \(2, 4\), got \(2, 5\)"),
         ({"prompt_mask": torch.ones(2, 4)}, TypeError, "`prompt_mask` must be torch.bool"),
@@ -148,7 +160,11 @@ WORDS = ((("met", "met"),) * 3, (("met",),) * 3)
         ({"weights": torch.zeros(2, 2).long()}, TypeError, "must be floating point, got torch.float32 and torch.int64"),
         ({"mask": torch.ones(2, 3, 3).bool()}, ValueError, r"`mask` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 3\)"),
         ({"mask": torch.ones(2, 3, 2)}, TypeError, "`mask` must be torch.bool, got torch.float32"),
-        ({"mask": torch.ones(2, 3, 2).bool()}, ValueError, "`mask` must be False at padding, got True behind the last of `names`"),
+        (
+            {"mask": torch.ones(2, 3, 2).bool()},
+            ValueError,
+            "`mask` must be False at padding, got True behind the last of `names`",
+        ),
         ({"weights": torch.ones(2, 3)}, ValueError, r"`weights` must be \[P, C\] = \(2, 2\), got \(2, 3\)"),
         ({"weights": torch.tensor([[0.5, -0.5], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
         ({"weights": torch.tensor([[0.5, torch.inf], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),

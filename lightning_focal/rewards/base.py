@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
 from lightning_focal.metrics import CriterionSaturation
+from lightning_focal.rewards.base_weights import BaseWeights, check_base_weights, raw_weights
 from lightning_focal.rewards.collective import all_reduce_sum, distributed
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
@@ -40,7 +41,7 @@ class RewardStrategy(Callback, ABC):
         source: where the scores come from; by default each prompt's rubric under a rule judge.
         weighting: turns base weights into the weights in force.
         weights: base weights (arXiv:2605.26579): ``prior`` takes ``|points| / sum |points|`` of the rubric, ``uniform`` weighs
-            the applying criteria equally.
+            the applying criteria equally, a mapping gives weights by criterion name or key (ours).
         temperature: of the inverse reward projection that measures saturation, in units of reward; > 0.
         scope: where saturation is measured: ``group`` in each prompt's own group (public re-implementation), ``batch`` one level
             per criterion key over all groups, ``running`` an exponential moving average of the batch level (ours).
@@ -61,7 +62,7 @@ class RewardStrategy(Callback, ABC):
         source: ScoreSource | None = None,
         weighting: Weighting | None = None,
         *,
-        weights: Literal["uniform", "prior"] = "prior",
+        weights: BaseWeights = "prior",
         temperature: float = 1.0,
         scope: Scope = "group",
         decay: float = 0.9,
@@ -75,8 +76,7 @@ class RewardStrategy(Callback, ABC):
             raise ValueError(f"`decay` must be in [0, 1), got {decay}")
         if warmup < 0:
             raise ValueError(f"`warmup` must be >= 0, got {warmup}")
-        if weights not in ("uniform", "prior"):
-            raise ValueError(f"`weights` must be 'uniform' or 'prior', got {weights!r}")
+        check_base_weights(weights)
         if scope not in ("group", "batch", "running"):
             raise ValueError(f"`scope` must be 'group', 'batch' or 'running', got {scope!r}")
         self.source = source or RubricScores()
@@ -147,8 +147,7 @@ class RewardStrategy(Callback, ABC):
 
     def base_weights(self, scores: CriterionScores) -> Tensor:
         """Return base weights ``[P, C]``: rows sum to 1 over the criteria judged in at least one rollout, 0 elsewhere."""
-        raw = scores.weights if self.weights == "prior" else torch.ones_like(scores.weights)
-        return base_weights(raw, scores.mask.any(1))
+        return base_weights(raw_weights(self.weights, scores), scores.mask.any(1))
 
     @property
     def keys(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lightning_focal.judges import Judge
 from lightning_focal.rewards.base import RewardStrategy
+from lightning_focal.rewards.base_weights import BaseWeights
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import Advantage, FocalWeighting, RewardRule
 
@@ -25,7 +26,7 @@ class FocalReward(RewardStrategy):
         temperature: ``tau``, in units of reward (0 to 1); large = group mean, small = best rollout.
         epsilon: ``eps``, floor of the difficulty.
         bounds: lowest and highest weight of a criterion, by Euclidean projection onto the simplex; None = off.
-        weights: base weights ``b``: ``prior`` or ``uniform``.
+        weights: base weights ``b``: ``prior``, ``uniform``, or a mapping of criterion names (or keys) to weights.
         judge: who judges the rubrics; rules by default.
         scope: ``group``, ``batch`` or ``running``, see :class:`RewardStrategy`.
         decay: of the running level.
@@ -41,7 +42,7 @@ class FocalReward(RewardStrategy):
         >>> scores = CriterionScores(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.ones(1, 2, 2, dtype=torch.bool),
         ...                          torch.tensor([[0.5, 0.5]]), (("short", "polite"),))
         >>> FocalReward(gamma=1.0).shape(scores).weights  # "short" is met by every rollout
-        tensor([[0.1057, 0.8943]])
+        tensor([[0.1047, 0.8953]])
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class FocalReward(RewardStrategy):
         temperature: float = 1.0,
         epsilon: float = 0.05,
         bounds: tuple[float, float] | None = None,
-        weights: Literal["uniform", "prior"] = "prior",
+        weights: BaseWeights = "prior",
         judge: Judge | None = None,
         scope: Literal["group", "batch", "running"] = "group",
         decay: float = 0.9,

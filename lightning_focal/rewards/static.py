@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from lightning_focal.judges import Judge
 from lightning_focal.rewards.base import RewardStrategy
+from lightning_focal.rewards.base_weights import BaseWeights
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
 
@@ -18,7 +17,8 @@ class StaticReward(RewardStrategy):
     Saturation is measured and logged all the same; it changes nothing.
 
     Args:
-        weights: ``prior`` = ``|points| / sum |points|`` of the rubric, ``uniform`` = equal over the applying criteria.
+        weights: ``prior`` = ``|points| / sum |points|`` of the rubric, ``uniform`` = equal over the applying criteria;
+            a mapping = by criterion name, or by key.
         judge: who judges the rubrics; rules by default.
         temperature: of the projection that measures saturation.
         weighting: another rule for the weights in force, :class:`SawWeighting` say; the base weights by default.
@@ -37,7 +37,7 @@ class StaticReward(RewardStrategy):
 
     def __init__(
         self,
-        weights: Literal["uniform", "prior"] = "prior",
+        weights: BaseWeights = "prior",
         judge: Judge | None = None,
         temperature: float = 1.0,
         reward: RewardRule | None = None,

@@ -3,6 +3,6 @@
 from lightning_focal.runs.callback import RunFolder
 from lightning_focal.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_focal.runs.csv_log import CSVLog
-from lightning_focal.runs.folder import run_folder
+from lightning_focal.runs.folder import release, run_folder
 
-__all__ = ["AtomicCheckpointIO", "CSVLog", "RunFolder", "run_folder"]
+__all__ = ["AtomicCheckpointIO", "CSVLog", "RunFolder", "release", "run_folder"]

@@ -16,6 +16,7 @@ class RunFolder(Callback):
         """See the class."""
         if trainer.ckpt_path is None:
             return
+        done: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, CSVLog):
-                logger.forget_after(trainer.fit_loop.epoch_loop.batch_progress.total.processed - 1)
+                logger.forget_after(done - 1)

@@ -18,7 +18,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     A disk that fills up in the middle leaves the old file alone and no half file behind.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
         """Write, flush to the disk, rename.
 
         Raises:
@@ -39,7 +41,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = _disk_error(error)
             if reason is None:
                 raise
-            raise OSError(reason.errno, f"checkpoint {target} was not written ({reason.strerror}); the previous one is untouched") from error
+            raise OSError(
+                reason.errno, f"checkpoint {target} was not written ({reason.strerror}); the previous one is untouched"
+            ) from error
         finally:
             beside.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["RUN_FOLDER_ENV", "run_folder"]
+__all__ = ["RUN_FOLDER_ENV", "release", "run_folder"]
 
 RUN_FOLDER_ENV = "LIGHTNING_FOCAL_RUN_FOLDER"
 """Set by the first process for the processes it launches, so that all write to one folder."""
@@ -51,3 +51,17 @@ def _claim(folder: Path) -> bool:
         (folder / ".run").unlink()
         return False
     return True
+
+
+def release(folder: Path) -> None:
+    """Remove a folder that a run claimed and wrote nothing of worth to: one that failed before it began.
+
+    >>> import tempfile; top = Path(tempfile.mkdtemp())
+    >>> release(run_folder(top / "focal")); run_folder(top / "focal").name
+    'focal'
+    """
+    trifles = {".run", "config.yaml", "hparams.yaml"}
+    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= trifles:
+        for name in trifles:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()

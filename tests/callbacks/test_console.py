@@ -40,7 +40,13 @@ def recorded(terminal=False, **kwargs):
     report = ConsoleReport(**kwargs)
     console = report.console
     report.console = Console(
-        file=io.StringIO(), force_terminal=terminal, width=200, highlight=False, soft_wrap=True, markup=console._markup, emoji=console._emoji
+        file=io.StringIO(),
+        force_terminal=terminal,
+        width=200,
+        highlight=False,
+        soft_wrap=True,
+        markup=console._markup,
+        emoji=console._emoji,
     )
     return report
 
@@ -50,7 +56,9 @@ def printed(report):
 
 
 def fit_trainer(folder="runs/a", **kwargs):
-    return FakeTrainer(folder, callback_metrics=dict(SEEN), datamodule=SimpleNamespace(rows={"train": [0] * 6, "val": [0] * 2}), **kwargs)
+    return FakeTrainer(
+        folder, callback_metrics=dict(SEEN), datamodule=SimpleNamespace(rows={"train": [0] * 6, "val": [0] * 2}), **kwargs
+    )
 
 
 def one_batch(report, trainer, number=1):
@@ -127,6 +135,7 @@ def history(*means):
             "val/held_out/mean": mean,
             "val/balance/worst": mean / 2,
             "val/criterion/brevity/score": mean,
+            "val/criterion/brevity/failed": 0.0,  # no row of its own, and not the one of the score
             "val/rollout/length": 40.0 + number,
         }
         scores = {f"q{i}": mean + (i % 2) / 16 for i in range(8)}
@@ -139,7 +148,7 @@ def test_held_out_scores_are_shown_once_each():
     report, trainer = recorded(table_every_n_batches=0), fit_trainer(callbacks=[held_out])
     report.on_train_batch_start(trainer, Module(), None, 0)
     assert printed(report).startswith("held-out score after 0 batches: 0.531 [0.5")
-    assert "(8 prompts, prior weights) · worst brevity" in printed(report)
+    assert "(8 prompts, prior weights) · worst 0.250 (brevity)" in printed(report)
     one_batch(report, trainer)
     assert printed(report).count("held-out score after") == 1
     held_out.history += history(0.5, 0.75).history[1:]
@@ -157,7 +166,9 @@ def test_held_out_scores_are_shown_once_each():
 )
 def test_the_summary(after, verdict, difference):
     report = recorded()
-    trainer = fit_trainer(callbacks=[history(0.5, after)], checkpoint_callback=SimpleNamespace(last_model_path="runs/a/checkpoints/last.ckpt"))
+    trainer = fit_trainer(
+        callbacks=[history(0.5, after)], checkpoint_callback=SimpleNamespace(last_model_path="runs/a/checkpoints/last.ckpt")
+    )
     report.on_fit_end(trainer, Module())
     text = printed(report)
     assert f"{verdict}, {difference} (95% bootstrap over prompts)" in text

@@ -50,7 +50,9 @@ def test_splits_by_stage(files):
     assert set(ready("fit", train=files["train"]).rows) == {"train"}  # held-out prompts are not needed
 
 
-@pytest.mark.parametrize(("stage", "split", "given"), [("fit", "train", "val"), ("validate", "val", "train"), ("test", "test", "train")])
+@pytest.mark.parametrize(
+    ("stage", "split", "given"), [("fit", "train", "val"), ("validate", "val", "train"), ("test", "test", "train")]
+)
 def test_a_split_without_a_file_says_which(files, stage, split, given):
     with pytest.raises(ValueError, match=rf"`data.{split}` must name a file for `lightning_focal {stage}`, got none"):
         ready(stage, **{given: files["train"]})
@@ -135,7 +137,7 @@ def test_a_batch_that_ranks_cannot_share_names_its_key(files, name):
 
 
 def test_a_batch_larger_than_the_file(files):
-    with pytest.raises(ValueError, match="`data.batch_size` is 7, but there are only 6 prompts"):
+    with pytest.raises(ValueError, match=r"`data.batch_size` is 7, but there are only 6 prompts"):
         ready("fit", batch_size=7, **files).train_dataloader()
 
 
@@ -163,7 +165,9 @@ def test_the_limit_itself_is_allowed(files):
 
 def test_long_prompts_can_stop_the_run(files):
     data = ready("fit", max_prompt_tokens=4, on_long_prompt="error", **files)
-    with pytest.raises(ValueError, match=r"train.jsonl: prompt 'train-4' has 5 tokens, `data.max_prompt_tokens` allows 4") as caught:
+    with pytest.raises(
+        ValueError, match=r"train.jsonl: prompt 'train-4' has 5 tokens, `data.max_prompt_tokens` allows 4"
+    ) as caught:
         data.drop_long_prompts(words)
     assert "write `data.on_long_prompt: drop`" in str(caught.value)
 
@@ -197,7 +201,7 @@ def test_arguments_are_checked(arguments, message):
 def test_bad_rows_stop_or_are_skipped(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "a", "rubric": RUBRIC}) + "\n" + json.dumps({"prompt": "b", "rubric": []}) + "\n")
-    with pytest.raises(RubricError, match="rows.jsonl:2"):
+    with pytest.raises(RubricError, match=r"rows.jsonl:2"):
         ready(train=str(path))
     assert [row.id for row in ready(train=str(path), on_bad_row="skip").rows["train"]] == ["rows:1"]
 

@@ -186,7 +186,7 @@ def test_bounds_as_multiples():
 
 
 def test_bounds_that_cannot_hold_name_the_number_of_criteria():
-    with pytest.raises(ValueError, match="C = 3 criteria.*upper ones to 0.9"):
+    with pytest.raises(ValueError, match=r"C = 3 criteria.*upper ones to 0.9"):
         FocalReward(bounds=(0.05, 0.3)).shape(make_scores([[[1.0, 0.0, 0.5]]]))
 
 

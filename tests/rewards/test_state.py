@@ -120,7 +120,7 @@ def test_all_strategies_share_one_key():
 
 def test_another_strategys_state_is_refused():
     strategy = StaticReward()
-    with pytest.raises(ValueError, match="checkpoint was written with.*focal.FocalReward, this run uses.*static.StaticReward"):
+    with pytest.raises(ValueError, match=r"checkpoint was written with.*focal.FocalReward, this run uses.*static.StaticReward"):
         strategy.load_state_dict(FocalReward().state_dict())
     assert strategy.batches == 0
 

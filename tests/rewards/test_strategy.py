@@ -58,7 +58,7 @@ def test_a_source_may_know_its_keys():
 
 
 def test_a_group_of_one_has_no_advantage():
-    with pytest.raises(ValueError, match="`model.group_size` must be at least 2 for GroupAdvantage, got 1"):
+    with pytest.raises(ValueError, match=r"`model.group_size` must be at least 2 for GroupAdvantage, got 1"):
         FocalReward().setup(FakeTrainer(), module(1), "fit")
     FocalReward().setup(FakeTrainer(), module(1), "validate")
 

@@ -29,7 +29,17 @@ def test_a_short_response_meets_nothing_behind_its_end():
 
 
 def test_rates_of_a_uniform_policy():
-    expected = {"r90": 0.90, "r80": 0.80, "r65": 0.65, "r50": 0.50, "r35": 0.35, "r20": 0.20, "r10": 0.10, "r05": 0.05, "r02": 0.02}
+    expected = {
+        "r90": 0.90,
+        "r80": 0.80,
+        "r65": 0.65,
+        "r50": 0.50,
+        "r35": 0.35,
+        "r20": 0.20,
+        "r10": 0.10,
+        "r05": 0.05,
+        "r02": 0.02,
+    }
     assert {c.name: round((c.last - c.first) / 259, 2) for c in NINE_CHOICES} == expected
     # every id at every position: the rates by counting
     source = TokenChoiceScores()

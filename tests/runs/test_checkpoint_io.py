@@ -32,7 +32,9 @@ def test_a_disk_that_is_really_full(tmp_path):
     io.save_checkpoint({"x": torch.ones(3)}, path)
     beside = tmp_path / f".last.ckpt.{os.getpid()}.tmp"
     beside.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"last.ckpt was not written \(No space left on device\); the previous one is untouched") as caught:
+    with pytest.raises(
+        OSError, match=r"last.ckpt was not written \(No space left on device\); the previous one is untouched"
+    ) as caught:
         io.save_checkpoint({"x": torch.zeros(1_000_000)}, path)
     assert caught.value.errno == errno.ENOSPC
     assert load(path)["x"].tolist() == [1.0] * 3
@@ -63,7 +65,7 @@ def test_an_error_in_the_middle_of_writing(tmp_path, monkeypatch, wrapped):
 
 def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
     path = tmp_path / "last.ckpt"
-    with pytest.raises((AttributeError, TypeError), match="local object|pickle"):
+    with pytest.raises((AttributeError, TypeError), match=r"local object|pickle"):
         AtomicCheckpointIO().save_checkpoint({"f": lambda: None}, path)
     assert os.listdir(tmp_path) == []
 

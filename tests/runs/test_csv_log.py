@@ -101,7 +101,11 @@ def test_a_last_row_cut_short_is_dropped(tmp_path, cut):
     (tmp_path / "metrics.csv").write_bytes(WHOLE + b"2,0.25,2.5\r\n"[:cut])
     log = CSVLog(tmp_path)
     log.log_metrics({"a": 0.5, "b": 3.0}, step=3)
-    assert [(row["step"], row["a"], row["b"]) for row in rows(tmp_path)] == [("0", "0.1", "1.0"), ("1", "0.2", "2.0"), ("3", "0.5", "3.0")]
+    assert [(row["step"], row["a"], row["b"]) for row in rows(tmp_path)] == [
+        ("0", "0.1", "1.0"),
+        ("1", "0.2", "2.0"),
+        ("3", "0.5", "3.0"),
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"step,a", b"step,a\r\n"])

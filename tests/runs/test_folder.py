@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lightning_focal.runs import run_folder
+from lightning_focal.runs import release, run_folder
 from tests.runs.racing import claim
 
 
@@ -66,3 +66,21 @@ def test_the_number_is_put_behind_the_whole_name(tmp_path, name):
     began = time.monotonic()
     assert run_folder(tmp_path / name).name == f"{name}-2"
     assert time.monotonic() - began < 5
+
+
+def test_a_run_that_failed_before_it_began_gives_its_folder_back(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    (folder / "config.yaml").touch()
+    release(folder)
+    assert list(tmp_path.iterdir()) == []
+    release(folder)  # gone already
+
+
+@pytest.mark.parametrize("kept", ["metrics.csv", "checkpoints/last.ckpt"])
+def test_nothing_of_worth_is_released(tmp_path, kept):
+    folder = run_folder(tmp_path / "run")
+    (folder / kept).parent.mkdir(exist_ok=True)
+    (folder / kept).touch()
+    release(folder)
+    assert (folder / kept).exists()
+    assert (folder / ".run").exists()

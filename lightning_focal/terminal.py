@@ -1,0 +1,101 @@
+"""What the command line says when something is wrong, and what it keeps quiet about."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["TRACEBACK_ENV", "plain_errors", "plain_message", "quiet"]
+
+TRACEBACK_ENV = "LIGHTNING_FOCAL_TRACEBACK"
+"""Environment variable that, when set, has errors shown with where they came from."""
+
+_PACKAGE = str(Path(__file__).parent)
+_SCAFFOLDING = re.compile(
+    r"\s*(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|"
+    r"Given value type: |Given value: (NestedArg|Namespace)\()"
+)
+_NOISE = (
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
+    r"Total length of `list` across ranks is zero",  # a run without held-out prompts
+)
+_QUIET_LOGS = ("💡 Tip", "TPU available: False")
+
+
+def plain_message(message: str, strategies: Sequence[str] = ()) -> str:
+    """Return a parser's message without the parts that speak of the parser.
+
+    Args:
+        message: of jsonargparse.
+        strategies: known reward strategies, named where an unknown one was asked for.
+
+    >>> print(plain_message('''Parser key "reward":
+    ...   Does not validate against any of the Union subtypes
+    ...   Subtypes: [<class 'RewardStrategy'>, <class 'NoneType'>]
+    ...   Errors:
+    ...     - `gamma` must be >= 0, got -1.0
+    ...     - Expected a <class 'NoneType'>
+    ...   Given value type: <class 'jsonargparse._namespace.Namespace'>'''))
+    Parser key "reward":
+        - `gamma` must be >= 0, got -1.0
+    """
+    unknown = re.search(r'Parser key "reward"(?s:.*)Expected a dot import path string: (\S+)', message)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], strategies, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return (
+            f"`reward` must be a reward strategy, got {unknown[1]!r}{hint}; known are {', '.join(strategies)}, "
+            "and the import path of any other, my_package.MyReward"
+        )
+    return "\n".join(line for line in message.splitlines() if not _SCAFFOLDING.match(line))
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Within the context an error that this package, or the parser, raised itself ends the process with its message alone.
+
+    Other errors keep their traceback, and so does every one where :data:`TRACEBACK_ENV` is set.
+
+    Raises:
+        SystemExit: with status 1.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get(TRACEBACK_ENV) or not _is_ours(error):
+            raise
+        print(f"error: {plain_message(str(error)).strip()}", file=sys.stderr)  # noqa: T201
+        print(f"tip: {TRACEBACK_ENV}=1 shows where this came from", file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error was raised on purpose, for a person to read: by this package, or by those that check a configuration."""
+    if type(error).__name__ == "MisconfigurationException":
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    place = frames[-1].filename if frames else ""
+    raised_here = place.startswith(_PACKAGE) and (frames[-1].line or "").lstrip().startswith("raise")
+    return raised_here or (isinstance(error, ValueError) and f"{os.sep}jsonargparse{os.sep}" in place)
+
+
+def quiet() -> None:
+    """Silence lines of other packages that a person can do nothing about; everything else is left to be seen."""
+    for pattern in _NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logger = logging.getLogger(name)
+        if _drop not in logger.filters:
+            logger.addFilter(_drop)
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_QUIET_LOGS)

@@ -1,0 +1,103 @@
+"""What a fresh interpreter sees."""
+
+import importlib
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import lightning_focal
+
+NAMES = {
+    "lightning_focal.functional": [
+        "inverse_reward_projection",
+        "focal_weights",
+        "weighted_reward",
+        "group_advantage",
+        "gdpo_advantage",
+        "dvao_advantage",
+        "softmin_advantage",
+        "kl_divergence",
+        "clipped_policy_loss",
+    ],
+    "lightning_focal.metrics": ["CriterionSaturation"],
+    "lightning_focal.rubrics": ["Criterion", "Rubric", "read_rubrics"],
+    "lightning_focal.rewards": ["StaticReward", "FocalReward", "RewardStrategy"],
+    "lightning_focal.types": ["Prompts", "Rollouts", "CriterionScores", "Shaped"],
+}
+HEAVY = ("torch", "lightning", "transformers", "pyarrow", "rich", "numpy")
+
+
+def fresh(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+def test_the_package_alone_imports_nothing_heavy():
+    code = f"import sys, lightning_focal; print([name for name in {HEAVY!r} if name in sys.modules])"
+    began = time.monotonic()
+    assert fresh(code) == "[]"
+    assert time.monotonic() - began < 10  # a fraction of a second; the machine may be busy
+
+
+def test_rubrics_and_their_readers_need_no_model():
+    code = "import sys, lightning_focal.functional; print([n for n in ('lightning', 'transformers') if n in sys.modules])"
+    assert fresh(code) == "[]"
+
+
+def test_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", lightning_focal.__version__)
+    assert metadata.version("lightning-focal") == lightning_focal.__version__
+
+
+@pytest.mark.parametrize("house", NAMES)
+def test_names_that_others_rely_on(house):
+    module = importlib.import_module(house)
+    for name in NAMES[house]:
+        assert name in module.__all__
+        assert callable(getattr(module, name))
+
+
+def test_arguments_that_others_rely_on():
+    import inspect
+
+    from lightning_focal import functional
+
+    def arguments(name):
+        return {p.name: p.default for p in inspect.signature(getattr(functional, name)).parameters.values()}
+
+    required = inspect.Parameter.empty
+    expected = {
+        "inverse_reward_projection": {"scores": required, "weights": required, "mask": None, "temperature": 1.0},
+        "focal_weights": {
+            "saturation": required,
+            "weights": required,
+            "mask": None,
+            "gamma": 3.0,
+            "epsilon": 0.05,
+            "bounds": None,
+        },
+        "weighted_reward": {"scores": required, "weights": required, "mask": None},
+        "group_advantage": {"rewards": required, "valid": None, "scale": "group", "epsilon": 1e-6},
+        "kl_divergence": {"logp": required, "ref_logp": required, "estimator": "k3"},
+        "clipped_policy_loss": {
+            "logp": required,
+            "old_logp": required,
+            "advantages": required,
+            "mask": required,
+            "clip_low": 0.2,
+            "clip_high": 0.2,
+            "dual_clip": None,
+        },
+    }
+    for name, first in expected.items():
+        given = arguments(name)
+        assert list(given)[: len(first)] == list(first), name
+        assert {key: given[key] for key in first} == first, name
+
+
+def test_types_are_shipped():
+    assert (Path(lightning_focal.__file__).parent / "py.typed").exists()

@@ -83,6 +83,7 @@ class FocalCLI(LightningCLI):
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config[self.subcommand]
         _expect_checkpoint(config.get("ckpt_path"))
+        _expect_no_automatic_optimisation(config["trainer"])
         if RUN_FOLDER_ENV not in os.environ:
             if self.subcommand == "fit":
                 folder = run_folder(config["run_dir"], config.get("ckpt_path"))
@@ -125,6 +126,15 @@ def _expect_checkpoint(path: str | None) -> None:
         raise FileNotFoundError(
             f"`ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got {path!r} (looked in {Path.cwd()})"
         )
+
+
+def _expect_no_automatic_optimisation(trainer: Any) -> None:
+    for key, default, ours in (
+        ("gradient_clip_val", None, "`model.update.gradient_clip_val` (global norm)"),
+        ("accumulate_grad_batches", 1, "`model.update.micro_batch_size` (sequences in one forward and backward)"),
+    ):
+        if trainer.get(key) not in (None, default):
+            raise ValueError(f"`trainer.{key}` must be left out, got {trainer[key]}: write {ours}")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -20,8 +20,8 @@ TRACEBACK_ENV = "LIGHTNING_FOCAL_TRACEBACK"
 
 _PACKAGE = str(Path(__file__).parent)
 _SCAFFOLDING = re.compile(
-    r"\s*(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|"
-    r"Given value type: |Given value: (NestedArg|Namespace)\()"
+    r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Expected a <class 'NoneType'>|"
+    r"Expected a path but .* either not accessible or invalid|Given value type: |Given value: (NestedArg|Namespace)\(|$)"
 )
 _NOISE = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
@@ -72,7 +72,7 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get(TRACEBACK_ENV) or not _is_ours(error):
             raise
-        print(f"error: {plain_message(str(error)).strip()}", file=sys.stderr)  # noqa: T201
+        print(f"error: {plain_message(str(error)).strip().removeprefix('- ')}", file=sys.stderr)  # noqa: T201
         print(f"tip: {TRACEBACK_ENV}=1 shows where this came from", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from error
 

@@ -215,3 +215,11 @@ def test_values_carry_no_gradient():
     means = Means()
     means.add("x", torch.ones(2, requires_grad=True))
     assert not any(total.requires_grad for total in means._sums.values())
+
+
+def test_names_are_followed_beside_keys(run_tiny):
+    """Axes pool criteria; a name has a trajectory of its own."""
+    made = run_tiny(log_names=True, data_val=None, trainer_max_epochs=1)
+    logged = made.trainer.callback_metrics
+    assert float(logged["train/name/short/weight"]) == pytest.approx(float(logged["train/weight/brevity"]))
+    assert {f"train/name/{name}/score" for name in ("short", "letter", "shouts")} <= set(logged)

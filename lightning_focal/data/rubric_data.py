@@ -109,6 +109,10 @@ class RubricDataModule(LightningDataModule):
         criteria = (criterion for rows in self.rows.values() for row in rows for criterion in row.rubric.criteria)
         return sorted({level_key(criterion.name, criterion.tags) for criterion in criteria})
 
+    def criterion_names(self) -> list[str]:
+        """Return every criterion name of the rows read so far, sorted."""
+        return sorted({criterion.name for rows in self.rows.values() for row in rows for criterion in row.rubric.criteria})
+
     def train_dataloader(self) -> PromptLoader:
         """Full batches of training prompts."""
         return self._loader("train", "batch_size", shuffle=self.shuffle, drop_last=True)

@@ -53,6 +53,7 @@ class GRPOModule(LightningModule):
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
+        log_names: also log score, saturation and weight of every criterion name, not of its key alone; for rubrics whose names recur.
         seed: of every rollout, that of the run by default; a response depends on this seed, the stage, the epoch, the prompt's id and
             its place in the group.
     """
@@ -74,6 +75,7 @@ class GRPOModule(LightningModule):
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
         cache_dir: str | None = None,
+        log_names: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class GRPOModule(LightningModule):
         self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
         self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, run_seed(seed)
         self.policy: nn.Module | None = None
+        self.log_names, self._names = log_names, list[str]()
         self.version = 0
         self.bad_steps = self.bad_steps_in_a_row = 0
         self.phases = Phases()
@@ -128,6 +131,8 @@ class GRPOModule(LightningModule):
                 "`trainer.precision` must not scale the loss, got 16-mixed: gradients would be clipped while they are scaled; "
                 "use bf16-mixed or 32-true"
             )
+        if self.log_names:
+            self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
@@ -251,7 +256,7 @@ class GRPOModule(LightningModule):
         if schedulers is not None:
             for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
                 cast(Any, scheduler).step()  # a plateau scheduler is refused in configure_optimizers
-        measures = BatchMeasures("train", self.reward_strategy.keys, self.device)
+        measures = self._measures("train")
         measures.add(answers.rollouts, answers.scores, answers.shaped)
         for name, value in watched.items():
             measures.means.add(name, value)
@@ -355,7 +360,7 @@ class GRPOModule(LightningModule):
     def evaluate(self, batch: Prompts, stage: str, batch_idx: int, into: BatchMeasures | None = None) -> BatchMeasures:
         """Answer a batch and return its measures, added to ``into`` where given; observers see the answers."""
         answers = self.answer(batch, stage, batch_idx)
-        measures = into or BatchMeasures(stage, self.reward_strategy.keys, self.device)
+        measures = into or self._measures(stage)
         return measures.add(answers.rollouts, answers.scores, answers.shaped)
 
     def finish_evaluation(self, measures: BatchMeasures) -> dict[str, float]:
@@ -404,6 +409,9 @@ class GRPOModule(LightningModule):
             self._resume_rng = None
 
     # -- helpers ----------------------------------------------------------------------------------------------------------------
+
+    def _measures(self, stage: str) -> BatchMeasures:
+        return BatchMeasures(stage, self.reward_strategy.keys, self.device, self._names)
 
     def _seed(self, stage: str, prompt_id: str) -> int:
         epoch = self.current_epoch if stage == "train" else 0  # held-out prompts meet the same dice every time: pairs compare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -76,12 +76,16 @@ class BatchMeasures:
         stage: first part of every name, ``stage/area/name``.
         keys: criterion keys and their positions.
         device: where sums are kept.
+        names: criterion names to follow one by one beside the keys, under ``stage/name/<name>/...``; all names there are, or none.
     """
 
-    def __init__(self, stage: str, keys: Mapping[str, int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, stage: str, keys: Mapping[str, int], device: torch.device | str = "cpu", names: Sequence[str] = ()
+    ) -> None:
         self.stage = stage
         self.means = Means()
         self.balance = CriterionBalance(list(keys), sync_on_compute=False).to(device)
+        self.by_name = CriterionBalance(list(names), sync_on_compute=False).to(device) if names else None
 
     def add(self, rollouts: Rollouts, scores: CriterionScores, shaped: Shaped) -> BatchMeasures:
         """Add a batch and return self."""
@@ -98,7 +102,10 @@ class BatchMeasures:
         means.add(f"{stage}/judge/not_applicable_rate", (~scores.mask & ~failed).double(), present)
         means.add(f"{stage}/rollout/length", rollouts.lengths.double())
         means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
-        self.balance.update(scores.scores, scores.mask, scores.keys, failed, shaped.weights, shaped.saturation)
+        given = (failed, shaped.weights, shaped.saturation)
+        self.balance.update(scores.scores, scores.mask, scores.keys, *given)
+        if self.by_name is not None:
+            self.by_name.update(scores.scores, scores.mask, scores.names, *given)
         return self
 
     def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
@@ -111,6 +118,11 @@ class BatchMeasures:
         for name, label in _OVERALL.items():
             logged[f"{self.stage}/balance/{label}"] = float(values[name])
         logged[f"{self.stage}/balance/mean"] = float(values["score"].nanmean())
+        if self.by_name is not None:
+            values = _reduced(self.by_name, all_reduce_sum).compute()
+            for name in ("score", "saturation", "weight"):
+                for criterion, value in zip(self.by_name.names, values[name].tolist(), strict=True):
+                    logged[f"{self.stage}/name/{criterion}/{name}"] = value
         return logged
 
 

@@ -60,8 +60,13 @@ def release(folder: Path) -> None:
     >>> release(run_folder(top / "focal")); run_folder(top / "focal").name
     'focal'
     """
-    trifles = {".run", "config.yaml", "hparams.yaml"}
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= trifles:
-        for name in trifles:
-            (folder / name).unlink(missing_ok=True)
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    if entries and all(_is_trifle(entry) for entry in entries):
+        for entry in entries:
+            entry.unlink()
         folder.rmdir()
+
+
+def _is_trifle(entry: Path) -> bool:
+    opened = entry.name.startswith("events.out.tfevents") and entry.stat().st_size < 200  # no value in it yet
+    return opened or entry.name in (".run", "config.yaml", "hparams.yaml")

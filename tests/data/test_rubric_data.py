@@ -88,7 +88,7 @@ def test_system_prompt(tmp_path):
     path = tmp_path / "chats.jsonl"
     own = [{"role": "system", "content": "Be grim."}, {"role": "user", "content": "Hi."}]
     rows = [{"prompt": "Hello.", "rubric": RUBRIC}, {"messages": own, "rubric": RUBRIC}]
-    path.write_text("".join(json.dumps({k: v for k, v in row.items()}) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     first, second = ready(train=str(path), system_prompt="Be kind.").rows["train"]
     assert first.messages == ({"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."})
     assert first.id == "chats:1"

@@ -218,7 +218,7 @@ def test_warmup_counts_training_batches(scope):
         ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
         ({"decay": -0.1}, r"`decay` must be in \[0, 1\), got -0.1"),
         ({"warmup": -1}, "`warmup` must be >= 0, got -1"),
-        ({"weights": "posterior"}, "`weights` must be 'uniform' or 'prior', got 'posterior'"),
+        ({"weights": "posterior"}, "`weights` must be 'uniform', 'prior' or a mapping of names to weights, got 'posterior'"),
         ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),
     ],
 )

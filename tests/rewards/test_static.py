@@ -37,6 +37,17 @@ def test_uniform_is_over_the_criteria_that_apply():
     assert StaticReward().shape(scores).weights.tolist() == [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
 
 
+def test_weights_by_name_or_by_axis():
+    scores = make_scores(
+        [[[1.0, 0.0, 0.5]], [[1.0, None, None]]], names=(("a", "b", "c"), ("b",)), tags=(((), ("axis:x",), ("axis:x",)), ((),))
+    )
+    shaped = StaticReward(weights={"a": 2.0, "x": 1.0, "b": 5.0}).shape(scores)
+    assert shaped.weights.tolist() == [[0.25, 0.625, 0.125], [1.0, 0.0, 0.0]]  # a name before its axis
+    assert shaped.rewards.tolist() == [[0.3125], [1.0]]
+    with pytest.raises(ValueError, match=r"no weight for the criterion 'c', nor for its key 'x'; it names \['a', 'b'\]"):
+        StaticReward(weights={"a": 2.0, "b": 1.0}).shape(scores)
+
+
 def test_masked_in_one_rollout_only():
     # rollout 0 misses "b": its reward is the mean of what was judged, (0.5 * 1 + 0.25 * 0.5) / 0.75
     shaped = StaticReward().shape(make_scores([[[1.0, None, 0.5], [0.0, 1.0, 1.0]]], [[0.5, 0.25, 0.25]]))
@@ -74,7 +85,9 @@ def test_an_advantage_is_exactly_zero_where_not_valid():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weights": "even"}, "`weights` must be 'uniform' or 'prior', got 'even'"),
+        ({"weights": "even"}, "`weights` must be 'uniform', 'prior' or a mapping of names to weights, got 'even'"),
+        ({"weights": {"a": -1.0, "b": 1.0}}, r"finite numbers >= 0, at least one above 0, got \{'a': -1.0\}"),
+        ({"weights": {"a": 0.0}}, r"at least one above 0, got \{'a': 0.0\}"),
         ({"temperature": 0.0}, "`temperature` must be > 0, got 0.0"),
         ({"temperature": float("nan")}, "`temperature` must be > 0, got nan"),
         ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from lightning_focal.runs import folder as folder_module
 from lightning_focal.runs import release, run_folder
 from tests.runs.racing import claim
 
@@ -47,7 +48,7 @@ def test_last_means_the_folder_asked_for(tmp_path):
 def test_processes_that_race_get_different_folders(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=claim, args=(barrier, str(tmp_path), 20, queue)) for _ in range(2)]
+    racers = [context.Process(target=claim, args=(barrier, folder_module.__file__, str(tmp_path), 20, queue)) for _ in range(2)]
     for racer in racers:
         racer.start()
     try:

@@ -12,14 +12,13 @@ from typing import Any, NoReturn
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 import lightning_focal.data
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, RolloutTable
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import RewardStrategy
-from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder, release, run_folder
+from lightning_focal.runs import AtomicCheckpointIO, CSVLog, EventLog, RunFolder, release, run_folder
 from lightning_focal.runs.folder import RUN_FOLDER_ENV
 from lightning_focal.terminal import plain_errors, plain_message, quiet
 
@@ -76,6 +75,13 @@ class FocalCLI(LightningCLI):
             "--run_dir", type=str, default="runs/run", help="Folder of the run; a number is put behind it where it is in use."
         )
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Leave Lightning's own table of every value to `--verbose=true`: the levels are printed anyway."""
+        parser: LightningArgumentParser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         """Nothing: the config file holds the hyper-parameters, and reading a large checkpoint twice is slow."""
 
@@ -99,14 +105,16 @@ class FocalCLI(LightningCLI):
         config["callbacks"] = _listed(config.get("callbacks"))
         kwargs.setdefault("default_root_dir", str(self.folder))
         if config.get("logger") in (None, True):
-            kwargs["logger"] = [CSVLog(self.folder), TensorBoardLogger(self.folder, name="", version="")]
+            kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
         added: list[Any] = [RunFolder()]
         for kind in (HeldOut, RolloutTable, ConsoleReport):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 added.append(kind())
-        if config.get("enable_checkpointing") is not False:
+        if self.subcommand != "fit" and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+            kwargs["enable_checkpointing"] = False
+        elif config.get("enable_checkpointing") is not False:
             for callback in [c for c in callbacks if isinstance(c, ModelCheckpoint)]:
                 callback.dirpath = callback.dirpath or str(self.folder / "checkpoints")
             if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):

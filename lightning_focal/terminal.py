@@ -25,6 +25,8 @@ _SCAFFOLDING = re.compile(
 )
 _NOISE = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
+    r"The dirpath has changed from .* to ",  # of checkpoints: a resumed run goes on in its own folder, others save none
+    r"Checkpoint directory .* exists and is not empty",  # so it should be, in a resumed run
     r"Total length of `list` across ranks is zero",  # a run without held-out prompts
 )
 _QUIET_LOGS = ("💡 Tip", "TPU available: False")

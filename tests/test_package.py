@@ -4,7 +4,6 @@ import importlib
 import re
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -33,17 +32,15 @@ HEAVY = ("torch", "lightning", "transformers", "pyarrow", "rich", "numpy")
 
 
 def fresh(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240).stdout.strip()
 
 
 def test_the_package_alone_imports_nothing_heavy():
-    code = f"import sys, lightning_focal; print([name for name in {HEAVY!r} if name in sys.modules])"
-    began = time.monotonic()
-    assert fresh(code) == "[]"
-    assert time.monotonic() - began < 10  # a fraction of a second; the machine may be busy
+    code = "import sys, time; began = time.process_time(); import lightning_focal; print(time.process_time() - began < 1, "
+    assert fresh(f"{code} [name for name in {HEAVY!r} if name in sys.modules])") == "True []"
 
 
-def test_rubrics_and_their_readers_need_no_model():
+def test_the_functional_house_loads_neither_lightning_nor_transformers():
     code = "import sys, lightning_focal.functional; print([n for n in ('lightning', 'transformers') if n in sys.modules])"
     assert fresh(code) == "[]"
 

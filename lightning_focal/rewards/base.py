@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
 from lightning_focal.metrics import CriterionSaturation
-from lightning_focal.rewards.base_weights import BaseWeights, check_base_weights, raw_weights
+from lightning_focal.rewards.base_weights import BaseWeights, check_base_weights, given_weight, raw_weights
 from lightning_focal.rewards.collective import all_reduce_sum, distributed
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
@@ -24,7 +24,7 @@ from lightning_focal.rewards.stages import (
     Weighting,
     check_stages,
 )
-from lightning_focal.types import CriterionScores, Rollouts, Shaped
+from lightning_focal.types import CriterionScores, Rollouts, Shaped, level_key
 
 __all__ = ["RewardStrategy", "find_strategy"]
 
@@ -206,6 +206,9 @@ class RewardStrategy(Callback, ABC):
             return
         for prompts in getattr(datamodule, "splits", dict)().values():
             self.source.validate(prompts)
+            if isinstance(self.weights, dict):
+                for criterion in (criterion for rubric in prompts.rubrics for criterion in rubric.criteria):
+                    given_weight(self.weights, criterion.name, level_key(criterion.name, criterion.tags))
         self._register(getattr(datamodule, "level_keys", list)())
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_focal.types import CriterionScores
 
-__all__ = ["BaseWeights", "check_base_weights", "raw_weights"]
+__all__ = ["BaseWeights", "check_base_weights", "given_weight", "raw_weights"]
 
 BaseWeights = Literal["uniform", "prior"] | dict[str, float]
 """``prior``: the rubric's points; ``uniform``: all alike; a mapping: by criterion name, or by criterion key."""
@@ -27,6 +27,20 @@ def check_base_weights(weights: BaseWeights) -> None:
             raise ValueError(f"`weights` must map names to finite numbers >= 0, at least one above 0, got {bad or weights}")
     elif weights not in ("uniform", "prior"):
         raise ValueError(f"`weights` must be 'uniform', 'prior' or a mapping of names to weights, got {weights!r}")
+
+
+def given_weight(weights: dict[str, float], name: str, key: str) -> float:
+    """Return the weight of a criterion's name, or else of its key.
+
+    Raises:
+        ValueError: when there is neither.
+    """
+    weight = weights.get(name, weights.get(key))
+    if weight is None:
+        raise ValueError(
+            f"`weights` has no weight for the criterion {name!r}, nor for its key {key!r}; it names {sorted(weights)}"
+        )
+    return float(weight)
 
 
 def raw_weights(weights: BaseWeights, scores: CriterionScores) -> Tensor:
@@ -48,13 +62,9 @@ def raw_weights(weights: BaseWeights, scores: CriterionScores) -> Tensor:
         return scores.weights
     if isinstance(weights, str):
         return torch.ones_like(scores.weights)
-    c, rows = scores.scores.shape[2], []
-    for names, keys in zip(scores.names, scores.keys, strict=True):
-        row = [weights.get(name, weights.get(key)) for name, key in zip(names, keys, strict=True)]
-        if None in row:
-            missing = row.index(None)
-            raise ValueError(
-                f"`weights` has no weight for the criterion {names[missing]!r}, nor for its key {keys[missing]!r}; it names {sorted(weights)}"
-            )
-        rows.append([float(value) for value in row if value is not None] + [0.0] * (c - len(names)))
+    c = scores.scores.shape[2]
+    rows = [
+        [given_weight(weights, name, key) for name, key in zip(names, keys, strict=True)] + [0.0] * (c - len(names))
+        for names, keys in zip(scores.names, scores.keys, strict=True)
+    ]
     return torch.tensor(rows, dtype=scores.weights.dtype, device=scores.weights.device).reshape(len(rows), c)

@@ -69,4 +69,4 @@ def release(folder: Path) -> None:
 
 def _is_trifle(entry: Path) -> bool:
     opened = entry.name.startswith("events.out.tfevents") and entry.stat().st_size < 200  # no value in it yet
-    return opened or entry.name in (".run", "config.yaml", "hparams.yaml")
+    return opened or entry.name in (".run", "config.yaml")

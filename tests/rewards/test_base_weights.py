@@ -29,3 +29,8 @@ def test_a_criterion_without_a_weight_is_named():
 def test_what_is_no_choice_is_refused(weights):
     with pytest.raises(ValueError, match="`weights` must"):
         StaticReward(weights=weights)
+
+
+def test_a_missing_weight_is_noticed_before_training(run_tiny):
+    with pytest.raises(ValueError, match="no weight for the criterion 'letter', nor for its key 'content'"):
+        run_tiny(StaticReward(weights={"brevity": 1.0, "shouts": 1.0}))

@@ -112,9 +112,7 @@ class FocalCLI(LightningCLI):
         for kind in (HeldOut, RolloutTable, ConsoleReport):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 added.append(kind())
-        if self.subcommand != "fit" and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-            kwargs["enable_checkpointing"] = False
-        elif config.get("enable_checkpointing") is not False:
+        if config.get("enable_checkpointing") is not False:
             for callback in [c for c in callbacks if isinstance(c, ModelCheckpoint)]:
                 callback.dirpath = callback.dirpath or str(self.folder / "checkpoints")
             if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):

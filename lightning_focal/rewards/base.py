@@ -213,13 +213,30 @@ class RewardStrategy(Callback, ABC):
 
     @property
     def state_key(self) -> str:
-        """One key for all strategies, so that resuming with another one is noticed."""
-        return "RewardStrategy"
+        """Marks the state as a reward strategy's, so that resuming with another one is noticed."""
+        return f"{_STATE_KEY}[{_name(type(self))}]"
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another strategy, of which the Trainer would only warn.
+
+        Raises:
+            ValueError: naming both.
+        """
+        for key, state in checkpoint.get("callbacks", {}).items():
+            if key.startswith(_STATE_KEY) and key != self.state_key:
+                self._expect_own(state["strategy"])
+
+    def _expect_own(self, strategy: str) -> None:
+        if strategy != _name(type(self)):
+            raise ValueError(
+                f"the checkpoint was written with the reward strategy {strategy}, this run uses {_name(type(self))}; "
+                "resume with the same strategy, or start a new run from the weights alone (`lightning_focal fit` without --ckpt_path)"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: levels per key, number of batches, and which strategy wrote them."""
         return {
-            "strategy": f"{type(self).__module__}.{type(self).__qualname__}",
+            "strategy": _name(type(self)),
             "batches": self.batches,
             "keys": list(self._index),
             "projected": self.saturation.projected.clone(),
@@ -233,12 +250,7 @@ class RewardStrategy(Callback, ABC):
         Raises:
             ValueError: when another strategy wrote the checkpoint.
         """
-        mine = f"{type(self).__module__}.{type(self).__qualname__}"
-        if state_dict["strategy"] != mine:
-            raise ValueError(
-                f"the checkpoint was written with the reward strategy {state_dict['strategy']}, this run uses {mine}; "
-                "resume with the same strategy, or start a new run from the weights alone (`lightning_focal fit` without --ckpt_path)"
-            )
+        self._expect_own(state_dict["strategy"])
         self._register(state_dict["keys"])
         order = torch.tensor([self._index[key] for key in state_dict["keys"]], dtype=torch.long)
         self.batches = int(state_dict["batches"])
@@ -248,6 +260,13 @@ class RewardStrategy(Callback, ABC):
         self.saturation.update_from_sums(sums[0], sums[1])
         self._running = torch.full((len(self._index),), torch.nan, dtype=torch.float64)
         self._running[order] = state_dict["running"].to(self._running)
+
+
+_STATE_KEY = "RewardStrategy"
+
+
+def _name(strategy: type) -> str:
+    return f"{strategy.__module__}.{strategy.__qualname__}"
 
 
 def _columns(scores: CriterionScores, index: dict[str, int]) -> Tensor:

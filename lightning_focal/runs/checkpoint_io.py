@@ -47,6 +47,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             beside.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            ValueError: when the file is broken; the message names it.
+        """
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except (RuntimeError, EOFError) as error:  # what torch's reader says of a file that is cut short
+            raise ValueError(f"the checkpoint {path} is broken and cannot be read: {str(error).splitlines()[0]}") from error
+
 
 def _disk_error(error: BaseException | None) -> OSError | None:
     """Return the operating system's complaint behind an error, if there is one."""

@@ -114,8 +114,13 @@ def test_an_empty_state_comes_back():
     assert strategy.keys == {}
 
 
-def test_all_strategies_share_one_key():
-    assert FocalReward().state_key == StaticReward().state_key == "RewardStrategy"
+def test_a_checkpoint_of_another_strategy_is_refused():
+    """The Trainer would only warn and start cold."""
+    written = {"callbacks": {FocalReward().state_key: FocalReward().state_dict()}}
+    FocalReward().on_load_checkpoint(None, None, written)
+    with pytest.raises(ValueError, match=r"written with.*focal.FocalReward, this run uses.*static.StaticReward"):
+        StaticReward().on_load_checkpoint(None, None, written)
+    StaticReward().on_load_checkpoint(None, None, {"callbacks": {"ModelCheckpoint": {}}})
 
 
 def test_another_strategys_state_is_refused():

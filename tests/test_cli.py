@@ -1,0 +1,337 @@
+"""The command line from end to end, in this process and on a tiny policy."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from lightning_focal.cli import main
+from lightning_focal.runs.folder import RUN_FOLDER_ENV
+from tests.conftest import RUBRIC, TINY, rubric_rows, write_rows
+
+ROOT = Path(__file__).parent.parent
+FOCAL_TINY = str(ROOT / "configs" / "focal_tiny.yaml")
+
+
+class Tiny:
+    """The command line over configs/focal_tiny.yaml, with a smaller policy and a small rubric file."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.train = str(write_rows(folder / "train.jsonl", rubric_rows(8)))
+        self.val = str(write_rows(folder / "val.jsonl", rubric_rows(3)))
+        self.smaller = [
+            f"--model.policy={TINY}",
+            "--model.sampling.max_new_tokens=6",
+            f"--data.train={self.train}",
+            f"--data.val={self.val}",
+            "--data.batch_size=2",
+        ]
+
+    def __call__(self, command, *args, config=FOCAL_TINY, run_dir="run"):
+        smaller = self.smaller if config == FOCAL_TINY else []
+        main([command, f"--config={config}", *smaller, f"--run_dir={self.folder / run_dir}", *map(str, args)])
+        return self.folder / run_dir
+
+    def config(self, name, **sections):
+        """A whole configuration of one's own."""
+        content = {
+            "model": {"policy": TINY, "group_size": 4, "val_group_size": 2, "sampling": {"max_new_tokens": 6}},
+            "data": {"class_path": "RubricDataModule", "init_args": {"train": self.train, "batch_size": 2}},
+            "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+            **sections,
+        }
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return str(path)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return Tiny(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: ``(command line, its folder)``."""
+    cli = Tiny(tmp_path_factory.mktemp("cli"))
+    return cli, cli("fit")
+
+
+def metrics(folder, times=False):
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if times or "/time/" not in k} for row in csv.DictReader(file)]
+
+
+def config_of(folder):
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def rollouts(folder, stage):
+    return [row for path in sorted((folder / "rollouts").glob(f"{stage}-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+# -- fit -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_run_folder_holds_everything(finished):
+    _, folder = finished
+    entries = {re.sub(r"^events\.out\.tfevents\..*", "events", path.name) for path in folder.iterdir()}
+    assert entries == {".run", "config.yaml", "metrics.csv", "events", "rollouts", "checkpoints", "held_out.json"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "step=4.ckpt"}
+    config = config_of(folder)
+    assert config["reward"]["class_path"] == "lightning_focal.rewards.FocalReward"
+    assert config["model"]["policy"] == TINY
+    assert config["seed_everything"] == 0
+
+
+def test_metrics_are_one_row_a_batch(finished):
+    _, folder = finished
+    rows = metrics(folder, times=True)
+    assert [int(row["step"]) for row in rows] == [0, 1, 2, 3]
+    wanted = {
+        "train/reward/mean",
+        "train/reward/static",
+        "train/criterion/brevity/score",
+        "train/saturation/content",
+        "train/weight/tone",
+        "train/balance/worst",
+        "train/loss/policy",
+        "train/policy/lr",
+        "train/time/generate_s",
+        "val/held_out/mean",
+        "val/held_out/low",
+        "val/held_out/high",
+    }
+    assert wanted <= rows[0].keys()
+    assert all(row["train/reward/mean"] for row in rows)
+    assert [bool(row["val/held_out/mean"]) for row in rows] == [True, False, False, True]  # before and after
+
+
+def test_events_hold_the_same_values(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, folder = finished
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    seen = [event.value for event in events.Scalars("train/reward/mean")]
+    assert seen == pytest.approx([float(row["train/reward/mean"]) for row in metrics(folder)])
+    assert "hp_metric" not in events.Tags()["scalars"]
+
+
+def test_rollout_table_holds_every_column(finished):
+    _, folder = finished
+    rows = rollouts(folder, "train")
+    assert len(rows) == 8 * 4
+    row = rows[0]
+    assert row.keys() >= {
+        "stage",
+        "batch",
+        "prompt_id",
+        "rollout",
+        "messages",
+        "response",
+        "tokens",
+        "truncated",
+        "valid",
+        "reward",
+        "static_reward",
+        "advantage",
+        "policy_version",
+        "criteria",
+    }
+    assert [entry["name"] for entry in row["criteria"]] == [entry["name"] for entry in RUBRIC]
+    wanted = {"name", "tags", "score", "outcome", "reason", "prior_weight", "weight", "saturation"}
+    assert all(entry.keys() >= wanted for entry in row["criteria"])
+    for row in rows:
+        judged = [entry for entry in row["criteria"] if entry["score"] is not None]
+        assert row["reward"] == pytest.approx(sum(e["weight"] * e["score"] for e in judged), abs=1e-5)
+        assert row["static_reward"] == pytest.approx(sum(e["prior_weight"] * e["score"] for e in judged), abs=1e-5)
+
+
+def test_held_out_scores_before_and_after(finished):
+    _, folder = finished
+    evaluations = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"]
+    assert evaluations[0]["batch"] == 0
+    assert evaluations[-1]["batch"] == 4
+    assert evaluations[0]["scores"].keys() == {"row-0", "row-1", "row-2"}
+
+
+def test_second_run_gets_a_folder_of_its_own(tiny):
+    tiny("fit", "--trainer.limit_train_batches=1")
+    tiny("fit", "--trainer.limit_train_batches=1")
+    assert (tiny.folder / "run" / "metrics.csv").read_text() != ""
+    assert metrics(tiny.folder / "run-2") == metrics(tiny.folder / "run")
+    assert RUN_FOLDER_ENV not in os.environ
+
+
+def test_config_of_a_run_can_be_fed_back(finished):
+    cli, folder = finished
+    again = cli("fit", config=str(folder / "config.yaml"), run_dir="again")
+    assert metrics(again) == metrics(folder)
+
+
+def test_other_seed_other_run(finished):
+    cli, folder = finished
+    other = cli("fit", "--seed_everything=1", run_dir="other")
+    assert metrics(other) != metrics(folder)
+
+
+def test_resumed_run_goes_on_in_its_folder(tiny):
+    whole = tiny("fit", "--trainer.max_epochs=2", run_dir="whole")
+    half = tiny("fit", run_dir="half")
+    tiny("fit", "--trainer.max_epochs=2", f"--ckpt_path={half / 'checkpoints' / 'last.ckpt'}", run_dir="half")
+    assert not (tiny.folder / "half-2").exists()
+    assert metrics(half) == metrics(whole)
+    assert config_of(half)["trainer"]["max_epochs"] == 2
+
+
+# -- the strategy --------------------------------------------------------------------------------------------------------------
+
+
+def test_reward_swaps_the_strategy(tiny):
+    folder = tiny("fit", "--reward=StaticReward")
+    assert config_of(folder)["reward"]["class_path"] == "lightning_focal.rewards.StaticReward"
+    for row in rollouts(folder, "train"):
+        assert [entry["weight"] for entry in row["criteria"]] == pytest.approx([0.5, 0.25, 0.25])
+        assert row["reward"] == pytest.approx(row["static_reward"])
+
+
+@pytest.mark.parametrize("gamma", [0, 2])
+def test_gamma_reaches_the_weights(tiny, gamma):
+    folder = tiny("fit", f"--reward.gamma={gamma}", "--trainer.limit_train_batches=1")
+    assert config_of(folder)["reward"]["init_args"]["gamma"] == gamma
+    for row in rollouts(folder, "train"):
+        raw = [entry["prior_weight"] * (1.05 - entry["saturation"]) ** gamma for entry in row["criteria"]]
+        assert [entry["weight"] for entry in row["criteria"]] == pytest.approx([w / sum(raw) for w in raw], rel=1e-4)
+
+
+def test_group_size(tiny):
+    folder = tiny("fit", "--model.group_size=3", "--trainer.limit_train_batches=1")
+    assert sorted({row["rollout"] for row in rollouts(folder, "train")}) == [0, 1, 2]
+
+
+def test_strategy_among_the_callbacks(tiny):
+    reward = {"class_path": "lightning_focal.rewards.FocalReward", "init_args": {"gamma": 1.0}}
+    listed = tiny.config("listed.yaml", trainer={"max_epochs": 1, "accelerator": "cpu", "callbacks": [reward]})
+    as_key = tiny.config("as_key.yaml", reward=reward)
+    runs = [tiny("fit", config=listed, run_dir="listed"), tiny("fit", config=as_key, run_dir="as_key")]
+    assert config_of(runs[0])["reward"] is None
+    assert metrics(runs[0]) == metrics(runs[1])
+
+
+def test_own_callbacks_replace_the_default_ones(tiny):
+    callbacks = [
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"every_n_train_steps": 2, "save_top_k": -1}},
+        {"class_path": "lightning_focal.callbacks.RolloutTable", "init_args": {"stages": ["val"]}},
+    ]
+    config = tiny.config(
+        "own.yaml", reward={"class_path": "FocalReward"}, trainer={"max_epochs": 1, "accelerator": "cpu", "callbacks": callbacks}
+    )
+    folder = tiny("fit", config=config)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch=0-step=2.ckpt", "epoch=0-step=4.ckpt"]
+    assert not (folder / "rollouts").exists()  # there are no held-out prompts
+
+
+def test_configured_adamw_decays_by_its_own_default(tiny):
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+    model = {"policy": TINY, "group_size": 2, "sampling": {"max_new_tokens": 4}, "optimizer": optimizer}
+    folder = tiny("fit", config=tiny.config("adamw.yaml", model=model, reward={"class_path": "StaticReward"}))
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    (group,) = saved["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.01)
+
+
+# -- the other commands --------------------------------------------------------------------------------------------------------
+
+
+def checkpoint(folder):
+    return f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
+
+
+def test_validate_finds_the_score_of_the_run(finished, capsys):
+    cli, folder = finished
+    cli("validate", checkpoint(folder), run_dir="v")
+    after = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]
+    again = json.loads((cli.folder / "v-validate" / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]
+    assert again["scores"] == after["scores"]
+    out = capsys.readouterr().out
+    assert "prior-weighted static score" in out
+    assert "Validate metric" not in out  # Lightning's own table, a row a value
+
+
+def test_validate_without_checkpoint_takes_the_untrained_policy(finished):
+    cli, folder = finished
+    cli("validate", run_dir="w")
+    before = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][0]
+    again = json.loads((cli.folder / "w-validate" / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]
+    assert again["scores"] == before["scores"]
+
+
+def test_test_answers_the_test_prompts(finished):
+    cli, folder = finished
+    test = write_rows(cli.folder / "test.jsonl", rubric_rows(5))
+    cli("test", checkpoint(folder), f"--data.test={test}", run_dir="t")
+    assert float(metrics(cli.folder / "t-test")[-1]["test/reward/valid_share"]) == 1
+    assert {row["prompt_id"] for row in rollouts(cli.folder / "t-test", "test")} == {f"row-{i}" for i in range(5)}
+
+
+def test_predict_writes_responses_and_criterion_scores(finished, capsys):
+    cli, folder = finished
+    cli("predict", checkpoint(folder), run_dir="p")
+    rows = rollouts(cli.folder / "p-predict", "predict")
+    assert len(rows) == 3 * 2
+    assert all(isinstance(row["response"], str) and len(row["criteria"]) == 3 for row in rows)
+    assert all(entry["outcome"] in ("met", "not_met") for row in rows for entry in row["criteria"])
+    assert f"{cli.folder / 'p-predict' / 'rollouts'}/predict-" in capsys.readouterr().out
+
+
+def test_commands_printed_at_the_end_work(finished, capsys, monkeypatch):
+    """What a person is told to type next."""
+    cli, _ = finished
+    cli("fit", run_dir="next")
+    lines = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip().startswith("lightning_focal ")]
+    assert [line[0] for line in lines] == ["validate", "predict"]
+    monkeypatch.chdir(cli.folder)
+    for line in lines:
+        main(line)
+
+
+# -- processes of their own ----------------------------------------------------------------------------------------------------
+
+
+def run(*command, **kwargs):
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=120, check=False, **kwargs
+    )
+
+
+def test_import_is_quick():
+    done = run("-c", "import lightning_focal, sys; print(*sorted(m for m in sys.modules if m in ('torch', 'lightning')))")
+    assert (done.stdout.strip(), done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["fit", "--help"]])
+def test_help(command):
+    done = run("-m", "lightning_focal", *command)
+    assert done.returncode == 0
+    wanted = ["fit", "validate", "test", "predict", "replay", "ablate"] if command == ["--help"] else ["--reward", "--run_dir"]
+    assert all(word in done.stdout for word in wanted)
+
+
+def test_a_run_says_nothing_that_nobody_can_act_upon(tiny):
+    args = [f"--config={FOCAL_TINY}", *tiny.smaller, f"--run_dir={tiny.folder / 'run'}"]
+    done = run("-m", "lightning_focal", "fit", *args, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    known = r"Seed set to 0|GPU available: .*|`Trainer.fit` stopped: `max_epochs=1` reached.|Missing logger folder.*"
+    assert [line for line in done.stderr.splitlines() if not re.fullmatch(known, line)] == []
+    for words in ("held-out score after 0 batches", "batch 4/4", "The held-out score", "Next:"):
+        assert words in done.stdout

@@ -33,13 +33,13 @@ ARMS = {
     "static, prior": lambda: StaticReward(weights="prior", source=TokenChoiceScores()),
     **{
         f"focal, gamma {gamma:g}, tau {tau:g}": (
-            lambda gamma=gamma, tau=tau: FocalReward(
-                gamma=gamma, temperature=tau, weights="uniform", source=TokenChoiceScores()
-            )
+            lambda gamma=gamma, tau=tau: FocalReward(gamma=gamma, temperature=tau, weights="uniform", source=TokenChoiceScores())
         )
         for gamma, tau in ((0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (5.0, 1.0), (1.0, 0.1), (3.0, 0.1))
     },
-    "focal, gamma 3, tau 1, running": lambda: FocalReward(gamma=3.0, weights="uniform", scope="running", source=TokenChoiceScores()),
+    "focal, gamma 3, tau 1, running": lambda: FocalReward(
+        gamma=3.0, weights="uniform", scope="running", source=TokenChoiceScores()
+    ),
 }
 MEASURES = {"worst": "val/balance/worst", "mean": "val/balance/mean", "prior": "val/reward/prior"}
 
@@ -99,7 +99,10 @@ def main() -> None:
             began = time.monotonic()
             runs[arm].append(one_run(arm, seed, arguments.epochs))
             last = runs[arm][-1]
-            print(f"seed {seed} {arm}: worst {last['worst']:.3f} mean {last['mean']:.3f} ({time.monotonic() - began:.0f} s)", flush=True)
+            print(
+                f"seed {seed} {arm}: worst {last['worst']:.3f} mean {last['mean']:.3f} ({time.monotonic() - began:.0f} s)",
+                flush=True,
+            )
         store(arguments, runs, seed + 1)
 
 
@@ -133,7 +136,7 @@ def draw(arms: dict[str, dict[str, list[float]]], seeds: int, path: Path) -> Non
 
     names = [name for name in next(iter(arms.values())) if name.startswith("r") and name[1:].isdigit()]
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for place, (arm, values) in enumerate(arms.items()):
+    for place, values in enumerate(arms.values()):
         for measure, colour, shift in (("mean", "C0", -0.1), ("worst", "C3", 0.1)):
             mean, low, high = values[measure]
             error = [[mean - low], [high - mean]]

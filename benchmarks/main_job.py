@@ -1,7 +1,7 @@
 """Held-out scores before and after the main job, from the run folders of finished runs.
 
-    lightning_focal fit --config configs/focal.yaml --seed_everything=0 --run_dir runs/focal_s0     (and so on)
-    python benchmarks/main_job.py --json benchmarks/results/main_job.json runs/focal_s0 runs/focal_s1 runs/static_s0 runs/static_s1
+lightning_focal fit --config configs/focal.yaml --seed_everything=0 --run_dir runs/focal_s0     (and so on)
+python benchmarks/main_job.py --json benchmarks/results/main_job.json runs/focal_s0 runs/focal_s1 runs/static_s0 runs/static_s1
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def read(folder: Path) -> dict:
     with open(folder / "metrics.csv", newline="") as file:
         steps = [row for row in csv.DictReader(file) if row.get("train/time/step_s")]
     step, shape = (sorted(float(row[f"train/time/{name}_s"]) for row in steps)[len(steps) // 2] for name in ("step", "shape"))
-    levels = {name: (first["measures"][name], last["measures"][name]) for name in last["measures"] if name.startswith("val/balance/")}
+    levels = {
+        name: (first["measures"][name], last["measures"][name]) for name in last["measures"] if name.startswith("val/balance/")
+    }
     levels |= {
         name: (first["measures"][name], last["measures"][name])
         for name in last["measures"]

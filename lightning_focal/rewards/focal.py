@@ -21,8 +21,7 @@ class FocalReward(RewardStrategy):
     formulas are those of a public re-implementation). The calibrated reward uses ``w`` in place of ``b``; nothing else changes.
 
     Args:
-        gamma: how strongly weight moves; 0 is static. 3 is the public re-implementation's choice; the shipped configs state their
-            own, chosen by measurement.
+        gamma: how strongly weight moves; 0 is static. 3 is the public re-implementation's choice; the shipped configs use 1.
         temperature: ``tau``, in units of reward (0 to 1); large = group mean, small = best rollout.
         epsilon: ``eps``, floor of the difficulty.
         bounds: lowest and highest weight of a criterion, by Euclidean projection onto the simplex; None = off.

@@ -86,6 +86,8 @@ def interval(values: list[float]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--merge", type=Path, nargs="+", help="stored files of other seeds; with --seeds 0 nothing is run")
     parser.add_argument("--epochs", type=int, default=15, help="of 8 steps each")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
@@ -94,7 +96,13 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     runs: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    for seed in range(arguments.seeds):
+    merged = [json.loads(path.read_text()) for path in arguments.merge or []]
+    for content in merged:
+        for arm in ARMS:
+            runs[arm] += content["runs"][arm]
+    if merged and not arguments.seeds:
+        store(arguments, runs, len(runs["static, uniform"]))
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for arm in ARMS:
             began = time.monotonic()
             runs[arm].append(one_run(arm, seed, arguments.epochs))
@@ -103,7 +111,7 @@ def main() -> None:
                 f"seed {seed} {arm}: worst {last['worst']:.3f} mean {last['mean']:.3f} ({time.monotonic() - began:.0f} s)",
                 flush=True,
             )
-        store(arguments, runs, seed + 1)
+        store(arguments, runs, len(runs[arm]))
 
 
 def store(arguments: argparse.Namespace, runs: dict[str, list[dict[str, float]]], seeds: int) -> None:

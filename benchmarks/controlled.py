@@ -122,7 +122,14 @@ def store(arguments: argparse.Namespace, runs: dict[str, list[dict[str, float]]]
             for name in MEASURES:
                 paired = [r[name] - b[name] for r, b in zip(results, runs[baseline], strict=True)]
                 arms[arm][f"{name} minus {baseline}"] = interval(paired)
-    content = {"provenance": provenance(), "seeds": seeds, "steps": 8 * arguments.epochs, "mean_low_high": arms, "runs": runs}
+    parts = [json.loads(path.read_text())["provenance"] for path in arguments.merge or []]
+    content = {
+        "provenance": provenance() | {"merged_from": parts},
+        "seeds": seeds,
+        "steps": 8 * arguments.epochs,
+        "mean_low_high": arms,
+        "runs": runs,
+    }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     head = "| strategy | worst | mean | prior-weighted | worst minus static, uniform | worst minus static, prior | mean minus static, uniform |"

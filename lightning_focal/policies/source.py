@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_focal.policies.bars import no_bars
 from lightning_focal.policies.errors import PolicySourceError
 from lightning_focal.policies.pypi import PINNED, find_pinned, pypi_folder
 from lightning_focal.policies.tiny import TinyLlama, byte_tokenizer
@@ -170,6 +171,9 @@ def _expect_file(folder: Path, patterns: tuple[str, ...], what: str) -> None:
 
 def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:
     try:
+        if isinstance(place, Path):
+            with no_bars(on_terminals=False):
+                return loader.from_pretrained(str(place), **kwargs)
         return loader.from_pretrained(str(place), **kwargs)
     except (OSError, ValueError) as error:
         if isinstance(place, Path):

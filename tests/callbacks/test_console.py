@@ -186,6 +186,16 @@ def test_the_summary(after, verdict, difference):
     assert "  tensorboard --logdir runs/a\n" in text
 
 
+def test_a_criterion_that_was_never_judged_is_a_dash():
+    held_out = history(0.5, 0.75)
+    for entry in held_out.history:
+        entry["measures"]["val/criterion/honesty/score"] = float("nan")
+    report = recorded()
+    report.on_fit_end(fit_trainer(callbacks=[held_out], checkpoint_callback=None), Module())
+    (row,) = [line for line in printed(report).splitlines() if "honesty" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["honesty", "-", "-", "-"]
+
+
 def test_a_summary_without_held_out_prompts_or_checkpoints():
     report = recorded(quiet=True)
     report.on_fit_end(fit_trainer(), Module())

@@ -74,3 +74,10 @@ class BrokenAdvantage(Advantage):
         self.calls += 1
         advantages = GroupAdvantage()(scores, weights, rewards, valid)
         return torch.full_like(advantages, torch.nan) if self.calls in self.broken else advantages
+
+
+class AlwaysBroken(BrokenAdvantage):
+    """NaN in every batch."""
+
+    def __init__(self):
+        super().__init__(*range(1000))

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from lightning_focal.callbacks import HeldOut
-from lightning_focal.generation import Sampling
+from lightning_focal.callbacks import HeldOut, RolloutObserver
+from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.modules import GRPOModule, Update
 from lightning_focal.modules.update import UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
 from lightning_focal.rewards import FocalReward, StaticReward
@@ -196,6 +196,30 @@ def test_loss_scaling_is_refused(run_tiny):
     run.trainer.precision_plugin.scaler = object()
     with pytest.raises(ValueError, match=r"`trainer\.precision`.*16-mixed.*bf16-mixed"):
         run.trainer.fit(run.module, datamodule=run.data)
+
+
+def test_training_follows_validation(run_tiny, rubric_file):
+    """Validation runs in inference mode; a copy of the weights made there must not reach a later backward."""
+    run = run_tiny(fit=False, data_val=rubric_file(3, "val.jsonl"), generator=HFGenerator(dtype="bfloat16"))
+    run.trainer.validate(run.module, datamodule=run.data)
+    before = weights_of(run.module)
+    run.trainer.fit(run.module, datamodule=run.data)
+    assert run.trainer.global_step == 4
+    assert not same(weights_of(run.module), before)
+
+
+def test_rollouts_follow_the_weights(run_tiny, rubric_file):
+    """A copy in another precision is brought up to date after every update: each batch names the version it was sampled from."""
+    seen = []
+
+    class Watch(RolloutObserver):
+        def on_answers(self, trainer, pl_module, answers):
+            copied = pl_module.generator._copy.model.state_dict()
+            fresh = all(copied[k].equal(v.to(copied[k].dtype)) for k, v in pl_module.policy.state_dict().items())
+            seen.append((answers.rollouts.version, fresh))
+
+    run_tiny(FocalReward(), Watch(), generator=HFGenerator(dtype="bfloat16"), update=Update(mini_batches=2))
+    assert seen == [(0, True), (2, True), (4, True), (6, True)]
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------------------

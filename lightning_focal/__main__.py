@@ -1,5 +1,5 @@
 """``python -m lightning_focal`` is the same as ``lightning_focal``."""
 
-from lightning_focal.cli import main
+from lightning_focal.entry import main
 
 main()

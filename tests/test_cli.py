@@ -327,6 +327,17 @@ def test_help(command):
     assert all(word in done.stdout for word in wanted)
 
 
+def test_the_overview_needs_no_heavy_import():
+    code = (
+        "import sys\nfrom lightning_focal.entry import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
+    )
+    assert run("-c", code).stdout.strip().endswith("[]")
+    nothing = run("-m", "lightning_focal")
+    assert nothing.returncode == 2
+    assert "usage: lightning_focal COMMAND" in nothing.stdout
+
+
 def test_a_run_says_nothing_that_nobody_can_act_upon(tiny):
     args = [f"--config={FOCAL_TINY}", *tiny.smaller, f"--run_dir={tiny.folder / 'run'}"]
     done = run("-m", "lightning_focal", "fit", *args, cwd=ROOT)

@@ -1,0 +1,47 @@
+"""Where ``lightning_focal`` starts: the overview at once, everything else once it is asked for."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["OVERVIEW", "main"]
+
+OVERVIEW = """\
+usage: lightning_focal COMMAND [options]
+
+Reinforcement learning on rubrics of many criteria: Focal Reward, static weights and their neighbours.
+
+run
+  fit        train a policy          lightning_focal fit --config configs/focal.yaml
+  validate   held-out prompts        lightning_focal validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+  test       test prompts            as validate
+  predict    write the responses and their criterion scores, as validate
+
+study
+  replay     recorded rollouts under another strategy, without a model
+             lightning_focal replay --rollouts RUN/rollouts --reward=FocalReward --grid '{gamma: [0, 1, 3]}'
+  ablate     a grid of runs over seeds: one table, one figure
+             lightning_focal ablate --config configs/ablations/gamma.yaml
+
+options
+  COMMAND --help                      every option of a command
+  fit --reward.help FocalReward       the options of one class
+  fit --config FILE --print_config    the whole configuration a run would use
+
+Any value is overridden on the command line: --reward=StaticReward --reward.weights=uniform --model.group_size=16
+"""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; without a command, or asked for help, print the overview.
+
+    Args:
+        args: as on the command line, without the program's name; None = ``sys.argv``.
+    """
+    given = sys.argv[1:] if args is None else args
+    if not given or given[0] in ("-h", "--help"):
+        sys.stdout.write(OVERVIEW)
+        raise SystemExit(0 if given else 2)
+    from lightning_focal.cli import main as run  # seconds of imports
+
+    run(args)

@@ -30,7 +30,8 @@ def centre(values: Tensor, valid: Tensor | None, dim: int = 1) -> tuple[Tensor, 
         total = torch.where(valid, values, 0.0).sum(dim, keepdim=True)
         low = torch.where(valid, values, torch.inf).amin(dim, keepdim=True)
         high = torch.where(valid, values, -torch.inf).amax(dim, keepdim=True)
-    largest = torch.maximum(low.abs(), high.abs())
+    # Below the smallest normal number one unit in the last place no longer shrinks with the value.
+    largest = torch.maximum(low.abs(), high.abs()).clamp_min(torch.finfo(values.dtype).tiny)
     # Negated, so that a NaN that counts stays visible.
     spread = ~(high - low <= 8 * torch.finfo(values.dtype).eps * largest) & (count > 1)
     deviations = (values - total / count.clamp_min(1)).masked_fill(~spread, 0.0)

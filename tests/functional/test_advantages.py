@@ -86,6 +86,12 @@ def test_equal_rewards_give_exactly_zero(name, reward, n, dtype):
 
 
 @pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
+def test_one_unit_apart_below_the_smallest_normal_number(name):
+    rewards = torch.tensor([[2.8026e-45, 1.4013e-45], [1.4013e-45, 1.4013e-45]])
+    assert ADVANTAGE_ESTIMATORS[name](rewards, None).abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
 def test_invalid_is_zero_and_not_read(name):
     rewards = torch.tensor([[1.0, float("nan"), 0.0, float("inf")], [float("nan")] * 4, [0.5, 0.1, 0.2, 0.3]])
     valid = torch.tensor([[True, False, True, False], [False] * 4, [True, False, False, False]])

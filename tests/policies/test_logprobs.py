@@ -178,7 +178,9 @@ def test_adapter_on_the_output_layer(caplog):
     torch.nn.init.normal_(policy.base_model.model.lm_head.lora_B["default"].weight)
     data = batch(MIXED)
     with torch.no_grad(), caplog.at_level(logging.WARNING):
-        torch.testing.assert_close(response_logp(policy, *data), one_by_one(policy, *data)[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            response_logp(policy, *data), one_by_one(policy, *data)[0], atol=1e-5, rtol=3e-6
+        )  # log-probs near -13
     assert "separable" in caplog.text
 
 

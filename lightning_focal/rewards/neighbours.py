@@ -10,6 +10,7 @@ from lightning_focal.functional import (
     dvao_advantage,
     gated_reward,
     gdpo_advantage,
+    level_index,
     saw_weights,
     softmin_advantage,
     worst_of_reward,
@@ -30,10 +31,7 @@ class SawWeighting(Weighting):
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
         names = list(dict.fromkeys(key for keys in scores.keys for key in keys))
-        place = {name: i for i, name in enumerate(names)}
-        c = scores.scores.shape[2]
-        rows = [[place[key] for key in keys] + [-1] * (c - len(keys)) for keys in scores.keys]
-        index = torch.tensor(rows, dtype=torch.long, device=base.device).reshape(-1, c)
+        index = level_index(scores.keys, names, scores.scores.shape[2]).to(base.device)
         return saw_weights(scores.scores, base, scores.mask, index, len(names))
 
 

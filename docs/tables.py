@@ -24,7 +24,8 @@ def arguments(target: str) -> list[tuple[str, str, str]]:
     """Name, default and meaning of each argument of a class given by its import path."""
     module, name = target.rsplit(".", 1)
     cls = getattr(import_module(module), name)
-    said = {parameter.arg_name: parameter.description or "" for parameter in parse(inspect.getdoc(cls) or "").params}
+    docs = [inspect.cleandoc(vars(part).get("__doc__") or "") for part in reversed(cls.__mro__)]  # an argument may be inherited
+    said = {parameter.arg_name: parameter.description or "" for doc in docs for parameter in parse(doc).params}
     rows = []
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -27,7 +27,9 @@ __all__ = ["FocalCLI", "main"]
 
 COMMANDS = {
     "ablate": ("lightning_focal.studies.ablate", "ablate_command"),
+    "rephrase": ("lightning_focal.rephrasing.command", "rephrase_command"),
     "replay": ("lightning_focal.studies.replay_command", "replay_command"),
+    "sft": ("lightning_focal.warm_start", "sft_command"),
 }
 """Sub-commands that are no Trainer method: where each one lives."""
 
@@ -199,7 +201,7 @@ def _run() -> None:
         },
         parser_kwargs={
             "description": "Reinforcement learning on rubrics of many criteria. "
-            "Further commands with a --help of their own: ablate (a grid of runs), replay (recorded rollouts under another strategy)."
+            "Further commands with a --help of their own: sft (a supervised warm start), rephrase (questions into pairs), ablate (a grid of runs), replay (recorded rollouts under another strategy)."
         },
     )
 

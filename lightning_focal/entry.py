@@ -9,13 +9,20 @@ __all__ = ["OVERVIEW", "main"]
 OVERVIEW = """\
 usage: lightning_focal COMMAND [options]
 
-Reinforcement learning on rubrics of many criteria: Focal Reward, static weights and their neighbours.
+Reinforcement learning on rubrics of many criteria (Focal Reward, static weights, their neighbours) and without labels
+(Co-rewarding-I and -II, majority voting, self-certainty, entropy).
 
 run
   fit        train a policy          lightning_focal fit --config configs/focal.yaml
   validate   held-out prompts        lightning_focal validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
   test       test prompts            as validate
   predict    write the responses and their criterion scores, as validate
+
+prepare
+  sft        a supervised warm start that ends in a policy folder
+             lightning_focal sft --config configs/sft_chain_sum.yaml
+  rephrase   questions in, pairs with a rephrasing out
+             lightning_focal rephrase questions.jsonl --out pairs.jsonl --server http://localhost:8000/v1 --model NAME
 
 study
   replay     recorded rollouts under another strategy, without a model

@@ -7,7 +7,7 @@ Axes: ``P`` prompts, ``G`` rollouts of a prompt (its *group*), ``C`` criteria (p
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -72,9 +72,16 @@ class Prompts(_Data):
         answers: gold answers where known (reports, :class:`GroundTruthReward`), else ``None``.
         tokens: the chats as token ids, filled once by the module; unpadded.
         extra: further columns of the data set, one mapping a prompt.
+        questions: what each prompt asks, by name: prompts that share a name are views of one question. Empty = each its own.
+        views: which view of its question a prompt is, 0 = the original, 1 = a rephrasing; the loss is a sum over views
+            (arXiv:2508.00410 eq. 8). Empty = all are originals.
+        graders: the data's own scorer of an extracted answer (``None`` = none was found), in [0, 1]; or ``None``.
 
     Raises:
-        ValueError: if two fields disagree about ``P``, or an id occurs twice.
+        ValueError: if two fields disagree about ``P``, an id occurs twice, or a view of a question.
+
+    >>> Prompts(("a", "a/rephrased"), ((), ()), questions=("a", "a"), views=(0, 1)).partners
+    (1, 0)
     """
 
     ids: tuple[str, ...]
@@ -83,17 +90,33 @@ class Prompts(_Data):
     answers: tuple[str | None, ...] = ()
     tokens: tuple[tuple[int, ...], ...] = ()
     extra: tuple[Mapping[str, Any], ...] = ()
+    questions: tuple[str, ...] = ()
+    views: tuple[int, ...] = ()
+    graders: tuple[Callable[[str | None], float] | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
             raise ValueError(f"`ids` must be unique within a batch, got {list(self.ids)}")
-        for name in ("messages", "rubrics", "answers", "tokens", "extra"):
+        for name in ("messages", "rubrics", "answers", "tokens", "extra", "questions", "views", "graders"):
             value = getattr(self, name)
             if name == "messages" or value:
                 _expect_len(name, value, len(self.ids), "prompt")
+        if not {*self.views} <= {0, 1}:
+            raise ValueError(f"`views` must be 0 (the original) or 1 (its rephrasing), got {sorted({*self.views})}")
+        if self.questions and self.views and len(set(zip(self.questions, self.views, strict=True))) != len(self.ids):
+            raise ValueError("`questions` and `views` must not repeat: a batch holds each view of a question once")
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def partners(self) -> tuple[int | None, ...]:
+        """``[P]`` row of the next view of each prompt's question, ``None`` where it is the only one."""
+        rows: dict[str, list[int]] = {}
+        for row, question in enumerate(self.questions or self.ids):
+            rows.setdefault(question, []).append(row)
+        after = {row: views[(i + 1) % len(views)] for views in rows.values() for i, row in enumerate(views) if len(views) > 1}
+        return tuple(after.get(row) for row in range(len(self.ids)))
 
 
 @dataclass(frozen=True)
@@ -161,6 +184,8 @@ class CriterionScores(_Data):
         failed: ``[P, G, C]`` bool, True = the judge failed here (always masked), or None when nothing failed.
         outcomes: ``[P][G][<=C]`` verdicts in words (``met``, ``not_met``, ``graded``, ``not_applicable``, ``error``), or None.
         reasons: ``[P][G][<=C]`` the judge's reasons, or None.
+        measures: what else is worth watching, by name: tensors of any shape, NaN = not known; the mean over what is known is
+            logged as ``stage/<name>``. The same names in every batch and on every rank.
 
     Raises:
         ValueError: on a shape that does not fit, a score outside [0, 1] or not finite where the mask is True, a negative weight, a
@@ -175,6 +200,7 @@ class CriterionScores(_Data):
     failed: Tensor | None = None
     outcomes: tuple[tuple[tuple[str, ...], ...], ...] | None = field(default=None, repr=False)
     reasons: tuple[tuple[tuple[str, ...], ...], ...] | None = field(default=None, repr=False)
+    measures: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _expect("scores", self.scores, (None, None, None), "P, G, C")

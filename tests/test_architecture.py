@@ -21,14 +21,17 @@ MAY_IMPORT = {
     "rubrics": {"types"},
     "judges": {"types", "functional", "rubrics"},
     "generation": {"types", "functional"},
-    "policies": {"types", "functional"},
-    "data": {"types", "rubrics", "seeds"},
+    "policies": {"types", "functional", "generation", "files"},
+    "data": {"types", "rubrics", "seeds", "functional"},
+    "servers": {"types"},
+    "rephrasing": {"types", "files", "data", "generation", "policies", "servers"},
     "rewards": {"types", "functional", "metrics", "rubrics", "judges"},
     "callbacks": {"types", "functional", "metrics", "files"},
     "runs": set(),
     "modules": {"types", "seeds", "functional", "metrics", "generation", "policies", "rewards", "callbacks"},
     "studies": {"types", "files", "functional", "metrics", "rubrics", "rewards", "callbacks", "runs", "terminal"},
-    "cli": {"data", "rewards", "callbacks", "modules", "runs", "studies", "files", "seeds", "terminal"},
+    "warm_start": {"data", "modules", "policies", "runs", "files", "terminal"},
+    "cli": {"data", "rewards", "callbacks", "modules", "runs", "studies", "rephrasing", "warm_start", "files", "seeds", "terminal"},
     "entry": {"cli"},
     "__main__": {"entry"},
     "__init__": set(),
@@ -50,8 +53,10 @@ FOREIGN = {
     "rewards": {"transformers"},
     "callbacks": {"transformers"},
     "runs": {"transformers"},
+    "servers": {"torch", "lightning", "transformers"},
+    "rephrasing": {"lightning", "transformers"},
 }
-LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval", "httpx"}
+LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval", "httpx", "tenacity", "reasoning_gym"}
 """Imported where they are used: nobody waits for them who does not need them."""
 
 

@@ -11,7 +11,8 @@ from lightning_focal.studies.ablate import read_ablation
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 PARTS = {"model", "data", "ablations"}  # pieces of a configuration, data, and grids of runs
-WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).parts[0] not in PARTS)
+WARM_STARTS = sorted(CONFIGS.glob("sft_*.yaml"))
+WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).parts[0] not in PARTS and p not in WARM_STARTS)
 GRIDS = sorted((CONFIGS / "ablations").glob("*.yaml"))
 
 
@@ -19,6 +20,9 @@ def test_there_are_some():
     names = {path.name for path in WHOLE}
     assert {"focal.yaml", "static.yaml", "focal_tiny.yaml", "qwen3_8b_focal.yaml", "controlled.yaml"} <= names
     assert len(GRIDS) >= 6
+    assert len(WARM_STARTS) >= 2
+    methods = ("co_rewarding_1", "co_rewarding_2", "majority_vote", "self_certainty", "entropy", "ground_truth")
+    assert {f"{method}.yaml" for method in methods} | {"focal_co_rewarding_2.yaml"} <= names
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
@@ -32,7 +36,18 @@ def test_print_config(path, capsys, monkeypatch):
     assert printed["model"]["policy"]
 
 
-@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WARM_STARTS, ids=lambda path: path.stem)
+def test_print_config_of_a_warm_start(path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stop:
+        main(["sft", "--config", str(path), "--print_config"])
+    assert stop.value.code in (0, None)
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["policy"]
+    assert printed["data"]["class_path"].startswith("lightning_focal.data.")
+
+
+@pytest.mark.parametrize("path", WHOLE + WARM_STARTS, ids=lambda path: path.stem)
 def test_every_key_has_its_comment_or_speaks_for_itself(path):
     """A configuration is read by people: it opens by saying what it is for."""
     assert path.read_text().startswith("# ")

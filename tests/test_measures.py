@@ -138,6 +138,20 @@ def test_masked_scores_are_not_read():
     same(got, expected)
 
 
+def test_the_sources_measures_are_means_over_what_is_known():
+    measures = {
+        "vote/share": torch.tensor([0.5, NAN]),
+        "vote/accuracy": torch.full((2,), NAN),
+        "answer/accuracy": torch.tensor([[1.0, 0.0], [1.0, NAN]]),
+        "certainty/clamped": torch.tensor([[True, False]]),
+    }
+    first, second = make_scores([[[1.0], [0.0]]], measures=measures), make_scores([[[1.0]]], measures=measures)
+    expected = {"vote/share": 0.5, "vote/accuracy": NAN, "answer/accuracy": 2 / 3, "certainty/clamped": 0.5}
+    same(logged(first), expected)
+    same(logged(first, second), expected)
+    assert list(expected) == [name for name in logged(first) if name in measures]
+
+
 def test_batches_pool_as_sums_not_as_means_of_means():
     first, second = make_scores([[[1.0], [0.5], [0.0]]]), make_scores([[[1.0, 0.25]]])
     same(

@@ -21,8 +21,11 @@ from lightning_focal.functional.balance import (
     worst_criterion,
 )
 from lightning_focal.functional.bootstrap import bootstrap_interval
+from lightning_focal.functional.boxed import extract_boxed
+from lightning_focal.functional.certainty import self_certainty, token_entropy
 from lightning_focal.functional.criterion_sums import CriterionSums, criterion_sums
 from lightning_focal.functional.dvao import dvao_advantage
+from lightning_focal.functional.ema import cosine_ema_weight, ema_update
 from lightning_focal.functional.gates import gated_reward, worst_of_reward
 from lightning_focal.functional.gdpo import gdpo_advantage
 from lightning_focal.functional.groups import batch_moments, batch_std
@@ -35,6 +38,7 @@ from lightning_focal.functional.rewarding import weighted_reward
 from lightning_focal.functional.saw import criterion_moments, saw_weights
 from lightning_focal.functional.simplex import project_bounded_simplex
 from lightning_focal.functional.softmin import softmin_advantage
+from lightning_focal.functional.voting import Vote, majority_vote
 from lightning_focal.functional.weighting import base_weights, focal_weights
 from lightning_focal.functional.zscores import group_spread, group_zscores
 
@@ -42,6 +46,7 @@ __all__ = [
     "ADVANTAGE_ESTIMATORS",
     "AGGREGATIONS",
     "CriterionSums",
+    "Vote",
     "base_weights",
     "batch_advantage",
     "batch_moments",
@@ -50,11 +55,14 @@ __all__ = [
     "bottom_quartile_mean",
     "chunked_logp_from_hidden",
     "clipped_policy_loss",
+    "cosine_ema_weight",
     "criterion_moments",
     "criterion_sums",
     "dr_grpo_advantage",
     "dvao_advantage",
     "effective_number",
+    "ema_update",
+    "extract_boxed",
     "focal_weights",
     "gated_reward",
     "gather_levels",
@@ -68,6 +76,7 @@ __all__ = [
     "level_index",
     "level_sums",
     "loss_normaliser",
+    "majority_vote",
     "masked_aggregate",
     "min_over_mean",
     "policy_statistics",
@@ -78,9 +87,11 @@ __all__ = [
     "saturated_mass",
     "saw_weights",
     "scatter_sums",
+    "self_certainty",
     "softmin_advantage",
     "spread_over_criteria",
     "strict_completion",
+    "token_entropy",
     "token_logp",
     "weighted_reward",
     "worst_criterion",

@@ -80,7 +80,8 @@ def masked_aggregate(
         values: ``[N, T]``.
         mask: ``[N, T]`` bool, True = the token counts; values elsewhere are not read.
         aggregation: see above.
-        normaliser: :func:`loss_normaliser` of the whole optimiser step; None = of ``mask``.
+        normaliser: :func:`loss_normaliser` of the whole optimiser step, a scalar, or ``[N]`` where rows belong to terms of a sum
+            that are normalised apart (the two sides of arXiv:2508.00410 eq. 8); None = of ``mask``.
         fixed_length: tokens ``L``, for ``"fixed_length"`` alone.
 
     Returns:
@@ -103,4 +104,8 @@ def masked_aggregate(
     if aggregation == "sequence_mean":
         kept = kept / mask.sum(-1, keepdim=True).clamp_min(1)
     divisor = torch.as_tensor(normaliser, dtype=kept.dtype, device=kept.device)
-    return kept.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    divisor = torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    if divisor.ndim == 0:
+        return kept.sum() / divisor
+    expect_shape("normaliser", divisor, "N", (len(values),))
+    return (kept.sum(-1) / divisor).sum()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from lightning_focal.functional.certainty import self_certainty
 
 __all__ = ["chunked_logp_from_hidden", "token_logp"]
 
@@ -79,16 +82,23 @@ def token_logp(logits: Tensor, targets: Tensor, temperature: float = 1.0, chunk:
     return logp.reshape(targets.shape)
 
 
+MEASURES = ("entropy", "self_certainty")
+"""What can be had beside the log-probability of a token, from the same logits."""
+
+
 def _head(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, with_entropy: bool
-) -> tuple[Tensor, Tensor]:
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, measures: tuple[str, ...]
+) -> tuple[Tensor, ...]:
     scaled = F.linear(hidden, weight, bias).float() / temperature
     normaliser = scaled.logsumexp(-1)
-    logp = scaled.gather(-1, targets[:, None])[:, 0] - normaliser
-    if not with_entropy:
-        return logp, logp.new_zeros(0)
-    probabilities = (scaled - normaliser[:, None]).exp()
-    return logp, normaliser - (probabilities * scaled).sum(-1)
+    made = [scaled.gather(-1, targets[:, None])[:, 0] - normaliser]
+    for name in measures:
+        if name == "entropy":
+            probabilities = (scaled - normaliser[:, None]).exp()
+            made.append(normaliser - (probabilities * scaled).sum(-1))
+        else:
+            made.append(self_certainty(scaled))
+    return tuple(made)
 
 
 def chunked_logp_from_hidden(
@@ -98,9 +108,9 @@ def chunked_logp_from_hidden(
     temperature: float = 1.0,
     chunk_size: int = 256,
     bias: Tensor | None = None,
-    with_entropy: bool = False,
+    measures: Sequence[str] = (),
     mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities from the last hidden states; the logits of a whole batch never live at once.
 
     The head is applied to ``chunk_size`` tokens at a time and, where a gradient is needed, again in the backward pass (ours).
@@ -113,21 +123,24 @@ def chunked_logp_from_hidden(
         temperature: > 0, that of the sampling.
         chunk_size: tokens whose logits live at once.
         bias: ``[V]``, or None.
-        with_entropy: also return the entropy of each distribution.
+        measures: what else to return of each distribution: ``entropy``, ``self_certainty``
+            (:func:`~lightning_focal.functional.self_certainty`).
         mask: ``[...]`` bool, True = compute this token; None = all. The others cost nothing and read 0.
 
     Returns:
-        ``(logp, entropy)``, ``[...]`` float32, nats; ``entropy`` is None unless asked for.
+        ``(logp, measures)``, each ``[...]`` float32, nats.
 
     Raises:
-        ValueError: on shapes that do not fit, a temperature or chunk size that is not positive.
+        ValueError: on shapes that do not fit, a temperature or chunk size that is not positive, an unknown measure.
 
     >>> hidden, head = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0986123, 0.0]])
-    >>> logp, entropy = chunked_logp_from_hidden(hidden, head, torch.tensor([1]), with_entropy=True)
-    >>> logp.exp(), entropy
+    >>> logp, measured = chunked_logp_from_hidden(hidden, head, torch.tensor([1]), measures=["entropy"])
+    >>> logp.exp(), measured["entropy"]
     (tensor([0.7500]), tensor([0.5623]))
     """
     _expect_positive(temperature=temperature, chunk_size=chunk_size)
+    if unknown := set(measures) - set(MEASURES):
+        raise ValueError(f"`measures` must be among {', '.join(MEASURES)}, got {sorted(unknown)}")
     if targets.shape != hidden.shape[:-1]:
         raise ValueError(
             f"`targets` must be {tuple(hidden.shape[:-1])}, the shape of `hidden` without H, got {tuple(targets.shape)}"
@@ -145,7 +158,7 @@ def chunked_logp_from_hidden(
             bias,
             ids[start : start + chunk_size],
             temperature,
-            with_entropy,
+            tuple(measures),
         )
         parts.append(checkpoint(_head, *inputs, use_reentrant=False, preserve_rng_state=False) if track else _head(*inputs))
 
@@ -155,4 +168,5 @@ def chunked_logp_from_hidden(
             return values.reshape(targets.shape)
         return values.new_zeros(targets.shape).masked_scatter(mask, values)
 
-    return whole([p[0] for p in parts]), whole([p[1] for p in parts]) if with_entropy else None
+    logp, *others = (whole([part[i] for part in parts]) for i in range(1 + len(measures)))
+    return logp, dict(zip(measures, others, strict=True))

@@ -64,7 +64,8 @@ def clipped_policy_loss(
         clip_high: >= 0.
         dual_clip: > 1, or None for none.
         aggregation: ``"token_mean"``, ``"sequence_mean"`` or ``"fixed_length"``, see :func:`masked_aggregate`.
-        normaliser: :func:`loss_normaliser` of the whole optimiser step, so that micro-batches add up exactly; None = of ``mask``.
+        normaliser: :func:`loss_normaliser` of the whole optimiser step, so that micro-batches add up exactly, a scalar or
+            ``[N]``, see :func:`masked_aggregate`; None = of ``mask``.
         fixed_length: tokens, for ``"fixed_length"`` alone.
 
     Returns:

@@ -68,10 +68,11 @@ class HFGenerator(Generator):
         self.version = version
         if not self._needs_copy(policy):
             self._copy = self._copied = None
-        elif self._copy is None or self._copied is not policy or self._copy.device != next(policy.parameters()).device:
+        elif self._copy is None or not self._copy.fits(policy):
             self._copy, self._copied = None, policy  # frees the old one first
             self._copy = RolloutCopy(policy, None if self.dtype is None else getattr(torch, self.dtype))
-        else:
+        else:  # policy and teacher take turns in one copy
+            self._copied = policy
             self._copy.refresh(policy)
 
     def _needs_copy(self, policy: nn.Module) -> bool:

@@ -32,7 +32,7 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Raises:
         TypeError: for adapters other than plain LoRA.
     """
-    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    base = _plain(policy)
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             owner, _, leaf = name.rpartition(".")
@@ -46,6 +46,11 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 if leaf == "weight":
                     value = _merged(value, base.get_submodule(owner), owner)
             yield f"{owner}.{leaf}" if owner else leaf, value
+
+
+def _plain(policy: nn.Module) -> Any:
+    """The transformers model inside a peft wrapper."""
+    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
 
 
 def _gathered(parameter: Tensor) -> Tensor:
@@ -78,7 +83,12 @@ class RolloutCopy:
         self.model = _rebuilt(policy, dtype) if is_sharded(policy) else _cloned(policy, dtype)
         self.model.eval().requires_grad_(False)
         self.device = next(policy.parameters()).device
+        self._config = _plain(policy).config
         self.refresh(policy)
+
+    def fits(self, policy: nn.Module) -> bool:
+        """Say whether :meth:`refresh` would make this the copy of ``policy``: same architecture, same device."""
+        return _plain(policy).config == self._config and next(policy.parameters()).device == self.device
 
     def refresh(self, policy: nn.Module) -> None:
         """Take over the policy's weights; no allocation beyond one parameter.
@@ -105,7 +115,7 @@ def _cloned(policy: nn.Module, dtype: torch.dtype | None) -> Any:
 def _rebuilt(policy: nn.Module, dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForCausalLM
 
-    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    base = _plain(policy)
     first = next(policy.parameters())
     with torch.random.fork_rng(devices=[]), torch.device(first.device):
         model = AutoModelForCausalLM.from_config(base.config, dtype=dtype or first.dtype)

@@ -1,7 +1,19 @@
 """Who scores a response: by rule, and from verdicts to criterion scores."""
 
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
+from lightning_focal.judges.equivalence import Equivalence
+from lightning_focal.judges.math_process import Comparison
 from lightning_focal.judges.rules import CHECKS, RuleJudge
 from lightning_focal.judges.scoring import verdicts_to_scores
 
-__all__ = ["CHECKS", "Judge", "JudgeRequest", "Outcome", "RuleJudge", "Verdict", "verdicts_to_scores"]
+__all__ = [
+    "CHECKS",
+    "Comparison",
+    "Equivalence",
+    "Judge",
+    "JudgeRequest",
+    "Outcome",
+    "RuleJudge",
+    "Verdict",
+    "verdicts_to_scores",
+]

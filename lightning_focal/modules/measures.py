@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -70,19 +70,17 @@ class Means:
 
 
 class BatchMeasures:
-    """Rewards, lengths and the balance over criteria of one batch or many.
+    """Rewards, lengths, the source's own measures and the balance over criteria of one batch or many.
 
     Args:
         stage: first part of every name, ``stage/area/name``.
-        keys: criterion keys and their positions.
+        keys: criterion keys, in order.
         device: where sums are kept.
         names: criterion names to follow one by one beside the keys, under ``stage/name/<name>/...``; all names there are, or none.
     """
 
-    def __init__(
-        self, stage: str, keys: Mapping[str, int], device: torch.device | str = "cpu", names: Sequence[str] = ()
-    ) -> None:
-        self.stage = stage
+    def __init__(self, stage: str, keys: Iterable[str], device: torch.device | str = "cpu", names: Sequence[str] = ()) -> None:
+        self.stage, self.device = stage, torch.device(device)
         self.means = Means()
         self.balance = CriterionBalance(list(keys), sync_on_compute=False).to(device)
         self.by_name = CriterionBalance(list(names), sync_on_compute=False).to(device) if names else None
@@ -102,6 +100,9 @@ class BatchMeasures:
         means.add(f"{stage}/judge/not_applicable_rate", (~scores.mask & ~failed).double(), present)
         means.add(f"{stage}/rollout/length", rollouts.lengths.double())
         means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
+        for name, values in scores.measures.items():
+            values = values.to(self.device).double()
+            means.add(f"{stage}/{name}", values, ~values.isnan())
         given = (failed, shaped.weights, shaped.saturation)
         self.balance.update(scores.scores, scores.mask, scores.keys, *given)
         if self.by_name is not None:

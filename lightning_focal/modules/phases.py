@@ -12,7 +12,7 @@ __all__ = ["Phases"]
 
 
 class Phases:
-    """Seconds by phase of the current step.
+    """Seconds by phase of the current step. A phase within another counts for itself alone.
 
     >>> phases = Phases()
     >>> phases.start()
@@ -24,6 +24,7 @@ class Phases:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._inner = [0.0]  # time spent in phases within the one under way, outermost first
         self._began = time.perf_counter()
 
     def start(self) -> None:
@@ -35,12 +36,15 @@ class Phases:
     def __call__(self, name: str) -> Iterator[None]:
         """Add the time spent within to ``name``; waits for the device, once a phase."""
         began = time.perf_counter()
+        self._inner.append(0.0)
         try:
             yield
         finally:
             if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.synchronize()
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+            elapsed = time.perf_counter() - began
+            self._seconds[name] = self._seconds.get(name, 0.0) + elapsed - self._inner.pop()
+            self._inner[-1] += elapsed
 
     def seconds(self) -> dict[str, float]:
         """Return seconds by phase, and of the whole step so far under ``step``."""

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lightning_focal.callbacks.teacher import EMATeacher
 from lightning_focal.policies import adapters_off, has_adapters
 
-__all__ = ["FrozenReference", "NoReference", "Reference"]
+__all__ = ["FrozenReference", "NoReference", "Reference", "TeacherReference"]
 
 
 class Reference(ABC):
@@ -21,8 +22,8 @@ class Reference(ABC):
     A reference is no part of the checkpoint unless it says so in ``state_dict``: a frozen one is made again from its source.
     """
 
-    def attach(self, policy: nn.Module) -> None:
-        """Learn the policy, once, before a checkpoint is restored into it."""
+    def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
+        """Learn the policy, and the teacher where there is one, once, before a checkpoint is restored into them."""
 
     @property
     def active(self) -> bool:
@@ -70,7 +71,7 @@ class FrozenReference(Reference):
         self.dtype = dtype
         self.copy: nn.Module | None = None
 
-    def attach(self, policy: nn.Module) -> None:
+    def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
         """Copy the policy's weights, unless it has adapters to switch off."""
         if self.copy is not None or has_adapters(policy):
             return
@@ -90,3 +91,34 @@ class FrozenReference(Reference):
                 yield plain
         finally:
             policy.train(training)
+
+
+class TeacherReference(Reference):
+    """The slow teacher (arXiv:2508.00410: the reference of Co-rewarding-II): held close to what the policy was lately.
+
+    Needs :class:`~lightning_focal.callbacks.EMATeacher` among `trainer.callbacks`; no further copy is made.
+    """
+
+    def __init__(self) -> None:
+        self._teacher: EMATeacher | None = None
+
+    def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
+        """Take the teacher.
+
+        Raises:
+            ValueError: when the run has none.
+        """
+        if teacher is None:
+            raise ValueError(
+                "`model.reference: TeacherReference` needs a teacher: add one to `trainer.callbacks`:\n"
+                "  - class_path: lightning_focal.callbacks.EMATeacher"
+            )
+        self._teacher = teacher
+
+    @contextmanager
+    def model(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """See :class:`Reference`."""
+        if self._teacher is None:
+            raise RuntimeError("the reference has not met its teacher yet: `attach` runs when a Trainer starts")
+        with self._teacher.lend(policy) as teacher:
+            yield teacher

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-__all__ = ["WarmupCosine"]
+__all__ = ["WarmupCosine", "make_optimizers"]
 
 
 class WarmupCosine(LRScheduler):
@@ -74,3 +76,37 @@ class WarmupCosine(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each parameter group."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
+
+
+def make_optimizers(
+    parameters: list[nn.Parameter],
+    make_optimizer: Callable[[Any], Optimizer] | None,
+    make_scheduler: Callable[[Any], Any] | None,
+    endless: bool,
+) -> Any:
+    """Make what ``configure_optimizers`` returns; schedulers are stepped once a batch.
+
+    Args:
+        parameters: to train.
+        make_optimizer: None = AdamW with lr 1e-5 and without weight decay.
+        make_scheduler: None = a constant rate.
+        endless: the run has no planned end.
+
+    Raises:
+        ValueError: for a scheduler that waits for a metric, or one that needs a length in a run without end.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0) if make_optimizer is None else make_optimizer(parameters)
+    if make_scheduler is None:
+        return optimizer
+    scheduler = make_scheduler(optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError(
+            "`model.lr_scheduler` must be stepped by batches, got ReduceLROnPlateau: it waits for a metric; "
+            "use lightning_focal.modules.WarmupCosine or another scheduler of torch"
+        )
+    if isinstance(scheduler, WarmupCosine) and endless and scheduler.total is None:
+        raise ValueError(
+            "`model.lr_scheduler.total` must be given, in rollout batches, for a run without end "
+            "(`trainer.max_epochs: -1` and no `trainer.max_steps`)"
+        )
+    return [optimizer], [{"scheduler": scheduler, "interval": "step"}]

@@ -17,10 +17,13 @@ from lightning_focal.functional import (
     masked_aggregate,
     policy_statistics,
 )
-from lightning_focal.policies import response_logp
+from lightning_focal.policies import response_logp, response_measures
 from lightning_focal.types import Rollouts, Shaped
 
 __all__ = ["Sequences", "Update", "sequence_logp"]
+
+VIEWS = 2
+"""An original and its rephrasing."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Sequences:
         valid: ``[N]`` bool, False = takes no part in the loss.
         old_logp: ``[N, T]`` of the policy that sampled, or None = the detached new ones.
         ref_logp: ``[N, T]`` of the reference, or None.
+        views: ``[N]`` int64, which view of its question a row answers; the loss is the sum of each view's own.
     """
 
     prompt_ids: Tensor
@@ -106,18 +110,21 @@ class Sequences:
     valid: Tensor
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
+    views: Tensor | None = None
 
     @classmethod
     def of(cls, rollouts: Rollouts, shaped: Shaped) -> Sequences:
         """Flatten groups."""
-        g = rollouts.group_size
+        g, device = rollouts.group_size, rollouts.response_ids.device
+        views = torch.tensor(rollouts.prompts.views, device=device).repeat_interleave(g) if rollouts.prompts.views else None
         return cls(
             prompt_ids=rollouts.prompt_ids.repeat_interleave(g, 0),
             prompt_mask=rollouts.prompt_mask.repeat_interleave(g, 0),
             response_ids=rollouts.response_ids.flatten(0, 1),
             response_mask=rollouts.response_mask.flatten(0, 1),
-            advantages=shaped.advantages.flatten().to(rollouts.response_ids.device),
-            valid=shaped.valid.flatten().to(rollouts.response_ids.device),
+            advantages=shaped.advantages.flatten().to(device),
+            valid=shaped.valid.flatten().to(device),
+            views=views,
         )
 
     def __len__(self) -> int:
@@ -192,7 +199,7 @@ def accumulate_gradients(
         mini: the rows of one optimiser step.
         update: clips, aggregation, KL.
         temperature: the rollouts were sampled at.
-        normaliser: of the whole step, see :func:`~lightning_focal.functional.loss_normaliser`.
+        normaliser: of the whole step, see :func:`step_normaliser`.
         backward: called with each micro-batch's loss.
         sums: what to watch is added here.
 
@@ -204,18 +211,12 @@ def accumulate_gradients(
     for index in mini.chunks(update.micro_batch_size):
         part = mini.rows(index)
         mask = part.loss_mask
-        logp, entropy = response_logp(
-            policy,
-            part.prompt_ids,
-            part.prompt_mask,
-            part.response_ids,
-            part.response_mask,
-            temperature=temperature,
-            with_entropy=True,
-        )
+        tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
+        logp, measured = response_measures(policy, *tokens_of, ("entropy",), temperature=temperature)
         old_logp = logp.detach() if part.old_logp is None else part.old_logp
         clips = (update.clip_low, update.clip_high, update.dual_clip)
-        aggregation = (update.loss_aggregation, normaliser, update.fixed_length)
+        divisor = normaliser if part.views is None else normaliser[part.views]
+        aggregation = (update.loss_aggregation, divisor, update.fixed_length)
         loss = clipped_policy_loss(logp, old_logp, part.advantages, mask, *clips, *aggregation)
         losses["policy"] = losses["policy"] + loss.detach()
         watched: dict[str, Tensor] = {}
@@ -228,11 +229,17 @@ def accumulate_gradients(
         statistics = policy_statistics(logp.detach(), old_logp, part.advantages, mask, *clips)
         tokens = statistics.pop("tokens")
         watched |= {key: statistics[key] for key in ("ratio_mean", "clip_fraction", "old_kl")}
-        watched["entropy"] = masked_aggregate(entropy.detach(), mask)
+        watched["entropy"] = masked_aggregate(measured["entropy"].detach(), mask)
         sums.add(tokens, watched)
     return losses
 
 
 def step_normaliser(mini: Sequences, update: Update, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the normaliser of an optimiser step; ``all_reduce`` averages over processes, as gradients are."""
-    return all_reduce(loss_normaliser(mini.loss_mask, update.loss_aggregation, update.fixed_length))
+    """Return the normaliser of an optimiser step: a scalar, or ``[2]``, one a view, for questions in two views.
+
+    ``all_reduce`` averages over processes, as gradients are.
+    """
+    mask, kind = mini.loss_mask, (update.loss_aggregation, update.fixed_length)
+    if mini.views is None:
+        return all_reduce(loss_normaliser(mask, *kind))
+    return all_reduce(torch.stack([loss_normaliser(mask & (mini.views == view)[:, None], *kind) for view in range(VIEWS)]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lightning_focal.policies.chat import encode_chat, validate_messages
 from lightning_focal.policies.errors import PolicySourceError
-from lightning_focal.policies.logprobs import response_logp
+from lightning_focal.policies.export import export_policy
+from lightning_focal.policies.logprobs import response_logp, response_measures
 from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
 from lightning_focal.policies.source import load_policy, load_tokenizer, resolve_source
 from lightning_focal.policies.tiny import TinyLlama
@@ -16,10 +17,12 @@ __all__ = [
     "adapters_off",
     "apply_lora",
     "encode_chat",
+    "export_policy",
     "has_adapters",
     "load_policy",
     "load_tokenizer",
     "resolve_source",
     "response_logp",
+    "response_measures",
     "validate_messages",
 ]

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional.logprobs import chunked_logp_from_hidden
+from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
 
-__all__ = ["response_logp"]
+__all__ = ["response_logp", "response_measures"]
 
 _log = logging.getLogger(__name__)
 _whole_logits: WeakSet[nn.Module] = WeakSet()
 """Models whose logits are more than their output layer's product (soft-capped, scaled, ...), found out at the first call."""
 
 
-@overload
-def response_logp(
-    model: nn.Module,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    response_ids: Tensor,
-    response_mask: Tensor,
-    *,
-    temperature: float = ...,
-    with_entropy: Literal[False] = ...,
-    chunk_size: int = ...,
-) -> Tensor: ...
-@overload
-def response_logp(
-    model: nn.Module,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    response_ids: Tensor,
-    response_mask: Tensor,
-    *,
-    temperature: float = ...,
-    with_entropy: Literal[True],
-    chunk_size: int = ...,
-) -> tuple[Tensor, Tensor]: ...
 def response_logp(
     model: nn.Module,
     prompt_ids: Tensor,
@@ -52,9 +28,8 @@ def response_logp(
     response_mask: Tensor,
     *,
     temperature: float = 1.0,
-    with_entropy: bool = False,
     chunk_size: int = 256,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor:
     r"""Per-token log-probabilities ``log softmax(logits / temperature)[token]`` of responses, teacher-forced in one pass.
 
     Logits are made only where a response token is predicted, ``chunk_size`` positions at a time, and made again in backward:
@@ -72,11 +47,10 @@ def response_logp(
         response_ids: ``[N, T]`` int64, right-padded.
         response_mask: ``[N, T]`` bool, True = a token of the response.
         temperature: > 0, divides the logits.
-        with_entropy: also return the entropy of each next-token distribution.
         chunk_size: positions per chunk of logits.
 
     Returns:
-        ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False; with ``with_entropy`` a pair, the entropies second.
+        ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
 
     Raises:
         ValueError: on shapes that disagree, a temperature or chunk size out of range, or a row without a prompt.
@@ -88,13 +62,45 @@ def response_logp(
     ...     response_logp(model, prompt, prompt > 0, response, response > 7)
     tensor([[ 0.0000, -5.5568]])
     """
+    return response_measures(
+        model, prompt_ids, prompt_mask, response_ids, response_mask, temperature=temperature, chunk_size=chunk_size
+    )[0]
+
+
+def response_measures(
+    model: nn.Module,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    response_mask: Tensor,
+    measures: Sequence[str] = (),
+    *,
+    temperature: float = 1.0,
+    chunk_size: int = 256,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Like :func:`response_logp`, with more about each next-token distribution from the same pass.
+
+    Args:
+        model: see :func:`response_logp`, as for all that follow.
+        prompt_ids: ``[N, L]``.
+        prompt_mask: ``[N, L]``.
+        response_ids: ``[N, T]``.
+        response_mask: ``[N, T]``.
+        measures: ``entropy``, ``self_certainty`` (:func:`~lightning_focal.functional.self_certainty`), of
+            ``softmax(logits / temperature)``.
+        temperature: > 0.
+        chunk_size: positions per chunk of logits.
+
+    Returns:
+        ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
+    """
     _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size)
     n, length = response_ids.shape
     columns = response_mask.any(0).nonzero()
     kept = int(columns[-1]) + 1 if columns.numel() else 0
     if kept == 0:
         nothing = torch.zeros(n, length, device=response_ids.device)
-        return (nothing, nothing.clone()) if with_entropy else nothing
+        return nothing, {name: nothing.clone() for name in measures}
     first = int(prompt_mask.any(0).nonzero()[0])
     prompt_ids, prompt_mask = prompt_ids[:, first:], prompt_mask[:, first:]
     targets, mask = response_ids[:, :kept], response_mask[:, :kept]
@@ -107,12 +113,12 @@ def response_logp(
         attended = torch.cat([prompt_mask, mask[:, :-1]], dim=1)
         inputs["attention_mask"] = attended.long()
         inputs["position_ids"] = (attended.long().cumsum(1) - 1).clamp(min=0)
-    logp, entropy = _forward(model, inputs, targets, mask, temperature, chunk_size, with_entropy)
-    padding = (0, length - kept)
-    logp = nn.functional.pad(logp.masked_fill(~mask, 0.0), padding)
-    if entropy is None:
-        return logp
-    return logp, nn.functional.pad(entropy.masked_fill(~mask, 0.0), padding)
+    logp, measured = _forward(model, inputs, targets, mask, temperature, chunk_size, tuple(measures))
+
+    def whole(values: Tensor) -> Tensor:
+        return nn.functional.pad(values.masked_fill(~mask, 0.0), (0, length - kept))
+
+    return whole(logp), {name: whole(values) for name, values in measured.items()}
 
 
 def _check(
@@ -145,25 +151,26 @@ def _forward(
     mask: Tensor,
     temperature: float,
     chunk_size: int,
-    with_entropy: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """``[N, T]`` log-probabilities and, if asked for, entropies of ``targets``."""
+    measures: tuple[str, ...],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``[N, T]`` log-probabilities of ``targets``, and what else is asked for."""
     base = _base(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if isinstance(head, nn.Linear) and _is_plain(head) and base not in _whole_logits:
-        with _scoring_head(head, targets, mask, temperature, chunk_size, with_entropy) as made:
+        with _scoring_head(head, targets, mask, temperature, chunk_size, measures) as made:
             logits = model(**inputs).logits
         if len(made) == 1 and logits is made[0]:
-            return logits[..., 0], logits[..., 1] if with_entropy else None
+            return logits[..., 0], {name: logits[..., 1 + i] for i, name in enumerate(measures)}
     if base not in _whole_logits:
         _whole_logits.add(base)
         _log.warning(
             "%s has no separable output layer: its logits [N, T, V] are held whole for log-probabilities", type(base).__name__
         )
     logits = model(**inputs).logits[:, -targets.shape[1] :]
-    logp = torch.log_softmax(logits.float() / temperature, dim=-1)
-    entropy = -(logp.exp() * logp).sum(-1) if with_entropy else None
-    return logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1), entropy
+    scaled = logits.float() / temperature
+    logp = torch.log_softmax(scaled, dim=-1)
+    made_of = {"entropy": token_entropy, "self_certainty": self_certainty}
+    return logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1), {name: made_of[name](scaled) for name in measures}
 
 
 def _base(model: nn.Module) -> Any:
@@ -182,18 +189,18 @@ def _is_plain(head: nn.Linear) -> bool:
 
 @contextmanager
 def _scoring_head(
-    head: nn.Linear, targets: Tensor, mask: Tensor, temperature: float, chunk_size: int, with_entropy: bool
+    head: nn.Linear, targets: Tensor, mask: Tensor, temperature: float, chunk_size: int, measures: tuple[str, ...]
 ) -> Iterator[list[Tensor]]:
-    """Within the context ``head`` returns ``[N, T, 1 or 2]``: log-probabilities (and entropies) of ``targets``, not logits."""
+    """Within the context ``head`` returns ``[N, T, 1 + M]``: log-probabilities and M measures of ``targets``, not logits."""
     made: list[Tensor] = []
 
     def score(hidden: Tensor) -> Tensor:
         if hidden.ndim != 3 or hidden.shape[1] != targets.shape[1]:  # `logits_to_keep` was not understood
             return nn.functional.linear(hidden, head.weight, head.bias)
-        logp, entropy = chunked_logp_from_hidden(
-            hidden, head.weight, targets, temperature, chunk_size, bias=head.bias, with_entropy=with_entropy, mask=mask
+        logp, measured = chunked_logp_from_hidden(
+            hidden, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures, mask=mask
         )
-        made.append(logp.unsqueeze(-1) if entropy is None else torch.stack([logp, entropy], dim=-1))
+        made.append(torch.stack([logp, *measured.values()], dim=-1))
         return made[-1]
 
     head.forward = score  # type: ignore[method-assign, assignment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,7 +14,7 @@ from lightning_focal.functional import base_weights, inverse_reward_projection, 
 from lightning_focal.metrics import CriterionSaturation
 from lightning_focal.rewards.base_weights import BaseWeights, check_base_weights, given_weight, raw_weights
 from lightning_focal.rewards.collective import all_reduce_sum, distributed
-from lightning_focal.rewards.sources import RubricScores, ScoreSource
+from lightning_focal.rewards.sources import Answerer, RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
     Advantage,
     GroupAdvantage,
@@ -49,6 +49,8 @@ class RewardStrategy(Callback, ABC):
         warmup: number of training batches during which the base weights stay in force.
         reward: folds criteria into one reward.
         advantage: turns rewards into advantages.
+        held_out: scores the rollouts of validation, test and prediction; ``source`` by default. What trains without labels is
+            still measured against them where they are known.
 
     Attributes:
         saturation: the :class:`~lightning_focal.metrics.CriterionSaturation` of the last training batch, over all ranks.
@@ -69,6 +71,7 @@ class RewardStrategy(Callback, ABC):
         warmup: int = 0,
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
+        held_out: ScoreSource | None = None,
     ) -> None:
         if not temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {temperature}")
@@ -80,6 +83,7 @@ class RewardStrategy(Callback, ABC):
         if scope not in ("group", "batch", "running"):
             raise ValueError(f"`scope` must be 'group', 'batch' or 'running', got {scope!r}")
         self.source = source or RubricScores()
+        self.held_out = held_out or self.source
         self.weighting = weighting or StaticWeighting()
         self.reward = reward or WeightedSum()
         self.advantage = advantage or GroupAdvantage()
@@ -93,9 +97,9 @@ class RewardStrategy(Callback, ABC):
 
     # -- the three calls of a step ------------------------------------------------------------------------------------
 
-    def score(self, rollouts: Rollouts) -> CriterionScores:
-        """Score rollouts; a judgement that failed is masked, never 0."""
-        return self.source(rollouts)
+    def score(self, rollouts: Rollouts, stage: str = "train") -> CriterionScores:
+        """Score rollouts of ``stage``; a judgement that failed is masked, never 0."""
+        return (self.source if stage == "train" else self.held_out)(rollouts)
 
     def observe(self, scores: CriterionScores) -> None:
         """Update the state from a training batch: one collective, called by every rank, also by one with nothing valid.
@@ -154,6 +158,12 @@ class RewardStrategy(Callback, ABC):
         """Every criterion key met so far and its position in :attr:`saturation`."""
         return dict(self._index)
 
+    def stage_keys(self, stage: str) -> list[str]:
+        """Return the criterion keys that rollouts of ``stage`` can be scored by, as far as they are known."""
+        own, other = (self.source, self.held_out) if stage == "train" else (self.held_out, self.source)
+        foreign = set(other.level_keys()) - set(own.level_keys())
+        return [key for key in dict.fromkeys([*own.level_keys(), *self._index]) if key not in foreign]
+
     def level_of(self, key: str) -> float:
         """Return the level of a criterion key under the strategy's scope over batches (NaN before it was seen)."""
         if key not in self._index:
@@ -201,11 +211,13 @@ class RewardStrategy(Callback, ABC):
         if stage == "fit" and group_size is not None:
             self.advantage.check_group_size(group_size)
         self._register(self.source.level_keys())
+        for source in (self.source, *([] if self.held_out is self.source else [self.held_out])):
+            source.bind(cast(Answerer, pl_module))
         datamodule = getattr(trainer, "datamodule", None)
         if datamodule is None:
             return
-        for prompts in getattr(datamodule, "splits", dict)().values():
-            self.source.validate(prompts)
+        for split, prompts in getattr(datamodule, "splits", dict)().items():
+            (self.source if split == "train" else self.held_out).validate(prompts)
             if isinstance(self.weights, dict):
                 for criterion in (criterion for rubric in prompts.rubrics for criterion in rubric.criteria):
                     given_weight(self.weights, criterion.name, level_key(criterion.name, criterion.tags))

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
+
+from torch import Tensor
 
 from lightning_focal.judges import Judge, JudgeRequest, RuleJudge, verdicts_to_scores
 from lightning_focal.rubrics import Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
 
-__all__ = ["RubricScores", "ScoreSource"]
+__all__ = ["Answerer", "RubricScores", "ScoreSource"]
+
+
+class Answerer(Protocol):
+    """What a source may ask of the module whose policy wrote the rollouts."""
+
+    group_size: int
+
+    def roll_out(self, prompts: Prompts, stage: str, *, group_size: int | None = None, teacher: bool = False) -> Rollouts:
+        """Answer ``prompts`` once more, by the policy or by its teacher; ``stage`` names the dice."""
+
+    def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over a response's tokens in nats."""
 
 
 class ScoreSource(ABC):
@@ -16,6 +31,9 @@ class ScoreSource(ABC):
 
     def validate(self, prompts: Prompts) -> None:
         """Raise ``ValueError`` for prompts that cannot be scored; called on every split before a model is loaded."""
+
+    def bind(self, answerer: Answerer) -> None:
+        """Learn who wrote the rollouts, once a run; most sources have no use for it."""
 
     def level_keys(self) -> list[str]:
         """Return criterion keys known before training; sources whose keys lie in the data return none."""

@@ -111,6 +111,10 @@ def parse(given, capsys):
             from lightning_focal.studies.replay_command import parser
 
             parser().parse_args(given[1:])
+        elif given[0] == "rephrase":
+            from lightning_focal.rephrasing.command import parser
+
+            parser().parse_args(given[1:])
         else:
             assert given[0] == "ablate", f"say here how `{given[0]}` is checked"
             check_ablation(given[1:])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -67,13 +69,15 @@ def test_from_hidden_values_and_gradients_are_the_plain_ones(chunk, masked, with
     scaled = logits / 0.8
     logp = plain(logits, targets, 0.8)
     entropy = -(scaled.softmax(-1) * scaled.log_softmax(-1)).sum(-1)
-    got_logp, got_entropy = chunked_logp_from_hidden(
-        two[0], two[1], targets, 0.8, chunk, two[2] if with_bias else None, with_entropy=True, mask=mask
+    got_logp, got = chunked_logp_from_hidden(
+        two[0], two[1], targets, 0.8, chunk, two[2] if with_bias else None, measures=["entropy", "self_certainty"], mask=mask
     )
     torch.testing.assert_close(got_logp, logp * keep, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(got_entropy, entropy * keep, rtol=1e-5, atol=1e-6)
-    ((logp + 0.3 * entropy) * weight * keep).sum().backward()
-    ((got_logp + 0.3 * got_entropy) * weight).sum().backward()
+    certainty = scaled.logsumexp(-1) - scaled.mean(-1) - math.log(11)
+    torch.testing.assert_close(got["entropy"], entropy * keep, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got["self_certainty"], certainty * keep, rtol=1e-5, atol=1e-6)
+    ((logp + 0.3 * entropy - 0.2 * certainty) * weight * keep).sum().backward()
+    ((got_logp + 0.3 * got["entropy"] - 0.2 * got["self_certainty"]) * weight).sum().backward()
     for a, b in zip(one, two, strict=True):
         if a.grad is not None:
             torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-5)
@@ -82,9 +86,9 @@ def test_from_hidden_values_and_gradients_are_the_plain_ones(chunk, masked, with
 def test_from_hidden_never_holds_all_logits():
     hidden, head = torch.randn(2, 20, 3, requires_grad=True), torch.randn(50, 3, requires_grad=True)
     with Largest() as seen:
-        logp, entropy = chunked_logp_from_hidden(hidden, head, torch.randint(50, (2, 20)), chunk_size=4)
+        logp, measured = chunked_logp_from_hidden(hidden, head, torch.randint(50, (2, 20)), chunk_size=4)
         logp.sum().backward()
-    assert entropy is None
+    assert measured == {}
     assert seen.elements <= 4 * 50
 
 

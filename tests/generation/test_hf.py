@@ -196,6 +196,29 @@ def test_copy_is_made_only_where_it_is_needed(tiny):
         assert (generator._copy is not None) == made
 
 
+def test_policy_and_teacher_take_turns_in_one_copy(tiny):
+    """A second model of the same architecture is sampled from the copy that is there."""
+    policy, tokenizer = tiny
+    teacher = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    prompts = make_prompts(tokenizer)
+    arguments = {"group_size": 2, "seeds": range(len(prompts)), "sampling": Sampling(max_new_tokens=8)}
+    alone = {}
+    for name, model in (("policy", policy), ("teacher", teacher)):
+        fresh = HFGenerator(dtype="bfloat16")
+        fresh.sync(model, 0)
+        alone[name] = responses(fresh.generate(model, tokenizer, prompts, **arguments))
+    generator, made = HFGenerator(dtype="bfloat16"), []
+    for name, model in (("policy", policy), ("teacher", teacher), ("policy", policy)):
+        generator.sync(model, 0)
+        made.append(generator._copy)
+        assert responses(generator.generate(model, tokenizer, prompts, **arguments)) == alone[name]
+    assert made[0] is made[1] is made[2]
+    assert alone["policy"] != alone["teacher"]
+
+
 def test_another_policy_gets_its_own_copy(tiny):
     model, tokenizer = tiny
     other, _ = load_policy("random:tiny-llama?hidden=32&layers=1&seed=9&std=0.2")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_focal.judges import CHECKS, JudgeRequest, Outcome, RuleJudge, Verdict
+from lightning_focal.judges.math_process import Comparison, Reply
 from lightning_focal.judges.rules import check
 from lightning_focal.rubrics import Criterion
 
@@ -146,13 +147,52 @@ def test_a_catastrophic_answer_is_cut_off_as_an_error():
     assert verdict == Verdict(Outcome.ERROR, reason="math-verify cut off after 2 s")
 
 
-def test_answers_in_another_thread_are_an_error_since_nothing_would_cut_them_off():
+def test_a_catastrophic_answer_spoils_no_other():
+    check = criterion({"kind": "answer", "expected": "42"})
+    rows = RuleJudge().judge([JudgeRequest(CHAT, rf"\boxed{{{text}}}", (check,)) for text in ("9^{9^{9^{9}}}", "42", "43")])
+    assert [verdict.outcome for (verdict,) in rows] == [Outcome.ERROR, Outcome.MET, Outcome.NOT_MET]
+
+
+def test_an_expected_answer_that_takes_too_long_to_read_is_refused(monkeypatch):
+    reply = Reply(Comparison.CUT_OFF, unread="gold")
+    monkeypatch.setattr("lightning_focal.judges.rules.programs.compare_texts", lambda *args, **kwargs: reply)
+    with pytest.raises(ValueError, match="`expected` must be a number or formula math-verify can read, got '42'"):
+        RuleJudge().validate(criterion({"kind": "answer", "expected": "42"}))
+
+
+def test_an_answer_that_math_verify_fails_on_is_an_error(monkeypatch):
+    reply = Reply(Comparison.UNDECIDED, error="TypeError")
+    monkeypatch.setattr("lightning_focal.judges.rules.programs.compare_texts", lambda *args, **kwargs: reply)
+    (verdict,) = judge(r"\boxed{42}", criterion({"kind": "answer", "expected": "42"}))
+    assert verdict == Verdict(Outcome.ERROR, reason="math-verify could not compare the answer (TypeError)")
+
+
+@pytest.mark.parametrize("reason", ["no answer found", "the answer cannot be read (RecursionError)"])
+def test_an_answer_that_cannot_be_read_is_not_met(monkeypatch, reason):
+    check = criterion({"kind": "answer", "expected": "42"})
+    if "Recursion" in reason:
+        rules = RuleJudge()
+        rules.validate(check)
+        reply = Reply(Comparison.UNDECIDED, unread="given", error="RecursionError")
+        monkeypatch.setattr("lightning_focal.judges.rules.programs.compare_texts", lambda *args, **kwargs: reply)
+    assert judge("none", check) == (Verdict(Outcome.NOT_MET, reason=reason),)
+
+
+def test_answers_are_judged_in_any_thread():
     found = []
-    thread = threading.Thread(target=lambda: found.extend(judge(r"\boxed{42}", criterion({"kind": "answer", "expected": "42"}))))
+    check = criterion({"kind": "answer", "expected": "42"})
+    thread = threading.Thread(target=lambda: found.extend(judge(r"\boxed{42} or \boxed{6 \cdot 7}", check)))
     thread.start()
     thread.join()
-    assert found[0].outcome is Outcome.ERROR
-    assert found[0].reason == "math-verify can limit its time in the main thread only"
+    assert found[0].outcome is Outcome.MET
+
+
+def test_a_used_judge_of_answers_pickles():
+    check = criterion({"kind": "answer", "expected": "42"})
+    used = RuleJudge()
+    used.judge([JudgeRequest(CHAT, r"\boxed{42}", (check,))])
+    copy = pickle.loads(pickle.dumps(used))
+    assert copy.judge([JudgeRequest(CHAT, r"\boxed{42}", (check,))])[0][0].outcome is Outcome.MET
 
 
 def test_grades_are_stretched_to_the_criterion():

@@ -165,7 +165,7 @@ def test_run_stops_after_bad_steps_in_a_row(run_tiny, snapshots):
 def test_good_step_between_bad_ones_starts_the_count_again(run_tiny):
     run = run_tiny(StaticReward(advantage=BrokenAdvantage(0, 1, 3)), update=Update(max_bad_steps=3))
     assert column(run.folder, "train/policy/bad_steps") == [1, 2, 2, 3]
-    assert run.module.bad_steps_in_a_row == 1
+    assert run.module.inner.bad_steps_in_a_row == 1
 
 
 @pytest.mark.parametrize("strategy", [StaticReward, FocalReward])

@@ -1,10 +1,11 @@
 import copy
 import logging
+import math
 
 import pytest
 import torch
 
-from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, response_logp
+from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, response_logp, response_measures
 from lightning_focal.policies import logprobs as module
 
 
@@ -24,7 +25,7 @@ def batch(lengths, limit=6, vocabulary=256, seed=0):
 def one_by_one(model, prompts, prompt_mask, responses, response_mask, temperature=1.0):
     """Whole logits of one unpadded sequence at a time."""
     out = torch.zeros(responses.shape)
-    entropy = torch.zeros(responses.shape)
+    entropy, certainty = torch.zeros(responses.shape), torch.zeros(responses.shape)
     for i in range(len(prompts)):
         prompt, response = prompts[i][prompt_mask[i]], responses[i][response_mask[i]]
         if len(response):
@@ -32,7 +33,10 @@ def one_by_one(model, prompts, prompt_mask, responses, response_mask, temperatur
             logp = torch.log_softmax(logits, -1)
             out[i, : len(response)] = logp[torch.arange(len(response)), response]
             entropy[i, : len(response)] = -(logp.exp() * logp).sum(-1)
-    return out, entropy
+            certainty[i, : len(response)] = -logp.mean(-1) - math.log(
+                logp.shape[-1]
+            )  # KL(uniform || policy), from log-probabilities
+    return out, {"entropy": entropy, "self_certainty": certainty}
 
 
 MIXED = [(3, 4), (7, 1), (1, 6), (5, 0), (7, 5)]
@@ -43,11 +47,11 @@ MIXED = [(3, 4), (7, 1), (1, 6), (5, 0), (7, 5)]
 def test_equals_whole_logits_without_padding(tiny, lengths, temperature):
     data = batch(lengths)
     with torch.no_grad():
-        expected, entropies = one_by_one(tiny[0], *data, temperature)
-        logp, entropy = response_logp(tiny[0], *data, temperature=temperature, with_entropy=True, chunk_size=3)
+        expected, measures = one_by_one(tiny[0], *data, temperature)
+        logp, measured = response_measures(tiny[0], *data, ["entropy", "self_certainty"], temperature=temperature, chunk_size=3)
     assert logp.dtype == torch.float32
     torch.testing.assert_close(logp, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(entropy, entropies, atol=1e-5, rtol=0)
+    torch.testing.assert_close(measured, measures, atol=1e-5, rtol=0)
     assert (logp[~data[3]] == 0).all()
 
 
@@ -162,11 +166,11 @@ def test_soft_capped_logits_are_honoured(caplog):
     model = Gemma2ForCausalLM(config).eval()
     data = batch(MIXED, vocabulary=64)
     with torch.no_grad(), caplog.at_level(logging.WARNING):
-        expected, entropies = one_by_one(model, *data, temperature=0.8)
+        expected, measures = one_by_one(model, *data, temperature=0.8)
         for _ in range(2):
-            logp, entropy = response_logp(model, *data, temperature=0.8, with_entropy=True)
+            logp, measured = response_measures(model, *data, ["entropy", "self_certainty"], temperature=0.8)
             torch.testing.assert_close(logp, expected, atol=1e-5, rtol=0)
-            torch.testing.assert_close(entropy, entropies, atol=1e-5, rtol=0)
+            torch.testing.assert_close(measured, measures, atol=1e-5, rtol=0)
     assert [r.message for r in caplog.records if "separable" in r.message] == [
         "Gemma2ForCausalLM has no separable output layer: its logits [N, T, V] are held whole for log-probabilities"
     ]
@@ -186,9 +190,9 @@ def test_adapter_on_the_output_layer(caplog):
 
 def test_nothing_to_score(tiny):
     data = batch([(3, 0), (2, 0)])
-    logp, entropy = response_logp(tiny[0], *data, with_entropy=True)
+    logp, measured = response_measures(tiny[0], *data, ["entropy"])
     assert logp.equal(torch.zeros(2, 6))
-    assert entropy.equal(torch.zeros(2, 6))
+    assert measured["entropy"].equal(torch.zeros(2, 6))
 
 
 def test_copies_can_be_scored_side_by_side(tiny):

@@ -6,73 +6,45 @@ import importlib
 import inspect
 import math
 import numbers
-import threading
 from collections.abc import Callable
 from typing import Any
 
+from lightning_focal.functional.boxed import extract_boxed
 from lightning_focal.judges.base import Outcome, Verdict
+from lightning_focal.judges.equivalence import formula_text
+from lightning_focal.judges.math_process import NOTHING_READ, Comparison, compare_texts
 from lightning_focal.judges.rules.registry import Run, check
 from lightning_focal.judges.rules.verdicts import verdict
 from lightning_focal.judges.rules.view import ResponseView
 
 __all__ = ["load_function"]
 
-_SECONDS = 2
-
-
-def _limit() -> int | None:
-    return _SECONDS if threading.current_thread() is threading.main_thread() else None
-
-
-def _last_boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    if start == -1:
-        return None
-    depth = 0
-    for end in range(start + len("\\boxed"), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[start : end + 1]
-    return None
+_SECONDS = 2.0
 
 
 @check("answer", {"expected": "42"})
 def answer(expected: str) -> Run:
     r"""The last `\boxed{...}`, or else the last number or formula, equals `expected` by math-verify.
 
-    Comparing is cut off after 2 s and is then an error, not a miss. Only the main thread can set
-    that limit: in another thread it is an error.
+    Comparing is cut off after 2 s (of CPU time, in a process of its own) and is then an error, not a miss.
     """
-    import math_verify
-    from math_verify.errors import TimeoutException
-
-    def parse(text: str) -> list[Any]:
-        return list(math_verify.parse(text, parsing_timeout=_limit(), raise_on_error=True))
-
-    gold = parse(expected if "\\boxed" in expected or "$" in expected else f"$\\boxed{{{expected}}}$")
-    if not gold:
+    gold = expected if "\\boxed" in expected or "$" in expected else formula_text(expected)
+    if compare_texts(gold, formula_text("1"), _SECONDS, both=False).unread == "gold":
         raise ValueError(f"`expected` must be a number or formula math-verify can read, got {expected!r}")
 
     def run(view: ResponseView) -> Verdict:
-        boxed = _last_boxed(view.text)
-        try:
-            given = parse(view.text if boxed is None else f"${boxed}$")
-        except Exception as error:
-            return verdict(False, f"the answer cannot be read ({type(error).__name__})")
-        if not given:
-            return verdict(False, "no answer found")
-        met = bool(math_verify.verify(gold, given, timeout_seconds=_limit(), raise_on_error=True))
-        return verdict(met, f"answer {str(given[-1])[:60]!r}, expected {expected!r}")
+        boxed = extract_boxed(view.text)
+        reply = compare_texts(gold, view.text if boxed is None else formula_text(boxed), _SECONDS, both=False)
+        if reply.comparison is Comparison.CUT_OFF:
+            return Verdict(Outcome.ERROR, None, f"math-verify cut off after {_SECONDS:g} s")
+        if reply.unread == "given":
+            nothing = reply.error == NOTHING_READ
+            return verdict(False, "no answer found" if nothing else f"the answer cannot be read ({reply.error})")
+        if reply.comparison is Comparison.UNDECIDED:
+            return Verdict(Outcome.ERROR, None, f"math-verify could not compare the answer ({reply.error})")
+        return verdict(reply.comparison is Comparison.EQUAL, f"answer {reply.shown!r}, expected {expected!r}")
 
-    def in_time(view: ResponseView) -> Verdict:
-        if _limit() is None:  # the limit is a signal, which Python gives to the main thread alone
-            return Verdict(Outcome.ERROR, None, "math-verify can limit its time in the main thread only")
-        try:
-            return run(view)
-        except TimeoutException:  # a BaseException: `except Exception` would let it end the training
-            return Verdict(Outcome.ERROR, None, f"math-verify cut off after {_SECONDS} s")
-
-    return in_time
+    return run
 
 
 def load_function(target: str) -> Callable[..., Any]:

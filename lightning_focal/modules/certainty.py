@@ -1,0 +1,42 @@
+"""How sure the policy is of what it wrote."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_focal.policies import response_measures
+from lightning_focal.types import Rollouts
+
+__all__ = ["mean_certainty"]
+
+
+@torch.no_grad()
+def mean_certainty(policy: nn.Module, rollouts: Rollouts, temperature: float, micro_batch_size: int) -> dict[str, Tensor]:
+    """Return self-certainty and entropy of each response: means over its tokens, in eval mode and without gradient.
+
+    Args:
+        policy: the model that wrote the rollouts.
+        rollouts: ``P`` groups of ``G``.
+        temperature: > 0, of the distribution that is measured.
+        micro_batch_size: sequences in one forward pass.
+
+    Returns:
+        ``self_certainty`` and ``entropy``, each ``[P, G]`` float32 in nats; NaN for a response without a token.
+    """
+    g = rollouts.group_size
+    mask = rollouts.response_mask.flatten(0, 1)
+    prompts, prompt_mask = (t.repeat_interleave(g, 0) for t in (rollouts.prompt_ids, rollouts.prompt_mask))
+    responses, names = rollouts.response_ids.flatten(0, 1), ("self_certainty", "entropy")
+    means = {name: torch.full((len(mask),), torch.nan, device=mask.device) for name in names}
+    training = policy.training
+    policy.eval()
+    try:
+        for rows in torch.split(mask.sum(-1).argsort(descending=True, stable=True), micro_batch_size):
+            inputs = (prompts[rows], prompt_mask[rows], responses[rows], mask[rows])
+            _, measured = response_measures(policy, *inputs, names, temperature=temperature)
+            for name in names:
+                means[name][rows] = measured[name].sum(-1) / mask[rows].sum(-1)  # 0 / 0 is NaN
+    finally:
+        policy.train(training)
+    return {name: values.reshape(-1, g) for name, values in means.items()}

@@ -1,0 +1,57 @@
+"""How well a policy answers questions that bring their own scorer."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from lightning_focal.functional.boxed import extract_boxed
+from lightning_focal.functional.voting import majority_vote
+from lightning_focal.modules.measures import Means
+from lightning_focal.types import Prompts, Rollouts
+
+__all__ = ["VIEWS", "add_grades", "first_questions"]
+
+VIEWS = ("original", "rephrased")
+"""What the views of a question are called where they are logged."""
+
+
+def first_questions(prompts: Prompts, count: int) -> Prompts:
+    """Return the prompts of the first ``count`` questions, all views of each.
+
+    >>> prompts = Prompts(("a", "b", "a/2", "b/2"), ((),) * 4, questions=("a", "b", "a", "b"), views=(0, 0, 1, 1))
+    >>> first_questions(prompts, 1).ids
+    ('a', 'a/2')
+    """
+    questions = prompts.questions or prompts.ids
+    wanted = set(list(dict.fromkeys(questions))[:count])
+    rows = [row for row, question in enumerate(questions) if question in wanted]
+    columns: dict[str, Any] = {field.name: getattr(prompts, field.name) for field in fields(prompts)}
+    return Prompts(**{name: tuple(column[row] for row in rows) if column else () for name, column in columns.items()})
+
+
+def add_grades(means: Means, rollouts: Rollouts) -> None:
+    """Add what the responses of a held-out batch are worth.
+
+    ``val/accuracy/<view>`` is the share of responses whose boxed answer the question's own scorer gives full marks, ``val/majority/<view>``
+    the share of questions whose most frequent answer gets them; ``val/response/...`` their mean length in tokens, and the shares that
+    were cut off and that have a boxed answer. Prompts without a scorer count in the latter alone.
+
+    Args:
+        means: where they are added; the same names on every process.
+        rollouts: ``[P, G]`` responses.
+    """
+    prompts, device = rollouts.prompts, rollouts.response_ids.device
+    answers = [[extract_boxed(text) for text in texts] for texts in rollouts.texts]
+    means.add("val/response/length", rollouts.lengths)
+    means.add("val/response/truncated", rollouts.truncated)
+    means.add("val/response/boxed", torch.tensor([[answer is not None for answer in row] for row in answers], device=device))
+    graders, views = prompts.graders or (None,) * len(prompts), prompts.views or (0,) * len(prompts)
+    for view, name in enumerate(VIEWS):
+        rows = [(row, grader) for row, grader in enumerate(graders) if grader is not None and views[row] == view]
+        right = [[grader(answer) >= 1 for answer in answers[row]] for row, grader in rows]
+        voted = [grader(majority_vote(answers[row]).label) >= 1 for row, grader in rows]
+        means.add(f"val/accuracy/{name}", torch.tensor(right, device=device))
+        means.add(f"val/majority/{name}", torch.tensor(voted, device=device))

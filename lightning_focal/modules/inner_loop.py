@@ -1,0 +1,134 @@
+"""The inner loop: epochs x mini-batches of (loss, backward, clip, step) over one batch of rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_focal.modules.reference import Reference
+from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+
+__all__ = ["InnerLoop", "Surroundings"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop needs of its run.
+
+    Args:
+        optimizer: steps the policy; ``step`` and ``zero_grad`` are called.
+        backward: called with each micro-batch's loss.
+        all_reduce_sum: over processes.
+        all_reduce_mean: over processes.
+        seed: of the permutation of an epoch, from that epoch's number.
+    """
+
+    optimizer: Any
+    backward: Callable[[Tensor], None]
+    all_reduce_sum: Callable[[Tensor], Tensor]
+    all_reduce_mean: Callable[[Tensor], Tensor]
+    seed: Callable[[int], int]
+
+
+class InnerLoop:
+    """Turns a batch of rollouts into optimiser steps, and counts them.
+
+    Args:
+        update: clips, aggregation, KL, numbers of steps.
+        reference: what the KL term compares with.
+
+    Attributes:
+        version: optimiser steps taken so far.
+        bad_steps: steps skipped because loss or gradient was not finite.
+        bad_steps_in_a_row: the last of them, without a good one in between.
+    """
+
+    def __init__(self, update: Update, reference: Reference) -> None:
+        self.update, self.reference = update, reference
+        self.version = self.bad_steps = self.bad_steps_in_a_row = 0
+
+    def run(self, model: nn.Module, sequences: Sequences, temperature: float, around: Surroundings) -> dict[str, Tensor]:
+        """Run over a batch and return what to watch, as scalar tensors by the name they are logged under.
+
+        Args:
+            model: the policy; left in training mode.
+            sequences: the batch; log-probabilities of the sampling policy and of the reference are filled in here.
+            temperature: the rollouts were sampled at.
+            around: the run.
+
+        Raises:
+            FloatingPointError: when too many steps in a row were not finite.
+        """
+        update = self.update
+        if update.steps > 1:
+            old = sequence_logp(model, sequences, temperature, update.micro_batch_size)
+            sequences = replace(sequences, old_logp=old)
+        if update.kl_coef > 0:
+            with self.reference.model(model) as reference:
+                ref = sequence_logp(reference, sequences, temperature, update.micro_batch_size)
+            sequences = replace(sequences, ref_logp=ref)
+        model.train()
+        sums, losses, norms = UpdateSums(), [], []
+        for epoch in range(update.epochs):
+            for rows in self._mini_batches(len(sequences), around.seed(epoch)):
+                mini = sequences.rows(rows.to(sequences.advantages.device))
+                normaliser = step_normaliser(mini, update, around.all_reduce_mean)
+                if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
+                    continue
+                torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
+                step = accumulate_gradients(model, mini, update, temperature, normaliser, around.backward, sums)
+                limit = update.gradient_clip_val or float("inf")
+                norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
+                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+                if self._accept(step["total"], norm, around):
+                    around.optimizer.step()
+                    self.version += 1
+                    losses.append(step)
+                    norms.append(norm.detach())
+                around.optimizer.zero_grad()
+        torch.clear_autocast_cache()
+        nothing = torch.full((), torch.nan, device=sequences.advantages.device)
+        watched = {f"train/policy/{name}": value for name, value in sums.means().items()}
+        for name in ("ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])):
+            watched.setdefault(f"train/policy/{name}", nothing)
+        for name in ("policy", "total"):
+            watched[f"train/loss/{name}"] = torch.stack([step[name] for step in losses]).mean() if losses else nothing
+        watched["train/policy/grad_norm"] = torch.stack(norms).mean() if norms else nothing
+        return dict(sorted(watched.items()))
+
+    def _accept(self, loss: Tensor, norm: Tensor, around: Surroundings) -> bool:
+        """Say whether a step may be taken; count it and stop the run where too many in a row may not."""
+        if bool(torch.isfinite(around.all_reduce_sum(loss.detach().double())) & torch.isfinite(norm)):
+            self.bad_steps_in_a_row = 0
+            return True
+        self.bad_steps += 1
+        self.bad_steps_in_a_row += 1
+        if self.bad_steps_in_a_row >= self.update.max_bad_steps:
+            raise FloatingPointError(
+                f"loss or gradient was not finite in {self.bad_steps_in_a_row} optimiser steps in a row "
+                f"(`model.update.max_bad_steps`), last loss {float(loss)}, gradient norm {float(norm)}; the weights are as after "
+                f"update {self.version}: lower the learning rate, or raise precision"
+            )
+        return False
+
+    def _mini_batches(self, size: int, seed: int) -> Sequence[Tensor]:
+        """Rows of each optimiser step; permuted by a seed of their own where there is more than one."""
+        count = self.update.mini_batches
+        if count == 1:
+            return [torch.arange(size)]
+        if size < count:
+            raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {size} rollouts on this process")
+        return torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tensor_split(count)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts."""
+        return {"version": self.version, "bad_steps": self.bad_steps, "bad_steps_in_a_row": self.bad_steps_in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the counts back; what a checkpoint does not hold starts at 0."""
+        for name in self.state_dict():
+            setattr(self, name, int(state.get(name, 0)))

@@ -1,0 +1,213 @@
+"""Supervised warm start: a policy learns demonstrations until it solves part of its task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.modules.demonstrations import encode_demonstrations
+from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
+from lightning_focal.modules.measures import Means
+from lightning_focal.modules.schedule import WarmupCosine
+from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer, response_logp
+from lightning_focal.seeds import run_seed
+from lightning_focal.types import Message, Prompts, Rollouts
+
+__all__ = ["SFTModule"]
+
+
+class SFTModule(LightningModule):
+    """Supervised learning of a causal language model on demonstrations, for a policy that reinforcement learning can start from.
+
+    The loss is the cross-entropy of the response's tokens (its eos included), averaged over the tokens of a process's batch.
+    Optimisation is Lightning's own: ``trainer.gradient_clip_val``, ``trainer.accumulate_grad_batches`` and ``trainer.precision``
+    apply, and gradients are averaged over processes and accumulated batches.
+
+    Held-out questions are also answered, as in reinforcement learning, and graded by the scorer their task brings
+    (``Prompts.graders``): ``val/accuracy/original``, ``val/accuracy/rephrased`` where rephrasings are held out, and the lower of
+    the two, ``val/accuracy/worst``; see :func:`~lightning_focal.modules.grading.add_grades`.
+
+    Args:
+        policy: where the policy comes from, as for :class:`~lightning_focal.modules.GRPOModule`.
+        val_questions: held-out prompts answered in a validation, over all processes; 0 = none.
+        val_group_size: responses to each of them.
+        val_sampling: how they are drawn.
+        generator: who answers; transformers in this process by default.
+        optimizer: makes the optimiser from parameters; AdamW with lr 1e-4 and no weight decay by default.
+        lr_scheduler: makes the scheduler from the optimiser, stepped once an optimiser step; constant by default.
+        lora: train low-rank adapters in place of the weights.
+        dtype: of the policy's weights; keep ``float32`` for training and let `trainer.precision` lower the arithmetic.
+        attn_implementation: of transformers; its own choice by default.
+        gradient_checkpointing: recompute activations in backward: less memory, more time.
+        max_response_tokens: longest demonstration, its eos included; None = any.
+        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
+        seed: of the held-out responses, that of the run by default.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        val_questions: int = 64,
+        val_group_size: int = 4,
+        val_sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        generator: Generator | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lora: Lora | None = None,
+        dtype: str = "float32",
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        max_response_tokens: int | None = None,
+        cache_dir: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if val_questions < 0 or val_group_size < 1:
+            raise ValueError(
+                f"`model.val_questions` must be >= 0 and `model.val_group_size` >= 1, got {val_questions} and {val_group_size}"
+            )
+        self.source, self.val_questions, self.val_group_size = policy, val_questions, val_group_size
+        self.val_sampling, self.generator = val_sampling, generator or HFGenerator()
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
+        self.gradient_checkpointing, self.max_response_tokens = gradient_checkpointing, max_response_tokens
+        self.cache_dir, self.seed = cache_dir, run_seed(seed)
+        self.policy: nn.Module | None = None
+        self._tokenizer: Any = None
+        self._means, self._asked = Means(), 0
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer, loaded at first use."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.source, cache_dir=self.cache_dir)
+        return self._tokenizer
+
+    @property
+    def model(self) -> nn.Module:
+        """The policy, loaded when a Trainer starts."""
+        if self.policy is None:
+            raise RuntimeError("the policy is not loaded yet: `configure_model` runs when a Trainer starts")
+        return self.policy
+
+    def setup(self, stage: str) -> None:
+        """Measure the prompts, before any weight is read."""
+        drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
+        if drop is not None:
+            drop(self.count_prompt_tokens)
+
+    def configure_model(self) -> None:
+        """Load the policy, once."""
+        if self.policy is not None:
+            return
+        policy, self._tokenizer = load_policy(
+            self.source, dtype=self.weight_dtype, attn_implementation=self.attn_implementation, cache_dir=self.cache_dir
+        )
+        if self.lora is not None:
+            policy = apply_lora(policy, self.lora)
+        if self.gradient_checkpointing:
+            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            if self.lora is not None:
+                policy.enable_input_require_grads()
+        self.policy = policy.train()
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self._optimizer is None:
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
+        else:
+            optimizer = self._optimizer(parameters)
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                "`model.lr_scheduler` must be stepped by optimiser steps, got ReduceLROnPlateau: it waits for a metric"
+            )
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_train_start(self) -> None:
+        """Fit the schedule to the run's length."""
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.begin(int(min(self.trainer.estimated_stepping_batches, 2**31)))
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the length of a chat in tokens, chat template included."""
+        return len(encode_chat(self.tokenizer, messages))
+
+    # -- learning ---------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
+        """Cross-entropy of the demonstrations, a mean over their tokens."""
+        total, tokens = self._cross_entropy(batch)
+        loss = total / tokens
+        rate = float(cast(Any, self.optimizers()).param_groups[0]["lr"])
+        self.log_dict({"train/loss/total": loss.detach(), "train/policy/lr": rate}, batch_size=len(batch))
+        return loss
+
+    def _cross_entropy(self, batch: Prompts) -> tuple[Tensor, Tensor]:
+        """Sum over the response's tokens in nats, and their number."""
+        encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens)
+        prompt_ids, prompt_mask, response_ids, response_mask = (tensor.to(self.device) for tensor in encoded)
+        logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
+        return -logp.sum(), response_mask.sum()
+
+    # -- held-out questions -------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Hand the weights to the generator."""
+        self._means, self._asked = Means(), 0
+        if self.val_questions:
+            # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                self.generator.sync(self.model, self.trainer.global_step)
+
+    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+        """Loss of the demonstrations, and grades of own answers to as many questions as asked for."""
+        self._means.add_sums("val/loss/total", *self._cross_entropy(batch))
+        left = -(-self.val_questions // self.trainer.world_size) - self._asked
+        if left > 0:
+            asked = first_questions(batch, left)
+            self._asked += len(set(asked.questions or asked.ids))
+            add_grades(self._means, self._answers(asked))
+
+    def _answers(self, prompts: Prompts) -> Rollouts:
+        prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.generator.generate(
+                self.model,
+                self.tokenizer,
+                prompts,
+                group_size=self.val_group_size,
+                seeds=[self._seed(name) for name in prompts.ids],
+                sampling=self.val_sampling,
+            )
+
+    def _seed(self, prompt_id: str) -> int:
+        """Return the same dice for a prompt in every validation: evaluations are paired."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/val/{prompt_id}".encode()).digest()[:8], "big") >> 1
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the held-out questions; what is not known is left out."""
+        found = {name: mean for name, mean in self._means.compute(self._all_reduce_sum).items() if mean == mean}
+        for area in ("accuracy", "majority"):
+            views = [found[f"val/{area}/{view}"] for view in VIEWS if f"val/{area}/{view}" in found]
+            if views:
+                found[f"val/{area}/worst"] = min(views)
+        self.log_dict(found, sync_dist=True)  # the same on every process already
+
+    def _all_reduce_sum(self, value: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return value
+        return cast(Tensor, self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum"))

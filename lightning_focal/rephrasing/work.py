@@ -1,0 +1,160 @@
+"""The work itself: ask, check, ask again, write down."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightning_focal.data import PairRow
+from lightning_focal.rephrasing.checks import Checks, Rejection
+from lightning_focal.rephrasing.instruction import INSTRUCTION, ask_for
+from lightning_focal.rephrasing.journal import Journal
+from lightning_focal.rephrasing.writers import Ask, Writer
+from lightning_focal.servers import ChatRefused, ChatReply, ChatUnavailable
+
+__all__ = ["Tally", "rephrase"]
+
+_REFUSED_AT_FIRST = 8  # questions refused before the first reply: then it is not the questions
+
+
+@dataclass
+class Tally:
+    """How far the work is.
+
+    Args:
+        questions: to rephrase in all.
+        pairs: questions with a rephrasing.
+        dropped: questions without one, by the reason of their last attempt.
+        rejected: replies rejected, by reason.
+        undone: ids of questions that the server gave no reply to; the next run asks them again.
+    """
+
+    questions: int
+    pairs: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    undone: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Sequence[PairRow], journal: Journal) -> Tally:
+        """Count what the journal holds of these questions."""
+        tally = cls(len(rows))
+        for row in rows:
+            if row.id in journal.entries:
+                tally.count(journal.entries[row.id])
+        return tally
+
+    @property
+    def finished(self) -> int:
+        """Questions that need no more work."""
+        return self.pairs + self.dropped.total()
+
+    def count(self, entry: Mapping[str, Any]) -> None:
+        """Count a finished row of the journal."""
+        reasons = [str(one["reason"]) for one in entry["rejected"]]
+        self.rejected.update(reasons)
+        if entry["rephrased"] is not None:
+            self.pairs += 1
+        elif reasons:
+            self.dropped[reasons[-1]] += 1
+
+
+def rephrase(
+    rows: Sequence[PairRow],
+    writer: Writer,
+    journal: Journal,
+    checks: Checks = Checks(),  # noqa: B008 - frozen
+    *,
+    instruction: str = INSTRUCTION,
+    attempts: int = 3,
+    seed: int | None = None,
+    tally: Tally | None = None,
+    on_progress: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Rephrase every question that the journal does not hold as finished.
+
+    Args:
+        rows: the questions.
+        writer: who writes.
+        journal: where a row is written down once it is finished: ``{"id", "rephrased" (None = dropped), "rejected"}``.
+        checks: what a rephrasing has to meet.
+        instruction: how it is asked for.
+        attempts: replies to a question that may be rejected before it is dropped.
+        seed: of every reply, together with the row's id and the attempt; None = whatever comes.
+        tally: ``Tally.of(rows, journal)``, for who wants to see it whatever happens; made here by default.
+        on_progress: called whenever there is something new.
+
+    Returns:
+        The count over ``rows``, earlier runs included.
+
+    Raises:
+        ChatUnusable: if no request can succeed.
+        ChatUnavailable: if as many questions in a row as are asked at once, and at least three, got no reply.
+        ChatRefused: if every question was refused, or the first eight were.
+    """
+    tally = tally or Tally.of(rows, journal)
+    asked = {row.id: row.question for row in rows}
+    left = [row for row in rows if row.id not in journal.entries]
+    queue = deque(Ask(row.id, ask_for(row.question, instruction), _seed(seed, row.id, 0)) for row in left)
+    tries: dict[str, list[Rejection]] = {}
+    refused: list[tuple[str, ChatRefused]] = []
+    replies = silent = 0
+
+    def finish(name: str, rephrased: str | None) -> None:
+        entry = {"id": name, "rephrased": rephrased, "rejected": [asdict(one) for one in tries.pop(name, [])]}
+        journal.append(entry)
+        tally.count(entry)
+
+    def give_up_refused() -> None:
+        for name, error in refused:
+            tries.setdefault(name, []).append(Rejection("refused", str(error)))
+            finish(name, None)
+        refused.clear()
+
+    on_progress(tally)
+    answers = writer.replies(queue)
+    try:
+        for ask, reply in answers:
+            if isinstance(reply, ChatUnavailable):
+                tally.undone.append(ask.id)
+                silent += 1
+                if silent >= max(writer.width, 3):
+                    raise ChatUnavailable(f"{reply}; gave up after {silent} questions without a reply") from reply
+            elif isinstance(reply, ChatReply):
+                replies, silent = replies + 1, 0
+                verdict = checks.judge(asked[ask.id], reply)
+                if isinstance(verdict, str):
+                    finish(ask.id, verdict)
+                else:
+                    tries.setdefault(ask.id, []).append(verdict)
+                    if ask.attempt + 1 < attempts:
+                        queue.appendleft(Ask(ask.id, ask.chat, _seed(seed, ask.id, ask.attempt + 1), ask.attempt + 1))
+                    else:
+                        finish(ask.id, None)
+            elif isinstance(reply, ChatRefused):
+                silent = 0
+                refused.append((ask.id, reply))
+                if not replies and len(refused) >= _REFUSED_AT_FIRST:
+                    raise ChatRefused(f"the first {len(refused)} questions were refused: {reply}") from reply
+            else:
+                raise reply
+            if replies:  # somebody is there who takes questions: those refused are refused for their own sake
+                give_up_refused()
+            on_progress(tally)
+    finally:
+        close = getattr(answers, "close", None)
+        if close is not None:
+            close()
+    if refused:
+        raise ChatRefused(f"every question was refused: {refused[0][1]}") from refused[0][1]
+    return tally
+
+
+def _seed(seed: int | None, name: str, attempt: int) -> int | None:
+    """A seed of 31 bits for a reply; the same for the same question, whatever else is asked."""
+    if seed is None:
+        return None
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}\0{attempt}".encode()).digest()[:4], "big") >> 1

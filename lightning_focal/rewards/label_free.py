@@ -1,0 +1,177 @@
+"""Co-rewarding-I and -II (arXiv:2508.00410) and what they are compared with, as strategies."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_focal.rewards.answers import AnswerScores, EquivalenceKind, GoldAnswers
+from lightning_focal.rewards.base import RewardStrategy
+from lightning_focal.rewards.base_weights import BaseWeights
+from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
+from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
+from lightning_focal.rewards.votes import OwnVotes, PairVotes, TeacherVotes
+
+__all__ = [
+    "AnswerReward",
+    "CoRewardingI",
+    "CoRewardingII",
+    "EntropyReward",
+    "GroundTruthReward",
+    "MajorityVoteReward",
+    "SelfCertaintyReward",
+]
+
+
+class AnswerReward(RewardStrategy):
+    """A reward made of extracted answers; held-out prompts are measured against gold answers, whatever trains the policy.
+
+    A subclass names its source. ``val/criterion/correct/score`` is the held-out accuracy, and ``val/held_out/mean``, too.
+
+    Args:
+        equivalence: when two answers are one: ``math`` (equal strings, or equal by math-verify) or ``string`` (the released
+            code's choice).
+        format: weight of the criterion ``format`` (there is a boxed answer) beside the method's own, which weighs 1; 0 = without.
+        length: weight of the criterion ``length`` (ended before the length limit); 0 = without.
+        weighting: a rule for the weights in force, :class:`FocalWeighting` say; the base weights by default.
+        weights: base weights: ``prior`` = those above, ``uniform`` = equal over the applying criteria, a mapping = by name.
+        temperature: of the projection that measures saturation.
+        scope: where saturation is measured: ``group``, ``batch`` or ``running``, see :class:`RewardStrategy`.
+        decay: of the running level.
+        warmup: training batches with base weights.
+        reward: folds criteria into one reward; a weighted sum by default.
+        advantage: GRPO's by default.
+    """
+
+    def __init__(
+        self,
+        equivalence: EquivalenceKind = "math",
+        format: float = 0.0,
+        length: float = 0.0,
+        weighting: Weighting | None = None,
+        weights: BaseWeights = "prior",
+        temperature: float = 1.0,
+        scope: Literal["group", "batch", "running"] = "group",
+        decay: float = 0.9,
+        warmup: int = 0,
+        reward: RewardRule | None = None,
+        advantage: Advantage | None = None,
+    ) -> None:
+        super().__init__(
+            self.make_source(equivalence, format, length),
+            weighting,
+            weights=weights,
+            temperature=temperature,
+            scope=scope,
+            decay=decay,
+            warmup=warmup,
+            reward=reward,
+            advantage=advantage,
+            held_out=GoldAnswers(equivalence, unknown="warn"),
+        )
+
+    @abstractmethod
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """Return the source of training scores."""
+
+
+class CoRewardingI(AnswerReward):
+    """Co-rewarding-I, the data side (arXiv:2508.00410 eq. 6-8): each wording of a question is rewarded by the vote on the other.
+
+    The data come in pairs: write ``data.pairs: true``. See :class:`PairVotes`.
+    """
+
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """See :class:`AnswerReward`."""
+        return PairVotes(equivalence, format, length)
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """What a callback that keeps a teacher can do; the module makes use of it."""
+
+    def advance(self, policy: Any, batch: int, planned: int | None) -> float:
+        """Move the teacher towards the policy."""
+
+    def lend(self, policy: Any) -> Any:
+        """Lend the teacher."""
+
+
+class CoRewardingII(AnswerReward):
+    """Co-rewarding-II, the model side (arXiv:2508.00410 eq. 9-11): the student is rewarded by the vote of a teacher, its moving average.
+
+    Write :class:`~lightning_focal.callbacks.EMATeacher` among `trainer.callbacks`. See :class:`TeacherVotes`.
+
+    Args:
+        teacher_rollouts: answers of the teacher to a prompt, ``G~``; None = as many as the student's.
+
+    Raises:
+        ValueError: in ``setup``, where no teacher is found.
+    """
+
+    def __init__(self, teacher_rollouts: int | None = None, **kwargs: Any) -> None:
+        self.teacher_rollouts = teacher_rollouts
+        super().__init__(**kwargs)
+
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """See :class:`AnswerReward`."""
+        return TeacherVotes(self.teacher_rollouts, equivalence, format, length)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Expect a teacher where a run is to train."""
+        if stage == "fit" and not any(isinstance(callback, Teacher) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                "Co-rewarding-II needs a teacher: add one to `trainer.callbacks`:\n"
+                "  trainer:\n    callbacks:\n      - class_path: lightning_focal.callbacks.EMATeacher"
+            )
+        super().setup(trainer, pl_module, stage)
+
+
+class MajorityVoteReward(AnswerReward):
+    """Majority voting (a baseline of arXiv:2508.00410): the label is the vote of the group itself. See :class:`OwnVotes`."""
+
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """See :class:`AnswerReward`."""
+        return OwnVotes(equivalence, format, length)
+
+
+class SelfCertaintyReward(AnswerReward):
+    """Self-certainty (a baseline of arXiv:2508.00410): KL from uniform to the policy, mean over tokens. See :class:`SelfCertainty`.
+
+    Args:
+        ceiling: nats that score 1; larger values are clamped.
+    """
+
+    def __init__(self, ceiling: float = 50.0, **kwargs: Any) -> None:
+        self.ceiling = ceiling
+        super().__init__(**kwargs)
+
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """See :class:`AnswerReward`."""
+        return SelfCertainty(self.ceiling, equivalence, format, length)
+
+
+class EntropyReward(AnswerReward):
+    """Minus the entropy (a baseline of arXiv:2508.00410), mean over tokens. See :class:`NegativeEntropy`.
+
+    Args:
+        ceiling: nats that score 0; ``ln`` of the vocabulary or more.
+    """
+
+    def __init__(self, ceiling: float = 12.5, **kwargs: Any) -> None:
+        self.ceiling = ceiling
+        super().__init__(**kwargs)
+
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """See :class:`AnswerReward`."""
+        return NegativeEntropy(self.ceiling, equivalence, format, length)
+
+
+class GroundTruthReward(AnswerReward):
+    """The yardstick with labels: 1 where the answer is right (a baseline of arXiv:2508.00410). See :class:`GoldAnswers`."""
+
+    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
+        """See :class:`AnswerReward`."""
+        return GoldAnswers(equivalence, format, length)

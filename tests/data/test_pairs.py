@@ -1,0 +1,426 @@
+"""Pairs of questions: the layouts they come in, what is refused, and the batches made of them."""
+
+import json
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_focal.data import PairDataModule, read_pairs, read_questions
+from lightning_focal.data.pairs import BOXED_ANSWER
+from lightning_focal.rubrics import RubricError
+from tests.helpers import FakeTrainer
+
+
+def user(text, system=None):
+    return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": text}]
+
+
+def released(count=6, **columns):
+    """Rows of ``train_pairs.parquet``."""
+    return [
+        {
+            "idx": 10 + i,
+            "original_question": f"What is {i} + 1?",
+            "rephrased_question": f"Ann has {i} plums and gets 1. How many has she?",
+            "solution": f"First \\boxed{{0}}. No: $\\boxed{{{i + 1}}}$.",
+            "level": "Level 1",
+            "type": "Algebra",
+            "original_message": user(f"What is {i} + 1?", "Think, then box."),
+            "rephrased_message": user(f"Ann has {i} plums and gets 1. How many has she?", "Think, then box."),
+            **columns,
+        }
+        for i in range(count)
+    ]
+
+
+def trainer_rows(words, count=6, answers=None):
+    """Rows of one of two aligned files."""
+    return [
+        {
+            "prompt": user(words.format(i)),
+            "data_source": "MATH",
+            "ability": "math",
+            "reward_model": {"ground_truth": answers[i] if answers else str(i + 1), "style": "rule"},
+            "extra_info": {"index": i, "split": "train"},
+        }
+        for i in range(count)
+    ]
+
+
+def plain(count=6, **columns):
+    return [{"question": f"{i} + 1?", "rephrased": f"One more than {i}?", "answer": i + 1, **columns} for i in range(count)]
+
+
+def save(path, rows):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def ready(stage="fit", **arguments):
+    data = PairDataModule(**arguments)
+    data.setup(stage)
+    return data
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    return save(tmp_path / "train_pairs.parquet", released())
+
+
+SUFFIXES = [".parquet", ".json", ".jsonl"]
+
+
+# -- layouts ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_released_pairs(tmp_path, suffix):
+    rows = read_pairs(save(tmp_path / f"train_pairs{suffix}", released()))
+    assert [row.id for row in rows] == ["10", "11", "12", "13", "14", "15"]
+    assert rows[1].messages == tuple(user("What is 1 + 1?", "Think, then box."))
+    assert rows[1].rephrased == tuple(user("Ann has 1 plums and gets 1. How many has she?", "Think, then box."))
+    assert rows[1].answer == "2"  # the last box
+    assert rows[1].question == "What is 1 + 1?"
+    assert {"level", "type", "solution"} == set(rows[1].extra)
+
+
+def test_released_pairs_without_level_type_and_messages(tmp_path):
+    bare = [{k: row[k] for k in ("idx", "original_question", "rephrased_question", "solution")} for row in released(2)]
+    row = read_pairs(save(tmp_path / "train_pairs.parquet", bare))[0]
+    assert row.messages == tuple(user("What is 0 + 1?"))
+    assert row.rephrased == tuple(user("Ann has 0 plums and gets 1. How many has she?"))
+    assert set(row.extra) == {"solution"}
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [("So \\fbox{7}.", "7"), ("So $\\boxed 7$.", "7"), ("$\\boxed{\\frac{1}{2}}$", "\\frac{1}{2}"), ("\\boxed{ 7 }", "7")],
+)
+def test_answers_of_written_solutions(tmp_path, solution, answer):
+    assert read_pairs(save(tmp_path / "a.parquet", released(1, solution=solution)))[0].answer == answer
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_two_aligned_files(tmp_path, suffix):
+    train = save(tmp_path / f"original{suffix}", trainer_rows("What is {} + 1?"))
+    other = save(tmp_path / f"rewrite{suffix}", trainer_rows("One more than {}?"))
+    rows = read_pairs(train, other)
+    assert [row.id for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert rows[2].messages == tuple(user("What is 2 + 1?"))
+    assert rows[2].rephrased == tuple(user("One more than 2?"))
+    assert rows[2].answer == "3"
+    assert rows[2].extra == {"data_source": "MATH", "ability": "math", "extra_info": {"index": 2, "split": "train"}}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_plain_pairs(tmp_path, suffix):
+    rows = read_pairs(save(tmp_path / f"mine{suffix}", plain(2, topic="sums")))
+    assert [row.id for row in rows] == ["mine:1", "mine:2"]
+    assert rows[0].rephrased == tuple(user("One more than 0?"))
+    assert rows[0].answer == "1"
+    assert rows[0].extra == {"topic": "sums"}
+
+
+def test_plain_rows_may_hold_chats_and_aligned_files_may_be_plain(tmp_path):
+    chat = user("1 + 1?", "Be brief.")
+    train = save(tmp_path / "a.jsonl", [{"id": 1, "question": chat, "answer": 2}])
+    other = save(tmp_path / "b.json", [{"id": "1", "prompt": "Twice one?"}])
+    (row,) = read_pairs(train, other)
+    assert (row.id, row.messages, row.rephrased, row.answer) == ("1", tuple(chat), tuple(user("Twice one?")), "2")
+
+
+def test_one_side_is_enough_for_questions(tmp_path, pairs_file):
+    one_sided = save(tmp_path / "q.jsonl", [{"prompt": "1 + 1?"}, {"prompt": "2 + 2?", "answer": "4"}])
+    assert [(row.id, row.answer, row.rephrased) for row in read_questions(one_sided)] == [("q:1", None, None), ("q:2", "4", None)]
+    assert all(row.rephrased is None for row in read_questions(pairs_file))
+    broken = save(tmp_path / "broken.jsonl", plain(2, rephrased=7))
+    assert len(read_questions(broken)) == 2  # what is not used is not looked at
+
+
+@pytest.mark.parametrize(("given", "read"), [(3.0, "3"), (0.5, "0.5"), (2**60, str(2**60)), ("x + 1", "x + 1"), (None, None)])
+def test_answers_become_strings(tmp_path, given, read):
+    assert read_questions(save(tmp_path / "a.parquet", [{"question": "?", "answer": given}]))[0].answer == read
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------------
+
+
+def change(rows, place, **fields):
+    return [{**row, **fields} if i == place else row for i, row in enumerate(rows)]
+
+
+def without(rows, field, place=1):
+    return [{k: v for k, v in row.items() if k != field or i != place} for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (without(released(), "solution"), r"train.jsonl:2: `solution` must be a non-empty string, got None"),
+        (change(released(), 1, solution="It is 2."), r"train.jsonl:2: `solution` must be a text with the answer in \\boxed"),
+        (change(released(), 1, solution="\\boxed{ }"), r"train.jsonl:2: `solution` must be a text with the answer in \\boxed"),
+        (
+            without(without(released(), "rephrased_question"), "rephrased_message"),
+            r"train.jsonl:2: `rephrased_question` must be given: a pair has both sides \(`lightning_focal rephrase` writes",
+        ),
+        (change(plain(), 1, question=" "), r"train.jsonl:2: `question` must be a non-empty string"),
+        (change(plain(), 1, question=user("  ")), r"train.jsonl:2: `question\[0\].content` must be a non-empty string"),
+        (change(plain(), 1, rephrased=""), r"train.jsonl:2: `rephrased` must be a non-empty string"),
+        (without(plain(), "rephrased"), r"train.jsonl:2: `rephrased` must be given: a pair has both sides"),
+        (without(plain(), "question"), r"train.jsonl:2: `question` must be given once, as one of question, prompt, messages"),
+        (change(plain(), 1, answer=["2"]), r"train.jsonl:2: `answer` must be a non-empty string or a number; leave it out"),
+        (change(plain(), 1, answer=True), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
+        (change(plain(), 1, answer=""), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
+        (change(plain(), 1, answer=float("nan")), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
+        (plain(2, id="same"), r"train.jsonl:2: `id` must be unique in the file \(first at .*train.jsonl:1\), got 'same'"),
+        (
+            [{**row, "id": name} for row, name in zip(plain(2), ("a", "a/rephrased"), strict=True)],
+            r"train.jsonl:2: `id` must be unique in the file",
+        ),
+        ([*plain(1), "text"], r"train.jsonl:2: the row must be a mapping, got 'text'"),
+        ([{"text": "?"}], r"train.jsonl:1: the row must be in a known layout \(released pairs: idx, .*got 'fields text'"),
+        (
+            change(plain(), 1, question=[*user("?"), {"role": "assistant", "content": "!"}]),
+            r"train.jsonl:2: `question\[1\].role` must be 'user'",
+        ),
+    ],
+)
+def test_bad_rows(tmp_path, rows, message):
+    file = save(tmp_path / "train.jsonl", rows)
+    with pytest.raises(RubricError, match=message):
+        read_pairs(file)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (
+            trainer_rows("{}", 5),
+            r"b.parquet: `file` must be as many rows as .*a.parquet has \(6\): the two are aligned by row, got 5",
+        ),
+        (trainer_rows("{}")[::-1], r"b.parquet: row 1: `id` must be '0' as at .*a.parquet: row 1: .* aligned by row, got '5'"),
+        (
+            trainer_rows("{}", answers=["1", "2", "9", "4", "5", "6"]),
+            r"b.parquet: row 3: `answer` must be '3' as at .*a.parquet: row 3: both sides have one label, got '9'",
+        ),
+        (released(), r"b.parquet: row 1: `id` must be '0'"),
+        (released(6, idx=None), r"b.parquet: row 1: the row must be one side of a pair, as there is a second file"),
+    ],
+)
+def test_two_files_that_do_not_belong_together(tmp_path, second, message):
+    first = save(tmp_path / "a.parquet", trainer_rows("{}"))
+    with pytest.raises(RubricError, match=message):
+        read_pairs(first, save(tmp_path / "b.parquet", second))
+
+
+def test_labels_that_are_written_differently(tmp_path):
+    first = save(tmp_path / "a.jsonl", trainer_rows("{}", 4, ["0.5", " 3", "1/3", "x"]))
+    second = save(tmp_path / "b.jsonl", trainer_rows("{}", 4, ["1/2", "3.0", "2/6", None]))
+    assert [row.answer for row in read_pairs(first, second)] == ["0.5", " 3", "1/3", "x"]
+    unknown = save(tmp_path / "c.jsonl", trainer_rows("{}", 4, ["1/0", "1e9999999", "9" * 5000, "\\frac{1}{2}"]))
+    other = save(tmp_path / "d.jsonl", trainer_rows("{}", 4, ["2/0", "1e9999998", "9" * 5001, "0.5"]))
+    for row in range(4):  # no number is made of these
+        rows = [
+            save(tmp_path / f"{row}-{i}.jsonl", [json.loads(f.read_text().splitlines()[row])])
+            for i, f in enumerate(map(Path, (unknown, other)))
+        ]
+        with pytest.raises(RubricError, match="both sides have one label"):
+            read_pairs(*rows)
+
+
+def test_skipped_rows_are_left_out_of_both_sides(tmp_path, caplog):
+    first = save(tmp_path / "a.jsonl", change(trainer_rows("a{}"), 1, prompt=[]))
+    second = save(tmp_path / "b.jsonl", change(trainer_rows("b{}", answers=["1", "2", "3", "9", "5", "6"]), 4, prompt="text"))
+    with caplog.at_level(logging.WARNING):
+        rows = read_pairs(first, second, on_bad_row="skip")
+    assert [(row.id, row.rephrased[0]["content"]) for row in rows] == [("0", "b0"), ("2", "b2"), ("4", "text"), ("5", "b5")]
+    assert "a.jsonl: skipped 2 of 6 rows; the first: " in caplog.text
+    with pytest.raises(RubricError, match="the two are aligned by row"):
+        read_pairs(first, save(tmp_path / "c.jsonl", trainer_rows("c{}", 5)), on_bad_row="skip")
+    with pytest.raises(RubricError, match="the two files are aligned by row"):
+        read_pairs(first, save(tmp_path / "d.jsonl", trainer_rows("d{}")[::-1]), on_bad_row="skip")
+    with pytest.raises(RubricError, match=r"rows of which at least one is good \(the first bad one: .*:1: `answer`"):
+        read_pairs(save(tmp_path / "e.jsonl", plain(3, answer=[])), on_bad_row="skip")
+    with pytest.raises(ValueError, match="`on_bad_row` must be 'error' or 'skip', got 'stop'"):
+        read_questions(first, on_bad_row="stop")
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere.parquet"):
+        read_pairs(tmp_path / "nowhere.parquet")
+    (tmp_path / "no.parquet").write_text("question,answer\n")
+    with pytest.raises(RubricError, match=r"no.parquet: `file` must be parquet"):
+        read_pairs(tmp_path / "no.parquet")
+    for name in ("empty.jsonl", "empty.json"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(RubricError, match=r"`file` must be at least one row"):
+            read_pairs(tmp_path / name)
+    save(tmp_path / "torn.jsonl", plain(1))
+    with (tmp_path / "torn.jsonl").open("a") as file:
+        file.write('{"question": "1')
+    with pytest.raises(RubricError, match=r"torn.jsonl:2: the row must be JSON"):
+        read_pairs(tmp_path / "torn.jsonl")
+    (tmp_path / "pairs.csv").write_text("question\n")
+    with pytest.raises(RubricError, match=r"`path` must be a file that ends in .jsonl, .ndjson, .json, .parquet"):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "`data` needs at least one of `train`, `val`, `test`, `predict`"),
+        ({"train_rephrased": "b", "val": "c"}, "`data.train_rephrased` needs `data.train`, the originals, got 'b' alone"),
+        ({"train": "x", "on_long_prompt": "cut"}, "`data.on_long_prompt` must be 'drop' or 'error', got 'cut'"),
+        ({"train": "x", "batch_size": 0}, "`data.batch_size` must be >= 1, got 0"),
+        ({"train": "x", "limit_train": 0}, "`data.limit_train` must be >= 1, got 0"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PairDataModule(**arguments)
+
+
+def test_missing_files_are_named_by_their_key(tmp_path, pairs_file):
+    with pytest.raises(FileNotFoundError, match=r"`data.val` must name an existing file, got 'nowhere.jsonl'"):
+        ready(train=pairs_file, val="nowhere.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"`data.train_rephrased` must name an existing file, got 'nowhere.jsonl'"):
+        ready(train=pairs_file, train_rephrased="nowhere.jsonl")
+    with pytest.raises(ValueError, match=r"`data.train` must name a file for `lightning_focal fit`, got none"):
+        ready(val=pairs_file)
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_batch_holds_both_views(pairs_file):
+    data = ready(train=pairs_file, batch_size=2, shuffle=False)
+    first = next(iter(data.train_dataloader()))
+    assert first.ids == ("10", "11", "10/rephrased", "11/rephrased")
+    assert first.questions == ("10", "11", "10", "11")
+    assert first.views == (0, 0, 1, 1)
+    assert first.partners == (2, 3, 0, 1)
+    assert first.answers == ("1", "2", "1", "2")
+    assert first.messages[3][-1]["content"] == "Ann has 1 plums and gets 1. How many has she?"
+    assert first.extra[2]["level"] == "Level 1"
+    assert len(data.splits()["train"]) == 12
+    assert data.level_keys() == data.criterion_names() == []
+
+
+def test_originals_alone(tmp_path, pairs_file):
+    for file in (pairs_file, save(tmp_path / "q.jsonl", [{"question": f"{i}?"} for i in range(6)])):
+        batch = next(iter(ready(train=file, pairs=False, batch_size=6, shuffle=False).train_dataloader()))
+        assert len(batch) == 6
+        assert batch.views == batch.questions == ()
+        assert batch.partners == (None,) * 6
+    ignored = ready(train=pairs_file, train_rephrased=pairs_file, pairs=False)
+    assert len(ignored.rows["train"]) == 6
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_held_out_questions_are_originals(tmp_path, pairs_file, stage):
+    data = ready(stage, train=pairs_file, val=pairs_file, eval_batch_size=4)
+    split = "val" if stage in ("fit", "validate") else stage
+    loader = getattr(data, f"{split}_dataloader")()
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [4, 2]
+    assert batches[0].ids == ("10", "11", "12", "13")
+    assert batches[0].views == ()
+    one_sided = save(tmp_path / "q.parquet", trainer_rows("{}?", 2))
+    assert ready(stage, train=pairs_file, val=one_sided).splits()[split].answers == ("1", "2")
+
+
+def test_no_held_out_questions(pairs_file):
+    assert ready(train=pairs_file).val_dataloader() == []
+
+
+def test_the_system_message(tmp_path, pairs_file):
+    own = ready(train=pairs_file).splits()["train"]
+    assert all(chat[0]["content"] == "Think, then box." for chat in own.messages)
+    bare = save(tmp_path / "bare.jsonl", plain(1))
+    asked = ready(train=bare).splits()["train"]
+    assert [chat[0] for chat in asked.messages] == [{"role": "system", "content": BOXED_ANSWER}] * 2
+    assert "\\boxed{}" in BOXED_ANSWER
+    assert "step by step" in BOXED_ANSWER
+    assert ready(train=bare, system_prompt=None).splits()["train"].messages == (
+        tuple(user("0 + 1?")),
+        tuple(user("One more than 0?")),
+    )
+
+
+def test_ranks_share_batches_by_pair(pairs_file):
+    alone = list(ready(train=pairs_file, batch_size=4, seed=3).train_dataloader())
+    parts = []
+    for rank in range(2):
+        data = ready(train=pairs_file, batch_size=4, seed=3)
+        data.trainer = FakeTrainer(rank=rank, world_size=2)
+        parts.append(list(data.train_dataloader()))
+    for whole, *shares in zip(alone, *parts, strict=True):
+        for share in shares:
+            assert len(share) == 4  # two pairs
+            assert None not in share.partners  # both views on one rank
+        assert sorted(shares[0].ids + shares[1].ids) == sorted(whole.ids)
+    data = ready(train=pairs_file, batch_size=3)
+    data.trainer = FakeTrainer(rank=0, world_size=2)
+    with pytest.raises(ValueError, match=r"`data.batch_size` must be a positive multiple of the 2 processes, got 3"):
+        data.train_dataloader()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_resuming_in_the_middle_of_an_epoch(pairs_file, world_size):
+    def loader(rank):
+        data = ready(train=pairs_file, batch_size=2, seed=5)
+        data.trainer = FakeTrainer(rank=rank, world_size=world_size)
+        made = data.train_dataloader()
+        made.set_epoch(1)
+        return made
+
+    for rank in range(world_size):
+        whole = [batch.ids for batch in loader(rank)]
+        assert len(whole) == 3
+        begun = loader(rank)
+        batches = iter(begun)
+        assert next(batches).ids == whole[0]
+        resumed = loader(rank)
+        resumed.load_state_dict(begun.state_dict())
+        assert [batch.ids for batch in resumed] == whole[1:]
+
+
+def words(messages):
+    return sum(len(message["content"].split()) for message in messages)
+
+
+def test_a_pair_goes_if_either_side_is_long(tmp_path, caplog):
+    rows = [
+        {"id": "short", "question": "1 + 1?", "rephrased": "Twice one?"},
+        {"id": "long original", "question": "1 " * 9, "rephrased": "Twice one?"},
+        {"id": "long rephrasing", "question": "1 + 1?", "rephrased": "1 " * 9},
+        {"id": "just", "question": "1 " * 5, "rephrased": "1 " * 5},
+    ]
+    file = save(tmp_path / "p.jsonl", rows)
+    data = ready(train=file, val=file, max_prompt_tokens=5, system_prompt=None)
+    with caplog.at_level(logging.WARNING):
+        data.drop_long_prompts(words)
+    assert data.dropped == {"train": 2, "val": 1}  # held out, the original alone is asked
+    assert [row.id for row in data.rows["train"]] == ["short", "just"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}: dropped 2 of 4 questions longer than 5 tokens",
+        f"{file}: dropped 1 of 4 questions longer than 5 tokens",
+    ]
+    with pytest.raises(ValueError, match=r"p.jsonl: prompt 'long original' has 9 tokens, `data.max_prompt_tokens` allows 5"):
+        ready(train=file, max_prompt_tokens=5, system_prompt=None, on_long_prompt="error").drop_long_prompts(words)
+    long = ready(train=file, max_prompt_tokens=5)  # the system message counts
+    with pytest.raises(ValueError, match=r"every prompt is longer than `data.max_prompt_tokens` = 5"):
+        long.drop_long_prompts(words)
+
+
+def test_limits(pairs_file):
+    data = ready(train=pairs_file, val=pairs_file, limit_train=4, limit_val=2)
+    assert {split: len(prompts) for split, prompts in data.splits().items()} == {"train": 8, "val": 2}

@@ -1,0 +1,169 @@
+"""Questions drawn from a task, and their scorer."""
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_focal.data.tasks import TaskGrader, draw_questions, make_task, split_of
+
+pytest.importorskip("reasoning_gym")
+TWO = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+
+
+def questions(seed=0, split="train", count=50, task="chain_sum", args=TWO):
+    return [entry["question"] for entry in draw_questions(task, args, seed, split, count)]
+
+
+def test_the_same_seed_gives_the_same_questions_and_more_of_them():
+    assert questions() == questions()
+    assert questions(count=20) == questions()[:20]
+    assert questions(seed=1) != questions()
+
+
+def test_neighbouring_seeds_share_no_run_of_questions():
+    """The package draws question i of seed s from s + i: seeds 0 and 1 would be one list, shifted."""
+    digits = {"min_digits": 4, "max_digits": 4}
+    first, second = questions(0, args=digits), questions(1, args=digits)
+    assert not set(first) & set(second)
+
+
+def test_no_text_twice_and_none_in_two_splits():
+    drawn = {(seed, split): questions(seed, split, 15) for seed in (0, 1) for split in ("train", "val", "test")}
+    for texts in drawn.values():
+        assert len(set(texts)) == 15
+    of = {split: {t for (_, s), texts in drawn.items() if s == split for t in texts} for split in ("train", "val", "test")}
+    assert not of["train"] & of["val"]
+    assert not of["train"] & of["test"]
+    assert not of["val"] & of["test"]
+
+
+def test_one_question_in_eight_is_held_out_for_each_purpose():
+    share = [split_of(f"{a} + {b} =") for a in range(100) for b in range(100)]
+    assert share.count("val") / 10_000 == pytest.approx(1 / 8, abs=0.01)
+    assert share.count("test") / 10_000 == pytest.approx(1 / 8, abs=0.01)
+
+
+@pytest.mark.parametrize("task", ["chain_sum", "pool_matrix", "list_functions"])
+def test_global_random_state_neither_matters_nor_changes(task):
+    """The second family seeds NumPy itself, the third may draw from Python's global generator."""
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    first = questions(task=task, args={}, count=20)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states  # noqa: NPY002
+    random.seed(2), np.random.seed(2)  # noqa: NPY002
+    assert questions(task=task, args={}, count=20) == first
+
+
+def test_another_process_draws_the_same():
+    code = (
+        "import json; from lightning_focal.data.tasks import draw_questions as d; "
+        "print(json.dumps([e['question'] for t in ('gsm_symbolic', 'word_ladder') for e in d(t, {}, 3, 'train', 5)]))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"}
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"}
+    )
+    assert json.loads(said.stdout) == json.loads(again.stdout)
+    assert json.loads(said.stdout)[:5] == questions(3, count=5, task="gsm_symbolic", args={})
+
+
+def test_a_family_that_follows_the_hash_seed_asks_for_a_fixed_one(monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with pytest.raises(ValueError, match=r"questions of 'word_ladder' change with the hash seed .* PYTHONHASHSEED=0"):
+        draw_questions("word_ladder", {}, 0, "train", 1)
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    assert len(draw_questions("word_ladder", {}, 0, "train", 1)) == 1
+
+
+def test_a_family_that_is_used_up_stops():
+    one_digit = {**TWO, "max_digits": 1}
+    with pytest.raises(ValueError, match=r"`data.val`: 100 distinct questions wanted, but chain_sum with .* gave only \d\d for"):
+        draw_questions("chain_sum", one_digit, 0, "val", 100)
+    assert draw_questions("chain_sum", one_digit, 0, "val", 0) == []
+
+
+def test_a_misspelt_task_names_its_neighbours():
+    with pytest.raises(
+        ValueError, match=r"`data.task` must be one of the \d+ task families of .*, got 'chain_sums', near are: chain_sum"
+    ):
+        make_task("chain_sums", {})
+    with pytest.raises(ValueError, match=r"got 'xyzzy-42'$"):
+        make_task("xyzzy-42", {})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"min_term": 2}, r"chain_sum knows no 'min_term' \(did you mean min_terms\?\); it takes min_terms, max_terms"),
+        ({"seed": 2}, r"chain_sum knows no 'seed'"),
+        ({"min_terms": 0}, r"`data.task_args`: chain_sum says: min_terms must be positive"),
+        ({"min_terms": 5, "max_terms": 2}, r"chain_sum says: max_terms must be >= min_terms"),
+        ({"min_terms": "two"}, r"`data.task_args`: chain_sum says: .*not supported between"),
+    ],
+)
+def test_wrong_arguments_are_told_in_the_tasks_words(args, message):
+    with pytest.raises(ValueError, match=message):
+        make_task("chain_sum", args)
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    with pytest.raises(ImportError, match=r"pip install 'lightning-focal\[reasoning\]'"):
+        make_task("chain_sum", {})
+
+
+# -- the scorer ----------------------------------------------------------------------------------------------------------
+
+
+def grader(task="chain_sum", **entry):
+    return TaskGrader(task, {}, {"question": "?", "answer": "4", "metadata": {}, **entry})
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"), [("4", 1), ("4.0", 1), ("+04", 1), (" 4 ", 1), ("5", 0), ("", 0), ("  ", 0), (None, 0), ("four", 0)]
+)
+def test_the_tasks_own_scorer(answer, score):
+    assert grader()(answer) == score
+
+
+def test_part_of_the_marks():
+    assert grader()("4 apples") == pytest.approx(1 / 8)  # the task's own: length of the answer over length of what was said
+    assert grader()("14") == 0.5
+    strict = TaskGrader("chain_sum", {}, {"question": "?", "answer": "4", "metadata": {}}, partial_marks=False)
+    assert [strict(answer) for answer in ("4.0", "14", "4 apples", None)] == [1, 0, 0, 0]
+
+
+def test_graders_travel():
+    entry = draw_questions("simple_equations", {}, 0, "train", 1)[0]
+    copy = pickle.loads(pickle.dumps(TaskGrader("simple_equations", {"min_terms": 2}, entry)))
+    assert copy(entry["answer"]) == 1
+    assert copy("none") == 0
+
+
+def test_a_scorer_that_chokes_gives_nothing(caplog):
+    entry = draw_questions("prime_factorization", {}, 0, "train", 1)[0]
+    mine = TaskGrader("prime_factorization", {}, entry)
+    assert [mine("garbage"), mine("more"), mine(entry["answer"])] == [0, 0, 1]
+    assert sum("prime_factorization" in record.getMessage() for record in caplog.records) <= 1
+
+
+@pytest.mark.slow  # one question of each of a hundred families
+def test_every_family_can_be_drawn_graded_and_sent():
+    from reasoning_gym.factory import DATASETS
+
+    os.environ.setdefault("PYTHONHASHSEED", "0")
+    for task in sorted(set(DATASETS) - {"composite"}):
+        entry = draw_questions(task, {}, 0, "train", 1)[0]
+        copy = pickle.loads(pickle.dumps(TaskGrader(task, {}, entry)))
+        assert 0 <= copy("17") <= 1
+        if isinstance(entry["answer"], str):
+            assert copy(entry["answer"]) > 0.9, task

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_focal.functional import Vote, majority_vote
+from lightning_focal.judges import Comparison, Equivalence, equivalence
+from lightning_focal.judges.equivalence import formula_text
+from lightning_focal.judges.math_process import Reply, compare_texts
+
+SAME = Equivalence()
+
+EQUAL = [
+    ("5", " 5\n"),
+    ("0.5", "1/2"),
+    ("0.5", r"\frac{1}{2}"),
+    ("1/2", r"\dfrac{2}{4}"),
+    ("-0.5", r"-\frac{1}{2}"),
+    ("007", "7"),
+    ("2.0", "2"),
+    ("5.", "5"),
+    ("1 2/3", "5/3"),
+    ("-1 2/3", r"-1\frac{2}{3}"),
+    ("1 2/3.", "5/3"),
+    ("1,000", "1000"),
+    (r"\$18", "18"),
+    (r"12\text{ cm}", "12"),
+    ("50%", r"50\%"),
+    ("0.333333", "1/3"),
+    ("x=5", "5"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"\frac{2}{\sqrt{2}}", r"\sqrt{2}"),
+    (r"\sin^2 x + \cos^2 x", "1"),
+    ("1<x<2", "(1,2)"),
+    (r"\{1,2\}", r"\{2,1\}"),
+    (r"\text{Monday}", "Monday"),
+    (r"3\frac{1}{2}", "3.5"),
+]
+DIFFERENT = [
+    ("5", "-5"),
+    ("0.5", "0.51"),
+    ("1/2", "1/3"),
+    ("0.33", "1/3"),
+    ("1 2/3", "1"),
+    ("", "5"),
+    ("x", "y"),
+    ("x+1", "x+2"),
+    (r"\sqrt{2}", r"\sqrt{3}"),
+    (r"\sqrt{2}", "1.41"),
+    ("2x+z=1", "1"),
+    ("(1,2)", "(2,1)"),
+    ("(1,2)", "[1,2]"),
+    ("1<x<2", "(1,3)"),
+    ("Monday", "Tuesday"),
+    ("A", "B"),
+    ("999999999999", "999999999998"),
+    ("1" * 30, "1" * 29 + "2"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), EQUAL)
+def test_the_same_answer(a, b):
+    assert SAME(a, b)
+    assert Equivalence()(b, a)
+
+
+@pytest.mark.parametrize(("a", "b"), DIFFERENT)
+def test_different_answers(a, b):
+    assert not SAME(a, b)
+    assert not Equivalence()(b, a)
+
+
+def test_strings_as_they_stand():
+    same = Equivalence("string")
+    assert same(" a b ", "a b")
+    assert same("1/2", "1/2\n")
+    assert not same("0.5", "1/2")
+    assert not same("A", "a")
+    assert (same.undecided, same.cut_off) == (0, 0)
+
+
+NUMBERS = [
+    *("0", "-0", "1", "-1", "1.0", "2", "10", "100", "007", "7", "7.0", "00.5", "0.5", "-0.5", "0.50", "1.5", "0.1", "0.10", "0.0"),
+    *("1/2", "-1/2", "2/4", "3/2", "1/10", "10/1", "0/5", "22/7", "2/3", "-2/3", "314/100", "123456789/1000", "1/1000000", "2/1", "5/0"),
+    *(r"\frac{1}{2}", r"-\frac{1}{2}", r"\dfrac{2}{4}", r"\tfrac{3}{6}", r"\frac{1}{3}", r"\frac{007}{1}"),
+    *("1/3", "0.333333", "0.33333", "0.33", "0.3333334", "0.666667", "0.66666", "-0.666667", "3.142857", "3.142858", "3.14"),
+    *("0.000001", "0.0000004", "1.00001", "1.000011", "1.999999", "999999999999", "999999999998", "999999.999999", "999999", "1000000"),
+]  # fmt: skip
+
+
+def test_what_is_decided_without_math_verify_is_what_it_would_say():
+    pairs = list(itertools.combinations(NUMBERS, 2))
+    assert len(pairs) > 1500
+    same = Equivalence()
+    for pair in pairs:
+        a, b = sorted(pair)
+        assert same.compare(a, b) is compare_texts(formula_text(a), formula_text(b), 10.0, both=True).comparison, pair
+    assert len(same._seen) < len(pairs) / 5  # most of them were
+
+
+def test_plain_numbers_and_pairs_seen_ask_nobody(monkeypatch):
+    same = Equivalence()
+    assert same(r"\sqrt{8}", r"2\sqrt{2}")
+    monkeypatch.setattr(equivalence, "compare_texts", None)
+    assert same(r"2\sqrt{2}", r" \sqrt{8}")
+    assert same("x+1", "x+1 ")
+    assert same("0.5", r"\frac{1}{2}")
+    assert not same("3", "1/3")
+    assert not same("0.5", "0.7")
+
+
+ALPHABET = st.text(alphabet="01x+-*/=^_(){}[]\\,. $%<|!", max_size=12)
+SNIPPETS = st.lists(
+    st.sampled_from([r"\frac{", "}", "{", "1", "x", "^", r"\sqrt", "2", "=", ",", "(", ")", r"\text{a}", " "]), max_size=8
+)
+
+
+@settings(max_examples=60)
+@given(st.one_of(ALPHABET, SNIPPETS.map("".join), st.text(max_size=8)), st.one_of(ALPHABET, SNIPPETS.map("".join)))
+def test_any_two_texts_compare_alike_in_either_order(a, b):
+    there, back = Equivalence(seconds=1.0), Equivalence(seconds=1.0)
+    found = there.compare(a, b)
+    assert back.compare(b, a) is found
+    assert there(a, b) == (found is Comparison.EQUAL)
+    assert there.compare(a, a + " ") is Comparison.EQUAL
+    if a.strip() == b.strip():
+        assert found is Comparison.EQUAL
+
+
+BOMBS = [
+    "9^{9^{9^{9^9}}}",
+    r"\prod_{n=1}^{10000000} n",
+    "((((((99999!)!)!)!)!)!)",
+    "9999999999!",
+    r"\binom{10^{10}}{5\cdot 10^9}",
+    "x^{" * 300 + "2" + "}" * 300,
+    "{" * 480 + "1" + "}" * 480,
+    "(" * 480 + "1" + ")" * 480,
+    "1" + "+1" * 490,
+    "{" * 1000,
+    r"\text{" * 150,
+    "9" * 1000,
+]
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_takes_too_long_is_cut_off_and_different(bomb):
+    same = Equivalence(seconds=0.2)
+    start = time.monotonic()
+    assert not same(bomb, "42")
+    assert not same(bomb, r"\sqrt{2} + x")
+    assert not same("42", bomb)
+    assert time.monotonic() - start < 60  # by itself the worst would take years
+    assert same.undecided == 0
+    if bomb in BOMBS[:3]:
+        assert same.cut_off == 2
+    assert Equivalence()(r"\sqrt{8}", r"2\sqrt{2}")
+
+
+def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
+    asked = []
+
+    def counting(gold, given, seconds, both):
+        asked.append((gold, given))
+        return compare_texts(gold, given, seconds, both)
+
+    monkeypatch.setattr(equivalence, "compare_texts", counting)
+    same, bomb = Equivalence(seconds=0.2), BOMBS[0]
+    assert [same.compare(bomb, f"x+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
+    assert len(asked) == 2  # the pair, and the bomb by itself
+    assert same.cut_off == 30
+    assert same.compare("x+1", "1+x") is Comparison.EQUAL  # the partner is not to blame
+    same.clear()
+    assert same.cut_off == 30
+    assert same.compare(bomb, "x+1") is Comparison.CUT_OFF
+    assert (same.cut_off, len(asked)) == (31, 5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "questions", "blamed"),
+    [
+        ("unreadable", "x", 1, {"unreadable"}),  # it could not even be read: no need to ask further
+        ("x", "unreadable", 1, {"unreadable"}),
+        ("endless", "x", 2, {"endless"}),
+        ("a", "endless", 3, {"endless"}),
+        ("7", "endless", 2, {"endless"}),  # a number needs no test
+        ("slow a", "slow b", 3, set()),  # each is fine with other partners
+    ],
+)
+def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, second, questions, blamed):
+    asked = []
+
+    def fake(gold, given, seconds, both):
+        asked.append((gold, given))
+        for side, text in (("gold", gold), ("given", given)):
+            if "unreadable" in text:
+                return Reply(Comparison.CUT_OFF, unread=side)
+        slow = "endless" in gold + given or ("slow" in gold and "slow" in given)
+        return Reply(Comparison.CUT_OFF if slow else Comparison.DIFFERENT)
+
+    monkeypatch.setattr(equivalence, "compare_texts", fake)
+    same = Equivalence()
+    assert same.compare(first, second) is same.compare(second, first) is Comparison.CUT_OFF
+    assert len(asked) == questions
+    for answer in (first, second):
+        expected = Comparison.CUT_OFF if answer in blamed else Comparison.DIFFERENT
+        assert same.compare(answer, "y") is expected
+    assert len(asked) == questions + 2 - len(blamed)
+
+
+def test_what_cannot_be_read_is_undecided():
+    same = Equivalence()
+    assert same.compare("$" * 5, "42") is Comparison.UNDECIDED
+    assert same.compare("42", "$" * 5) is Comparison.UNDECIDED
+    assert same.compare("$" * 5, "") is Comparison.UNDECIDED
+    assert not same("$" * 5, "42")
+    assert (same.undecided, same.cut_off) == (2, 0)
+    assert same("$" * 5, "$" * 5)
+
+
+def test_long_answers_compare_as_strings(monkeypatch):
+    monkeypatch.setattr(equivalence, "compare_texts", None)
+    long = "1+" * 50_000 + "1"
+    same = Equivalence()
+    assert same(long, long + " ")
+    assert not same(long, "50001")
+    assert not Equivalence(max_length=3)("0.50", "1/2")
+
+
+def test_a_vote_of_sixty_four_with_classes():
+    forms = [r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", r"\sqrt{0.5}", r"2^{-1/2}"]
+    answers = [forms[i // 3 % 4] if i % 3 == 0 else None if i % 7 == 0 else f"{i} + x" for i in range(63)] + ["9^{9^{9^{9}}}!"]
+    votes = sum(answer is not None for answer in answers)
+    assert majority_vote(answers, Equivalence(seconds=0.5)) == Vote(forms[0], 21, 21 / votes, votes - 21 + 1)
+    assert majority_vote(answers).label == "1 + x" or majority_vote(answers).count == 6  # as strings they split
+
+
+def test_threads_share_the_process():
+    same = Equivalence()
+    pairs = [(f"{i}x + {i % 3}x", f"{i + i % 3}x") for i in range(2, 10)] + [(f"{i}x", f"{i + 1}x") for i in range(8)]
+    found = {}
+
+    def compare(pair):
+        found[pair] = same(*pair)
+
+    threads = [threading.Thread(target=compare, args=(pair,)) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[pair] for pair in pairs] == [True] * 8 + [False] * 8
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda same: pickle.loads(pickle.dumps(same))])
+def test_copies_keep_the_settings_and_start_empty(copied):
+    same = Equivalence(seconds=0.5, max_length=77)
+    same("$$$", "42")
+    other = copied(same)
+    assert (other.kind, other.seconds, other.max_length) == ("math", 0.5, 77)
+    assert (same.undecided, other.undecided, other._seen) == (1, 0, {})
+    assert other("x+x", "2x")
+    assert repr(other) == "Equivalence(kind='math', seconds=0.5, max_length=77)"
+
+
+def test_the_cache_does_not_grow_without_end(monkeypatch):
+    monkeypatch.setattr(equivalence, "_MOST_CACHED", 3)
+    same = Equivalence()
+    for i in range(5):
+        assert not same("$$$", str(i))
+    assert len(same._seen) <= 3
+    assert same.undecided == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"),
+        ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
+        ({"seconds": float("inf")}, "`seconds` must be positive and finite, got inf"),
+        ({"seconds": float("nan")}, "`seconds` must be positive and finite, got nan"),
+        ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Equivalence(**arguments)

@@ -1,0 +1,140 @@
+"""The loss of questions in two views is the sum of each side's own (arXiv:2508.00410 eq. 8), and so is its gradient."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_focal.functional import clipped_policy_loss, kl_divergence
+from lightning_focal.generation import Sampling, ScriptedGenerator
+from lightning_focal.modules import Update
+from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.policies import encode_chat, load_policy
+from lightning_focal.types import Prompts, Shaped
+from tests.modules.helpers import full_logp, rows_of
+
+CLIPS = (0.2, 0.3, 3.0)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy("random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2")
+
+
+@pytest.fixture(scope="module")
+def sequences(policy):
+    """Two questions in two views each, groups of three, one response masked; the sides differ much in their number of tokens."""
+    model, tokenizer = policy
+    ids = ("a", "b", "a/rephrased", "b/rephrased")
+    messages = tuple(({"role": "user", "content": f"Question {name}?"},) for name in ids)
+    prompts = Prompts(
+        ids,
+        messages,
+        tokens=tuple(tuple(encode_chat(tokenizer, chat)) for chat in messages),
+        questions=("a", "b", "a", "b"),
+        views=(0, 0, 1, 1),
+    )
+    script = {name: ["x" * (3 + 2 * i), "yes", "a long answer" * (1 + i // 2)] for i, name in enumerate(ids)}
+    rollouts = ScriptedGenerator(script).generate(
+        model, tokenizer, prompts, group_size=3, seeds=[0] * 4, sampling=Sampling(max_new_tokens=30)
+    )
+    generator = torch.Generator().manual_seed(0)
+    advantages = torch.randn(4, 3, generator=generator)
+    valid = torch.ones(4, 3, dtype=torch.bool)
+    valid[1, 2] = False
+    zeros = torch.zeros(4, 1)
+    found = Sequences.of(rollouts, Shaped(advantages, advantages * valid, zeros, zeros, advantages, valid))
+    old = sequence_logp(model, found, 1.0, 4)
+    noise = torch.randn(old.shape, generator=generator)
+    return replace(found, old_logp=old + 0.2 * noise, ref_logp=old - 0.1 * noise)
+
+
+def gradients(model, sequences, update):
+    model = copy.deepcopy(model)
+    normaliser = step_normaliser(sequences, update, lambda x: x)
+    losses = accumulate_gradients(model, sequences, update, 1.0, normaliser, lambda loss: loss.backward(), UpdateSums())
+    return torch.cat([p.grad.flatten() for p in model.parameters()]), losses
+
+
+def side_by_hand(model, sequences, view, aggregation, kl_coef):
+    """One side alone, sequence by sequence, from transformers' own logits: ``(gradient, loss)``."""
+    model = copy.deepcopy(model)
+    rows = [i for i in range(len(sequences)) if int(sequences.views[i]) == view and bool(sequences.valid[i])]
+    texts, total, tokens = rows_of(sequences), 0.0, 0
+    terms = []
+    for i in rows:
+        prompt, response = texts[i]
+        logp = full_logp(model, prompt, response)
+        keep = sequences.response_mask[i]
+        old, ref = sequences.old_logp[i][keep], sequences.ref_logp[i][keep]
+        ratio = (logp - old).exp()
+        advantage = sequences.advantages[i]
+        loss = torch.maximum(-ratio * advantage, -ratio.clamp(1 - CLIPS[0], 1 + CLIPS[1]) * advantage)
+        if advantage < 0:
+            loss = torch.minimum(loss, -CLIPS[2] * advantage)
+        difference = ref - logp
+        loss = loss + kl_coef * (difference.exp() - difference - 1)
+        terms.append(loss)
+        tokens += len(response)
+    total = sum(t.sum() for t in terms) / tokens if aggregation == "token_mean" else sum(t.mean() for t in terms) / len(terms)
+    total.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()]), float(total)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("micro_batch_size", [1, 5, 12])
+def test_gradient_is_the_sum_of_the_two_sides_computed_apart(policy, sequences, aggregation, micro_batch_size):
+    update = Update(
+        micro_batch_size=micro_batch_size,
+        clip_low=CLIPS[0],
+        clip_high=CLIPS[1],
+        dual_clip=CLIPS[2],
+        loss_aggregation=aggregation,
+        kl_coef=0.005,
+    )
+    together, losses = gradients(policy[0], sequences, update)
+    apart = [side_by_hand(policy[0], sequences, view, aggregation, 0.005) for view in (0, 1)]
+    expected = apart[0][0] + apart[1][0]
+    assert float(expected.abs().max()) > 1e-2
+    assert float((together - expected).abs().max()) < 1e-6
+    assert float(losses["total"]) == pytest.approx(apart[0][1] + apart[1][1], abs=1e-6)
+    # a single normaliser over both sides would be another loss
+    pooled, _ = gradients(policy[0], replace(sequences, views=None), update)
+    assert float((pooled - expected).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_one_side_of_a_batch_is_what_the_side_gives_alone(policy, sequences, view):
+    """The same by the library's own one-sided update: masking the other side out leaves its loss."""
+    update = Update(kl_coef=0.005)
+    rows = (sequences.views == view).nonzero()[:, 0]
+    alone, _ = gradients(policy[0], replace(sequences.rows(rows), views=None), update)
+    masked, _ = gradients(policy[0], replace(sequences, valid=sequences.valid & (sequences.views == view)), update)
+    assert float((alone - masked).abs().max()) < 1e-6
+
+
+def test_a_side_without_valid_rollouts_adds_nothing(policy, sequences):
+    nothing = replace(sequences, valid=torch.zeros_like(sequences.valid))
+    assert step_normaliser(nothing, Update(), lambda x: x).tolist() == [0.0, 0.0]
+    half = replace(sequences, valid=sequences.views == 1)
+    gradient, losses = gradients(policy[0], half, Update(kl_coef=0.005))
+    assert torch.isfinite(gradient).all()
+    assert torch.isfinite(losses["total"])
+
+
+def test_rows_keep_their_view(sequences):
+    assert sequences.views.tolist() == [0] * 6 + [1] * 6
+    assert sequences.rows(torch.tensor([7, 2])).views.tolist() == [1, 0]
+
+
+def test_hand_numbers_of_the_loss():
+    """ratio 1.5 clipped at 1.2 for a gain; dual clip at 3 for a loss; k3 of a difference of -0.1."""
+    logp, old = torch.tensor([[1.5, 5.0]]).log(), torch.zeros(1, 2)
+    mask = torch.tensor([[True, True]])
+    gain = clipped_policy_loss(logp, old, torch.tensor([[1.0, 1.0]]), mask, 0.2, 0.2, 3.0, "token_mean")
+    assert float(gain) == pytest.approx(-1.2, abs=1e-6)
+    loss = clipped_policy_loss(logp, old, torch.tensor([[-1.0, -1.0]]), mask, 0.2, 0.2, 3.0, "token_mean")
+    assert float(loss) == pytest.approx((1.5 + 3.0) / 2, abs=1e-6)
+    kl = kl_divergence(torch.tensor([0.0]), torch.tensor([-0.1]), "k3")
+    assert float(kl) == pytest.approx(0.904837418 + 0.1 - 1, abs=1e-6)

@@ -118,12 +118,15 @@ def one_run(arm: str, seed: int, arguments: argparse.Namespace, folder: Path) ->
     seconds = time.monotonic() - began
     final = accuracy(trainer, module, questions, None)
     seen = curves(folder, held_out)  # before another checkpoint is restored
-    chosen = accuracy(trainer, module, questions, best.best_model_path)
+    best_batch = max(zip(seen["val/held_out/mean"], seen["val/batch"], strict=True))[1]
+    chosen = (
+        accuracy(trainer, module, questions, best.best_model_path) if best_batch else before
+    )  # the start is a checkpoint, too
     return {
         "before": before,
         "final": final,
         "best": chosen,
-        "best_batch": max(zip(seen["val/held_out/mean"], seen["val/batch"], strict=True))[1],
+        "best_batch": best_batch,
         "seconds": seconds,
         "curves": seen,
     }
@@ -171,6 +174,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     merged = [json.loads(path.read_text()) for path in arguments.merge or []]
+    for run in (run for part in merged for results in part["runs"].values() for run in results if not run["best_batch"]):
+        run["best"] = run["before"]
     runs: dict[str, list[dict[str, object]]] = {
         arm: [run for part in merged for run in part["runs"].get(arm, [])] for arm in ARMS
     }

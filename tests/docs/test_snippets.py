@@ -106,7 +106,7 @@ def test_commands_parse(page, place, capsys):
 def parse(given, capsys):
     """Put a command to its own parser; one that runs the Trainer prints its configuration in place of running."""
     asks_for_help = any(word.endswith("help") for word in given)
-    if given[0] in COMMANDS:
+    if given[0] in COMMANDS and given[0] != "sft":
         if given[0] == "replay":
             from lightning_focal.studies.replay_command import parser
 

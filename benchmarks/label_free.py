@@ -246,6 +246,7 @@ def draw(runs: dict[str, list[dict[str, object]]], path: Path) -> None:
             lines = [run["curves"][name] for run in results if name in run["curves"]]
             if not lines:
                 continue
+            lines = [line for line in lines if len(line) == max(map(len, lines))]  # runs whose whole course is known
             table = torch.tensor(lines, dtype=torch.float64)
             steps = results[0]["curves"]["val/batch"] if name.startswith("val") else list(range(1, table.shape[1] + 1))
             centre = table.nanmean(0)

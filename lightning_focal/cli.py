@@ -200,8 +200,9 @@ def _run() -> None:
             "enable_model_summary": False,
         },
         parser_kwargs={
-            "description": "Reinforcement learning on rubrics of many criteria. "
-            "Further commands with a --help of their own: sft (a supervised warm start), rephrase (questions into pairs), ablate (a grid of runs), replay (recorded rollouts under another strategy)."
+            "description": "Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
+            "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), ablate (a grid of runs), "
+            "replay (recorded rollouts under another strategy)."
         },
     )
 

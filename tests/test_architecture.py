@@ -31,7 +31,19 @@ MAY_IMPORT = {
     "modules": {"types", "seeds", "functional", "metrics", "generation", "policies", "rewards", "callbacks"},
     "studies": {"types", "files", "functional", "metrics", "rubrics", "rewards", "callbacks", "runs", "terminal"},
     "warm_start": {"data", "modules", "policies", "runs", "files", "terminal"},
-    "cli": {"data", "rewards", "callbacks", "modules", "runs", "studies", "rephrasing", "warm_start", "files", "seeds", "terminal"},
+    "cli": {
+        "data",
+        "rewards",
+        "callbacks",
+        "modules",
+        "runs",
+        "studies",
+        "rephrasing",
+        "warm_start",
+        "files",
+        "seeds",
+        "terminal",
+    },
     "entry": {"cli"},
     "__main__": {"entry"},
     "__init__": set(),
@@ -56,7 +68,8 @@ FOREIGN = {
     "servers": {"torch", "lightning", "transformers"},
     "rephrasing": {"lightning", "transformers"},
 }
-LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval", "httpx", "tenacity", "reasoning_gym"}
+LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval"}
+LATE |= {"httpx", "tenacity", "reasoning_gym", "diskcache"}
 """Imported where they are used: nobody waits for them who does not need them."""
 
 

@@ -323,7 +323,11 @@ def test_import_is_quick():
 def test_help(command):
     done = run("-m", "lightning_focal", *command)
     assert done.returncode == 0
-    wanted = ["fit", "validate", "test", "predict", "sft", "rephrase", "replay", "ablate"] if command == ["--help"] else ["--reward", "--run_dir"]
+    wanted = (
+        ["fit", "validate", "test", "predict", "sft", "rephrase", "replay", "ablate"]
+        if command == ["--help"]
+        else ["--reward", "--run_dir"]
+    )
     assert all(word in done.stdout for word in wanted)
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 import lightning_focal.data
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
-from lightning_focal.callbacks import ConsoleReport, HeldOut, RolloutTable
+from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.runs import AtomicCheckpointIO, CSVLog, EventLog, RunFolder, release, run_folder
@@ -27,8 +27,10 @@ __all__ = ["FocalCLI", "main"]
 
 COMMANDS = {
     "ablate": ("lightning_focal.studies.ablate", "ablate_command"),
+    "judge": ("lightning_focal.judging.command", "judge_command"),
     "rephrase": ("lightning_focal.rephrasing.command", "rephrase_command"),
     "replay": ("lightning_focal.studies.replay_command", "replay_command"),
+    "rubrics": ("lightning_focal.studies.rubrics_command", "rubrics_command"),
     "sft": ("lightning_focal.warm_start", "sft_command"),
 }
 """Sub-commands that are no Trainer method: where each one lives."""
@@ -113,7 +115,7 @@ class FocalCLI(LightningCLI):
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
         added: list[Any] = [RunFolder()]
-        for kind in (HeldOut, RolloutTable, ConsoleReport):
+        for kind in (HeldOut, RolloutTable, ConsoleReport, JudgeWatch):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 added.append(kind())
         if config.get("enable_checkpointing") is not False:
@@ -201,7 +203,8 @@ def _run() -> None:
         },
         parser_kwargs={
             "description": "Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
-            "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), ablate (a grid of runs), "
+            "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), judge (is a judge there, and how good is it), "
+            "rubrics (what is in a file of rubrics), ablate (a grid of runs), "
             "replay (recorded rollouts under another strategy)."
         },
     )

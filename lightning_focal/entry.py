@@ -24,6 +24,12 @@ prepare
   rephrase   questions in, pairs with a rephrasing out
              lightning_focal rephrase questions.jsonl --out pairs.jsonl --server http://localhost:8000/v1 --model NAME
 
+look
+  judge      is the judge's server there; how well does a judge agree with gold verdicts
+             lightning_focal judge --check --url http://localhost:8000/v1 --model NAME
+  rubrics    what is in a file of rubrics, and what is wrong with it
+             lightning_focal rubrics configs/data/everyday/train.jsonl
+
 study
   replay     recorded rollouts under another strategy, without a model
              lightning_focal replay --rollouts RUN/rollouts --reward=FocalReward --grid '{gamma: [0, 1, 3]}'

@@ -18,18 +18,19 @@ MAY_IMPORT = {
     "terminal": set(),
     "functional": set(),
     "metrics": {"types", "functional"},
-    "rubrics": {"types"},
-    "judges": {"types", "functional", "rubrics"},
+    "rubrics": {"types", "files"},
+    "judges": {"types", "functional", "rubrics", "servers", "policies"},
     "generation": {"types", "functional"},
     "policies": {"types", "functional", "generation", "files"},
     "data": {"types", "rubrics", "seeds", "functional"},
     "servers": {"types"},
+    "judging": {"types", "files", "functional", "rubrics", "judges"},
     "rephrasing": {"types", "files", "data", "generation", "policies", "servers"},
     "rewards": {"types", "functional", "metrics", "rubrics", "judges"},
     "callbacks": {"types", "functional", "metrics", "files"},
     "runs": set(),
     "modules": {"types", "seeds", "functional", "metrics", "generation", "policies", "rewards", "callbacks"},
-    "studies": {"types", "files", "functional", "metrics", "rubrics", "rewards", "callbacks", "runs", "terminal"},
+    "studies": {"types", "files", "functional", "metrics", "rubrics", "judges", "rewards", "callbacks", "runs", "terminal"},
     "warm_start": {"data", "modules", "policies", "runs", "files", "terminal"},
     "cli": {
         "data",
@@ -40,6 +41,7 @@ MAY_IMPORT = {
         "studies",
         "rephrasing",
         "warm_start",
+        "judging",
         "files",
         "seeds",
         "terminal",
@@ -55,7 +57,7 @@ FOREIGN = {
     "types": {"lightning", "transformers", "torchmetrics", "numpy"},
     "functional": {"lightning", "transformers", "torchmetrics", "numpy", "datasets"},
     "metrics": {"lightning", "transformers"},
-    "rubrics": {"lightning", "transformers", "torchmetrics", "datasets", "torch"},
+    "rubrics": {"lightning", "transformers", "torchmetrics", "torch"},
     "judges": {"lightning", "transformers", "torchmetrics", "datasets"},
     "seeds": {"torch", "lightning", "transformers"},
     "files": {"torch", "lightning", "transformers"},
@@ -69,7 +71,7 @@ FOREIGN = {
     "rephrasing": {"lightning", "transformers"},
 }
 LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval"}
-LATE |= {"httpx", "tenacity", "reasoning_gym", "diskcache"}
+LATE |= {"aiohttp", "tenacity", "reasoning_gym", "diskcache"}
 """Imported where they are used: nobody waits for them who does not need them."""
 
 

@@ -324,7 +324,7 @@ def test_help(command):
     done = run("-m", "lightning_focal", *command)
     assert done.returncode == 0
     wanted = (
-        ["fit", "validate", "test", "predict", "sft", "rephrase", "replay", "ablate"]
+        ["fit", "validate", "test", "predict", "sft", "rephrase", "judge", "rubrics", "replay", "ablate"]
         if command == ["--help"]
         else ["--reward", "--run_dir"]
     )

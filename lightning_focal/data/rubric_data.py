@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -102,4 +103,4 @@ class RubricDataModule(PromptDataModule):
         if self.system_prompt is None or row.messages[0]["role"] == "system":
             return row
         system: Message = {"role": "system", "content": self.system_prompt}
-        return RubricRow(row.id, (system, *row.messages), row.rubric, row.answer, row.extra)
+        return replace(row, messages=(system, *row.messages))

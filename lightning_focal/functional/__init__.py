@@ -33,6 +33,7 @@ from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.levels import gather_levels, level_index, level_sums, pool_levels, scatter_sums
 from lightning_focal.functional.logprobs import chunked_logp_from_hidden, token_logp
 from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
+from lightning_focal.functional.products import linear, onednn_products, prefers_onednn
 from lightning_focal.functional.projection import inverse_reward_projection, projected_sums
 from lightning_focal.functional.rewarding import weighted_reward
 from lightning_focal.functional.saw import criterion_moments, saw_weights
@@ -75,12 +76,15 @@ __all__ = [
     "kl_divergence",
     "level_index",
     "level_sums",
+    "linear",
     "loss_normaliser",
     "majority_vote",
     "masked_aggregate",
     "min_over_mean",
+    "onednn_products",
     "policy_statistics",
     "pool_levels",
+    "prefers_onednn",
     "project_bounded_simplex",
     "projected_sums",
     "rloo_advantage",

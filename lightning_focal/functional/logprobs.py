@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from lightning_focal.functional.certainty import self_certainty
+from lightning_focal.functional.products import onednn_products
 
 __all__ = ["chunked_logp_from_hidden", "token_logp"]
 
@@ -85,20 +85,92 @@ def token_logp(logits: Tensor, targets: Tensor, temperature: float = 1.0, chunk:
 MEASURES = ("entropy", "self_certainty")
 """What can be had beside the log-probability of a token, from the same logits."""
 
+_KEPT_BYTES = 2**24
+"""Float32 logits that may wait for the backward pass; more are made again there, a chunk at a time."""
 
-def _head(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, measures: tuple[str, ...]
-) -> tuple[Tensor, ...]:
-    scaled = F.linear(hidden, weight, bias).float() / temperature
-    normaliser = scaled.logsumexp(-1)
-    made = [scaled.gather(-1, targets[:, None])[:, 0] - normaliser]
-    for name in measures:
-        if name == "entropy":
-            probabilities = (scaled - normaliser[:, None]).exp()
-            made.append(normaliser - (probabilities * scaled).sum(-1))
-        else:
-            made.append(self_certainty(scaled))
-    return tuple(made)
+
+class _HeadLogp(torch.autograd.Function):
+    """Log-probabilities and measures of ``[N, H]`` states, ``chunk`` rows of logits at a time in both passes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+        measures: tuple[str, ...],
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        n = len(targets)
+        made = {name: torch.empty(n, dtype=torch.float32, device=hidden.device) for name in ("logp", "normaliser", *measures)}
+        keep = any(ctx.needs_input_grad[:3]) and 4 * n * len(weight) <= _KEPT_BYTES
+        kept = []
+        for start in range(0, n, chunk):
+            rows = slice(start, start + chunk)
+            scaled = _scaled_logits(hidden[rows], weight, bias, temperature)
+            peak = scaled.amax(-1, keepdim=True)
+            exponents = (scaled - peak).exp_()
+            total = exponents.sum(-1)
+            normaliser = made["normaliser"][rows] = total.log() + peak[:, 0]
+            made["logp"][rows] = scaled.gather(-1, targets[rows, None])[:, 0] - normaliser
+            if "entropy" in measures:
+                made["entropy"][rows] = normaliser - exponents.mul_(scaled).sum(-1) / total
+            if "self_certainty" in measures:
+                made["self_certainty"][rows] = normaliser - scaled.mean(-1) - math.log(len(weight))
+            if keep:
+                kept.append(scaled)
+        ctx.save_for_backward(hidden, weight, bias, targets, made["normaliser"], made.get("entropy"), *kept)
+        ctx.temperature, ctx.chunk, ctx.measures = temperature, chunk, measures
+        return made["logp"], *(made[name] for name in measures)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, normalisers, entropies, *kept = ctx.saved_tensors
+        given = dict(zip(("logp", *ctx.measures), grads, strict=True))
+        to_hidden, to_weight, to_bias = (
+            torch.zeros_like(t) if t is not None and need else None
+            for t, need in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+        )
+        for number, start in enumerate(range(0, len(targets), ctx.chunk)):
+            rows = slice(start, start + ctx.chunk)
+            scaled = kept[number] if kept else _scaled_logits(hidden[rows], weight, bias, ctx.temperature)
+            of = {name: grad[rows, None] / ctx.temperature for name, grad in given.items() if grad is not None}
+            part = _to_logits(scaled, normalisers[rows, None], entropies, targets[rows, None], of, rows).to(hidden.dtype)
+            with onednn_products(part, weight, hidden):
+                if to_hidden is not None:
+                    torch.mm(part, weight, out=to_hidden[rows])
+                if to_weight is not None:
+                    to_weight.addmm_(part.t(), hidden[rows])
+            if to_bias is not None:
+                to_bias += part.sum(0)
+        return to_hidden, to_weight, to_bias, None, None, None, None
+
+
+def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    with onednn_products(hidden, weight, bias):
+        logits = F.linear(hidden, weight, bias).float()
+    return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _to_logits(
+    scaled: Tensor, normaliser: Tensor, entropies: Tensor | None, targets: Tensor, of: dict[str, Tensor], rows: slice
+) -> Tensor:
+    """Gradient of what was made of some rows, towards their logits before the temperature."""
+    logp = scaled - normaliser
+    slope = torch.zeros_like(normaliser)  # of `p`
+    slope = slope - of["logp"] if "logp" in of else slope
+    slope = slope + of["self_certainty"] if "self_certainty" in of else slope
+    if "entropy" in of and entropies is not None:
+        part = logp.exp().mul_(slope - of["entropy"] * (logp + entropies[rows, None]))  # dH/dz = -p (log p + H)
+    else:
+        part = logp.exp_().mul_(slope)
+    if "self_certainty" in of:
+        part -= of["self_certainty"] / scaled.shape[-1]
+    return part.scatter_add_(-1, targets, of["logp"]) if "logp" in of else part
 
 
 def chunked_logp_from_hidden(
@@ -113,8 +185,8 @@ def chunked_logp_from_hidden(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities from the last hidden states; the logits of a whole batch never live at once.
 
-    The head is applied to ``chunk_size`` tokens at a time and, where a gradient is needed, again in the backward pass (ours).
-    Values and gradients are those of the plain computation.
+    The head is applied to ``chunk_size`` tokens at a time. Logits of more than 16 MiB are not kept for the backward pass but made
+    again (ours). Values and gradients are those of the plain computation; differentiable once.
 
     Args:
         hidden: ``[..., H]`` states that predict ``targets`` (already shifted).
@@ -149,24 +221,17 @@ def chunked_logp_from_hidden(
         raise ValueError(f"`mask` must have the shape of `targets`, {tuple(targets.shape)}, got {tuple(mask.shape)}")
     rows = hidden.reshape(-1, hidden.shape[-1]) if mask is None else hidden[mask]
     ids = targets.reshape(-1) if mask is None else targets[mask]
-    track = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, lm_head_weight, bias))
-    parts = []
-    for start in range(0, max(len(ids), 1), chunk_size):
-        inputs = (
-            rows[start : start + chunk_size],
-            lm_head_weight,
-            bias,
-            ids[start : start + chunk_size],
-            temperature,
-            tuple(measures),
-        )
-        parts.append(checkpoint(_head, *inputs, use_reentrant=False, preserve_rng_state=False) if track else _head(*inputs))
+    weight = lm_head_weight
+    if torch.is_autocast_enabled(hidden.device.type):
+        lower = torch.get_autocast_dtype(hidden.device.type)
+        rows, weight, bias = rows.to(lower), weight.to(lower), None if bias is None else bias.to(lower)
+    with torch.autocast(hidden.device.type, enabled=False):
+        given = (rows, weight, bias, ids, temperature, chunk_size, tuple(measures))
+        logp, *others = _HeadLogp.apply(*given)  # type: ignore[no-untyped-call]
 
-    def whole(pieces: list[Tensor]) -> Tensor:
-        values = torch.cat(pieces)
+    def whole(values: Tensor) -> Tensor:
         if mask is None:
             return values.reshape(targets.shape)
         return values.new_zeros(targets.shape).masked_scatter(mask, values)
 
-    logp, *others = (whole([part[i] for part in parts]) for i in range(1 + len(measures)))
-    return logp, dict(zip(measures, others, strict=True))
+    return whole(logp), {name: whole(values) for name, values in zip(measures, others, strict=True)}

@@ -26,6 +26,7 @@ class Sampling:
         top_p: keep the fewest most likely tokens whose probabilities reach this sum, in (0, 1]; 1 keeps all.
         top_k: keep this many most likely tokens; 0 keeps all.
         max_new_tokens: length limit of a response in tokens, its eos included.
+        min_new_tokens: no eos is drawn before a response has this many tokens; equal to ``max_new_tokens``, the length is forced.
 
     Raises:
         ValueError: on a value out of range.
@@ -40,6 +41,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     max_new_tokens: int = 128
+    min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -50,6 +52,8 @@ class Sampling:
             raise ValueError(f"`top_k` must be >= 0, got {self.top_k}")
         if self.max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens` must be >= 1, got {self.max_new_tokens}")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(f"`min_new_tokens` must be in [0, {self.max_new_tokens}], got {self.min_new_tokens}")
 
 
 class Generator(ABC):

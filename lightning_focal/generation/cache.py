@@ -12,15 +12,28 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 __all__ = ["GrowingLayer", "growing_cache", "why_not_growing"]
 
 _ROOM = 64
-"""Tokens of room added when a layer is full: one copy in 64 tokens where ``DynamicLayer`` copies at every token."""
+"""Tokens of room added when a layer is full, at least: ``DynamicLayer`` copies at every token."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values ``[B, heads, length, dim]`` as views of a larger buffer."""
+    """Keys and values ``[B, heads, length, dim]`` as views of a larger buffer.
+
+    Attributes:
+        prompt: after :meth:`share`, keys and values of the prompts; the layer then grows anew, by responses alone.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._buffers: tuple[Tensor, Tensor] | None = None
+        self.prompt: tuple[Tensor, Tensor] | None = None
+
+    def share(self, repeats: int) -> None:
+        """Set apart what is there, ``[P, heads, L, dim]``, for ``P * repeats`` rows to come."""
+        before: tuple[Tensor, Tensor] = (self.keys, self.values)  # type: ignore[has-type]
+        self.prompt, (rows, heads) = before, before[0].shape[:2]
+        keys, values = (t.new_empty(rows * repeats, heads, _ROOM, t.shape[-1]) for t in before)
+        self._buffers = (keys, values)
+        self.keys, self.values = keys[:, :, :0], values[:, :, :0]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append ``[B, heads, new, dim]``; return everything so far."""
@@ -30,7 +43,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             return key_states, value_states
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
         if self._buffers is None or self._buffers[0].shape[-2] < end:
-            self._buffers = (_widened(self.keys, end + _ROOM), _widened(self.values, end + _ROOM))
+            room = end + max(_ROOM, end // 2)
+            self._buffers = (_widened(self.keys, room), _widened(self.values, room))
         keys, values = self._buffers
         keys[:, :, start:end] = key_states
         values[:, :, start:end] = value_states

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_focal.generation.assemble import left_pad
 from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.sampling import pick_tokens
+from lightning_focal.generation.shared import SharedPrompts, shares_prompts
 
 __all__ = ["Batch", "decode", "decode_with_generate", "plan_batches"]
 
@@ -99,15 +100,18 @@ def decode(
     if "logits_to_keep" in inspect.signature(_bare(model).forward).parameters:
         inputs["logits_to_keep"] = 1
     logits = model(**inputs).logits[:, -1].repeat_interleave(repeats, 0)
-    for layer in cache.layers:
-        layer.batch_repeat_interleave(repeats)
+    shared = SharedPrompts(_bare(model), cache, prompt_mask, repeats) if shares_prompts(_bare(model)) else None
+    if shared is None:
+        for layer in cache.layers:
+            layer.batch_repeat_interleave(repeats)
 
     rows = torch.arange(count * repeats, device=device)
     finished = torch.zeros_like(rows, dtype=torch.bool)
     position = prompt_mask.sum(1).repeat_interleave(repeats)[:, None]
     seen = torch.cat([prompt_mask.repeat_interleave(repeats, 0), prompt_mask.new_ones(len(rows), limit)], dim=1)
     for step in range(limit):
-        token, token_logp = pick_tokens(logits, draws[rows, step], sampling)
+        barred = ends if step < sampling.min_new_tokens else None
+        token, token_logp = pick_tokens(logits, draws[rows, step], sampling, barred)
         tokens[rows, step], logp[rows, step] = token, token_logp
         finished |= torch.isin(token, ends)
         if step + 1 == limit:
@@ -118,15 +122,18 @@ def decode(
                 break
             if len(alive) * 8 <= len(rows) * 7:  # fewer than that is not worth copying the cache
                 rows, token, finished, position, seen = (t[alive] for t in (rows, token, finished, position, seen))
-                for layer in cache.layers:
-                    layer.batch_select_indices(alive)
-        logits = model(
-            input_ids=token[:, None],
-            attention_mask=_step_mask(model, seen[:, : ids.shape[1] + step + 1], padded),
-            position_ids=position + step,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
+                if shared is not None:
+                    shared.keep(alive)
+                else:
+                    for layer in cache.layers:
+                        layer.batch_select_indices(alive)
+        inputs = {"input_ids": token[:, None], "position_ids": position + step, "past_key_values": cache, "use_cache": True}
+        if shared is not None:
+            with shared.attended():
+                logits = model(**inputs, shared=shared).logits[:, -1]
+        else:
+            mask = _step_mask(model, seen[:, : ids.shape[1] + step + 1], padded)
+            logits = model(**inputs, attention_mask=mask).logits[:, -1]
     return tokens.reshape(count, repeats, limit), logp.reshape(count, repeats, limit)
 
 
@@ -170,7 +177,8 @@ def decode_with_generate(
     device = next(model.parameters()).device
     count, repeats, limit = uniforms.shape
     ids, mask = (t.to(device).repeat_interleave(repeats, 0) for t in left_pad(prompts, pad))
-    choice = _ForcedChoice(uniforms.reshape(count * repeats, limit).to(device), sampling, pad)
+    ends = torch.tensor(sorted(eos), device=device)
+    choice = _ForcedChoice(uniforms.reshape(count * repeats, limit).to(device), sampling, ends, pad)
     bare = _bare(model)
     stored = bare.generation_config
     plain = GenerationConfig(do_sample=False, num_beams=1, eos_token_id=sorted(eos), pad_token_id=pad)
@@ -192,13 +200,14 @@ def decode_with_generate(
 class _ForcedChoice:
     """A logits processor that samples by :func:`pick_tokens` and makes the drawn token the only possible one."""
 
-    def __init__(self, draws: Tensor, sampling: Sampling, pad: int) -> None:
-        self.draws, self.sampling, self.step = draws, sampling, 0
+    def __init__(self, draws: Tensor, sampling: Sampling, ends: Tensor, pad: int) -> None:
+        self.draws, self.sampling, self.ends, self.step = draws, sampling, ends, 0
         self.tokens = torch.full(draws.shape, pad, device=draws.device)
         self.logp = torch.zeros(draws.shape, device=draws.device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token, logp = pick_tokens(scores, self.draws[:, self.step], self.sampling)
+        barred = self.ends if self.step < self.sampling.min_new_tokens else None
+        token, logp = pick_tokens(scores, self.draws[:, self.step], self.sampling, barred)
         self.tokens[:, self.step], self.logp[:, self.step] = token, logp
         self.step += 1
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)

@@ -13,6 +13,7 @@ from torch import nn
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.generation.decoding import decode, decode_with_generate, plan_batches
+from lightning_focal.generation.products import onednn_linears
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.generation.weights import RolloutCopy, is_sharded
 
@@ -114,7 +115,7 @@ class HFGenerator(Generator):
         device = next(model.parameters()).device
         tokens = torch.full(draws.shape, pad, device=device)
         logp = torch.zeros(draws.shape, device=device)
-        with _sampling_mode(model, device):
+        with _sampling_mode(model, device), onednn_linears(model):
             for batch in plan_batches([len(row) for row in prompts.tokens], group_size, self.batch_size):
                 chosen = torch.tensor(batch.prompts)
                 part, rows = slice(batch.start, batch.stop), [prompts.tokens[i] for i in batch.prompts]

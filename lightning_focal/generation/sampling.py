@@ -64,7 +64,7 @@ def truncate_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tenso
     return logits.masked_fill(logits < threshold, -torch.inf)
 
 
-def pick_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def pick_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling, barred: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting the cumulative distribution.
 
     Much cheaper than ``torch.multinomial`` for large vocabularies. Probabilities are those of
@@ -74,9 +74,10 @@ def pick_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[T
         logits: ``[N, V]``, any floating dtype.
         uniforms: ``[N]`` float32 in [0, 1); not read when the temperature is 0.
         sampling: temperature, ``top_k``, ``top_p``.
+        barred: ids that must not be drawn, or None.
 
     Returns:
-        ``(tokens [N] int64, logp [N] float32)``. ``logp`` is ``log softmax(logits / temperature)`` **before** top-k and top-p:
+        ``(tokens [N] int64, logp [N] float32)``. ``logp`` is ``log softmax(logits / temperature)`` **before** top-k, top-p and what is barred:
         what a trainer computes again from the same weights. At temperature 0 it is that of temperature 1.
 
     >>> pick_tokens(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([0.6]), Sampling())
@@ -84,12 +85,13 @@ def pick_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[T
     """
     logits = logits.float()
     if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
+        tokens = (logits if barred is None else logits.index_fill(1, barred, -torch.inf)).argmax(-1)
         return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
     scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
     weights = scaled.exp()
     normaliser = weights.sum(-1, keepdim=True)
-    kept = truncate_logits(scaled, sampling.top_k, sampling.top_p)
+    kept = scaled if barred is None else scaled.index_fill(1, barred, -torch.inf)
+    kept = truncate_logits(kept, sampling.top_k, sampling.top_p)
     if kept is not scaled:
         weights = kept.exp()
     cumulative = weights.cumsum(-1)

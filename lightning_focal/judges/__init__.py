@@ -1,8 +1,13 @@
 """Who scores a response: by rule, and from verdicts to criterion scores."""
 
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
+from lightning_focal.judges.cache import VerdictCache
 from lightning_focal.judges.equivalence import Equivalence
+from lightning_focal.judges.http import HTTPJudge
+from lightning_focal.judges.local import LocalJudge
+from lightning_focal.judges.majority import MajorityJudge
 from lightning_focal.judges.math_process import Comparison
+from lightning_focal.judges.routing import RoutedJudge
 from lightning_focal.judges.rules import CHECKS, RuleJudge
 from lightning_focal.judges.scoring import verdicts_to_scores
 
@@ -10,10 +15,15 @@ __all__ = [
     "CHECKS",
     "Comparison",
     "Equivalence",
+    "HTTPJudge",
     "Judge",
     "JudgeRequest",
+    "LocalJudge",
+    "MajorityJudge",
     "Outcome",
+    "RoutedJudge",
     "RuleJudge",
     "Verdict",
+    "VerdictCache",
     "verdicts_to_scores",
 ]

@@ -100,6 +100,13 @@ class Judge(ABC):
             ValueError: starting with ``criterion.where``.
         """
 
+    def prepare(self) -> None:
+        """Find out, once before a run, whether verdicts can be had at all; raise what says why not. Most judges are always ready."""
+
+    def measures(self) -> dict[str, float]:
+        """Return what the last call of :meth:`judge` took, by name: the same names after every call. Logged as ``stage/judge/<name>``."""
+        return {}
+
     @abstractmethod
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request.

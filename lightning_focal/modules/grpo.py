@@ -23,6 +23,7 @@ from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, rng_state, set_rng_state
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
+from lightning_focal.modules.step_log import log_step
 from lightning_focal.modules.update import Sequences, Update
 from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
@@ -289,7 +290,7 @@ class GRPOModule(LightningModule):
         tokens = float(answers.rollouts.lengths.sum())
         logged |= {f"train/time/{name}_s": seconds for name, seconds in self.phases.seconds().items()}
         logged["train/time/tokens_per_s"] = tokens / max(1e-9, logged["train/time/generate_s"])
-        self.log_dict(logged, batch_size=len(batch), rank_zero_only=False)
+        log_step(self, logged, len(batch))
 
     def learn(self, sequences: Sequences) -> dict[str, Tensor]:
         """Run the inner loop over a batch and return what to watch, as scalar tensors."""

@@ -64,18 +64,19 @@ class InnerLoop:
             FloatingPointError: when too many steps in a row were not finite.
         """
         update = self.update
+        micro = (update.micro_batch_size, update.micro_batch_tokens)
         if update.steps > 1:
-            old = sequence_logp(model, sequences, temperature, update.micro_batch_size)
+            old = sequence_logp(model, sequences, temperature, *micro)
             sequences = replace(sequences, old_logp=old)
         if update.kl_coef > 0:
             with self.reference.model(model) as reference:
-                ref = sequence_logp(reference, sequences, temperature, update.micro_batch_size)
+                ref = sequence_logp(reference, sequences, temperature, *micro)
             sequences = replace(sequences, ref_logp=ref)
         model.train()
         sums, losses, norms = UpdateSums(), [], []
         for epoch in range(update.epochs):
             for rows in self._mini_batches(len(sequences), around.seed(epoch)):
-                mini = sequences.rows(rows.to(sequences.advantages.device))
+                mini = sequences.rows(rows)
                 normaliser = step_normaliser(mini, update, around.all_reduce_mean)
                 if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
                     continue

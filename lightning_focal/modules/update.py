@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from lightning_focal.functional import (
     masked_aggregate,
     policy_statistics,
 )
-from lightning_focal.policies import response_logp, response_measures
+from lightning_focal.policies import Sizes, packed_attention, response_logp, response_measures, why_not_packed
 from lightning_focal.types import Rollouts, Shaped
 
 __all__ = ["Sequences", "Update", "sequence_logp"]
@@ -34,6 +35,8 @@ class Update:
         epochs: passes over the batch.
         mini_batches: optimiser steps in a pass.
         micro_batch_size: sequences in one forward and backward; changes memory and speed, never the result.
+        micro_batch_tokens: tokens in one forward and backward, in place of a number of sequences; a longer sequence goes alone. A
+            prompt counts once for all its responses where the model lets them share it. None = as ``micro_batch_size`` says.
         gradient_clip_val: largest global gradient norm; 0 = no clipping.
         clip_low: lower clip of the policy ratio (PPO).
         clip_high: upper clip of the policy ratio.
@@ -51,6 +54,7 @@ class Update:
     epochs: int = 1
     mini_batches: int = 1
     micro_batch_size: int = 8
+    micro_batch_tokens: int | None = None
     gradient_clip_val: float = 1.0
     clip_low: float = 0.2
     clip_high: float = 0.2
@@ -65,6 +69,8 @@ class Update:
         for name in ("epochs", "mini_batches", "micro_batch_size", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`update.{name}` must be >= 1, got {getattr(self, name)}")
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
+            raise ValueError(f"`update.micro_batch_tokens` must be >= 1 or null, got {self.micro_batch_tokens}")
         for name in ("gradient_clip_val", "kl_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
@@ -100,6 +106,7 @@ class Sequences:
         old_logp: ``[N, T]`` of the policy that sampled, or None = the detached new ones.
         ref_logp: ``[N, T]`` of the reference, or None.
         views: ``[N]`` int64, which view of its question a row answers; the loss is the sum of each view's own.
+        sizes: what the host knows of the rows; None = no two rows share a prompt.
     """
 
     prompt_ids: Tensor
@@ -111,20 +118,23 @@ class Sequences:
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
     views: Tensor | None = None
+    sizes: Sizes | None = None
 
     @classmethod
     def of(cls, rollouts: Rollouts, shaped: Shaped) -> Sequences:
         """Flatten groups."""
         g, device = rollouts.group_size, rollouts.response_ids.device
         views = torch.tensor(rollouts.prompts.views, device=device).repeat_interleave(g) if rollouts.prompts.views else None
+        prompt_mask, response_mask = rollouts.prompt_mask.repeat_interleave(g, 0), rollouts.response_mask.flatten(0, 1)
         return cls(
             prompt_ids=rollouts.prompt_ids.repeat_interleave(g, 0),
-            prompt_mask=rollouts.prompt_mask.repeat_interleave(g, 0),
+            prompt_mask=prompt_mask,
             response_ids=rollouts.response_ids.flatten(0, 1),
-            response_mask=rollouts.response_mask.flatten(0, 1),
+            response_mask=response_mask,
             advantages=shaped.advantages.flatten().to(device),
             valid=shaped.valid.flatten().to(device),
             views=views,
+            sizes=Sizes.of(prompt_mask, response_mask, g),
         )
 
     def __len__(self) -> int:
@@ -136,29 +146,63 @@ class Sequences:
         return self.response_mask & self.valid[:, None]
 
     def rows(self, index: Tensor) -> Sequences:
-        """Return some rows."""
-        picked: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        """Return some rows; an index on the host spares waiting for the device."""
+        sizes = None if self.sizes is None else self.sizes.rows(index.tolist())
+        index = index.to(self.prompt_ids.device)
+        picked: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sizes"}
         chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in picked.items()}
-        return Sequences(**chosen)
+        return Sequences(**chosen, sizes=sizes)
 
-    def chunks(self, size: int) -> Iterator[Tensor]:
-        """Yield row numbers, ``size`` at a time, sequences of like length together so that little is padding."""
-        length = self.prompt_mask.sum(-1) + self.response_mask.sum(-1)
-        yield from torch.split(length.argsort(descending=True, stable=True), size)
+    def chunks(self, size: int, tokens: int | None = None, *, shared: bool = False) -> Iterator[Tensor]:
+        """Yield row numbers, ``size`` at a time or up to ``tokens`` tokens, on the host.
+
+        Args:
+            size: rows, without ``tokens``.
+            tokens: a budget; a longer row goes alone.
+            shared: rows of one prompt stay together and its tokens count once. Otherwise rows of like length go together, longest
+                first, and padding counts.
+        """
+        sizes = self.sizes or Sizes.of(self.prompt_mask, self.response_mask)
+        lengths = [p + r for p, r in zip(sizes.prompt_lengths, sizes.response_lengths, strict=True)]
+        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        if shared:
+            longest: dict[int, int] = {}
+            for rank, row in enumerate(order):
+                longest.setdefault(sizes.prompts[row], rank)
+            order.sort(key=lambda row: longest[sizes.prompts[row]])
+        if tokens is None:
+            yield from torch.split(torch.tensor(order), size)
+            return
+        chunk: list[int] = []
+        for row in order:
+            whole = sizes.rows([*chunk, row])
+            if chunk and (whole.packed_tokens() if shared else whole.padded_tokens()) > tokens:
+                yield torch.tensor(chunk)
+                chunk = []
+            chunk.append(row)
+        yield torch.tensor(chunk)
+
+
+def _micro_batches(model: nn.Module, sequences: Sequences, size: int, tokens: int | None) -> Iterator[Tensor]:
+    yield from sequences.chunks(size, tokens, shared=sequences.sizes is not None and why_not_packed(model) is None)
 
 
 @torch.no_grad()
-def sequence_logp(model: nn.Module, sequences: Sequences, temperature: float, micro_batch_size: int) -> Tensor:
-    """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode."""
+def sequence_logp(
+    model: nn.Module, sequences: Sequences, temperature: float, micro_batch_size: int, micro_batch_tokens: int | None = None
+) -> Tensor:
+    """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode.
+
+    Micro-batches are those of :class:`Update`.
+    """
     training = model.training
     model.eval()
     try:
         result = torch.zeros_like(sequences.response_ids, dtype=torch.float32)
-        for index in sequences.chunks(micro_batch_size):
+        for index in _micro_batches(model, sequences, micro_batch_size, micro_batch_tokens):
             part = sequences.rows(index)
-            result[index] = response_logp(
-                model, part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask, temperature=temperature
-            )
+            tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
+            result[index.to(result.device)] = response_logp(model, *tokens_of, temperature=temperature, sizes=part.sizes)
     finally:
         model.train(training)
     return result
@@ -208,30 +252,41 @@ def accumulate_gradients(
     """
     nothing = torch.zeros((), device=mini.advantages.device)
     losses = {"policy": nothing, "total": nothing}
-    for index in mini.chunks(update.micro_batch_size):
+    for index in _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens):
         part = mini.rows(index)
-        mask = part.loss_mask
-        tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
-        logp, measured = response_measures(policy, *tokens_of, ("entropy",), temperature=temperature)
-        old_logp = logp.detach() if part.old_logp is None else part.old_logp
-        clips = (update.clip_low, update.clip_high, update.dual_clip)
-        divisor = normaliser if part.views is None else normaliser[part.views]
-        aggregation = (update.loss_aggregation, divisor, update.fixed_length)
-        loss = clipped_policy_loss(logp, old_logp, part.advantages, mask, *clips, *aggregation)
-        losses["policy"] = losses["policy"] + loss.detach()
-        watched: dict[str, Tensor] = {}
-        if part.ref_logp is not None:
-            kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
-            loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
-            watched["kl"] = masked_aggregate(kl, mask)
-        backward(loss)
+        # Over the backward pass, too: checkpointed layers run again in it.
+        with nullcontext() if part.sizes is None else packed_attention(policy):
+            logp, measured = response_measures(
+                policy,
+                *(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask),
+                ("entropy",),
+                temperature=temperature,
+                sizes=part.sizes,
+            )
+            policy_loss, loss, watched = _micro_loss(part, logp, update, normaliser)
+            backward(loss)
+        losses["policy"] = losses["policy"] + policy_loss.detach()
         losses["total"] = losses["total"] + loss.detach()
-        statistics = policy_statistics(logp.detach(), old_logp, part.advantages, mask, *clips)
-        tokens = statistics.pop("tokens")
-        watched |= {key: statistics[key] for key in ("ratio_mean", "clip_fraction", "old_kl")}
-        watched["entropy"] = masked_aggregate(measured["entropy"].detach(), mask)
-        sums.add(tokens, watched)
+        watched["entropy"] = masked_aggregate(measured["entropy"].detach(), part.loss_mask)
+        sums.add(watched.pop("tokens"), watched)
     return losses
+
+
+def _micro_loss(part: Sequences, logp: Tensor, update: Update, normaliser: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The policy loss, the loss with its KL term, and what to watch: token means, and ``tokens``."""
+    mask = part.loss_mask
+    old_logp = logp.detach() if part.old_logp is None else part.old_logp
+    clips = (update.clip_low, update.clip_high, update.dual_clip)
+    divisor = normaliser if part.views is None else normaliser[part.views]
+    aggregation = (update.loss_aggregation, divisor, update.fixed_length)
+    loss = policy_loss = clipped_policy_loss(logp, old_logp, part.advantages, mask, *clips, *aggregation)
+    watched: dict[str, Tensor] = {}
+    if part.ref_logp is not None:
+        kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
+        loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
+        watched["kl"] = masked_aggregate(kl, mask).detach()
+    statistics = policy_statistics(logp.detach(), old_logp, part.advantages, mask, *clips)
+    return policy_loss, loss, watched | {key: statistics[key] for key in ("tokens", "ratio_mean", "clip_fraction", "old_kl")}
 
 
 def step_normaliser(mini: Sequences, update: Update, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:

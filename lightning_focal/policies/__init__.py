@@ -7,12 +7,14 @@ from lightning_focal.policies.errors import PolicySourceError
 from lightning_focal.policies.export import export_policy
 from lightning_focal.policies.logprobs import response_logp, response_measures
 from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
+from lightning_focal.policies.packing import Sizes, packed_attention, why_not_packed
 from lightning_focal.policies.source import load_policy, load_tokenizer, resolve_source
 from lightning_focal.policies.tiny import TinyLlama
 
 __all__ = [
     "Lora",
     "PolicySourceError",
+    "Sizes",
     "TinyLlama",
     "adapters_off",
     "apply_lora",
@@ -21,8 +23,10 @@ __all__ = [
     "has_adapters",
     "load_policy",
     "load_tokenizer",
+    "packed_attention",
     "resolve_source",
     "response_logp",
     "response_measures",
     "validate_messages",
+    "why_not_packed",
 ]

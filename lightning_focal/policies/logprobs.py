@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
+from lightning_focal.generation.products import onednn_linears
+from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, why_not_packed
 
 __all__ = ["response_logp", "response_measures"]
 
@@ -29,6 +31,7 @@ def response_logp(
     *,
     temperature: float = 1.0,
     chunk_size: int = 256,
+    sizes: Sizes | None = None,
 ) -> Tensor:
     r"""Per-token log-probabilities ``log softmax(logits / temperature)[token]`` of responses, teacher-forced in one pass.
 
@@ -48,6 +51,8 @@ def response_logp(
         response_mask: ``[N, T]`` bool, True = a token of the response.
         temperature: > 0, divides the logits.
         chunk_size: positions per chunk of logits.
+        sizes: of these rows. With it, they are laid out in one row without padding and each prompt is computed once for all the
+            responses to it, where the model's attention allows (:func:`~lightning_focal.policies.why_not_packed`).
 
     Returns:
         ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
@@ -62,9 +67,8 @@ def response_logp(
     ...     response_logp(model, prompt, prompt > 0, response, response > 7)
     tensor([[ 0.0000, -5.5568]])
     """
-    return response_measures(
-        model, prompt_ids, prompt_mask, response_ids, response_mask, temperature=temperature, chunk_size=chunk_size
-    )[0]
+    inputs = (prompt_ids, prompt_mask, response_ids, response_mask)
+    return response_measures(model, *inputs, temperature=temperature, chunk_size=chunk_size, sizes=sizes)[0]
 
 
 def response_measures(
@@ -77,6 +81,7 @@ def response_measures(
     *,
     temperature: float = 1.0,
     chunk_size: int = 256,
+    sizes: Sizes | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Like :func:`response_logp`, with more about each next-token distribution from the same pass.
 
@@ -90,12 +95,19 @@ def response_measures(
             ``softmax(logits / temperature)``.
         temperature: > 0.
         chunk_size: positions per chunk of logits.
+        sizes: of these rows, see :func:`response_logp`.
 
     Returns:
         ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
     """
     _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size)
     n, length = response_ids.shape
+    if sizes is not None and any(sizes.response_lengths) and _may_pack(model):
+        pack = Pack.of(prompt_ids, response_ids, sizes)
+        inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False}
+        with packed_attention(model):
+            scored = _score(model, inputs | {"packed": pack}, pack.predicting, pack.targets, temperature, chunk_size, measures)
+        return _spread(scored, response_mask, length, measures)
     columns = response_mask.any(0).nonzero()
     kept = int(columns[-1]) + 1 if columns.numel() else 0
     if kept == 0:
@@ -104,7 +116,7 @@ def response_measures(
     first = int(prompt_mask.any(0).nonzero()[0])
     prompt_ids, prompt_mask = prompt_ids[:, first:], prompt_mask[:, first:]
     targets, mask = response_ids[:, :kept], response_mask[:, :kept]
-    inputs: dict[str, Any] = {
+    inputs = {
         "input_ids": torch.cat([prompt_ids, targets[:, :-1]], dim=1),  # nothing is predicted from the last token
         "use_cache": False,
         "logits_to_keep": kept,
@@ -113,12 +125,29 @@ def response_measures(
         attended = torch.cat([prompt_mask, mask[:, :-1]], dim=1)
         inputs["attention_mask"] = attended.long()
         inputs["position_ids"] = (attended.long().cumsum(1) - 1).clamp(min=0)
-    logp, measured = _forward(model, inputs, targets, mask, temperature, chunk_size, tuple(measures))
+    places = mask.flatten().nonzero()[:, 0]
+    scored = _score(model, inputs, places, targets.flatten().index_select(0, places), temperature, chunk_size, measures)
+    return _spread(scored, mask, length, measures)
 
-    def whole(values: Tensor) -> Tensor:
-        return nn.functional.pad(values.masked_fill(~mask, 0.0), (0, length - kept))
 
-    return whole(logp), {name: whole(values) for name, values in measured.items()}
+def _may_pack(model: nn.Module) -> bool:
+    if why_not_packed(model) is not None:
+        return False
+    return is_packed(model) or not _runs_again(model)
+
+
+def _runs_again(model: nn.Module) -> bool:
+    """Layers that are computed again in backward would by then run as usual, unless the caller keeps a context open."""
+    return torch.is_grad_enabled() and any(
+        module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules()
+    )
+
+
+def _spread(scored: Tensor, mask: Tensor, length: int, measures: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """``[1 + M, tokens]`` to ``[N, T]`` each."""
+    wide = nn.functional.pad(mask, (0, length - mask.shape[1]))
+    logp, *others = (torch.zeros(wide.shape, device=mask.device).masked_scatter(wide, row) for row in scored)
+    return logp, dict(zip(measures, others, strict=True))
 
 
 def _check(
@@ -144,33 +173,42 @@ def _check(
         raise ValueError("`prompt_mask` must have a True in every row: a response needs a prompt")
 
 
-def _forward(
+def _score(
     model: nn.Module,
     inputs: dict[str, Any],
+    places: Tensor,
     targets: Tensor,
-    mask: Tensor,
     temperature: float,
     chunk_size: int,
-    measures: tuple[str, ...],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """``[N, T]`` log-probabilities of ``targets``, and what else is asked for."""
+    measures: Sequence[str],
+) -> Tensor:
+    """``[1 + M, tokens]``: log-probabilities of ``targets`` and M measures at ``places`` of the flattened last positions."""
     base = _base(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    kept = inputs.get("logits_to_keep", inputs["input_ids"].shape[1])
     if isinstance(head, nn.Linear) and _is_plain(head) and base not in _whole_logits:
-        with _scoring_head(head, targets, mask, temperature, chunk_size, measures) as made:
-            logits = model(**inputs).logits
-        if len(made) == 1 and logits is made[0]:
-            return logits[..., 0], {name: logits[..., 1 + i] for i, name in enumerate(measures)}
+
+        def score(hidden: Tensor) -> Tensor:
+            rows = hidden.flatten(0, 1).index_select(0, places)
+            logp, measured = chunked_logp_from_hidden(
+                rows, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures
+            )
+            return torch.stack([logp, *measured.values()])
+
+        with nullcontext() if _runs_again(model) else onednn_linears(model, but=head), _replaced(head, score, kept) as made:
+            found: Tensor = model(**inputs).logits
+        if len(made) == 1 and found is made[0]:
+            return made[0]
     if base not in _whole_logits:
         _whole_logits.add(base)
         _log.warning(
             "%s has no separable output layer: its logits [N, T, V] are held whole for log-probabilities", type(base).__name__
         )
-    logits = model(**inputs).logits[:, -targets.shape[1] :]
+    logits: Tensor = model(**inputs).logits[:, -kept:].flatten(0, 1).index_select(0, places)
     scaled = logits.float() / temperature
-    logp = torch.log_softmax(scaled, dim=-1)
+    logp = torch.log_softmax(scaled, dim=-1).gather(-1, targets[:, None])[:, 0]
     made_of = {"entropy": token_entropy, "self_certainty": self_certainty}
-    return logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1), {name: made_of[name](scaled) for name in measures}
+    return torch.stack([logp, *(made_of[name](scaled) for name in measures)])
 
 
 def _base(model: nn.Module) -> Any:
@@ -188,22 +226,17 @@ def _is_plain(head: nn.Linear) -> bool:
 
 
 @contextmanager
-def _scoring_head(
-    head: nn.Linear, targets: Tensor, mask: Tensor, temperature: float, chunk_size: int, measures: tuple[str, ...]
-) -> Iterator[list[Tensor]]:
-    """Within the context ``head`` returns ``[N, T, 1 + M]``: log-probabilities and M measures of ``targets``, not logits."""
+def _replaced(head: nn.Linear, score: Callable[[Tensor], Tensor], kept: int) -> Iterator[list[Tensor]]:
+    """Within the context ``head`` returns ``score(hidden)``, not logits."""
     made: list[Tensor] = []
 
-    def score(hidden: Tensor) -> Tensor:
-        if hidden.ndim != 3 or hidden.shape[1] != targets.shape[1]:  # `logits_to_keep` was not understood
+    def forward(hidden: Tensor) -> Tensor:
+        if hidden.ndim != 3 or hidden.shape[1] != kept:  # `logits_to_keep` was not understood
             return nn.functional.linear(hidden, head.weight, head.bias)
-        logp, measured = chunked_logp_from_hidden(
-            hidden, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures, mask=mask
-        )
-        made.append(torch.stack([logp, *measured.values()], dim=-1))
+        made.append(score(hidden))
         return made[-1]
 
-    head.forward = score  # type: ignore[method-assign, assignment]
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield made
     finally:

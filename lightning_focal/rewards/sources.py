@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from lightning_focal.judges import Judge, JudgeRequest, RuleJudge, verdicts_to_scores
@@ -60,8 +62,12 @@ class RubricScores(ScoreSource):
             for criterion in rubric.criteria:
                 self.judge.validate(criterion)
 
+    def bind(self, answerer: Answerer) -> None:
+        """Find out whether the judge is there, before anything expensive starts."""
+        self.judge.prepare()
+
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
-        """See :class:`ScoreSource`."""
+        """See :class:`ScoreSource`; what the judge says of its work becomes ``measures``, ``judge/<name>``."""
         prompts, g, rubrics = rollouts.prompts, rollouts.group_size, self._rubrics(rollouts.prompts)
         requests = [
             JudgeRequest(tuple(messages), text, rubric.criteria)
@@ -69,7 +75,9 @@ class RubricScores(ScoreSource):
             for text in texts
         ]
         verdicts = self.judge.judge(requests)
-        return verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], rubrics)
+        scores = verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], rubrics)
+        measures = {f"judge/{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.judge.measures().items()}
+        return replace(scores, measures=measures) if measures else scores
 
     def _rubrics(self, prompts: Prompts) -> tuple[Rubric, ...]:
         if not prompts.rubrics:

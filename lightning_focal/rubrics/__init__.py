@@ -2,6 +2,18 @@
 
 from lightning_focal.rubrics.criterion import Criterion, Rubric
 from lightning_focal.rubrics.errors import RubricError
-from lightning_focal.rubrics.readers import FORMATS, RubricRow, read_rows, read_rubrics
+from lightning_focal.rubrics.readers import FORMATS, Reading, RubricRow, read_all, read_rows, read_rubrics, to_row, write_rows
 
-__all__ = ["FORMATS", "Criterion", "Rubric", "RubricError", "RubricRow", "read_rows", "read_rubrics"]
+__all__ = [
+    "FORMATS",
+    "Criterion",
+    "Reading",
+    "Rubric",
+    "RubricError",
+    "RubricRow",
+    "read_all",
+    "read_rows",
+    "read_rubrics",
+    "to_row",
+    "write_rows",
+]

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_focal.servers.errors import ChatUnavailable, ChatUnusable
-from lightning_focal.servers.replies import AgainError, expect_accepted, read_reply, shortened
+from lightning_focal.servers.address import base_url, proxy_of
+from lightning_focal.servers.errors import ChatRefused, ChatUnavailable, ChatUnusable
+from lightning_focal.servers.key import Key
+from lightning_focal.servers.pace import Pace
+from lightning_focal.servers.replies import AgainError, ChatReply, Received, expect_accepted, read_reply, shortened
+from lightning_focal.servers.tally import Tally
 from lightning_focal.types import Message
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
     from tenacity import RetryCallState
 
-__all__ = ["ChatClient", "ChatReply"]
+__all__ = ["ChatClient"]
 
-
-@dataclass(frozen=True)
-class ChatReply:
-    """What a server answered.
-
-    Args:
-        text: of the first choice; empty where the server gave none.
-        finish_reason: ``stop``, ``length`` (cut off by the limit), ...; None where the server does not say.
-        prompt_tokens: read, or None where the server does not say.
-        completion_tokens: written, or None.
-    """
-
-    text: str
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+_T = TypeVar("_T")
+_LARGEST = 4 << 20  # bytes of a response: a chat completion of a million tokens has fewer
+_CHECK_S = 20.0
 
 
 class ChatClient:
@@ -43,9 +34,11 @@ class ChatClient:
 
     Repeated are 408, 425, 429, 5xx, broken connections, time-outs and replies that are no chat completion: after the server's own
     ``Retry-After``, else after ``first_wait_s``, twice that, and so on up to ``max_wait_s``, with jitter. A request keeps its
-    place among the ``concurrency`` while it waits: a server that is short of breath is asked less. One client, one event loop.
+    place among the ``concurrency`` while it waits: a server that is short of breath is asked less. One client, one event loop at a
+    time.
 
-    The key is read from the environment at each request; it is kept in no attribute and stands in no message.
+    The key is read from the environment at each request; it is kept in no attribute and stands in no message. Proxies are those of
+    the environment (``HTTPS_PROXY``, ``NO_PROXY``, ...). Responses are read up to 4 MiB.
 
     Args:
         url: of the API, such as ``http://localhost:8000/v1``; ``/v1`` is added where there is no path.
@@ -57,6 +50,10 @@ class ChatClient:
         deadline_s: seconds for a request, waiting and repetitions included.
         first_wait_s: seconds before the second try.
         max_wait_s: longest wait between tries that this client chooses itself, in seconds.
+        requests_per_minute: requests started in a minute, repetitions included; None = no limit.
+
+    Attributes:
+        tally: what was asked so far, in numbers.
 
     Raises:
         ValueError: on an argument out of range, a URL that is not http(s) or holds a password, or a key that is not there.
@@ -74,6 +71,7 @@ class ChatClient:
         deadline_s: float = 600.0,
         first_wait_s: float = 1.0,
         max_wait_s: float = 30.0,
+        requests_per_minute: float | None = None,
     ) -> None:
         limits = {"timeout_s": timeout_s, "deadline_s": deadline_s, "first_wait_s": first_wait_s, "max_wait_s": max_wait_s}
         for name, value in {"concurrency": concurrency, "attempts": attempts}.items():
@@ -84,17 +82,19 @@ class ChatClient:
                 raise ValueError(f"`{name}` must be > 0 seconds, got {seconds}")
         if not model.strip():
             raise ValueError("`model` must name the model as the server calls it, got an empty string")
-        self.url, self.model, self.key_env = _base_url(url), model, key_env
+        self.url, self.model, self.key_env = base_url(url), model, key_env
         self.concurrency, self.attempts = concurrency, attempts
         self.timeout_s, self.deadline_s, self.first_wait_s, self.max_wait_s = timeout_s, deadline_s, first_wait_s, max_wait_s
-        self._key()
+        self._key = Key(key_env)
         try:
-            import httpx  # noqa: F401
+            import aiohttp  # noqa: F401
             import tenacity  # noqa: F401
         except ImportError as error:
             raise ImportError(f"a chat server is asked with {error.name}: pip install 'lightning-focal[http]'") from error
-        self._http: httpx.AsyncClient | None = None
-        self._slots = asyncio.Semaphore(concurrency)
+        self._proxy = proxy_of(self.url)  # the library's own reading of the environment takes passwords from ~/.netrc, too
+        self.tally = Tally()
+        self._session: aiohttp.ClientSession | None = None
+        self._slots, self._pace = asyncio.Semaphore(concurrency), Pace(requests_per_minute)
         self._dice = random.Random()  # jitter leaves the global random state alone
 
     async def __aenter__(self) -> ChatClient:
@@ -105,9 +105,9 @@ class ChatClient:
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
     async def complete(self, messages: Sequence[Message], **body: Any) -> ChatReply:
         """Ask for one completion.
@@ -125,10 +125,20 @@ class ChatClient:
             ChatRefused: at once, on any other 4xx.
             ChatUnavailable: when attempts or time ran out.
         """
+        return await self.ask(lambda: {"messages": messages, **body}, lambda reply: reply)
+
+    async def ask(self, compose: Callable[[], Mapping[str, Any]], read: Callable[[ChatReply], _T]) -> _T:
+        """Ask until a reply can be read.
+
+        Args:
+            compose: gives the request, anew for each try: ``messages`` and further parameters.
+            read: makes of a reply what is wanted of it, or raises ``AgainError`` where that cannot be: the request is repeated.
+
+        Raises:
+            ChatError: as :meth:`complete`.
+        """
         from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
 
-        given = {name: value for name, value in body.items() if value is not None}
-        request = {"model": self.model, "messages": [dict(message) for message in messages], **given}
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(AgainError),
             stop=stop_after_attempt(self.attempts) | stop_before_delay(self.deadline_s),
@@ -139,53 +149,78 @@ class ChatClient:
         async with self._slots:
             try:
                 async with asyncio.timeout(self.deadline_s):
-                    return await retrying(self._try, request, last)
+                    return await retrying(self._try, compose, read, last)
             except (AgainError, TimeoutError):
                 said = f": {last[-1]}" if last else ""
                 raise ChatUnavailable(
-                    f"{self.url} gave no reply in {max(len(last), 1)} of at most {self.attempts} tries and {self.deadline_s:g} s{said}"
+                    f"{self.url} gave no usable reply in {max(len(last), 1)} of at most {self.attempts} tries and {self.deadline_s:g} s{said}"
                 ) from None
 
-    async def check(self) -> None:
+    async def check(self) -> list[str]:
         """Find out whether a server is there and takes the key, without asking for a completion.
 
-        Servers without a list of models pass.
+        Returns:
+            The models it offers; empty where it has no list of them.
 
         Raises:
             ChatUnusable: if nobody answers, or the key is rejected.
         """
-        import httpx
-
         try:
-            response = await self._client().get(f"{self.url}/models", headers=self._headers(), timeout=min(self.timeout_s, 20.0))
-        except httpx.HTTPError as error:
-            raise ChatUnusable(f"no server answers at {self.url} ({type(error).__name__}: {error}); is it running?") from None
-        if response.status_code in (401, 403):
-            self._expect_key_accepted(response)
+            received = await self._send("GET", f"{self.url}/models", None, min(self.timeout_s, _CHECK_S))
+        except AgainError as error:
+            raise ChatUnusable(f"no server answers at {self.url} ({error}); is it running?") from None
+        if received.status in (401, 403):
+            self._expect_key_accepted(received)
+        return _model_names(received)
 
-    async def _try(self, request: Mapping[str, Any], last: list[AgainError]) -> ChatReply:
-        import httpx
-
+    async def _try(self, compose: Callable[[], Mapping[str, Any]], read: Callable[[ChatReply], _T], last: list[AgainError]) -> _T:
         try:
-            try:
-                async with asyncio.timeout(self.timeout_s):  # httpx would count from the last byte
-                    response = await self._client().post(f"{self.url}/chat/completions", json=request, headers=self._headers())
-            except TimeoutError:
-                raise AgainError(f"no answer within {self.timeout_s:g} s") from None
-            except httpx.HTTPError as error:
-                raise AgainError(f"{type(error).__name__}: {error}") from None
-            if response.status_code in (401, 403):
-                self._expect_key_accepted(response)
-            if response.status_code == 404:
-                raise ChatUnusable(
-                    f"{self.url} knows no model {self.model!r}, or no chat completions (status 404: {self._said(response)})"
-                    f"{await self._models()}"
-                )
-            expect_accepted(response, self._said(response))
-            return ChatReply(**read_reply(response))
+            await self._pace.turn()
+            self.tally.requests += 1
+            self.tally.retries += bool(last)
+            request = {"model": self.model, **{name: value for name, value in compose().items() if value is not None}}
+            request["messages"] = [dict(message) for message in request["messages"]]
+            body = json.dumps(request, ensure_ascii=False).encode("utf-8", errors="replace")  # half a surrogate pair is no UTF-8
+            began = time.monotonic()
+            received = await self._send("POST", f"{self.url}/chat/completions", body, self.timeout_s)
+            await self._expect_usable(received)
+            if not 200 <= received.status < 300:
+                expect_accepted(received, self._said(received))
+            reply = read_reply(received)
+            self.tally.reply(time.monotonic() - began, reply.prompt_tokens, reply.completion_tokens)
+            return read(replace(reply, text=self._key.hidden(reply.text)))
         except AgainError as error:
             last.append(error)
             raise
+
+    async def _send(self, method: str, address: str, body: bytes | None, seconds: float) -> Received:
+        """Send a request and receive all of its response.
+
+        Raises:
+            AgainError: if nothing, too little or too much came.
+        """
+        import aiohttp
+
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **self._key.headers()}
+        try:
+            async with (
+                asyncio.timeout(seconds),  # in all: the library would count from the last byte
+                self._client().request(
+                    method, address, data=body, headers=headers, allow_redirects=False, proxy=self._proxy
+                ) as response,
+            ):
+                content, announced = bytearray(), response.content_length or 0
+                while announced <= _LARGEST and (chunk := await response.content.readany()):
+                    content += chunk
+                    announced = max(announced, len(content))
+                if announced > _LARGEST:
+                    response.close()
+                    raise AgainError(f"the response is longer than {_LARGEST >> 20} MiB")
+                return Received(response.status, bytes(content), {k.lower(): v for k, v in response.headers.items()})
+        except TimeoutError:
+            raise AgainError(f"no answer within {seconds:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: what the library makes of some broken headers
+            raise AgainError(f"{type(error).__name__}: {self._key.hidden(shortened(str(error)))}") from None
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -195,60 +230,54 @@ class ChatClient:
         longest = min(self.max_wait_s, self.first_wait_s * 2.0 ** min(state.attempt_number - 1, 60))
         return self._dice.uniform(longest / 2, longest)
 
-    def _client(self) -> httpx.AsyncClient:
-        import httpx
+    def _client(self) -> aiohttp.ClientSession:
+        import aiohttp
 
-        if self._http is None:
-            limits = httpx.Limits(max_connections=self.concurrency + 1)
-            self._http = httpx.AsyncClient(timeout=None, limits=limits)
-        return self._http
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self.concurrency + 1),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        return self._session
 
-    def _key(self) -> str | None:
-        if self.key_env is None:
-            return None
-        key = os.environ.get(self.key_env, "").strip()
-        if not key:
-            raise ValueError(f"`key_env` must name an environment variable that holds the key, {self.key_env!r} is not set")
-        if not (key.isascii() and key.isprintable()):
-            raise ValueError(f"the environment variable {self.key_env!r} must hold a key of plain characters; it holds others")
-        return key
+    def _said(self, received: Received) -> str:
+        return shortened(self._key.hidden(received.text))
 
-    def _headers(self) -> dict[str, str]:
-        key = self._key()
-        return {} if key is None else {"Authorization": f"Bearer {key}"}
+    async def _expect_usable(self, received: Received) -> None:
+        if received.status == 401 or (received.status == 403 and not self.tally.replies):
+            self._expect_key_accepted(received)
+        if received.status == 403:  # the key was taken a moment ago: it is this request that the server does not want
+            raise ChatRefused(f"the server refuses the request (status 403: {self._said(received)})")
+        if received.status == 404 or (received.status == 400 and _error_code(received) == "model_not_found"):
+            names = _model_names(await self._offered())
+            offers = f"; it offers {', '.join(names[:10])}" if names else ""
+            raise ChatUnusable(
+                f"{self.url} knows no model {self.model!r}, or no chat completions "
+                f"(status {received.status}: {self._said(received)}){offers}"
+            )
 
-    def _said(self, response: httpx.Response) -> str:
-        """The server's own words, without the key should it repeat it."""
-        key = self._key()
-        text = response.text if key is None else response.text.replace(key, "***")
-        return shortened(text)
-
-    def _expect_key_accepted(self, response: httpx.Response) -> None:
+    def _expect_key_accepted(self, received: Received) -> None:
         which = f"rejects the key in {self.key_env!r}" if self.key_env else "wants a key: name the variable that holds it"
-        raise ChatUnusable(f"{self.url} {which} (status {response.status_code}: {self._said(response)})")
+        raise ChatUnusable(f"{self.url} {which} (status {received.status}: {self._said(received)})")
 
-    async def _models(self) -> str:
-        """What the server offers, in words; empty where it does not say."""
-        import httpx
-
+    async def _offered(self) -> Received | None:
         try:
-            response = await self._client().get(f"{self.url}/models", headers=self._headers(), timeout=min(self.timeout_s, 20.0))
-            names = [str(entry["id"]) for entry in response.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return ""
-        return f"; it offers {', '.join(names[:10])}" if names else ""
+            return await self._send("GET", f"{self.url}/models", None, min(self.timeout_s, _CHECK_S))
+        except AgainError:
+            return None
 
 
-def _base_url(url: str) -> str:
-    """Check the address and return it without a slash at the end, or what stands behind the API's root."""
+def _model_names(received: Received | None) -> list[str]:
+    """The models a server lists; empty where it does not say."""
     try:
-        parts = urlsplit(url.strip())
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port that is no number
-        good = False
-    if not good:
-        raise ValueError(f"`url` must be the address of an API such as http://localhost:8000/v1, got {url!r}")
-    if "@" in parts.netloc:
-        raise ValueError(f"`url` must hold no user or password ({parts.hostname}): keys come from the environment")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}"
+        return [str(entry["id"]) for entry in json.loads(received.body)["data"]] if received is not None else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _error_code(received: Received) -> Any:
+    try:
+        return json.loads(received.body)["error"]["code"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

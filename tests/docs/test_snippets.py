@@ -111,6 +111,15 @@ def parse(given, capsys):
             from lightning_focal.studies.replay_command import parser
 
             parser().parse_args(given[1:])
+        elif given[0] == "judge":
+            from lightning_focal.judging import agreement, command
+
+            measured = any(word.split("=")[0] == "--agreement" for word in given)
+            (agreement if measured else command).parser().parse_args(given[1:])
+        elif given[0] == "rubrics":
+            from lightning_focal.studies.rubrics_command import parser
+
+            parser().parse_args(given[1:])
         elif given[0] == "rephrase":
             from lightning_focal.rephrasing.command import parser
 

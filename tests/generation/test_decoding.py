@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,66 @@ def test_both_loops_draw_the_same(tiny):
     ended = (tokens == 258).long().cumsum(-1) - (tokens == 258).long() > 0
     assert tokens[~ended].equal(other[~ended])
     torch.testing.assert_close(logp[~ended], other_logp[~ended], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("loop", [decode, decode_with_generate])
+def test_forced_length(tiny, loop):
+    eos = set(range(0, 259, 2))
+    draws = draw_uniforms([1, 2, 3], 4, 12)
+    with torch.no_grad():
+        forced, _ = loop(tiny[0], ROWS, draws, Sampling(max_new_tokens=12, min_new_tokens=12), eos=eos, pad=1)
+        at_least, _ = loop(tiny[0], ROWS, draws, Sampling(max_new_tokens=12, min_new_tokens=5), eos=eos, pad=1)
+    assert (forced % 2 == 1).all()
+    assert at_least[..., :5].equal(forced[..., :5])
+    assert (at_least[..., 5:] % 2 == 0).any(-1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("rows", [ROWS, [row[:2] for row in ROWS]], ids=["mixed", "equal"])
+def test_shared_prompts_change_nothing(tiny, rows, monkeypatch):
+    """Rows leave as they end; the model's own attention with a prompt copied to each row gives the same tokens."""
+    draws, sampling, eos = draw_uniforms([4, 5, 6], 5, 90), Sampling(temperature=1.3), set(range(0, 259, 40))
+    with torch.no_grad():
+        tokens, logp = decode(tiny[0], rows, draws, sampling, eos=eos, pad=1)
+        assert tiny[0].config._attn_implementation == "sdpa"
+        monkeypatch.setattr("lightning_focal.generation.decoding.shares_prompts", lambda model: False)
+        expected, expected_logp = decode(tiny[0], rows, draws, sampling, eos=eos, pad=1)
+    ends = torch.isin(expected, torch.tensor(sorted(eos)))
+    alive = ends.long().cumsum(-1) - ends.long() == 0
+    assert tokens[alive].equal(expected[alive])
+    torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-5, rtol=0)
+
+
+def test_shared_prompts_refuse_a_call_without_them(tiny):
+    from lightning_focal.generation.cache import growing_cache
+    from lightning_focal.generation.shared import SharedPrompts
+
+    with torch.no_grad():
+        cache = growing_cache()
+        tiny[0](input_ids=torch.tensor([[1, 2]]), past_key_values=cache, use_cache=True)
+        shared = SharedPrompts(tiny[0], cache, torch.ones(1, 2, dtype=torch.bool), 3)
+        with shared.attended(), pytest.raises(RuntimeError, match="`shared` prompts"):
+            tiny[0](input_ids=torch.tensor([[1, 2]]))
+    assert tiny[0].config._attn_implementation == "sdpa"
+
+
+def test_second_tokens_follow_the_model(tiny):
+    """Chi-square of second tokens among the four likeliest, given each first token: 99.9 % quantile, freedom of all together."""
+    model, n = tiny[0], 4000
+    draws = draw_uniforms([9], n, 2)
+    with torch.no_grad():
+        tokens, _ = decode(model, [[5, 9, 33]], draws, Sampling(top_k=4), eos={258}, pad=1)
+        chi_square, freedom = 0.0, 0
+        for first in tokens[0, :, 0].unique().tolist():
+            probabilities = model(torch.tensor([[5, 9, 33, first]])).logits[0, -1].double()
+            best = probabilities.topk(4)
+            expected = best.values.softmax(-1) * (tokens[0, :, 0] == first).sum()
+            seconds = tokens[0, tokens[0, :, 0] == first, 1]
+            counts = torch.stack([(seconds == token).sum() for token in best.indices])
+            assert int(counts.sum()) == len(seconds)
+            chi_square += float(((counts - expected) ** 2 / expected).sum())
+            freedom += 3
+    assert freedom == 12
+    assert chi_square < 32.91
 
 
 def test_finished_rows_leave_and_change_nothing(tiny, monkeypatch):

@@ -317,4 +317,33 @@ def test_real_model_greedy_and_logp(smollm):
     assert got.equal(out[:, width : width + got.shape[1]])
     assert "Paris" in best.texts[0][0]
     sampled = roll(model, tokenizer, prompts, group_size=2, seeds=[1, 2, 3], max_new_tokens=12)
-    torch.testing.assert_close(sampled.logp, score(model, sampled), atol=1e-3, rtol=0)
+    torch.testing.assert_close(sampled.logp, score(model, sampled), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_real_model_greedy_on_64_prompts_of_mixed_length(smollm):
+    """135M parameters on a CPU: slow. Greedy tokens are those of transformers' own ``generate()``."""
+    model, tokenizer = smollm
+    topics = (
+        "rivers",
+        "the moon",
+        "bread",
+        "old maps of the north sea",
+        "chess",
+        "a very long walk in the rain",
+        "bees",
+        "glass",
+    )
+    asks = ("Name three {}.", "Why {}?", "Write one sentence about {}.", "{}", "What is the best thing about {}, and the worst?")
+    texts = tuple((asks[i % 5] + " Say it again." * (i % 4)).format(topics[i // 8]) + f" {i}" for i in range(64))
+    prompts = make_prompts(tokenizer, texts)
+    assert len({len(row) for row in prompts.tokens}) > 8
+    best = roll(model, tokenizer, prompts, temperature=0, group_size=1, seeds=range(64), max_new_tokens=16)
+    expected = []
+    for start in range(0, 64, 16):  # own batches, own padding
+        part = best.prompt_ids[start : start + 16], best.prompt_mask[start : start + 16].long()
+        out = model.generate(part[0], attention_mask=part[1], do_sample=False, max_new_tokens=16)
+        expected += out[:, part[0].shape[1] :].tolist()
+    for got, wanted in zip(responses(best), expected, strict=True):
+        assert got[0] == wanted[: len(got[0])]
+        assert len(got[0]) == 16 or got[0][-1] == tokenizer.eos_token_id

@@ -73,6 +73,18 @@ def test_impossible_tokens_are_never_drawn(logits, uniform, temperature):
     assert torch.isfinite(logp).all()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_barred_tokens_are_never_drawn_and_change_no_log_probability(temperature):
+    uniforms, sampling = draw_uniforms([7], 1, 4000)[0, 0], Sampling(temperature=temperature)
+    tokens, logp = pick_tokens(LOGITS.expand(4000, -1), uniforms, sampling, torch.tensor([2, 4]))
+    assert set(tokens.tolist()) == ({0} if temperature == 0 else {0, 1, 3})
+    torch.testing.assert_close(logp, LOGITS.log_softmax(-1)[tokens])
+    if temperature:
+        kept = LOGITS[[0, 1, 3]].softmax(-1) * 4000
+        counts = torch.bincount(tokens, minlength=5)[[0, 1, 3]]
+        assert float(((counts - kept) ** 2 / kept).sum()) < 13.82  # 99.9 % quantile for 2 degrees of freedom
+
+
 def test_largest_random_number_stays_inside_the_vocabulary():
     logits = torch.full((1, 1000), -torch.inf)
     logits[0, :3] = torch.tensor([0.1, 0.2, 0.3])
@@ -115,6 +127,8 @@ def test_random_numbers_depend_on_the_seed_alone():
         ({"top_p": 1.1}, "top_p"),
         ({"top_k": -1}, "top_k"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"min_new_tokens": -1}, "min_new_tokens"),
+        ({"max_new_tokens": 4, "min_new_tokens": 5}, "min_new_tokens"),
     ],
 )
 def test_values_out_of_range(arguments, name):

@@ -141,6 +141,47 @@ def test_invalid_rows_have_no_influence(policy, sequences):
     assert all(grads[name].equal(others[name]) for name in grads)
 
 
+def test_sizes_are_those_of_the_masks(sequences):
+    assert sequences.sizes.prompts == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert list(sequences.sizes.prompt_lengths) == [len(prompt) for prompt, _ in rows_of(sequences)]
+    assert list(sequences.sizes.response_lengths) == [len(response) for _, response in rows_of(sequences)]
+    part = sequences.rows(torch.tensor([5, 0]))
+    assert part.sizes.prompts == (2, 0)
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("tokens", [1, 60, 10000])
+def test_token_budgets_and_shared_prompts_change_no_gradient(policy, sequences, kl_coef, shared, tokens):
+    ref = torch.zeros_like(sequences.response_mask, dtype=torch.float32) - 2.0
+    plain = Sequences(**{**sequences.__dict__, "ref_logp": ref if kl_coef else None, "sizes": None})
+    losses, grads = gradients(policy[0], plain, Update(micro_batch_size=8, kl_coef=kl_coef))
+    given = Sequences(**{**plain.__dict__, "sizes": sequences.sizes if shared else None})
+    others, other_grads = gradients(policy[0], given, Update(micro_batch_tokens=tokens, kl_coef=kl_coef))
+    scale = max(float(grad.abs().max()) for grad in grads.values())
+    for name, grad in grads.items():
+        assert float((grad - other_grads[name]).abs().max()) <= 1e-5 * scale, name
+    for name, value in losses.items():
+        assert torch.allclose(value, others[name], atol=1e-5), name
+    logp = sequence_logp(policy[0], plain, TEMPERATURE, 8)
+    assert torch.allclose(sequence_logp(policy[0], given, TEMPERATURE, 8, tokens), logp, atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("budget", [1, 70, 10000])
+def test_chunks_keep_to_the_budget(sequences, shared, budget):
+    chunks = list(sequences.chunks(8, budget, shared=shared))
+    assert sorted(torch.cat(chunks).tolist()) == list(range(8))
+    for chunk in chunks:
+        sizes = sequences.sizes.rows(chunk.tolist())
+        assert len(chunk) == 1 or (sizes.packed_tokens() if shared else sizes.padded_tokens()) <= budget
+    if budget == 10000:
+        assert len(chunks) == 1
+    if shared:
+        numbers = [sequences.sizes.prompts[row] for row in torch.cat(chunks).tolist()]
+        assert [n for i, n in enumerate(numbers) if not i or numbers[i - 1] != n] == list(dict.fromkeys(numbers))
+
+
 def test_chunks_hold_every_row_once_longest_first(sequences):
     chunks = list(sequences.chunks(3))
     assert [len(chunk) for chunk in chunks] == [3, 3, 2]
@@ -201,6 +242,7 @@ def test_sizes_must_not_be_negative_or_nan(name):
     ("arguments", "match"),
     [
         ({"loss_aggregation": "fixed_length"}, "`update.fixed_length`"),
+        ({"micro_batch_tokens": 0}, "`update.micro_batch_tokens` must be >= 1 or null, got 0"),
         ({"loss_aggregation": "mean"}, "`update.loss_aggregation` must be one of .*token_mean.*got 'mean'"),
         ({"kl_estimator": "k4"}, "`update.kl_estimator` must be one of k1, k2, k3, got 'k4'"),
         ({"clip_low": 1.5}, r"`update.clip_low` must be in \[0, 1\], got 1.5"),

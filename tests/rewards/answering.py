@@ -35,4 +35,3 @@ class ScriptedAnswerer:
 
     def certainty(self, rollouts):
         return {name: torch.tensor(values) for name, values in self.certainties.items()}
-

@@ -74,7 +74,7 @@ def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`path` must be an existing rubric file, got '.*nowhere.jsonl'"):
         read_rows(tmp_path / "nowhere.jsonl")
     with pytest.raises(FileNotFoundError, match="must be an existing rubric file"):
-        read_rows(tmp_path)
+        read_rows(tmp_path / "nowhere@train")
 
 
 def test_unknown_suffix(tmp_path):

@@ -10,7 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from lightning_focal.servers import ChatClient, ChatRefused, ChatReply, ChatUnavailable, ChatUnusable
+from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable, ChatUnusable, Pace
+from lightning_focal.servers.address import proxy_of
 from lightning_focal.servers.replies import retry_after
 from tests.servers.fake import completion, serving
 
@@ -139,7 +140,9 @@ def test_retry_after_as_a_date():
 
 def test_attempts_run_out():
     with serving([(500, {}, "boom\nboom")]) as server:
-        with pytest.raises(ChatUnavailable, match=r"gave no reply in 3 of at most 3 tries and 10 s: status 500: boom boom"):
+        with pytest.raises(
+            ChatUnavailable, match=r"gave no usable reply in 3 of at most 3 tries and 10 s: status 500: boom boom"
+        ):
             ask(server.url, attempts=3)
         assert len(server.requests) == 3
 
@@ -235,7 +238,7 @@ def test_a_refused_request(status):
 def test_nobody_is_there(closed_port):
     with pytest.raises(ChatUnusable, match=rf"no server answers at http://127.0.0.1:{closed_port}/v1 .*is it running\?"):
         check(f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(ChatUnavailable, match=r"2 of at most 2 tries.*ConnectError"):
+    with pytest.raises(ChatUnavailable, match=r"2 of at most 2 tries.*ConnectorError"):
         ask(f"http://127.0.0.1:{closed_port}", attempts=2)
 
 
@@ -253,6 +256,8 @@ def test_check_asks_for_nothing(monkeypatch):
         ({"url": "http://host:port"}, "`url` must be the address"),
         ({"url": "ftp://host"}, "`url` must be the address"),
         ({"url": "http://me:pass@host"}, r"`url` must hold no user or password \(host\)"),
+        ({"url": "http://host/v1?key=secret"}, r"`url` must end with its path \(host\)"),
+        ({"requests_per_minute": 0}, "`requests_per_minute` must be > 0, or null for no limit, got 0"),
         ({"model": " "}, "`model` must name the model"),
         ({"concurrency": 0}, "`concurrency` must be >= 1, got 0"),
         ({"attempts": 0}, "`attempts` must be >= 1, got 0"),
@@ -283,3 +288,114 @@ def test_a_client_can_be_closed_and_used_again():
 
     with serving([(200, {}, completion("a")), "b"]) as server:
         assert asyncio.run(run(server.url)) == ("a", "b")
+
+
+# -- asking until a reply can be read -------------------------------------------------------------------------------------------
+
+
+def test_a_reply_that_cannot_be_read_is_asked_for_anew():
+    asked = []
+
+    def compose():
+        asked.append(len(asked))
+        return {"messages": CHAT, "seed": len(asked)}
+
+    def read(reply):
+        if reply.text != "good":
+            raise AgainError(f"no use: {reply.text}")
+        return 42
+
+    async def run(url, attempts):
+        async with ChatClient(url, "tiny", attempts=attempts, first_wait_s=0.01) as client:
+            try:
+                return await client.ask(compose, read), client.tally
+            except ChatUnavailable as error:
+                return error, client.tally
+
+    with serving(["bad", "worse", "good"]) as server:
+        value, tally = asyncio.run(run(server.url, 5))
+        assert value == 42
+        assert [request["seed"] for request in server.requests] == [1, 2, 3]
+    assert (tally.requests, tally.retries, tally.replies, tally.prompt_tokens, tally.completion_tokens) == (3, 2, 3, 21, 9)
+    assert 0 < tally.latency_s <= tally.slowest
+    with serving(["bad"]) as server:
+        error, _ = asyncio.run(run(server.url, 2))
+        assert str(error).endswith("no use: bad")
+
+
+def test_the_key_is_not_in_a_reply_s_text(monkeypatch):
+    monkeypatch.setenv("MY_KEY", KEY)
+    with serving([f"your key is {KEY}"]) as server:
+        assert ask(server.url, key_env="MY_KEY")[0].text == "your key is ***"
+
+
+@pytest.mark.parametrize("env", ["sk-secret-1", "sk_secret_1", "secret key", ""])
+def test_a_key_in_place_of_its_name_is_not_repeated(env):
+    with pytest.raises(ValueError, match="`key_env`") as caught:
+        ChatClient("http://localhost", "tiny", env)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_model_that_is_not_found_by_status_400():
+    said = '{"error": {"code": "model_not_found"}}'
+    with serving([(400, {}, said)]) as server, pytest.raises(ChatUnusable, match="knows no model 'tiny'"):
+        ask(server.url)
+    with serving([(400, {}, '{"error": "the prompt says model_not_found"}')]) as server, pytest.raises(ChatRefused):
+        ask(server.url)
+
+
+def test_one_request_that_is_forbidden():
+    async def run(url):
+        async with ChatClient(url, "tiny") as client:
+            await client.complete(CHAT)
+            await client.complete(CHAT)
+
+    with serving(["ok", (403, {}, "flagged")]) as server, pytest.raises(ChatRefused, match="status 403: flagged"):
+        asyncio.run(run(server.url))
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_has_a_bound(announced):
+    def huge(handler):
+        handler.send_response(200)
+        if announced:
+            handler.send_header("Content-Length", str(10 << 20))
+        handler.end_headers()
+        for _ in range(160):
+            handler.wfile.write(b" " * 65536)
+        handler.close_connection = True
+
+    with serving(lambda request, number: huge) as server, pytest.raises(ChatUnavailable, match="is longer than 4 MiB"):
+        ask(server.url, attempts=1)
+
+
+def test_usage_of_wrong_types_is_not_counted():
+    body = '{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "7", "completion_tokens": true}}'
+    with serving([(200, {}, body)]) as server:
+        assert ask(server.url) == [ChatReply("a")]
+
+
+def test_check_says_which_models_there_are():
+    async def run(url):
+        async with ChatClient(url, "tiny") as client:
+            return await client.check()
+
+    for models, said in ((("tiny", "large"), ["tiny", "large"]), (None, [])):
+        with serving(["ok"], models=models) as server:
+            assert asyncio.run(run(server.url)) == said
+
+
+def test_requests_keep_their_distance():
+    async def run():
+        pace, began = Pace(600), time.monotonic()
+        await asyncio.gather(*(pace.turn() for _ in range(4)))
+        return time.monotonic() - began
+
+    assert 0.3 <= asyncio.run(run()) < 1.0
+
+
+def test_the_environment_s_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "localhost")
+    assert proxy_of("http://judge.example/v1") == "http://proxy:3128"
+    assert proxy_of("http://localhost:8000/v1") is None

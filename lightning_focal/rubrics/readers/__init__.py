@@ -11,6 +11,7 @@ from lightning_focal.rubrics.readers import (  # noqa: F401 - each registers its
     ruscarl,
 )
 from lightning_focal.rubrics.readers.base import FORMATS, RubricFormat, RubricRow
-from lightning_focal.rubrics.readers.read import read_rows, read_rubrics
+from lightning_focal.rubrics.readers.read import Reading, read_all, read_rows, read_rubrics
+from lightning_focal.rubrics.readers.write import to_row, write_rows
 
-__all__ = ["FORMATS", "RubricFormat", "RubricRow", "read_rows", "read_rubrics"]
+__all__ = ["FORMATS", "Reading", "RubricFormat", "RubricRow", "read_all", "read_rows", "read_rubrics", "to_row", "write_rows"]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from lightning_focal.rubrics.criterion import Rubric
 from lightning_focal.types import Message
 
-__all__ = ["FORMATS", "RubricFormat", "RubricRow", "format_table", "register", "weighted_mean"]
+__all__ = ["FORMATS", "RubricFormat", "RubricRow", "clipped_mean", "format_table", "register", "weighted_mean"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class RubricRow:
         answer: the gold answer where the row has one.
         extra: the other columns.
         format: name of the format it was written in, see :data:`FORMATS`.
+        raw: the row as it stood in the file, every field of it; not part of equality.
     """
 
     id: str
@@ -32,6 +33,7 @@ class RubricRow:
     answer: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     format: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class RubricFormat(ABC):
@@ -68,6 +70,28 @@ class RubricFormat(ABC):
         """
         return rubric.raw_score(met)
 
+    def by_tag(self, rubric: Rubric, met: Sequence[float | None]) -> dict[str, float]:
+        """Score the criteria of each tag alone, in the format's own terms.
+
+        Args:
+            rubric: the rubric.
+            met: as in :meth:`score`.
+
+        Returns:
+            One score a tag; a tag without one (nothing of it was judged, or none of it has positive points) is left out.
+        """
+        scores = {}
+        for tag in sorted({tag for criterion in rubric.criteria for tag in criterion.tags}):
+            own = [m if tag in criterion.tags else None for criterion, m in zip(rubric.criteria, met, strict=True)]
+            score = self.score(rubric, own)
+            if score is not None:
+                scores[tag] = score
+        return scores
+
+    def mean(self, scores: Sequence[float]) -> float | None:
+        """Score of a data set: the mean over its responses, clipped where the format clips it; None without any."""
+        return sum(scores) / len(scores) if scores else None
+
 
 FORMATS: dict[str, RubricFormat] = {}
 """Known formats by name; a row matches at most one."""
@@ -86,6 +110,15 @@ def weighted_mean(rubric: Rubric, met: Sequence[float | None]) -> float | None:
     judged = [(c.points, m) for c, m in zip(rubric.criteria, met, strict=True) if m is not None]
     total = sum(points for points, _ in judged)
     return sum(points * m for points, m in judged) / total if total else None
+
+
+def clipped_mean(scores: Sequence[float]) -> float | None:
+    """Mean clipped to [0, 1], as HealthBench clips it: over the data set, not row by row; None without any.
+
+    >>> clipped_mean([0.5, -2.0]), clipped_mean([0.5, -0.25]), clipped_mean([])
+    (0.0, 0.125, None)
+    """
+    return min(1.0, max(0.0, sum(scores) / len(scores))) if scores else None
 
 
 def format_table() -> str:

@@ -1,4 +1,4 @@
-"""From a file to numbered raw rows: JSON lines, a JSON list, parquet."""
+"""From a file to numbered raw rows and back: JSON lines, a JSON list, parquet; data sets are read by their own module."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_focal.rubrics.errors import RubricError
+from lightning_focal.rubrics.readers.hub import DatasetSource
 
 __all__ = ["SUFFIXES", "raw_rows"]
 
@@ -74,12 +75,24 @@ SUFFIXES: dict[str, Callable[[Path], Iterator[RawRow]]] = {
 def raw_rows(path: Path) -> list[RawRow]:
     """Read ``(line, where, row)`` of every row; a row that is not JSON stands there as the error itself.
 
+    Args:
+        path: a file, or a data set: see :class:`~lightning_focal.rubrics.readers.hub.DatasetSource`.
+
     Raises:
         FileNotFoundError: if there is no such file.
         RubricError: on an unknown suffix, or a file that is empty or cannot be parsed at all.
     """
+    dataset = DatasetSource.of(path)
+    if dataset is not None:
+        rows = list(dataset.rows())
+        if not rows:
+            raise RubricError(str(path), "path", "a data set with at least one row", "an empty one")
+        return rows
     if not path.is_file():
-        raise FileNotFoundError(f"`path` must be an existing rubric file, got {str(path)!r} (looked in {Path.cwd()})")
+        raise FileNotFoundError(
+            f"`path` must be an existing rubric file, got {str(path)!r} (looked in {Path.cwd()}); "
+            "a data set of the hub is written hf:owner/name"
+        )
     if path.suffix.lower() not in SUFFIXES:
         raise RubricError(str(path), "path", f"a file that ends in {', '.join(SUFFIXES)}", path.name)
     rows = list(SUFFIXES[path.suffix.lower()](path))

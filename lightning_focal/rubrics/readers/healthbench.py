@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_focal.rubrics.criterion import Criterion, Rubric
-from lightning_focal.rubrics.readers.base import RubricFormat, RubricRow, register
-from lightning_focal.rubrics.readers.fields import entries_of, id_of, messages_of, number_of, slugs, tags_of, text_of
+from lightning_focal.rubrics.readers.base import RubricRow, clipped_mean, register
+from lightning_focal.rubrics.readers.fields import tags_of
+from lightning_focal.rubrics.readers.listed import ListedFormat
 
 __all__ = ["HealthBenchFormat"]
 
 
 @register
-class HealthBenchFormat(RubricFormat):
-    """``{"prompt_id", "prompt": [{role, content}], "rubrics": [{"criterion", "points", "tags"}], "example_tags"}``.
-
-    A criterion is named by the first words of its text, numbered where two agree (ours); the text is its description.
-    """
+class HealthBenchFormat(ListedFormat):
+    """``{"prompt_id", "prompt": [{role, content}], "rubrics": [{"criterion", "points", "tags"}], "example_tags"}``."""
 
     name = "healthbench"
     terms = "sum of met points / sum of positive points; only the mean over a data set is clipped to 0..1"
     fields = "prompt_id, prompt, rubrics (criterion, points, tags)"
+    id_field = "prompt_id"
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Say whether the row has a prompt id, a prompt and rubrics."""
@@ -29,23 +27,14 @@ class HealthBenchFormat(RubricFormat):
 
     def parse(self, row: Mapping[str, Any], where: str, default_id: str) -> RubricRow:
         """Read one row."""
-        entries = entries_of(row, "rubrics", where)
-        texts = [text_of(entry, "criterion", where, f"rubrics[{i}].criterion") for i, entry in enumerate(entries)]
-        criteria = tuple(
-            Criterion(
-                name=name,
-                description=text,
-                points=number_of(entry, "points", where, f"rubrics[{i}].points"),
-                tags=tags_of(entry, "tags", where, f"rubrics[{i}].tags"),
-                where=f"{where}: rubrics[{i}]",
-            )
-            for i, (name, text, entry) in enumerate(zip(slugs(texts), texts, entries, strict=True))
-        )
+        parsed = super().parse(row, where, default_id)
         tags_of(row, "example_tags", where)
-        extra = {key: value for key, value in row.items() if key not in ("prompt_id", "prompt", "rubrics")}
-        return RubricRow(
-            id=id_of(row, "prompt_id", where, default_id),
-            messages=messages_of(row, "prompt", where),
-            rubric=Rubric(criteria, extra, where),
-            extra=extra,
-        )
+        return parsed
+
+    def tags(self, entry: Mapping[str, Any], where: str, label: str) -> tuple[str, ...]:
+        """The entry's own tags, such as ``axis:accuracy``."""
+        return tags_of(entry, "tags", where, f"{label}.tags")
+
+    def mean(self, scores: Sequence[float]) -> float | None:
+        """Mean over the responses, clipped to [0, 1]."""
+        return clipped_mean(scores)

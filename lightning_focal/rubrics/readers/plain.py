@@ -31,7 +31,8 @@ class PlainFormat(RubricFormat):
     """``{"prompt" or "messages", "rubric": [{"name", "description", "points", "check", ...}], "id", "answer"}``.
 
     Only a prompt and the rubric are needed; of a criterion, a description or a check. A missing name is made of the first
-    words of the description, a missing description is the name. The check argument ``"$answer"`` is the row's answer.
+    words of the description, a missing description is the name. The check argument ``"$answer"`` is the row's answer, and the
+    tag ``verifier:math`` stands for the check ``answer`` with it.
     """
 
     name = "plain"
@@ -80,11 +81,13 @@ class PlainFormat(RubricFormat):
             check = {"kind": check}
         elif check is not None:
             check = {key: _fill(value, answer, where, f"{label}.check.{key}") for key, value in check.items()}
+        tags = tags_of(entry, "tags", where, f"{label}.tags")
+        if check is None and "verifier:math" in tags:
+            check = {"kind": "answer", "expected": _fill("$answer", answer, where, f"{label}.tags")}
         required = entry.get("required", False)
         if not isinstance(required, bool):
             raise RubricError(where, f"{label}.required", "true or false", required)
         numbers = {key: number_of(entry, key, where, f"{label}.{key}") for key in ("points", "low", "high") if key in entry}
-        tags = tags_of(entry, "tags", where, f"{label}.tags")
         return Criterion(
             name,
             description,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,67 @@ from lightning_focal.rubrics.criterion import Rubric
 from lightning_focal.rubrics.errors import RubricError
 from lightning_focal.rubrics.readers.base import FORMATS, RubricFormat, RubricRow
 from lightning_focal.rubrics.readers.files import RawRow, raw_rows
+from lightning_focal.rubrics.readers.hub import DatasetSource
 from lightning_focal.types import Message
 
-__all__ = ["read_rows", "read_rubrics"]
+__all__ = ["Reading", "read_all", "read_rows", "read_rubrics"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a rubric file holds, good and bad.
+
+    Args:
+        format: the format it was read in.
+        rows: the good rows, in file order.
+        problems: one error a bad row.
+    """
+
+    format: RubricFormat
+    rows: tuple[RubricRow, ...]
+    problems: tuple[RubricError, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of rows, bad ones included."""
+        return len(self.rows) + len(self.problems)
+
+
+def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool = False) -> Reading:
+    """Read every row of a rubric file, and what is wrong with the malformed ones.
+
+    Args:
+        path: see :func:`read_rows`.
+        rubric_format: see :func:`read_rows`.
+        stop: raise the first problem.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RubricError: on a file that cannot be read at all, or whose format is unknown; with ``stop`` on the first malformed row.
+        ValueError: on an unknown ``rubric_format``.
+    """
+    path = Path(path)
+    raw = raw_rows(path)
+    chosen = _recognise(path, raw, rubric_format)
+    dataset = DatasetSource.of(path)
+    stem = path.stem if dataset is None else dataset.stem
+    rows: dict[str, RubricRow] = {}
+    lines: dict[str, str] = {}
+    problems: list[RubricError] = []
+    for number, where, row in raw:
+        try:
+            parsed = _parse(chosen, row, where, f"{stem}:{number}")
+            if parsed.id in rows:
+                raise RubricError(where, "id", f"unique in the file (first at {lines[parsed.id]})", parsed.id)
+        except RubricError as error:
+            if stop:
+                raise
+            problems.append(error)
+            continue
+        rows[parsed.id], lines[parsed.id] = parsed, where
+    return Reading(chosen, tuple(rows.values()), tuple(problems))
 
 
 def read_rows(
@@ -27,7 +83,8 @@ def read_rows(
     The format is that of the first row that looks like one of :data:`~lightning_focal.rubrics.FORMATS`; one file, one format.
 
     Args:
-        path: ``.jsonl``, ``.ndjson``, ``.json`` (a list) or ``.parquet``.
+        path: ``.jsonl``, ``.ndjson``, ``.json`` (a list) or ``.parquet``; or a data set of the ``datasets`` library:
+            ``hf:owner/name[:config][@split]``, a folder of data files or one saved by ``save_to_disk`` (``folder[@split]``).
         on_bad_row: ``error`` refuses the file at its first malformed row; ``skip`` leaves such rows out and logs how many, with
             the first reason.
         rubric_format: name of the format, or None to recognise it.
@@ -50,30 +107,15 @@ def read_rows(
     """
     if on_bad_row not in ("error", "skip"):
         raise ValueError(f"`on_bad_row` must be 'error' or 'skip', got {on_bad_row!r}")
-    path = Path(path)
-    raw = raw_rows(path)
-    chosen = _recognise(path, raw, rubric_format)
-    rows: dict[str, RubricRow] = {}
-    lines: dict[str, str] = {}
-    bad: list[RubricError] = []
-    for number, where, row in raw:
-        try:
-            parsed = _parse(chosen, row, where, f"{path.stem}:{number}")
-            if parsed.id in rows:
-                raise RubricError(where, "id", f"unique in the file (first at {lines[parsed.id]})", parsed.id)
-        except RubricError as error:
-            if on_bad_row == "error":
-                raise
-            bad.append(error)
-            continue
-        rows[parsed.id], lines[parsed.id] = parsed, where
-    if bad and not rows:
+    found = read_all(path, rubric_format, stop=on_bad_row == "error")
+    bad = found.problems
+    if bad and not found.rows:
         raise RubricError(
             str(path), "file", f"rubrics with at least one good row (the first bad one: {bad[0]})", f"{len(bad)} bad rows"
         )
     if bad:
-        _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), len(raw), bad[0])
-    return list(rows.values())
+        _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), found.total, bad[0])
+    return list(found.rows)
 
 
 def read_rubrics(path: str | Path, on_bad_row: Literal["error", "skip"] = "error") -> list[tuple[tuple[Message, ...], Rubric]]:
@@ -106,4 +148,4 @@ def _parse(chosen: RubricFormat, row: object, where: str, default_id: str) -> Ru
     if not isinstance(row, Mapping):
         raise RubricError(where, "", "a mapping", row)
     parsed = chosen.parse({key: value for key, value in row.items() if value is not None}, where, default_id)
-    return replace(parsed, format=chosen.name)
+    return replace(parsed, format=chosen.name, raw=row)

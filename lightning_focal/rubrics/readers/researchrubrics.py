@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_focal.rubrics.criterion import Criterion, Rubric
-from lightning_focal.rubrics.readers.base import RubricFormat, RubricRow, register
-from lightning_focal.rubrics.readers.fields import entries_of, has_entries, id_of, messages_of, number_of, slugs, text_of
+from lightning_focal.rubrics.readers.base import register
+from lightning_focal.rubrics.readers.fields import has_entries, text_of
+from lightning_focal.rubrics.readers.listed import ListedFormat
 
 __all__ = ["ResearchRubricsFormat"]
 
 
 @register
-class ResearchRubricsFormat(RubricFormat):
+class ResearchRubricsFormat(ListedFormat):
     """``{"prompt", "sample_id", "rubrics": [{"criterion", "axis", "weight"}]}``.
 
     The axis becomes the tag ``axis:...``. A judge grades 0, 0.5 or 1.
@@ -22,29 +22,13 @@ class ResearchRubricsFormat(RubricFormat):
     name = "researchrubrics"
     fields = "prompt, sample_id, rubrics (criterion, axis, weight)"
     terms = "sum of weight times grade (0, 0.5, 1) / sum of positive weights"
+    id_field = "sample_id"
+    points_field = "weight"
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Say whether the row has a prompt and rubrics with an axis and a weight."""
         return "prompt" in row and has_entries(row, "rubrics", "criterion", "axis", "weight")
 
-    def parse(self, row: Mapping[str, Any], where: str, default_id: str) -> RubricRow:
-        """Read one row."""
-        entries = entries_of(row, "rubrics", where)
-        texts = [text_of(entry, "criterion", where, f"rubrics[{i}].criterion") for i, entry in enumerate(entries)]
-        criteria = tuple(
-            Criterion(
-                name=name,
-                description=text,
-                points=number_of(entry, "weight", where, f"rubrics[{i}].weight"),
-                tags=(f"axis:{text_of(entry, 'axis', where, f'rubrics[{i}].axis')}",),
-                where=f"{where}: rubrics[{i}]",
-            )
-            for i, (name, text, entry) in enumerate(zip(slugs(texts), texts, entries, strict=True))
-        )
-        extra = {key: value for key, value in row.items() if key not in ("sample_id", "prompt", "rubrics")}
-        return RubricRow(
-            id=id_of(row, "sample_id", where, default_id),
-            messages=messages_of(row, "prompt", where),
-            rubric=Rubric(criteria, extra, where),
-            extra=extra,
-        )
+    def tags(self, entry: Mapping[str, Any], where: str, label: str) -> tuple[str, ...]:
+        """The axis."""
+        return (f"axis:{text_of(entry, 'axis', where, f'{label}.axis')}",)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_focal.rubrics.criterion import Criterion, Rubric
 from lightning_focal.rubrics.errors import RubricError
-from lightning_focal.rubrics.readers.base import RubricFormat, RubricRow, register
+from lightning_focal.rubrics.readers.base import RubricFormat, RubricRow, clipped_mean, register
 from lightning_focal.rubrics.readers.fields import (
     answer_of,
     entries_of,
@@ -30,11 +30,13 @@ class RuscaRLFormat(RubricFormat):
     """``{"prompt", "reward_model": {"style": "rubric", "rubrics": [{"criterion", "points", "tags"}]}, "data_source", ...}``.
 
     Tags are a list (``["verifier:rule", "function:math_verify", "parameters:42"]``) or a mapping of the same. An item with
-    ``verifier`` ``rule`` becomes a check: ``math_verify`` the check ``answer``, ``word_count_range`` the check ``words_between``.
+    ``verifier`` ``rule`` becomes a check: ``math_verify`` the check ``answer``, ``word_count_range`` the check ``words_between``;
+    so does one with ``verifier`` ``math`` (ours), whose function is ``math_verify`` and whose answer is the row's by default.
     """
 
     name = "ruscarl"
     fields = "prompt, reward_model (rubrics (criterion, points, tags)), data_source, extra_info"
+    terms = "sum of met points / sum of positive points; only the mean over a data set is clipped to 0..1"
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Say whether the row has a prompt and a reward model with rubrics."""
@@ -48,20 +50,24 @@ class RuscaRLFormat(RubricFormat):
         entries = [without_none(entry) for entry in entries_of(model, "rubrics", f"{where}: reward_model")]
         label = "reward_model.rubrics"
         texts = [text_of(entry, "criterion", where, f"{label}[{i}].criterion") for i, entry in enumerate(entries)]
-        criteria = []
+        criteria, answer = [], answer_of(model, "ground_truth", where) or None
         for i, (name, text, entry) in enumerate(zip(slugs(texts), texts, entries, strict=True)):
             tags, fields = _tags(entry, where, f"{label}[{i}].tags")
             points = number_of(entry, "points", where, f"{label}[{i}].points")
-            check = _check(fields, where, f"{label}[{i}].tags") if fields.get("verifier") == "rule" else None
+            check = _check(fields, answer, where, f"{label}[{i}].tags") if fields.get("verifier") in ("rule", "math") else None
             criteria.append(Criterion(name, text, points, tags, check, where=f"{where}: {label}[{i}]"))
         extra = {key: value for key, value in row.items() if key not in _KEPT}
         return RubricRow(
             id=id_of(row, "id", where, default_id),
             messages=messages_of(row, "prompt", where),
             rubric=Rubric(tuple(criteria), extra, where),
-            answer=answer_of(model, "ground_truth", where) or None,
+            answer=answer,
             extra=extra,
         )
+
+    def mean(self, scores: Sequence[float]) -> float | None:
+        """Mean over the responses, clipped to [0, 1]."""
+        return clipped_mean(scores)
 
 
 def _tags(entry: Mapping[str, Any], where: str, label: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
@@ -73,8 +79,10 @@ def _tags(entry: Mapping[str, Any], where: str, label: str) -> tuple[tuple[str, 
     return listed, {key: value for key, _, value in pairs}
 
 
-def _check(fields: Mapping[str, Any], where: str, label: str) -> dict[str, Any]:
+def _check(fields: Mapping[str, Any], answer: str | None, where: str, label: str) -> dict[str, Any]:
     function, given = fields.get("function"), fields.get("parameters")
+    if fields["verifier"] == "math":
+        function, given = function or "math_verify", answer if given is None else given
     parameters = given if isinstance(given, Mapping) else {"answer": given}
     if function == "math_verify":
         if not isinstance(parameters.get("answer"), (str, int, float)):

@@ -1,0 +1,354 @@
+"""A judge's server on this machine that knows the right verdicts, and misbehaves in the way it is told to.
+
+The rule it judges by is written in the criteria themselves: "Says WORD." is met by a response with that word, "Counts WORD, from 0 to 9."
+is graded by how often it stands there. What it sends while it misbehaves says the opposite, so a reader that takes anything from a
+broken reply is caught.
+
+    python benchmarks/faulty_server.py --latency 0.05        # well-behaved; writes its address and serves until it is ended
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import threading
+from contextlib import contextmanager
+
+FLIPPED = {"met": "not_met", "not_met": "met"}
+_SECTION = r"<{0}-([0-9a-f]+)>\n(.*)\n</{0}-\1>"
+
+
+# -- what is asked, and the right answer -------------------------------------------------------------------------------------
+
+
+def asked(prompt):
+    """The response under judgement, and the criteria with their ids, as they stand in the default prompt."""
+    nonce, response = re.search(_SECTION.format("response"), prompt, re.DOTALL).groups()
+    after = prompt.rsplit(f"</response-{nonce}>", 1)[1]
+    return response, re.findall(rf"^(\d+-{nonce}): (.*)$", after, re.MULTILINE)
+
+
+def truth(criterion, response):
+    """``(verdict, value)`` of a criterion's words."""
+    rule = re.search(r"(?:Says|Counts) (\w+)", criterion)
+    if rule is None:  # somebody else's criterion
+        return ("graded", float(re.search(r"a number from (\S+)", criterion)[1])) if "(graded" in criterion else ("not_met", None)
+    word = rule[1]
+    count = response.split().count(word)
+    if "Counts" in criterion:
+        return "graded", min(count, 9)
+    return ("met" if count else "not_met"), None
+
+
+def entries(prompt, flipped=False):
+    response, criteria = asked(prompt)
+    made = []
+    for id_, words in criteria:
+        verdict, value = truth(words, response)
+        if flipped:
+            verdict, value = FLIPPED.get(verdict, verdict), None if value is None else 9 - value
+        made.append({"id": id_, "verdict": verdict, "value": value, "reason": "as it is"})
+    return made
+
+
+def verdicts(made):
+    return json.dumps({"verdicts": made})
+
+
+def completion(text, finish_reason="stop"):
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 200, "completion_tokens": 20, "total_tokens": 220}
+    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}], "usage": usage}).encode()
+
+
+def http(status, body, **headers):
+    lines = {
+        "Content-Type": "application/json",
+        "Content-Length": len(body),
+        **{k.replace("_", "-"): v for k, v in headers.items()},
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Status\r\n{head}\r\n".encode() + body
+
+
+# -- ways to misbehave: each is handed the exchange, and what it sends holds flipped verdicts wherever that must not count ------------
+
+
+class Exchange:
+    """One request and the way back."""
+
+    def __init__(self, writer, request, number):
+        self.writer, self.request, self.number = writer, request, number
+        self.prompt = request["messages"][-1]["content"]
+
+    async def send(self, data):
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def text(self, made):
+        return http(200, completion(verdicts(made)))
+
+    @property
+    def right(self):
+        return entries(self.prompt)
+
+    @property
+    def wrong(self):
+        return entries(self.prompt, flipped=True)
+
+
+def status(code, **headers):
+    async def send(exchange):
+        await exchange.send(http(code, completion(verdicts(exchange.wrong)), **headers))
+
+    return send
+
+
+def wording(make):
+    """A reply of status 200 whose text is made of the right and the flipped entries."""
+
+    async def send(exchange):
+        await exchange.send(http(200, completion(make(exchange.right, exchange.wrong))))
+
+    return send
+
+
+def each(change):
+    """Every entry changed."""
+    return wording(lambda right, wrong: verdicts([{**entry, **change(entry, i)} for i, entry in enumerate(wrong)]))
+
+
+async def too_many(exchange):
+    """429, every other time with a Retry-After."""
+    await status(429, **({"Retry_After": "0.2"} if exchange.number % 2 else {}))(exchange)
+
+
+async def reset(exchange):
+    reply = exchange.text(exchange.wrong)
+    await exchange.send(reply[: len(reply) - 10])
+    exchange.writer.transport.abort()
+
+
+async def hang(exchange):
+    await asyncio.sleep(3)
+
+
+async def drip(exchange):
+    for byte in exchange.text(exchange.wrong):
+        await exchange.send(bytes([byte]))
+        await asyncio.sleep(0.05)
+
+
+async def no_body(exchange):
+    await exchange.send(http(200, b""))
+
+
+async def html(exchange):
+    await exchange.send(http(200, b"<!doctype html><html><body>verdict: met</body></html>", Content_Type="text/html"))
+
+
+async def huge(exchange):
+    made = exchange.wrong
+    made[0]["reason"] = "x" * (10 << 20)
+    await exchange.send(exchange.text(made))
+
+
+async def wrong_length(exchange):
+    """Content-Length too long by ten bytes, then too short by ten."""
+    body = completion(verdicts(exchange.wrong))
+    await exchange.send(http(200, body, Content_Length=len(body) + (10 if exchange.number % 2 else -10)))
+    exchange.writer.close()
+
+
+async def no_utf8(exchange):
+    await exchange.send(http(200, completion(verdicts(exchange.wrong)).replace(b"as it is", b"as \xff\xfe is")))
+
+
+def fenced(right, wrong):
+    return f"```json\n{verdicts(right)}\n```"
+
+
+def chatty(right, wrong):
+    return f"Here are my verdicts for {len(right)} criteria.\n\n{verdicts(right)}\n\nAll criteria are met? {{no}}"
+
+
+def extra(right, wrong):
+    others = [{**entry, "id": f"{i}-{'0' * 12}"} for i, entry in enumerate(wrong, 1)] + [{**wrong[0], "id": "overall"}]
+    return verdicts([*others, *right])
+
+
+def duplicates(right, wrong):
+    return verdicts([entry for pair in zip(right, wrong, strict=True) for entry in pair])
+
+
+TYPES = ("yes", 1, "true", True, ["met"], None)
+WORDS = {"met": "erfüllt", "not_met": "nicht erfüllt", "graded": "benotet"}
+
+
+async def down(exchange):
+    """Ends every connection and listens no more; see :meth:`FaultyServer.go_down`."""
+    exchange.writer.transport.abort()
+
+
+FAULTS = {
+    "429, with and without Retry-After": too_many,
+    "status 500": status(500),
+    "status 502": status(502),
+    "status 503": status(503),
+    "connection refused": down,
+    "reset in mid-body": reset,
+    "time-out": hang,
+    "slow drip": drip,
+    "empty body": no_body,
+    "HTML": html,
+    "truncated JSON": wording(lambda right, wrong: verdicts(wrong)[:-15]),
+    "JSON with extra text": wording(chatty),
+    "code-fenced JSON": wording(fenced),
+    "missing criteria": wording(lambda right, wrong: verdicts(right[1:] if len(right) > 1 else [])),
+    "extra criteria": wording(extra),
+    "duplicate criteria": wording(duplicates),
+    'wrong types ("yes", 1, "true", ...)': each(lambda entry, i: {"verdict": TYPES[i % len(TYPES)]}),
+    "values out of range": each(lambda entry, i: {"verdict": "graded", "value": (-1, 10, 1e308)[i % 3]}),
+    "wrong language": each(lambda entry, i: {"verdict": WORDS[entry["verdict"]]}),
+    "10 MB body": huge,
+    "wrong content length": wrong_length,
+    "invalid UTF-8": no_utf8,
+    "server dies in mid-run and returns": down,
+    "key rejected": status(401),
+    "model unknown": status(404),
+}
+HARMLESS = ("JSON with extra text", "code-fenced JSON", "extra criteria")
+"""What is understood all the same."""
+AT_ONCE = {"key rejected": "rejects the key", "model unknown": "knows no model"}
+"""What ends the run, and how it is said."""
+
+
+# -- the server ------------------------------------------------------------------------------------------------------------
+
+
+class FaultyServer:
+    """Serves in a thread of its own.
+
+    Args:
+        fault: what a misbehaving answer is; None = it always behaves. A function of an :class:`Exchange`.
+        when: says by the exchange whether to misbehave; by default the first time that a response is seen.
+        reply: in place of the right verdicts: a function from the prompt to the text of the reply.
+        latency: seconds before each reply.
+    """
+
+    def __init__(self, fault=None, when=None, reply=None, latency=0.0):
+        self.fault, self.latency = fault, latency
+        self.reply = reply or (lambda prompt: verdicts(entries(prompt)))
+        self.seen, self.requests, self.headers, self.port = set(), [], [], 0
+        self.when = when or self.first_time
+        self.writers, self.server = set(), None
+        self.at_once = self.most_at_once = 0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def first_time(self, exchange):
+        response = asked(exchange.prompt)[0]
+        new = response not in self.seen
+        self.seen.add(response)
+        return new
+
+    async def handle(self, reader, writer):
+        self.writers.add(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if head.startswith("GET"):
+                    writer.write(http(200, json.dumps({"data": [{"id": "judge"}]}).encode()))
+                    continue
+                self.requests.append(request := json.loads(body))
+                self.headers.append(headers)
+                self.at_once += 1
+                self.most_at_once = max(self.most_at_once, self.at_once)
+                try:
+                    if self.latency:
+                        await asyncio.sleep(self.latency)
+                    exchange = Exchange(writer, request, len(self.requests))
+                    if self.fault is not None and self.when(exchange):
+                        await self.fault(exchange)
+                    else:
+                        await exchange.send(http(200, completion(self.reply(exchange.prompt))))
+                finally:
+                    self.at_once -= 1
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError, RuntimeError):
+            pass  # whoever asked has gone, or the server goes
+        finally:
+            self.writers.discard(writer)
+            writer.close()
+
+    async def listen(self):
+        self.server = await asyncio.start_server(self.handle, "127.0.0.1", self.port, limit=1 << 24)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def hush(self):
+        self.server.close()
+        for writer in list(self.writers):
+            writer.transport.abort()
+
+    def go_down(self, seconds=None):
+        """Refuse connections, and be back after so many seconds; None = for good."""
+
+        async def pause():
+            await self.hush()
+            if seconds is not None:
+                await asyncio.sleep(seconds)
+                await self.listen()
+
+        asyncio.run_coroutine_threadsafe(pause(), self.loop)
+
+    def start(self):
+        ready = threading.Event()
+
+        async def live():
+            self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
+            await self.listen()
+            ready.set()
+            await self.over.wait()
+            await self.hush()
+
+        self.thread = threading.Thread(target=lambda: asyncio.run(live()), daemon=True)
+        self.thread.start()
+        ready.wait()
+
+    def stop(self):
+        self.loop.call_soon_threadsafe(self.over.set)
+        self.thread.join()
+
+
+@contextmanager
+def serving(fault=None, **options):
+    """A server that runs within the context."""
+    server = FaultyServer(FAULTS.get(fault, fault) if isinstance(fault, str) else fault, **options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="A judge's server for benchmarks; writes its port and serves.")
+    parser.add_argument("--latency", type=float, default=0.0)
+    options = parser.parse_args()
+
+    async def serve():
+        server = FaultyServer(latency=options.latency)
+        await server.listen()
+        print(server.url, flush=True)
+        await server.server.serve_forever()
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

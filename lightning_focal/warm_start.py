@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -140,9 +141,9 @@ def sft_command(args: list[str]) -> None:
     logging.getLogger("lightning_focal").setLevel(logging.INFO)
     quiet()
     argv, launched = sys.argv, RUN_FOLDER_ENV in os.environ  # by a first process, whose folder it is
-    sys.argv = [argv[0], *args]  # Lightning warns of arguments that come another way
+    sys.argv = [argv[0], "sft", *args]  # what further processes are started with
     try:
-        cli = _cli()
+        cli = _cli(args)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
     except BaseException:
         if not launched and RUN_FOLDER_ENV in os.environ:
@@ -154,7 +155,8 @@ def sft_command(args: list[str]) -> None:
             os.environ.pop(RUN_FOLDER_ENV, None)
 
 
-def _cli() -> WarmStartCLI:
+def _cli(args: list[str]) -> WarmStartCLI:
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter", category=UserWarning)  # they are the same ones
     return WarmStartCLI(
         SFTModule,
         LightningDataModule,
@@ -174,5 +176,6 @@ def _cli() -> WarmStartCLI:
             "prog": "lightning_focal sft",
             "description": "Supervised warm start on demonstrations; ends in a policy folder that `fit` starts from.",
         },
+        args=args,
         run=False,
     )

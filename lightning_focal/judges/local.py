@@ -42,8 +42,8 @@ class LocalJudge(Judge):
         ValueError: on a value out of range.
 
     >>> judge = LocalJudge("random:tiny-llama?hidden=32&layers=1", least_mass=0.0)
-    >>> judge.judge([JudgeRequest((), "Hello!", (Criterion("kind", "Is kind."),))])[0][0].reason  # random weights
-    'yes 0.504 (the answers together 0.023)'
+    >>> judge.judge([JudgeRequest((), "Hello!", (Criterion("kind", "Is kind."),))])[0][0].outcome.value  # random weights
+    'met'
     """
 
     def __init__(

@@ -21,7 +21,7 @@ def fit(tmp_path, rubric_file, capsys, monkeypatch):
 
     def run(*extra, train=None, reward="FocalReward", load=False, config=None):
         if not load:
-            monkeypatch.setattr(grpo, "load_policy", never)
+            monkeypatch.setattr(grpo, "load_trainable", never)
         content = {
             "run_dir": str(tmp_path / "run"),
             "model": {"policy": TINY, "group_size": 4, "sampling": {"max_new_tokens": 4}},
@@ -355,7 +355,7 @@ def test_foreign_errors_keep_their_traceback(tmp_path, rubric_file, monkeypatch)
     def fail(*args, **kwargs):
         return {}["nothing"]
 
-    monkeypatch.setattr(grpo, "load_policy", fail)
+    monkeypatch.setattr(grpo, "load_trainable", fail)
     with pytest.raises(KeyError):
         main(["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"])
 

@@ -25,7 +25,7 @@ from lightning_focal.modules.rng import dice, rng_state, set_rng_state
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import log_step
 from lightning_focal.modules.update import Sequences, Update
-from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer
+from lightning_focal.policies import Lora, encode_chat, load_tokenizer, load_trainable
 from lightning_focal.rewards import RewardStrategy, find_strategy
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
@@ -146,15 +146,14 @@ class GRPOModule(LightningModule):
         """Load the policy, once."""
         if self.policy is not None:
             return
-        policy, self._tokenizer = load_policy(
-            self.source, dtype=self.weight_dtype, attn_implementation=self.attn_implementation, cache_dir=self.cache_dir
+        policy, self._tokenizer = load_trainable(
+            self.source,
+            dtype=self.weight_dtype,
+            attn_implementation=self.attn_implementation,
+            cache_dir=self.cache_dir,
+            lora=self.lora,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
-        if self.lora is not None:
-            policy = apply_lora(policy, self.lora)
-        if self.gradient_checkpointing:
-            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            if self.lora is not None:
-                policy.enable_input_require_grads()
         if self._teacher is not None:
             self.teacher = self._teacher.attach(policy)
         if self.reference.active:

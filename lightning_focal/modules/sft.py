@@ -18,7 +18,7 @@ from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
 from lightning_focal.modules.schedule import WarmupCosine
-from lightning_focal.policies import Lora, apply_lora, encode_chat, load_policy, load_tokenizer, response_logp
+from lightning_focal.policies import Lora, encode_chat, load_tokenizer, load_trainable, response_logp
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
 
@@ -109,15 +109,14 @@ class SFTModule(LightningModule):
         """Load the policy, once."""
         if self.policy is not None:
             return
-        policy, self._tokenizer = load_policy(
-            self.source, dtype=self.weight_dtype, attn_implementation=self.attn_implementation, cache_dir=self.cache_dir
+        policy, self._tokenizer = load_trainable(
+            self.source,
+            dtype=self.weight_dtype,
+            attn_implementation=self.attn_implementation,
+            cache_dir=self.cache_dir,
+            lora=self.lora,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
-        if self.lora is not None:
-            policy = apply_lora(policy, self.lora)
-        if self.gradient_checkpointing:
-            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            if self.lora is not None:
-                policy.enable_input_require_grads()
         self.policy = policy.train()
 
     def configure_optimizers(self) -> Any:

@@ -10,6 +10,7 @@ from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_ad
 from lightning_focal.policies.packing import Sizes, packed_attention, why_not_packed
 from lightning_focal.policies.source import load_policy, load_tokenizer, resolve_source
 from lightning_focal.policies.tiny import TinyLlama
+from lightning_focal.policies.trainable import load_trainable
 
 __all__ = [
     "Lora",
@@ -23,6 +24,7 @@ __all__ = [
     "has_adapters",
     "load_policy",
     "load_tokenizer",
+    "load_trainable",
     "packed_attention",
     "resolve_source",
     "response_logp",

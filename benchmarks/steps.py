@@ -266,7 +266,9 @@ def shift_reference(model):
     draw = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=draw) * parameter.float().std().cpu().nan_to_num(0.0) * 0.5
+            noise = (
+                torch.randn(parameter.shape, generator=draw, device="cpu") * parameter.float().std().cpu().nan_to_num(0.0) * 0.5
+            )
             parameter.add_(noise.to(parameter))
 
 

@@ -82,6 +82,7 @@ def decode(
         ``(tokens [B, R, T] int64, logp [B, R, T] float32)``; what follows a row's first eos is meaningless.
     """
     from lightning_focal.generation.cache import growing_cache
+    from lightning_focal.generation.graphed import GraphedSteps, graphs_steps
 
     device = next(model.parameters()).device
     count, repeats, limit = uniforms.shape
@@ -101,7 +102,10 @@ def decode(
         inputs["logits_to_keep"] = 1
     logits = model(**inputs).logits[:, -1].repeat_interleave(repeats, 0)
     shared = SharedPrompts(_bare(model), cache, prompt_mask, repeats) if shares_prompts(_bare(model)) else None
-    if shared is None:
+    graphed = (
+        GraphedSteps.of(model, _bare(model), cache, prompt_mask, repeats, limit) if graphs_steps(_bare(model), limit) else None
+    )
+    if shared is None and graphed is None:
         for layer in cache.layers:
             layer.batch_repeat_interleave(repeats)
 
@@ -120,15 +124,20 @@ def decode(
             alive = (~finished).nonzero()[:, 0]
             if len(alive) == 0:
                 break
-            if len(alive) * 8 <= len(rows) * 7:  # fewer than that is not worth copying the cache
+            few = len(rows) // 2 if graphed is not None else len(rows) * 7 // 8
+            if len(alive) <= few:  # more than that is not worth copying the cache, nor capturing again
                 rows, token, finished, position, seen = (t[alive] for t in (rows, token, finished, position, seen))
-                if shared is not None:
+                if graphed is not None:
+                    graphed.keep(alive)
+                elif shared is not None:
                     shared.keep(alive)
                 else:
                     for layer in cache.layers:
                         layer.batch_select_indices(alive)
         inputs = {"input_ids": token[:, None], "position_ids": position + step, "past_key_values": cache, "use_cache": True}
-        if shared is not None:
+        if graphed is not None:
+            logits = graphed.step(token, position + step)
+        elif shared is not None:
             with shared.attended():
                 logits = model(**inputs, shared=shared).logits[:, -1]
         else:

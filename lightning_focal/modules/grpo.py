@@ -20,6 +20,7 @@ from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
+from lightning_focal.modules.precision import check_precision
 from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, rng_state, set_rng_state
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
@@ -128,14 +129,10 @@ class GRPOModule(LightningModule):
         """Find the strategy and measure the prompts, before any weight is read.
 
         Raises:
-            ValueError: without exactly one strategy, with a precision that scales gradients, or on prompts that are too long.
+            ValueError: without exactly one strategy, with a precision that a run cannot take, or on prompts that are too long.
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            raise ValueError(
-                "`trainer.precision` must not scale the loss, got 16-mixed: gradients would be clipped while they are scaled; "
-                "use bf16-mixed or 32-true"
-            )
+        check_precision(self.trainer)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)

@@ -18,6 +18,9 @@ from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_atte
 __all__ = ["response_logp", "response_measures"]
 
 _log = logging.getLogger(__name__)
+_WORTH = 1.3
+"""Padded tokens for each packed one from which on packing is quicker on a GPU."""
+
 _whole_logits: WeakSet[nn.Module] = WeakSet()
 """Models whose logits are more than their output layer's product (soft-capped, scaled, ...), found out at the first call."""
 
@@ -102,7 +105,7 @@ def response_measures(
     """
     _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size)
     n, length = response_ids.shape
-    if sizes is not None and any(sizes.response_lengths) and _may_pack(model):
+    if sizes is not None and any(sizes.response_lengths) and _pays(sizes, prompt_ids.device) and _may_pack(model):
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False}
         with packed_attention(model):
@@ -128,6 +131,11 @@ def response_measures(
     places = mask.flatten().nonzero()[:, 0]
     scored = _score(model, inputs, places, targets.flatten().index_select(0, places), temperature, chunk_size, measures)
     return _spread(scored, mask, length, measures)
+
+
+def _pays(sizes: Sizes, device: torch.device) -> bool:
+    """On a GPU the packed attention's many small kernels cost more than a few tokens computed twice."""
+    return device.type == "cpu" or sizes.saving >= _WORTH
 
 
 def _may_pack(model: nn.Module) -> bool:

@@ -93,7 +93,7 @@ class TinyLlama:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the same weights, whatever device they go to
             torch.manual_seed(self.seed)
             model = LlamaForCausalLM(config)
         return model.eval()

@@ -198,6 +198,13 @@ def test_loss_scaling_is_refused(run_tiny):
         run.trainer.fit(run.module, datamodule=run.data)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_narrow_or_wide_everything_is_refused(run_tiny, precision):
+    """Lightning would make rewards in that width too, and cannot convert the batch."""
+    with pytest.raises(ValueError, match=rf"`trainer\.precision`.*{precision}.*--model\.dtype=bfloat16"):
+        run_tiny(trainer_precision=precision)
+
+
 def test_training_follows_validation(run_tiny, rubric_file):
     """Validation runs in inference mode; a copy of the weights made there must not reach a later backward."""
     run = run_tiny(fit=False, data_val=rubric_file(3, "val.jsonl"), generator=HFGenerator(dtype="bfloat16"))

@@ -1,0 +1,198 @@
+"""Decoding on a CUDA device as a replayed graph: one launch a token, where a model's own call takes hundreds."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+__all__ = ["GraphedSteps", "graphs_steps"]
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
+
+_NAME = "lightning_focal_graphed"
+_WORTH = 16
+"""Tokens to decode from which on capturing, the price of about three tokens, pays."""
+
+
+def graphs_steps(model: Any, tokens: int) -> bool:
+    """Say whether decoding ``tokens`` more tokens is worth a graph: on CUDA, with an attention that can be handed in.
+
+    Args:
+        model: a transformers model for which :func:`~lightning_focal.generation.cache.why_not_growing` gives None.
+        tokens: to decode.
+    """
+    config = model.config.get_text_config()
+    return (
+        next(model.parameters()).device.type == "cuda"
+        and tokens >= _WORTH
+        and type(model).__name__ not in _told
+        and config._attn_implementation == "sdpa"
+        and bool(getattr(model, "_supports_attention_backend", False))
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not any(name.endswith("sinks") for name, _ in model.named_parameters())
+    )
+
+
+class GraphedSteps:
+    """Decoding steps of ``N`` rows over keys and values of a fixed length ``S``, captured once and replayed for every token.
+
+    Made anew for every batch of rollouts, so that neither the graph nor its keys and values outlive it: weights may move, and
+    the update needs the memory.
+
+    Args:
+        model: see :func:`graphs_steps`; may be wrapped for adapters.
+        bare: the transformers model inside.
+        cache: filled by ``P`` prompts.
+        prompt_mask: ``[P, L]`` bool, False = padding.
+        repeats: rows of each prompt.
+        room: tokens to come.
+    """
+
+    def __init__(self, model: Any, bare: Any, cache: Any, prompt_mask: Tensor, repeats: int, room: int) -> None:
+        self.model, self.config = model, bare.config.get_text_config()
+        length = prompt_mask.shape[1]
+        size = -(-(length + room) // 8) * 8  # the kernel wants rows of the bias aligned
+        self._slot = torch.full((1,), length, device=prompt_mask.device)
+        self._layers = [
+            _FixedLayer(_spread(layer.keys, repeats, size), _spread(layer.values, repeats, size), self._slot)
+            for layer in cache.layers
+        ]
+        dtype = self._layers[0].keys.dtype
+        bias = torch.full((len(prompt_mask), 1, 1, size), -torch.inf, dtype=dtype, device=prompt_mask.device)
+        bias[..., :length].masked_fill_(prompt_mask[:, None, None], 0)
+        self.bias = bias.repeat_interleave(repeats, 0)
+        self._rows(len(self.bias))
+
+    @classmethod
+    def of(cls, model: Any, bare: Any, cache: Any, prompt_mask: Tensor, repeats: int, room: int) -> GraphedSteps | None:
+        """The steps, captured; None for a model whose call cannot be, which is logged once."""
+        steps = cls(model, bare, cache, prompt_mask, repeats, room)
+        try:
+            steps._capture()
+        except RuntimeError as error:
+            _told.add(type(bare).__name__)
+            _log.warning("%s decodes without a CUDA graph: %s", type(bare).__name__, str(error).splitlines()[0])
+            return None
+        return steps
+
+    def step(self, token: Tensor, position: Tensor) -> Tensor:
+        """Take one token a row.
+
+        Args:
+            token: ``[N]`` int64.
+            position: ``[N, 1]`` int64, of the token in its row, padding not counted.
+
+        Returns:
+            ``[N, V]`` logits, overwritten by the next step.
+        """
+        self._token.copy_(token[:, None])
+        self._position.copy_(position)
+        self._graph.replay()
+        self._slot.add_(1)
+        return self._logits
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows, ``[n]`` indices."""
+        self.bias = self.bias.index_select(0, rows)
+        for layer in self._layers:
+            layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
+        self._rows(len(rows))
+        self._capture()
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """``[N, heads, 1, dim]`` queries, ``[N, fewer heads, S, dim]`` keys and values to ``[N, 1, heads, dim]``."""
+        n, heads, _, dim = query.shape
+        few = keys.shape[1]
+        shared = query.reshape(n, few, heads // few, dim)  # heads that share keys are queries of one head
+        bias = self.bias.expand(n, few, heads // few, -1)
+        out = torch.nn.functional.scaled_dot_product_attention(shared, keys, values, attn_mask=bias, scale=scale)
+        return out.reshape(n, 1, heads, -1)
+
+    def _rows(self, count: int) -> None:
+        self._token = torch.zeros(count, 1, dtype=torch.int64, device=self.bias.device)
+        self._position = torch.zeros_like(self._token)
+
+    def _capture(self) -> None:
+        from transformers.cache_utils import Cache
+
+        cache = Cache(layers=self._layers)
+
+        def forward() -> Tensor:
+            self.bias.index_fill_(3, self._slot, 0)
+            inputs = {"input_ids": self._token, "position_ids": self._position, "past_key_values": cache, "use_cache": True}
+            logits: Tensor = self.model(**inputs, graphed=self).logits[:, -1]
+            return logits
+
+        with self._attended():
+            side = _side_stream(self.bias.device)
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                forward()  # what a library sets up at its first call must not be captured; the slot is written again
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = forward()
+
+    @contextmanager
+    def _attended(self) -> Iterator[None]:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(_NAME, _attention)
+        before, self.config._attn_implementation = self.config._attn_implementation, _NAME
+        try:
+            yield
+        finally:
+            self.config._attn_implementation = before
+
+
+class _FixedLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values ``[N, heads, S, dim]`` of a fixed length, written at ``slot``."""
+
+    def __init__(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.slot = keys, values, slot
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write ``[N, heads, 1, dim]``; return everything."""
+        self.keys.index_copy_(2, self.slot, key_states)
+        self.values.index_copy_(2, self.slot, value_states)
+        return self.keys, self.values
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: each stream that multiplies keeps a workspace."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _spread(states: Tensor, repeats: int, size: int) -> Tensor:
+    """``[P, heads, L, dim]`` to ``[P * repeats, heads, size, dim]``; what follows is 0, since a hidden NaN would still spread."""
+    p, heads, length, dim = states.shape
+    wide = states.new_zeros(p * repeats, heads, size, dim)
+    wide[:, :, :length] = states.repeat_interleave(repeats, 0)
+    return wide
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    graphed: GraphedSteps | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    if graphed is None or query.shape[2] != 1:
+        raise RuntimeError("a decoding step takes one token a row and its `graphed` steps")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return graphed.attend(query, key, value, scale), None

@@ -254,8 +254,9 @@ def accumulate_gradients(
     losses = {"policy": nothing, "total": nothing}
     for index in _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens):
         part = mini.rows(index)
+        packs = part.sizes is not None and part.sizes.pays(part.prompt_ids.device)
         # Over the backward pass, too: checkpointed layers run again in it.
-        with nullcontext() if part.sizes is None else packed_attention(policy):
+        with packed_attention(policy) if packs else nullcontext():
             logp, measured = response_measures(
                 policy,
                 *(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask),

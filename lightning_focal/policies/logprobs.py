@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
 from lightning_focal.generation.products import onednn_linears
-from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, why_not_packed
+from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, ranges, why_not_packed
 
 __all__ = ["response_logp", "response_measures"]
 
 _log = logging.getLogger(__name__)
-_WORTH = 1.3
-"""Padded tokens for each packed one from which on packing is quicker on a GPU."""
-
 _whole_logits: WeakSet[nn.Module] = WeakSet()
 """Models whose logits are more than their output layer's product (soft-capped, scaled, ...), found out at the first call."""
 
@@ -103,20 +100,23 @@ def response_measures(
     Returns:
         ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
     """
-    _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size)
+    _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size, sizes)
     n, length = response_ids.shape
-    if sizes is not None and any(sizes.response_lengths) and _pays(sizes, prompt_ids.device) and _may_pack(model):
+    if sizes is None:
+        kept, first, padded, places = _extent(prompt_mask, response_mask)
+    else:
+        kept, first = max(sizes.response_lengths), prompt_ids.shape[1] - max(sizes.prompt_lengths)
+        padded = min(sizes.prompt_lengths) < max(sizes.prompt_lengths)
+        places = ranges([(row * kept, tokens) for row, tokens in enumerate(sizes.response_lengths)]).to(prompt_ids.device)
+    if kept == 0:
+        nothing = torch.zeros(n, length, device=response_ids.device)
+        return nothing, {name: nothing.clone() for name in measures}
+    if sizes is not None and (is_packed(model) or sizes.pays(prompt_ids.device)) and _may_pack(model):
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False}
         with packed_attention(model):
             scored = _score(model, inputs | {"packed": pack}, pack.predicting, pack.targets, temperature, chunk_size, measures)
         return _spread(scored, response_mask, length, measures)
-    columns = response_mask.any(0).nonzero()
-    kept = int(columns[-1]) + 1 if columns.numel() else 0
-    if kept == 0:
-        nothing = torch.zeros(n, length, device=response_ids.device)
-        return nothing, {name: nothing.clone() for name in measures}
-    first = int(prompt_mask.any(0).nonzero()[0])
     prompt_ids, prompt_mask = prompt_ids[:, first:], prompt_mask[:, first:]
     targets, mask = response_ids[:, :kept], response_mask[:, :kept]
     inputs = {
@@ -124,18 +124,20 @@ def response_measures(
         "use_cache": False,
         "logits_to_keep": kept,
     }
-    if not bool(prompt_mask.all()):  # right padding needs no mask: attention is causal
+    if padded:  # right padding needs no mask: attention is causal
         attended = torch.cat([prompt_mask, mask[:, :-1]], dim=1)
         inputs["attention_mask"] = attended.long()
         inputs["position_ids"] = (attended.long().cumsum(1) - 1).clamp(min=0)
-    places = mask.flatten().nonzero()[:, 0]
     scored = _score(model, inputs, places, targets.flatten().index_select(0, places), temperature, chunk_size, measures)
     return _spread(scored, mask, length, measures)
 
 
-def _pays(sizes: Sizes, device: torch.device) -> bool:
-    """On a GPU the packed attention's many small kernels cost more than a few tokens computed twice."""
-    return device.type == "cpu" or sizes.saving >= _WORTH
+def _extent(prompt_mask: Tensor, response_mask: Tensor) -> tuple[int, int, bool, Tensor]:
+    """Columns of responses that count, the first of prompts that does, whether prompts are padded, places of response tokens."""
+    columns = response_mask.any(0).nonzero()
+    kept = int(columns[-1]) + 1 if columns.numel() else 0
+    first = int(prompt_mask.any(0).nonzero()[0])
+    return kept, first, not bool(prompt_mask[:, first:].all()), response_mask[:, :kept].flatten().nonzero()[:, 0]
 
 
 def _may_pack(model: nn.Module) -> bool:
@@ -159,7 +161,13 @@ def _spread(scored: Tensor, mask: Tensor, length: int, measures: Sequence[str]) 
 
 
 def _check(
-    prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, temperature: float, chunk_size: int
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    response_mask: Tensor,
+    temperature: float,
+    chunk_size: int,
+    sizes: Sizes | None,
 ) -> None:
     if prompt_ids.ndim != 2 or prompt_mask.shape != prompt_ids.shape:
         raise ValueError(
@@ -177,7 +185,7 @@ def _check(
         raise ValueError(f"`temperature` must be > 0, got {temperature}")
     if chunk_size < 1:
         raise ValueError(f"`chunk_size` must be >= 1, got {chunk_size}")
-    if not bool(prompt_mask.any(1).all()):
+    if not (min(sizes.prompt_lengths) > 0 if sizes is not None else bool(prompt_mask.any(1).all())):
         raise ValueError("`prompt_mask` must have a True in every row: a response needs a prompt")
 
 

@@ -115,6 +115,7 @@ def test_a_model_that_waits_for_the_device_decodes_without(grouped, caplog):
         with caplog.at_level(logging.WARNING):
             tokens, _ = decode(model, ROWS, draws, Sampling(), eos={258}, pad=1)
             decode(model, ROWS, draws, Sampling(), eos={258}, pad=1)
-    assert tokens.equal(expected)
+    alive = (expected == 258).long().cumsum(-1) - (expected == 258).long() == 0
+    assert tokens[alive].equal(expected[alive])
     assert [record.message for record in caplog.records if "without a CUDA graph" in record.message][1:] == []
     assert "without a CUDA graph" in caplog.text

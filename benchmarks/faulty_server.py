@@ -120,11 +120,6 @@ def each(change):
     return wording(lambda right, wrong: verdicts([{**entry, **change(entry, i)} for i, entry in enumerate(wrong)]))
 
 
-async def too_many(exchange):
-    """429, every other time with a Retry-After."""
-    await status(429, **({"Retry_After": "0.2"} if exchange.number % 2 else {}))(exchange)
-
-
 async def reset(exchange):
     reply = exchange.text(exchange.wrong)
     await exchange.send(reply[: len(reply) - 10])
@@ -155,11 +150,15 @@ async def huge(exchange):
     await exchange.send(exchange.text(made))
 
 
-async def wrong_length(exchange):
-    """Content-Length too long by ten bytes, then too short by ten."""
-    body = completion(verdicts(exchange.wrong))
-    await exchange.send(http(200, body, Content_Length=len(body) + (10 if exchange.number % 2 else -10)))
-    exchange.writer.close()
+def wrong_length(by):
+    """Content-Length that is off by so many bytes."""
+
+    async def send(exchange):
+        body = completion(verdicts(exchange.wrong))
+        await exchange.send(http(200, body, Content_Length=len(body) + by))
+        exchange.writer.close()
+
+    return send
 
 
 async def no_utf8(exchange):
@@ -183,7 +182,11 @@ def duplicates(right, wrong):
     return verdicts([entry for pair in zip(right, wrong, strict=True) for entry in pair])
 
 
-TYPES = ("yes", 1, "true", True, ["met"], None)
+def typed(value):
+    """Every verdict of another type or spelling."""
+    return each(lambda entry, i: {"verdict": value})
+
+
 WORDS = {"met": "erfüllt", "not_met": "nicht erfüllt", "graded": "benotet"}
 
 
@@ -193,7 +196,8 @@ async def down(exchange):
 
 
 FAULTS = {
-    "429, with and without Retry-After": too_many,
+    "429 with Retry-After": status(429, Retry_After="0.2"),
+    "429 without Retry-After": status(429),
     "status 500": status(500),
     "status 502": status(502),
     "status 503": status(503),
@@ -209,11 +213,19 @@ FAULTS = {
     "missing criteria": wording(lambda right, wrong: verdicts(right[1:] if len(right) > 1 else [])),
     "extra criteria": wording(extra),
     "duplicate criteria": wording(duplicates),
-    'wrong types ("yes", 1, "true", ...)': each(lambda entry, i: {"verdict": TYPES[i % len(TYPES)]}),
+    'wrong type: "yes"': typed("yes"),
+    "wrong type: 1": typed(1),
+    'wrong type: "true"': typed("true"),
+    "wrong type: true": typed(True),
+    'wrong type: ["met"]': typed(["met"]),
+    "wrong type: null": typed(None),
+    'wrong type: a value "7"': each(lambda entry, i: {"verdict": "graded", "value": "7"}),
+    "wrong type: a list in place of the object": wording(lambda right, wrong: json.dumps(wrong)),
     "values out of range": each(lambda entry, i: {"verdict": "graded", "value": (-1, 10, 1e308)[i % 3]}),
     "wrong language": each(lambda entry, i: {"verdict": WORDS[entry["verdict"]]}),
     "10 MB body": huge,
-    "wrong content length": wrong_length,
+    "wrong content length: too long": wrong_length(10),
+    "wrong content length: too short": wrong_length(-10),
     "invalid UTF-8": no_utf8,
     "server dies in mid-run and returns": down,
     "key rejected": status(401),

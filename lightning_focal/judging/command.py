@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome
+from lightning_focal.judges.http.verdicts import CUT_OFF, NO_VERDICTS
 from lightning_focal.rubrics import Criterion
 
 __all__ = ["check_server", "judge_command", "judges_in", "parser"]
@@ -27,6 +28,7 @@ _SAMPLE = JudgeRequest(
 )
 _EXPECTED = ("met", "not_met", "3 to 5")
 _USUAL = ("url", "model")
+_TRIES = 2  # of the dry run: it is to say soon what is wrong
 
 
 def parser() -> ArgumentParser:
@@ -75,7 +77,9 @@ def judge_command(args: list[str]) -> None:
         if missing:
             raise ValueError(f"`--{missing[0]}` must be given, or `--config FILE` with a judge that has it")
         checked = made.parse_object(settings, defaults=False)  # types, as in a run
-        judge = HTTPJudge(**{**{k: v for k, v in checked.items() if k not in ("check", "config")}, "cache": None})
+        arguments = {k: v for k, v in checked.items() if k not in ("check", "config")}
+        tries = given.get("attempts", min(arguments.get("attempts", _TRIES), _TRIES))
+        judge = HTTPJudge(**{**arguments, "cache": None, "attempts": tries})
         good = check_server(judge, console) and good
     if not good:
         raise SystemExit(1)
@@ -118,6 +122,7 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
     console.print("key      " + (f"${judge.key_env} is accepted" if judge.key_env else "none is given, none is wanted"))
     unknown = offered and judge.model not in offered
     console.print(f"model    {judge.model}" + (", which is not in the server's list" if unknown else ""), soft_wrap=True)
+    console.print(f"asking for {len(_SAMPLE.criteria)} verdicts, for at most {judge.longest_s:.0f} s ...")
     (verdicts,) = judge.judge([_SAMPLE])
     table = Table("criterion", "expected", "verdict", "reason")
     for criterion, expected, verdict in zip(_SAMPLE.criteria, _EXPECTED, verdicts, strict=True):
@@ -132,6 +137,7 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
     if judge.schema_refused:
         console.print("replies  the server does not hold them to a schema; the prompt alone asks for JSON (`structured: false`)")
     if any(verdict.outcome is Outcome.ERROR for verdict in verdicts):
+        _advise(judge, " ".join(verdict.reason for verdict in verdicts if verdict.outcome is Outcome.ERROR), console)
         console.print("failed: not every criterion was judged; in training each of these would be masked")
         return False
     said_so = (verdicts[0].outcome.value, verdicts[1].outcome.value) == _EXPECTED[:2]
@@ -139,3 +145,15 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
         "good" if said_so else "verdicts come, but not those expected: measure the judge with --agreement before you train on it"
     )
     return True
+
+
+def _advise(judge: HTTPJudge, reasons: str, console: Console) -> None:
+    """Say what may help, where the replies show it."""
+    if CUT_OFF in reasons:
+        console.print(
+            "replies  are cut off by the limit of tokens: raise `body.max_tokens`; a small judge that does not find the end may "
+            "need `exact_schema: true`, where the server decodes by a schema",
+            soft_wrap=True,
+        )
+    elif NO_VERDICTS in reasons and judge.structured and not judge.schema_refused:
+        console.print("replies  are no JSON although a schema was sent: the server takes no notice of `response_format`", soft_wrap=True)

@@ -249,8 +249,13 @@ class ChatClient:
             self._expect_key_accepted(received)
         if received.status == 403:  # the key was taken a moment ago: it is this request that the server does not want
             raise ChatRefused(f"the server refuses the request (status 403: {self._said(received)})")
-        if received.status == 404 or (received.status == 400 and _error_code(received) == "model_not_found"):
+        names: list[str] = []
+        unknown = received.status == 404 or (received.status == 400 and _error_code(received) == "model_not_found")
+        if unknown or (received.status in (400, 422) and self.model in received.text):
             names = _model_names(await self._offered())
+            # some servers say in words alone that they serve another model
+            unknown = unknown or (self.model not in names and not self.tally.replies)
+        if unknown:
             offers = f"; it offers {', '.join(names[:10])}" if names else ""
             raise ChatUnusable(
                 f"{self.url} knows no model {self.model!r}, or no chat completions "

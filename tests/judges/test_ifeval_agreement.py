@@ -48,9 +48,32 @@ def test_five_hundred_cases_agree(instruction, splitter):
     assert 25 <= found["met"] <= 475  # both outcomes are tried
 
 
-def test_own_checks_mean_the_same_where_they_should(splitter):
-    for instruction in ("punctuation:no_comma", "keywords:forbidden_words", "startend:quotation"):
-        assert ifeval_agreement.compare(instruction, 100, seed=2)["own_check"] == 100
+@pytest.mark.parametrize("instruction", ["punctuation:no_comma", "keywords:forbidden_words", "startend:quotation"])
+def test_own_checks_mean_the_same_where_they_should(instruction, splitter):
+    assert ifeval_agreement.compare(instruction, 100, seed=2)["own_check"] == 100
+
+
+@pytest.mark.parametrize("instruction", ifeval_agreement.NAMED)
+def test_own_checks_differ_only_where_the_docs_say_so(instruction, splitter):
+    found = ifeval_agreement.compare(instruction, 100, seed=2)
+    assert found["own_check"] + found["own_check_differs_as_named"] == 100
+    assert found["own_check"] >= 90
+
+
+@pytest.mark.parametrize(
+    ("instruction", "arguments", "response", "own", "theirs"),
+    [
+        ("length_constraints:number_words", {"num_words": 2, "relation": "at least"}, "I'm", "not_met", "met"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "*Note* this.", "not_met", "met"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "+ one", "met", "not_met"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "---", "not_met", "met"),
+    ],
+)
+def test_the_differences_that_the_docs_name(instruction, arguments, response, own, theirs, splitter):
+    assert ifeval_agreement.ours(ifeval_agreement.OWN[instruction](arguments), response).value == own
+    check = {"kind": "ifeval", "instruction": instruction, "arguments": arguments}
+    assert ifeval_agreement.ours(check, response).value == theirs
+    assert ifeval_agreement.NAMED[instruction](response)
 
 
 def test_without_the_data_of_nltk_the_verdict_is_an_error(monkeypatch):

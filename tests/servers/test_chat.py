@@ -344,6 +344,15 @@ def test_a_model_that_is_not_found_by_status_400():
         ask(server.url)
 
 
+def test_a_model_that_is_refused_in_words_alone():
+    said = '{"detail": "Server is pinned to \'small\'; requested \'tiny\'."}'
+    for models in (("small",), None):
+        with serving([(400, {}, said)], models=models) as server, pytest.raises(ChatUnusable, match="knows no model 'tiny'"):
+            ask(server.url)
+    with serving([(400, {}, '{"detail": "tiny takes no temperature"}')], models=("tiny",)) as server, pytest.raises(ChatRefused):
+        ask(server.url)  # it is offered: the request is what is wrong
+
+
 def test_one_request_that_is_forbidden():
     async def run(url):
         async with ChatClient(url, "tiny") as client:

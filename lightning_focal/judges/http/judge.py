@@ -13,7 +13,7 @@ from lightning_focal.judges.cache import VerdictCache
 from lightning_focal.judges.http.apart import run_apart
 from lightning_focal.judges.http.prompting import Form, Template
 from lightning_focal.judges.http.questions import Batch, Question
-from lightning_focal.judges.http.verdicts import RESPONSE_FORMAT, read_verdicts
+from lightning_focal.judges.http.verdicts import RESPONSE_FORMAT, exact_format, read_verdicts
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable, Tally
 
@@ -48,6 +48,8 @@ class HTTPJudge(Judge):
         temperature: of the reply; None leaves it to the server.
         structured: ask the server to hold the reply to the schema (``response_format``); where it refuses, this is logged once and
             the prompt alone asks for it.
+        exact_schema: ask for a schema of each request's own, which names its ids and what each can have as a verdict: on a server of
+            yours a small judge then cannot miss the form. False = one schema for all requests, which the server compiles once.
         partial: criteria on the scale 0 to 1 may be graded in between, others always are.
         body: further parameters of each request, ``{max_tokens: 1024, seed: 0}``.
         template: file with the words around the data, see :data:`~lightning_focal.judges.http.prompting.DEFAULT_TEMPLATE`.
@@ -77,6 +79,7 @@ class HTTPJudge(Judge):
         deadline_s: float = 600.0,
         temperature: float | None = 0.0,
         structured: bool = True,
+        exact_schema: bool = False,
         partial: bool = False,
         body: dict[str, Any] | None = None,
         template: str | None = None,
@@ -99,7 +102,10 @@ class HTTPJudge(Judge):
             if price is not None and not 0 <= price < float("inf"):
                 raise ValueError(f"`{name}` must be >= 0 for a million tokens, got {price}")
         self.url, self.model, self.key_env, self.per, self.temperature = url, model, key_env, per, temperature
-        self.structured, self.partial, self.body, self.deadline_s = structured, partial, dict(body or {}), deadline_s
+        if exact_schema and not structured:
+            raise ValueError("`exact_schema` must be false where `structured` is false: no schema is sent then")
+        self.structured, self.exact_schema, self.partial = structured, exact_schema, partial
+        self.body, self.deadline_s = dict(body or {}), deadline_s
         self.prices = (
             None if prompt_price is None and completion_price is None else (prompt_price or 0.0, completion_price or 0.0)
         )
@@ -148,6 +154,12 @@ class HTTPJudge(Judge):
                 return await client.check()
 
         return run_apart(ask)
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that one request can take, with its repetitions."""
+        waits = (self._limits["attempts"] - 1) * self._limits["max_wait_s"]
+        return float(min(self.deadline_s, self._limits["attempts"] * self._limits["timeout_s"] + waits))
 
     @property
     def schema_refused(self) -> bool:
@@ -213,7 +225,7 @@ class HTTPJudge(Judge):
             return {
                 "messages": [{"role": "user", "content": self.template.fill(request, form)}],
                 "temperature": self.temperature,
-                "response_format": RESPONSE_FORMAT if structured else None,
+                "response_format": (exact_format(form) if self.exact_schema else RESPONSE_FORMAT) if structured else None,
                 **self.body,
             }
 
@@ -255,7 +267,7 @@ class HTTPJudge(Judge):
 
     def _identity(self, name: str) -> str:
         settings = [name, self.per, self.temperature, self.structured, self.partial, self.body, self.template.digest]
-        return json.dumps(settings, sort_keys=True)
+        return json.dumps([*settings, "exact_schema"] if self.exact_schema else settings, sort_keys=True)
 
     def _numbers(self, tally: Tally, hits: int, asked: int) -> dict[str, float]:
         numbers = {

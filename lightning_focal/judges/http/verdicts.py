@@ -11,7 +11,7 @@ from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.http.prompting import Form, is_graded
 from lightning_focal.rubrics.criterion import Criterion
 
-__all__ = ["RESPONSE_FORMAT", "read_verdicts"]
+__all__ = ["CUT_OFF", "NO_VERDICTS", "RESPONSE_FORMAT", "exact_format", "read_verdicts"]
 
 _KEYS = ("id", "verdict", "value", "reason")
 _PLAIN = {"met": Outcome.MET, "not_met": Outcome.NOT_MET, "not_applicable": Outcome.NOT_APPLICABLE}
@@ -47,10 +47,47 @@ RESPONSE_FORMAT: Mapping[str, Any] = {
 }
 """``response_format`` of a request for verdicts."""
 
+_LONGEST_REASON = 200  # characters that a schema of its own leaves for a reason
+
 _START = re.compile(r'\{\s*"verdicts"\s*:')
 _LONGEST = 1 << 20  # characters of a reply that are looked at
 _MOST = 64  # objects in a reply that are looked at
 _REASON = 500
+CUT_OFF = "cut off by the limit of tokens"
+"""In what is said of a reply that the server ended."""
+NO_VERDICTS = "no verdicts"
+"""In what is said of a reply that holds none."""
+
+
+def exact_format(form: Form) -> dict[str, Any]:
+    """Return a ``response_format`` for one request alone: its ids in their order, and for each the verdicts it can have.
+
+    A server that decodes by the schema can then give nothing but one verdict a criterion. It compiles each schema anew.
+
+    >>> exact_format(Form("5f0c", (Criterion("kind", "Is kind."),)))["json_schema"]["schema"]["properties"]["verdicts"]["minItems"]
+    1
+    """
+    entries = [_exact_entry(id_, criterion, form.partial) for id_, criterion in form.ids.items()]
+    listed = {"type": "array", "prefixItems": entries, "items": False, "minItems": len(entries), "maxItems": len(entries)}
+    schema = {"type": "object", "properties": {"verdicts": listed}, "required": ["verdicts"], "additionalProperties": False}
+    return {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": schema}}
+
+
+def _exact_entry(id_: str, criterion: Criterion, partial: bool) -> dict[str, Any]:
+    def entry(verdicts: list[str], value: dict[str, Any]) -> dict[str, Any]:
+        properties = {
+            "id": {"type": "string", "enum": [id_]},
+            "verdict": {"type": "string", "enum": verdicts},
+            "value": value,
+            "reason": {"type": "string", "maxLength": _LONGEST_REASON},
+        }
+        return {"type": "object", "properties": properties, "required": list(_KEYS), "additionalProperties": False}
+
+    plain = entry(["not_applicable"] if is_graded(criterion) else list(_PLAIN), {"type": "null"})
+    if not (partial or is_graded(criterion)):
+        return plain
+    number = {"type": "number", "minimum": criterion.low, "maximum": criterion.high}
+    return {"anyOf": [entry(["graded"], number), plain]}
 
 
 def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[int, Verdict], str]:
@@ -79,9 +116,9 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
         text = text.partition("</think>")[2]
     ids = {id_: place for place, id_ in enumerate(form.ids)}
     answers, broken = _answers(text, ids)
-    end = ", cut off by the limit of tokens" if cut_off else ""
+    end = f", {CUT_OFF}" if cut_off else ""
     if not answers:
-        return {}, f"{broken or 'no verdicts'} in the reply{end}: {_shown(text)}"
+        return {}, f"{broken or NO_VERDICTS} in the reply{end}: {_shown(text)}"
     if len(answers) > 1:
         return {}, f"{len(answers)} lists of verdicts in the reply{end}"
     found: dict[int, Verdict] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from lightning_focal.rubrics.errors import RubricError
 __all__ = ["DatasetSource"]
 
 _SOURCE = re.compile(r"(?:(?P<hub>hf:))?(?P<name>.+?)(?::(?P<config>[^:@/\\]+))?(?:@(?P<split>[^@/]+))?")
+_ANSWER_S = 10.0
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -68,10 +70,14 @@ class DatasetSource:
         import datasets
 
         saved, load = any((Path(self.name) / name).is_file() for name in _SAVED), datasets.load_dataset
+        unreachable = "" if Path(self.name).is_dir() or datasets.config.HF_HUB_OFFLINE else _unreachable(self.name)
         try:
-            loaded = datasets.load_from_disk(self.name) if saved else load(self.name, self.config, split=self.split)
+            with _offline(bool(unreachable)):  # a copy in the cache still serves
+                loaded = datasets.load_from_disk(self.name) if saved else load(self.name, self.config, split=self.split)
         except Exception as error:  # the library raises many kinds, of its own and of others
             shown = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if unreachable:
+                shown = f"no answer from the hub ({unreachable}), and no copy of it in the cache"
             raise RubricError(self.text, "path", "a data set that can be loaded (a hub id or a folder)", shown) from error
         if isinstance(loaded, datasets.DatasetDict):
             split = self.split or (next(iter(loaded)) if len(loaded) == 1 else None)
@@ -81,3 +87,32 @@ class DatasetSource:
         if saved and self.split is not None:
             raise RubricError(self.text, "path", "without a split, as the folder holds one data set alone", self.split)
         return loaded
+
+
+def _unreachable(name: str) -> str:
+    """Say why the hub gives no answer at all; empty where it gives one.
+
+    One question with a short limit: the library itself would repeat its own for half a minute and more.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().dataset_info(name, timeout=_ANSWER_S)
+    except (HfHubHTTPError, HFValidationError):  # it is there; what it says against the name, loading says better
+        return ""
+    except Exception as error:  # of the HTTP library, which differs between versions
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return ""
+
+
+@contextlib.contextmanager
+def _offline(on: bool) -> Iterator[None]:
+    import datasets
+
+    kept = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = kept or on
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = kept

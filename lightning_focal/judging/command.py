@@ -156,4 +156,6 @@ def _advise(judge: HTTPJudge, reasons: str, console: Console) -> None:
             soft_wrap=True,
         )
     elif NO_VERDICTS in reasons and judge.structured and not judge.schema_refused:
-        console.print("replies  are no JSON although a schema was sent: the server takes no notice of `response_format`", soft_wrap=True)
+        console.print(
+            "replies  are no JSON although a schema was sent: the server takes no notice of `response_format`", soft_wrap=True
+        )

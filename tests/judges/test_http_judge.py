@@ -50,6 +50,19 @@ def all_right(asked_for, rows):
 # -- what is asked -----------------------------------------------------------------------------------------------------------
 
 
+def test_an_exact_schema_names_the_ids_of_its_request():
+    with serving() as server:
+        judge = judge_of(server.url, exact_schema=True)
+        assert all_right(requests(), judge.judge(requests()))
+        for sent in server.requests:
+            entries = sent["response_format"]["json_schema"]["schema"]["properties"]["verdicts"]["prefixItems"]
+            ids = [entry.get("anyOf", [entry])[0]["properties"]["id"]["enum"] for entry in entries]
+            assert ids == [[id_] for id_, _ in asked(sent["messages"][0]["content"])[1]]
+        assert judge.identity != judge_of(server.url).identity  # verdicts are kept apart
+    with pytest.raises(ValueError, match="`exact_schema` must be false where `structured` is false"):
+        judge_of("http://x", exact_schema=True, structured=False)
+
+
 @pytest.mark.parametrize(("per", "count"), [("response", 6), ("criterion", 18)])
 def test_verdicts_in_their_places(per, count):
     with serving() as server:

@@ -2,12 +2,14 @@
 
 import json
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.judges import Outcome, Verdict
 from lightning_focal.judges.http import Form, read_verdicts
+from lightning_focal.judges.http.verdicts import exact_format
 from lightning_focal.rubrics import Criterion
 
 FORM = Form("5f0c", (Criterion("kind", "Is kind."), Criterion("tone", "From 1 to 5.", low=1, high=5)))
@@ -162,3 +164,55 @@ def test_noise_around_changes_no_verdict(before, after):
     found, fault = read_verdicts(before + reply(KIND, TONE) + after, FORM)
     assert found == RIGHT or (not found and before.lstrip().startswith("<think>"))
     assert bool(fault) is (not found)
+
+
+def allowed(*entries, form=FORM):
+    schema = exact_format(form)["json_schema"]["schema"]
+    return jsonschema.Draft202012Validator(schema).is_valid({"verdicts": list(entries)})
+
+
+def test_an_exact_schema_allows_what_is_read():
+    assert allowed(KIND, TONE)
+    assert allowed({**KIND, "verdict": "not_applicable"}, {**TONE, "verdict": "not_applicable", "value": None})
+    partial = Form(FORM.nonce, FORM.criteria, partial=True)
+    assert allowed({**KIND, "verdict": "graded", "value": 0.5}, TONE, form=partial)
+    assert allowed(KIND, TONE, form=partial)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (KIND,),
+        (TONE, KIND),
+        (KIND, TONE, KIND),
+        ({**KIND, "id": "1"}, TONE),
+        ({**KIND, "verdict": "graded", "value": 0.5}, TONE),
+        ({**KIND, "value": 1}, TONE),
+        ({**KIND, "verdict": True}, TONE),
+        (KIND, {**TONE, "value": 6}),
+        (KIND, {**TONE, "value": None}),
+        (KIND, {**TONE, "verdict": "met", "value": None}),
+        (KIND, {**TONE, "reason": "x" * 201}),
+        (KIND, {k: v for k, v in TONE.items() if k != "reason"}),
+        (KIND, {**TONE, "more": 1}),
+    ],
+)
+def test_an_exact_schema_allows_nothing_else(entries):
+    assert not allowed(*entries)
+
+
+verdict_of_kind = st.fixed_dictionaries(
+    {
+        "id": st.just("1-5f0c"),
+        "verdict": st.sampled_from(["met", "not_met", "not_applicable", "graded", "yes"]),
+        "value": st.sampled_from([None, 0, 0.5, 1, 2, "1"]),
+        "reason": st.just(""),
+    }
+)
+
+
+@given(verdict_of_kind, st.booleans())
+def test_what_an_exact_schema_allows_is_read(entry, partial):
+    form = Form("5f0c", FORM.criteria[:1], partial)
+    entry = {key: entry[key] for key in KIND}  # a server decodes the keys in their order
+    assert allowed(entry, form=form) == (0 in read_verdicts(reply(entry), form)[0])

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_focal.judging.command import judge_command
 from lightning_focal.servers import ChatUnusable
-from tests.judges.faulty_server import asked, serving
+from tests.judges.faulty_server import asked, completion, http, serving
 
 
 def by_the_book(prompt):
@@ -45,6 +45,26 @@ def test_a_server_without_verdicts(capsys):
         judge_command(["--check", f"--url={server.url}", "--model=judge", "--attempts=2", "--first_wait_s=0.01"])
     assert stop.value.code == 1
     assert "failed: not every criterion was judged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "more", "words"),
+    [
+        ("stop", (), "takes no notice of `response_format`"),
+        ("length", (), "cut off by the limit of tokens: raise `body.max_tokens`"),
+        ("stop", ("--structured=false",), ""),
+    ],
+)
+def test_what_may_help(finish_reason, more, words, capsys):
+    async def prose(exchange):
+        await exchange.send(http(200, completion("The response names Paris.", finish_reason)))
+
+    with serving(prose, when=lambda exchange: True) as server, pytest.raises(SystemExit):
+        judge_command(["--check", f"--url={server.url}", "--model=judge", "--first_wait_s=0.01", *more])
+    said = capsys.readouterr().out
+    assert len(server.requests) == 2  # not the six tries of a run
+    assert words in said
+    assert ("\nreplies" in said) == bool(words)
 
 
 def test_of_a_configuration(tmp_path, capsys, monkeypatch):

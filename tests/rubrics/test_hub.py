@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 
 import pytest
 
@@ -94,6 +96,23 @@ def test_what_cannot_be_loaded(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RubricError, match="`path` must be a data set that can be loaded"):
         read_rows(tmp_path / "empty")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
+    import huggingface_hub.constants
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", endpoint)
+    began = time.monotonic()
+    with pytest.raises(RubricError, match=r"got 'no answer from the hub \(.*\), and no copy of it in the cache'"):
+        read_rows("hf:nobody/nothing")
+    assert time.monotonic() - began < 10  # the library alone goes on for 25 s
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize(

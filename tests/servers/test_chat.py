@@ -345,7 +345,7 @@ def test_a_model_that_is_not_found_by_status_400():
 
 
 def test_a_model_that_is_refused_in_words_alone():
-    said = '{"detail": "Server is pinned to \'small\'; requested \'tiny\'."}'
+    said = "{\"detail\": \"Server is pinned to 'small'; requested 'tiny'.\"}"
     for models in (("small",), None):
         with serving([(400, {}, said)], models=models) as server, pytest.raises(ChatUnusable, match="knows no model 'tiny'"):
             ask(server.url)

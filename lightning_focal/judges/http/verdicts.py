@@ -68,7 +68,7 @@ def exact_format(form: Form) -> dict[str, Any]:
     1
     """
     entries = [_exact_entry(id_, criterion, form.partial) for id_, criterion in form.ids.items()]
-    listed = {"type": "array", "prefixItems": entries, "items": False, "minItems": len(entries), "maxItems": len(entries)}
+    listed = {"type": "array", "prefixItems": entries, "minItems": len(entries), "maxItems": len(entries)}
     schema = {"type": "object", "properties": {"verdicts": listed}, "required": ["verdicts"], "additionalProperties": False}
     return {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": schema}}
 

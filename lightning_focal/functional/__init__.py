@@ -39,6 +39,7 @@ from lightning_focal.functional.rewarding import weighted_reward
 from lightning_focal.functional.saw import criterion_moments, saw_weights
 from lightning_focal.functional.simplex import project_bounded_simplex
 from lightning_focal.functional.softmin import softmin_advantage
+from lightning_focal.functional.student import student_interval, student_quantile
 from lightning_focal.functional.voting import Vote, majority_vote
 from lightning_focal.functional.weighting import base_weights, focal_weights
 from lightning_focal.functional.zscores import group_spread, group_zscores
@@ -95,6 +96,8 @@ __all__ = [
     "softmin_advantage",
     "spread_over_criteria",
     "strict_completion",
+    "student_interval",
+    "student_quantile",
     "token_entropy",
     "token_logp",
     "weighted_reward",

@@ -1,0 +1,37 @@
+"""``lightning_focal report``: what came out of some runs, as one HTML file."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from lightning_focal.report.page import ROLLOUTS, write_report
+
+__all__ = ["report_command"]
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    made = ArgumentParser(
+        prog="lightning_focal report",
+        description="Write what came out of some runs as one HTML file that needs neither a network nor anything else. Runs whose "
+        "configurations differ in seeds alone count as one method, with intervals over seeds.",
+    )
+    made.add_argument("runs", type=str, nargs="+", help="Run folders.")
+    made.add_argument("--out", type=str, default=None, help="File; report.html in the first run folder by default.")
+    made.add_argument(
+        "--rollouts", type=int, default=ROLLOUTS, help="Training rollouts to show at most, over all runs; 0 = none, and no tags."
+    )
+    return made
+
+
+def report_command(args: list[str]) -> None:
+    """Run the command; see :func:`parser` for its arguments."""
+    config = parser().parse_args(args)
+    written = write_report(config.runs, config.out, config.rollouts)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    for sentence in written.verdict:
+        console.print(sentence.encode("utf-8", "replace").decode("utf-8"))
+    for note in written.notes:
+        console.print(f"note: {note}")
+    console.print(f"written to {written.path}: {written.size / 1e6:.1f} MB")

@@ -1,0 +1,152 @@
+"""Which figures a report has, from its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lightning_focal.report.comparisons import (
+    balance_of_methods,
+    change_figure,
+    criteria_of,
+    levels_over_seeds,
+    score_of,
+    scores_of_methods,
+)
+from lightning_focal.report.courses import (
+    balance_course,
+    health_course,
+    hues,
+    level_course,
+    share_course,
+    vote_course,
+    window_for,
+)
+from lightning_focal.report.figures import CourseFigure, IntervalFigure, Views
+from lightning_focal.report.levels import Levels, run_levels
+from lightning_focal.report.methods import Method
+from lightning_focal.report.run import Run
+
+__all__ = ["all_figures"]
+
+_BY = {"key": "criterion", "name": "criterion name"}
+_MOST_RUNS = 24  # with views of their own
+
+
+def all_figures(methods: Sequence[Method]) -> list[Views]:
+    """Return the figures of a report on some methods, those without data left out."""
+    runs = [(method.title(run), run) for method in methods for run in method.runs]
+    levels = {run.folder: run_levels(run) for _, run in runs}
+    window = max(window_for(run.batches) for _, run in runs)
+    smooth = "" if window == 1 else f" Lines are means over the latest {window} batches."
+    made = [
+        _scores(methods),
+        _score_course(methods),
+        _criteria(methods),
+        _levels(methods, runs, levels, smooth),
+        _shares(runs, levels, smooth),
+        _balance(methods, runs, smooth),
+        _per_run("votes", "Votes and signs of a collapse", _VOTES + smooth, runs, vote_course),
+        _per_run("health", "Reward and responses", _HEALTH + smooth, runs, health_course),
+    ]
+    return [views for views in made if views.views]
+
+
+_VOTES = (
+    "Without labels a rising share of the votes may mean that the policy becomes right, or that it agrees on something wrong; "
+    "what is right is known only where gold answers are."
+)
+_HEALTH = "In training, batch by batch; faint lines are the single batches."
+
+
+def _scores(methods: Sequence[Method]) -> Views:
+    if len(methods) < 2:
+        return Views("scores", "", "")
+    changes = {method.label: change for method in methods if (change := score_of(method)) is not None}
+    figure = change_figure(changes, "held-out score (prior weights)")
+    caption = "Before and after training, 95 % intervals: over seeds by Student's t where a method has several, else bootstrapped over prompts."
+    return Views("scores", "Held-out score by method", caption, (), {(): _fitted(figure)} if changes else {})
+
+
+def _fitted(figure: IntervalFigure) -> IntervalFigure:
+    """Without a fixed axis where an interval goes past it."""
+    points = [point for several in figure.series.values() for point in several if point is not None]
+    inside = all((p.low or 0) >= 0 and (p.high or 0) <= 1 for p in points)
+    return figure if inside else IntervalFigure(figure.rows, figure.series, figure.title)
+
+
+def _score_course(methods: Sequence[Method]) -> Views:
+    figure = scores_of_methods(methods)
+    caption = "Every evaluation of the held-out prompts, prior weights; 95 % intervals."
+    return Views("score", "Held-out score over time", caption, (), {(): figure} if figure.panels else {})
+
+
+def _criteria(methods: Sequence[Method]) -> Views:
+    views: dict[tuple[str, ...], CourseFigure | IntervalFigure] = {}
+    most = 0
+    for method in methods:
+        changes = criteria_of(method)
+        score = score_of(method)
+        if changes:
+            most = max(most, len(changes))
+            whole = {"all, by prior weight": score} if score is not None and len(changes) > 1 else {}
+            ordered = dict(sorted(changes.items(), key=lambda item: item[1].after.value))
+            views[(method.label,) if len(methods) > 1 else ()] = _fitted(change_figure({**whole, **ordered}, "held-out score"))
+    few = " The 24 that moved most." if most > 24 else ""
+    caption = f"Held-out prompts before (rings) and after training (dots), 95 % intervals where they are known; the least met on top.{few}"
+    return Views("criteria", "Held-out scores before and after", caption, ("method",) if len(methods) > 1 else (), views)
+
+
+def _levels(
+    methods: Sequence[Method], runs: Sequence[tuple[str, Run]], levels: Mapping[object, Mapping[str, Levels]], smooth: str
+) -> Views:
+    views: dict[tuple[str, ...], CourseFigure | IntervalFigure] = {}
+    for method in methods:
+        several = [found["key"] for run in method.runs if "key" in (found := levels[run.folder])]
+        if len(several) > 1:
+            window = max(window_for(run.batches) for run in method.runs)
+            views[f"{method.label}, mean of {len(several)} seeds", _BY["key"]] = levels_over_seeds(several, hues(several[0]), window)
+    for title, run in runs[: _MOST_RUNS if len(runs) <= _MOST_RUNS else 0]:
+        for kind, found in levels[run.folder].items():
+            if kind == "key" or len(runs) <= 4:
+                views[title, _BY.get(kind, f"tag “{kind}”")] = level_course(found, window_for(run.batches))
+    caption = (
+        "Mean score of each criterion in training; its saturation, the level that a policy update still sees as room; and the weight "
+        "in force in a prompt that asks for it." + smooth + " Where there are many, those that end lowest, moved most or weigh most are in colour."
+    )
+    return Views("levels", "Score, saturation and weight", caption, ("run", "by"), {k: v for k, v in views.items() if _drawn(v)})
+
+
+def _drawn(figure: CourseFigure | IntervalFigure) -> bool:
+    return bool(figure.panels if isinstance(figure, CourseFigure) else figure.rows)
+
+
+def _shares(runs: Sequence[tuple[str, Run]], levels: Mapping[object, Mapping[str, Levels]], smooth: str) -> Views:
+    views: dict[tuple[str, ...], CourseFigure | IntervalFigure] = {}
+    for title, run in runs[:_MOST_RUNS]:
+        for kind, found in levels[run.folder].items():
+            figure = share_course(found, window_for(run.batches))
+            if figure.panels and (kind == "key" or len(runs) <= 4):
+                views[title, _BY.get(kind, f"tag “{kind}”")] = figure
+    recorded = all(run.train.rows for _, run in runs)
+    source = "" if recorded else " Where rollouts are not recorded: logged weights, scaled to sum to 1."
+    caption = f"Share of all weight in a batch that goes to each criterion; together they make 1.{smooth}{source}"
+    return Views("shares", "Who got the weight", caption, ("run", "by"), views)
+
+
+def _balance(methods: Sequence[Method], runs: Sequence[tuple[str, Run]], smooth: str) -> Views:
+    caption = (
+        "Score of the least met criterion; Gini coefficient over criteria, 0 = even; share of rollouts that meet every criterion." + smooth
+    )
+    if len(runs) == 1:
+        figure = balance_course(runs[0][1], window_for(runs[0][1].batches))
+    else:
+        figure = balance_of_methods(methods)
+        caption += " In training; bands are 95 % intervals over seeds."
+    return Views("balance", "Balance", caption, (), {(): figure} if figure.panels else {})
+
+
+def _per_run(
+    name: str, title: str, caption: str, runs: Sequence[tuple[str, Run]], make: Callable[[Run, int], CourseFigure]
+) -> Views:
+    made = {(label,): make(run, window_for(run.batches)) for label, run in runs[:_MOST_RUNS]}
+    return Views(name, title, caption, ("run",), {choice: figure for choice, figure in made.items() if figure.panels})

@@ -1,0 +1,188 @@
+"use strict";
+// The rollouts: filters, a list that grows on demand, and the first and the last answers to one prompt.
+const WORDS = { m: "met", p: "partly met", n: "not met", f: "failed to be judged", "-": "not judged" };
+const STAGES = { train: "training", val: "held-out", test: "test", predict: "predicted" };
+const AT_ONCE = 25;
+
+report.browser = null;
+
+report.openRollouts = async function () {
+  const packed = await report.unpack("rollouts");
+  if (!packed) return;
+  const data = JSON.parse(packed);
+  data.lower = data.text.map((text) => text.toLowerCase());
+  data.promptLower = data.prompts.map((chat) => chat.map((turn) => turn[1]).join("\n").toLowerCase());
+  const form = document.getElementById("filters");
+  report.browser = { data, form, shown: AT_ONCE, order: [] };
+  report.fillFilters(data, form);
+  const refresh = () => { report.browser.shown = AT_ONCE; report.filter(); };
+  form.addEventListener("input", refresh);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(refresh));
+  document.getElementById("more").addEventListener("click", () => { report.browser.shown += AT_ONCE; report.showList(); });
+  report.filter();
+};
+
+report.fillFilters = function (data, form) {
+  const stages = [...new Set(data.groups.map((group) => group[1]))];
+  const batches = [...new Set(data.groups.filter((group) => group[1] === "train").map((group) => group[2]))].sort((a, b) => a - b);
+  report.fillSelect(form.elements.run, [["", "all"], ...data.runs.map((title, i) => [String(i), title])]);
+  form.querySelector("[data-one=run]").hidden = data.runs.length < 2;
+  report.fillSelect(form.elements.stage, [["", "all"], ...stages.map((stage) => [stage, STAGES[stage] || stage])]);
+  form.elements.stage.parentElement.hidden = stages.length < 2;
+  report.fillSelect(form.elements.batch, [["", "all"], ["first", "first"], ["last", "last"], ["both", "first and last"], ...batches.map((batch) => [String(batch), String(batch)])]);
+  const keys = new Set(), names = new Set();
+  for (const rubric of data.rubrics) for (const [name, key] of rubric) { keys.add(key); names.add(name); }
+  const select = form.elements.criterion;
+  const options = (prefix, values) => [...values].sort().map((value) => report.make("option", { value: prefix + value }, value.length > 60 ? value.slice(0, 59) + "…" : value));
+  select.replaceChildren(report.make("option", { value: "" }, "any"), ...options("key:", keys));
+  const more = [...names].filter((name) => !keys.has(name));
+  if (more.length) select.append(report.make("optgroup", { label: "by name" }, ...options("name:", more)));
+  const ends = new Map(); // first and last batch of each run and stage
+  for (const [run, stage, batch] of data.groups) {
+    const name = run + "/" + stage, known = ends.get(name) || [batch, batch];
+    ends.set(name, [Math.min(known[0], batch), Math.max(known[1], batch)]);
+  }
+  data.ends = data.groups.map(([run, stage]) => ends.get(run + "/" + stage));
+  data.sameprompt = new Map();
+  data.groups.forEach((group, i) => {
+    const name = group[0] + "/" + group[1] + "/" + group[3];
+    data.sameprompt.set(name, [...(data.sameprompt.get(name) || []), i]);
+  });
+};
+
+report.filter = function () {
+  const { data, form } = report.browser, value = (name) => form.elements[name].value;
+  const run = value("run"), stage = value("stage"), batch = value("batch"), criterion = value("criterion");
+  const outcome = value("outcome"), words = value("text").trim().toLowerCase();
+  // Places of the criterion in each rubric; null = any.
+  const isName = criterion.startsWith("name:"), wanted = criterion.slice(criterion.indexOf(":") + 1);
+  const places = criterion ? data.rubrics.map((rubric) => rubric.flatMap(([name, key], i) => ((isName ? name : key) === wanted ? [i] : []))) : null;
+  const groupFits = data.groups.map((group, i) => {
+    const [first, last] = data.ends[i];
+    const when = !batch || (batch === "first" ? group[2] === first : batch === "last" ? group[2] === last
+      : batch === "both" ? group[2] === first || group[2] === last : group[2] === Number(batch));
+    return (!run || group[0] === Number(run)) && (!stage || group[1] === stage) && when && (!places || places[group[4]].length > 0);
+  });
+  const promptFits = words ? data.promptLower.map((text) => text.includes(words)) : null;
+  const order = [];
+  for (let i = 0; i < data.group.length; i++) {
+    const at = data.group[i];
+    if (!groupFits[at]) continue;
+    const group = data.groups[at];
+    if (outcome) {
+      const given = data.outcome[i];
+      if (places ? !places[group[4]].some((k) => given[k] === outcome) : !given.includes(outcome)) continue;
+    }
+    if (words && !promptFits[group[3]] && !data.lower[i].includes(words)) continue;
+    order.push(i);
+  }
+  report.sort(order, value("sort"));
+  report.browser.order = order;
+  report.showList();
+};
+
+report.sort = function (order, by) {
+  const { data } = report.browser;
+  const batch = (i) => data.groups[data.group[i]][2];
+  const last = (i) => (data.change[i] === null ? -Infinity : 0); // what was not judged comes last
+  const keys = {
+    first: (i) => -batch(i), last: batch,
+    lifted: (i) => data.change[i] ?? -Infinity, lowered: (i) => (last(i) || -data.change[i]),
+    best: (i) => data.reward[i] ?? -Infinity, worst: (i) => (last(i) || -data.reward[i]),
+    static: (i) => data.static[i] ?? -Infinity, long: (i) => data.tokens[i] ?? -Infinity,
+  };
+  const key = keys[by], ranks = new Map(order.map((i) => [i, key(i)]));
+  order.sort((a, b) => (ranks.get(b) === ranks.get(a) ? a - b : ranks.get(b) > ranks.get(a) ? 1 : -1));
+};
+
+report.showList = function () {
+  const { data, order, shown } = report.browser;
+  document.getElementById("count").textContent = `${order.length} of ${data.group.length} rollouts`;
+  document.getElementById("list").replaceChildren(...order.slice(0, shown).map((i) => report.item(i)));
+  document.getElementById("more").hidden = order.length <= shown;
+};
+
+const number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+
+report.facts = function (i) {
+  const { data } = report.browser, group = data.groups[data.group[i]], change = data.change[i];
+  const moved = change === null ? "not judged" : change === 0 ? "same place" : change > 0 ? `▲ ${change}` : `▼ ${-change}`;
+  const line = report.make("div", { class: "line" });
+  if (data.runs.length > 1) line.append(report.make("span", {}, data.runs[group[0]]));
+  line.append(
+    report.make("span", {}, `${STAGES[group[1]] || group[1]}, batch ${group[2]}, rollout ${data.number[i]}`),
+    report.make("span", {}, "reward ", report.make("b", {}, number(data.reward[i]))),
+    report.make("span", {}, `static ${number(data.static[i])}`),
+    report.make("span", { class: change > 0 ? "up" : change < 0 ? "down" : "" }, moved),
+    report.make("span", {}, `${data.tokens[i] ?? "?"} tokens${data.cut[i] ? ", cut off" : ""}`),
+  );
+  return line;
+};
+
+report.dots = function (i) {
+  const { data } = report.browser, rubric = data.rubrics[data.groups[data.group[i]][4]];
+  return report.make("div", { class: "dots" }, ...[...data.outcome[i]].map((letter, k) => report.make("i", { class: letter, title: `${rubric[k][0]}: ${WORDS[letter]}` })));
+};
+
+report.item = function (i) {
+  const { data } = report.browser, chat = data.prompts[data.groups[data.group[i]][3]];
+  const teaser = (text) => text.slice(0, 300).replace(/\s+/g, " ");
+  const summary = report.make("summary", {}, report.facts(i),
+    report.make("div", { class: "teaser" }, report.make("b", {}, teaser(chat.length ? chat[chat.length - 1][1] : ""))),
+    report.make("div", { class: "teaser" }, teaser(data.text[i])), report.dots(i));
+  const item = report.make("details", { class: "item" }, summary);
+  item.addEventListener("toggle", () => { if (item.open && item.children.length === 1) item.append(report.body(i)); });
+  return item;
+};
+
+report.body = function (i) {
+  const { data } = report.browser, group = data.groups[data.group[i]];
+  const body = report.make("div", { class: "body" });
+  for (const [role, text] of data.prompts[group[3]]) body.append(report.make("h3", {}, role), report.make("p", { class: "text" }, text));
+  body.append(report.make("h3", {}, "response"), report.make("p", { class: "text answer" }, data.text[i]), report.verdicts(i));
+  const same = data.sameprompt.get(group[0] + "/" + group[1] + "/" + group[3]);
+  const batches = same.map((at) => data.groups[at][2]), first = Math.min(...batches), last = Math.max(...batches);
+  if (first !== last) {
+    const button = report.make("button", { type: "button" }, `first against last: batches ${first} and ${last}`);
+    button.addEventListener("click", () => button.replaceWith(report.pair(same, first, last, data.number[i])));
+    body.append(button);
+  }
+  return body;
+};
+
+report.verdicts = function (i) {
+  const { data } = report.browser, group = data.groups[data.group[i]], rubric = data.rubrics[group[4]];
+  const head = ["criterion", "verdict", "reason", "prior", "weight", "saturation"];
+  const rows = rubric.map(([name, , tags], k) => {
+    const letter = data.outcome[i][k], score = data.score[i][k];
+    const words = letter === "p" ? `partly met, ${number(score, 2)}` : data.fault[i].includes(k) ? "not met: fault found" : WORDS[letter];
+    return report.make("tr", {},
+      report.make("td", {}, name, report.make("div", { class: "tags" }, tags.join(" "))),
+      report.make("td", {}, report.make("span", { class: "tag " + letter }, words)),
+      report.make("td", {}, data.reasons[data.reason[i][k]]),
+      ...[7, 5, 6].map((part) => report.make("td", { class: "num" }, number(group[part][k]))));
+  });
+  const table = report.make("table", { class: "verdicts" }, report.make("thead", {}, report.make("tr", {}, ...head.map((cell) => report.make("th", {}, cell)))), report.make("tbody", {}, ...rows));
+  return report.make("div", { class: "scroll" }, table);
+};
+
+report.pair = function (same, first, last, wanted) {
+  const { data } = report.browser;
+  const column = (batch, title) => {
+    const at = same.find((group) => data.groups[group][2] === batch);
+    const members = data.group.flatMap((group, i) => (group === at ? [i] : []));
+    const chosen = members.find((i) => data.number[i] === wanted) ?? members[0];
+    const box = report.make("div", {}, report.make("h3", {}, `${title}: batch ${batch}`));
+    const show = (i) => {
+      const select = report.make("select", { "aria-label": "rollout" });
+      report.fillSelect(select, members.map((member) => [String(member), `rollout ${data.number[member]}, reward ${number(data.reward[member])}`]));
+      select.value = String(i);
+      select.addEventListener("change", () => show(Number(select.value)));
+      box.replaceChildren(box.firstChild, select, report.facts(i), report.make("p", { class: "text answer" }, data.text[i]), report.dots(i), report.verdicts(i));
+    };
+    show(chosen);
+    return box;
+  };
+  return report.make("div", { class: "pair" }, column(first, "first"), column(last, "last"));
+};

@@ -30,6 +30,7 @@ COMMANDS = {
     "judge": ("lightning_focal.judging.command", "judge_command"),
     "rephrase": ("lightning_focal.rephrasing.command", "rephrase_command"),
     "replay": ("lightning_focal.studies.replay_command", "replay_command"),
+    "report": ("lightning_focal.report.command", "report_command"),
     "rubrics": ("lightning_focal.studies.rubrics_command", "rubrics_command"),
     "sft": ("lightning_focal.warm_start", "sft_command"),
 }
@@ -204,7 +205,7 @@ def _run() -> None:
         parser_kwargs={
             "description": "Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
             "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), judge (is a judge there, and how good is it), "
-            "rubrics (what is in a file of rubrics), ablate (a grid of runs), "
+            "rubrics (what is in a file of rubrics), report (what came out, as one HTML file), ablate (a grid of runs), "
             "replay (recorded rollouts under another strategy)."
         },
     )

@@ -31,21 +31,12 @@ class WriteReport(Callback):
 
     Raises:
         ValueError: for a negative number.
-        ImportError: without plotly or jinja2, before the run begins.
     """
 
     def __init__(self, rollouts: int = ROLLOUTS) -> None:
         if rollouts < 0:
             raise ValueError(f"`rollouts` must be >= 0, got {rollouts}")
         self.rollouts = rollouts
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse to start without what the report needs."""
-        try:
-            import jinja2  # noqa: F401
-            import plotly  # noqa: F401
-        except ImportError as error:
-            raise ImportError("`WriteReport` needs plotly and jinja2: pip install 'lightning-focal[report]'") from error
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report."""

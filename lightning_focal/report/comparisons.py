@@ -28,6 +28,9 @@ MEASURES = {
 """Measures of held-out prompts after training, beside the score, and the names they are logged under."""
 
 
+_MOST_BANDS = 4
+
+
 def over_seeds(values: Sequence[float]) -> Point:
     """Mean and 95 % interval by Student's t; without an interval for a single seed."""
     mean, low, high = student_interval(torch.tensor(values, dtype=torch.float64))
@@ -98,25 +101,31 @@ def change_figure(changes: Mapping[str, Change], title: str, most: int = 24) -> 
     return IntervalFigure(tuple(rows), series, title, (0, 1))
 
 
-def curve_over_seeds(name: str, several: Sequence[Series], window: int, hue: int) -> Curve:
-    """Mean over runs of their trailing means, with the interval over seeds; the batches that all runs have."""
+def curve_over_seeds(name: str, several: Sequence[Series], window: int, hue: int, banded: bool = True) -> Curve:
+    """Mean over runs of their trailing means, at the batches that all have, with an interval over seeds; of two seeds their range."""
     curves = [over_time(name, series, window, hue) for series in several]
     if len(curves) == 1:
         return curves[0]
     known = [dict(zip(curve.x, curve.y, strict=True)) for curve in curves]
     common = [batch for batch in curves[0].x if all(batch in values for values in known)]
-    points = [student_interval(torch.tensor([values[batch] for values in known], dtype=torch.float64)) for batch in common]
+    points = [_at([values[batch] for values in known]) for batch in common]
     mean, low, high = zip(*points, strict=True) if points else ((), (), ())
-    return Curve(name, common, mean, low, high, hue=hue)
+    return Curve(name, common, mean, low, high, hue=hue, banded=banded)
+
+
+def _at(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) == 2:
+        return sum(values) / 2, min(values), max(values)
+    return student_interval(torch.tensor(values, dtype=torch.float64))
 
 
 def levels_over_seeds(levels: Sequence[Levels], hue: Mapping[str, int], window: int) -> CourseFigure:
-    """Score, saturation and weight of each label, mean over runs."""
-    panels = []
+    """Score, saturation and weight of each label, mean over runs; with bands where there are few enough to see."""
+    panels, few = [], len(hue) <= _MOST_BANDS
     for part in ("score", "saturation", "weight"):
         found: list[Mapping[str, Series]] = [getattr(of_run, part) for of_run in levels]
         labels = [label for label in sorted(hue, key=lambda name: hue[name] >= 0) if all(label in known for known in found)]
-        curves = [curve_over_seeds(label, [known[label] for known in found], window, hue[label]) for label in labels]
+        curves = [curve_over_seeds(label, [known[label] for known in found], window, hue[label], few) for label in labels]
         panels.append(Panel(part, tuple(curves), None if part == "weight" else (0, 1)))
     return CourseFigure(tuple(panel for panel in panels if panel.curves))
 
@@ -125,7 +134,7 @@ def balance_of_methods(methods: Sequence[Method]) -> CourseFigure:
     """Worst criterion, Gini coefficient and strict completion in training, a curve a method."""
     panels = []
     for title, name, span in (
-        ("worst criterion", "train/balance/worst", (0.0, 1.0)),
+        ("worst criterion", "train/balance/worst", None),
         ("Gini coefficient", "train/balance/gini", None),
         ("strict completion", "train/balance/strict_completion", None),
     ):
@@ -151,4 +160,4 @@ def scores_of_methods(methods: Sequence[Method]) -> CourseFigure:
                 if len(low) == len(high) == len(curve.x):
                     curve = Curve(curve.name, curve.x, curve.y, low, high, hue=hue)
             curves.append(curve)
-    return CourseFigure((Panel("held-out score", tuple(curves)),) if any(len(curve.x) > 1 for curve in curves) else ())
+    return CourseFigure((Panel("held-out score", tuple(curves)),) if any(len(curve.x) > 2 for curve in curves) else ())

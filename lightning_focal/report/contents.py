@@ -45,8 +45,8 @@ def all_figures(methods: Sequence[Method]) -> list[Views]:
         _levels(methods, runs, levels, smooth),
         _shares(runs, levels, smooth),
         _balance(methods, runs, smooth),
-        _per_run("votes", "Votes and signs of a collapse", _VOTES + smooth, runs, vote_course),
-        _per_run("health", "Reward and responses", _HEALTH + smooth, runs, health_course),
+        _per_run("votes", "Votes", "Votes and signs of a collapse", _VOTES + smooth, runs, vote_course),
+        _per_run("health", "Responses", "Reward and responses", _HEALTH + smooth, runs, health_course),
     ]
     return [views for views in made if views.views]
 
@@ -60,11 +60,11 @@ _HEALTH = "In training, batch by batch; faint lines are the single batches."
 
 def _scores(methods: Sequence[Method]) -> Views:
     if len(methods) < 2:
-        return Views("scores", "", "")
+        return Views("scores", "", "", "")
     changes = {method.label: change for method in methods if (change := score_of(method)) is not None}
     figure = change_figure(changes, "held-out score (prior weights)")
     caption = "Before and after training, 95 % intervals: over seeds by Student's t where a method has several, else bootstrapped over prompts."
-    return Views("scores", "Held-out score by method", caption, (), {(): _fitted(figure)} if changes else {})
+    return Views("scores", "Methods", "Held-out score by method", caption, (), {(): _fitted(figure)} if changes else {})
 
 
 def _fitted(figure: IntervalFigure) -> IntervalFigure:
@@ -77,23 +77,26 @@ def _fitted(figure: IntervalFigure) -> IntervalFigure:
 def _score_course(methods: Sequence[Method]) -> Views:
     figure = scores_of_methods(methods)
     caption = "Every evaluation of the held-out prompts, prior weights; 95 % intervals."
-    return Views("score", "Held-out score over time", caption, (), {(): figure} if figure.panels else {})
+    return Views("score", "Over time", "Held-out score over time", caption, (), {(): figure} if figure.panels else {})
 
 
 def _criteria(methods: Sequence[Method]) -> Views:
+    several = len(methods) > 1 or len(methods[0].runs) > 1
+    parts = {method.label if len(method.runs) == 1 else f"{method.label}, {len(method.runs)} seeds": method for method in methods}
+    runs = {m.title(run): Method(m.label, (run,), (seed,)) for m in methods for run, seed in zip(m.runs, m.seeds, strict=True)}
     views: dict[tuple[str, ...], CourseFigure | IntervalFigure] = {}
     most = 0
-    for method in methods:
-        changes = criteria_of(method)
-        score = score_of(method)
+    for title, method in (parts | (runs if len(runs) <= _MOST_RUNS else {})).items():
+        changes, score = criteria_of(method), score_of(method)
         if changes:
             most = max(most, len(changes))
             whole = {"all, by prior weight": score} if score is not None and len(changes) > 1 else {}
             ordered = dict(sorted(changes.items(), key=lambda item: item[1].after.value))
-            views[(method.label,) if len(methods) > 1 else ()] = _fitted(change_figure({**whole, **ordered}, "held-out score"))
+            views[(title,) if several else ()] = _fitted(change_figure({**whole, **ordered}, "held-out score"))
     few = " The 24 that moved most." if most > 24 else ""
-    caption = f"Held-out prompts before (rings) and after training (dots), 95 % intervals where they are known; the least met on top.{few}"
-    return Views("criteria", "Held-out scores before and after", caption, ("method",) if len(methods) > 1 else (), views)
+    over = " over seeds, or over prompts for a single run" if several else " over prompts"
+    caption = f"Held-out prompts before (rings) and after training (dots), 95 % intervals{over} where they are known; the least met on top.{few}"
+    return Views("criteria", "Before and after", "Held-out scores before and after", caption, ("of",) if several else (), views)
 
 
 def _levels(
@@ -110,10 +113,10 @@ def _levels(
             if kind == "key" or len(runs) <= 4:
                 views[title, _BY.get(kind, f"tag “{kind}”")] = level_course(found, window_for(run.batches))
     caption = (
-        "Mean score of each criterion in training; its saturation, the level that a policy update still sees as room; and the weight "
-        "in force in a prompt that asks for it." + smooth + " Where there are many, those that end lowest, moved most or weigh most are in colour."
+        "Of each criterion in training: the mean score; the saturation, its level once the reward is projected back on the criteria, 1 = no "
+        "room left; and the weight in force in a prompt that asks for it." + smooth + " Where there are many, those that end lowest, moved most or weigh most are in colour."
     )
-    return Views("levels", "Score, saturation and weight", caption, ("run", "by"), {k: v for k, v in views.items() if _drawn(v)})
+    return Views("levels", "Levels", "Score, saturation and weight", caption, ("run", "by"), {k: v for k, v in views.items() if _drawn(v)})
 
 
 def _drawn(figure: CourseFigure | IntervalFigure) -> bool:
@@ -130,7 +133,7 @@ def _shares(runs: Sequence[tuple[str, Run]], levels: Mapping[object, Mapping[str
     recorded = all(run.train.rows for _, run in runs)
     source = "" if recorded else " Where rollouts are not recorded: logged weights, scaled to sum to 1."
     caption = f"Share of all weight in a batch that goes to each criterion; together they make 1.{smooth}{source}"
-    return Views("shares", "Who got the weight", caption, ("run", "by"), views)
+    return Views("shares", "Weight", "Who got the weight", caption, ("run", "by"), views)
 
 
 def _balance(methods: Sequence[Method], runs: Sequence[tuple[str, Run]], smooth: str) -> Views:
@@ -141,12 +144,12 @@ def _balance(methods: Sequence[Method], runs: Sequence[tuple[str, Run]], smooth:
         figure = balance_course(runs[0][1], window_for(runs[0][1].batches))
     else:
         figure = balance_of_methods(methods)
-        caption += " In training; bands are 95 % intervals over seeds."
-    return Views("balance", "Balance", caption, (), {(): figure} if figure.panels else {})
+        caption += " In training; bands are 95 % intervals over seeds by Student's t, of two seeds their range."
+    return Views("balance", "Balance", "Balance", caption, (), {(): figure} if figure.panels else {})
 
 
 def _per_run(
-    name: str, title: str, caption: str, runs: Sequence[tuple[str, Run]], make: Callable[[Run, int], CourseFigure]
+    name: str, short: str, title: str, caption: str, runs: Sequence[tuple[str, Run]], make: Callable[[Run, int], CourseFigure]
 ) -> Views:
     made = {(label,): make(run, window_for(run.batches)) for label, run in runs[:_MOST_RUNS]}
-    return Views(name, title, caption, ("run",), {choice: figure for choice, figure in made.items() if figure.panels})
+    return Views(name, short, title, caption, ("run",), {choice: figure for choice, figure in made.items() if figure.panels})

@@ -93,7 +93,7 @@ def balance_course(run: Run, window: int) -> CourseFigure:
     """Worst criterion, Gini coefficient and strict completion, in training and on held-out prompts."""
     panels = []
     for title, name, span in (
-        ("worst criterion", "balance/worst", (0.0, 1.0)),
+        ("worst criterion", "balance/worst", None),
         ("Gini coefficient", "balance/gini", None),
         ("strict completion", "balance/strict_completion", None),
     ):

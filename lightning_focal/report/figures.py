@@ -26,6 +26,7 @@ class Curve:
         faint: values before smoothing at ``x``, drawn faintly; empty = none.
         hue: place in the palette; behind its end the lines are dashed; -1 = grey and thin, one of many.
         points: markers in place of a line.
+        banded: draw the interval as a band; otherwise it is told where one points at.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Curve:
     faint: Sequence[float] = ()
     hue: int = 0
     points: bool = False
+    banded: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Views:
 
     Args:
         name: its anchor.
+        short: what the navigation says.
         title: heading.
         caption: what it shows and how it was computed.
         choices: name of each list a person may choose from.
@@ -101,6 +104,7 @@ class Views:
     """
 
     name: str
+    short: str
     title: str
     caption: str
     choices: tuple[str, ...] = ()

@@ -53,7 +53,7 @@ def _course(figure: CourseFigure, drawn: Any) -> None:
 
 def _line(axis: Any, curve: Curve) -> Any:
     tint = colour(curve.hue)
-    if curve.low:
+    if curve.low and curve.banded:
         axis.fill_between(curve.x, curve.low, curve.high, color=tint, alpha=0.15, linewidth=0)
     if curve.faint:
         axis.plot(curve.x, curve.faint, color=tint, alpha=0.22, linewidth=0.8)

@@ -57,28 +57,25 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None, r
 
     Raises:
         ValueError: on a folder that is no run folder, or a negative number of rollouts.
-        ImportError: without plotly or jinja2; the message names the extra.
     """
-    library = _plotly()
-    _jinja()
     if rollouts < 0:
         raise ValueError(f"`rollouts` must be >= 0, got {rollouts}")
     unique = list(dict.fromkeys(Path(folder) for folder in folders))
     if not unique:
         raise ValueError("`runs` must name at least one run folder, got none")
     methods = group_runs([read_run(folder, max(1, rollouts // len(unique)) if rollouts else 0) for folder in unique])
-    text, notes = _page(methods, library, limit)
+    text, notes = _page(methods, limit)
     path = Path(out) if out is not None else unique[0] / "report.html"
     write_text(path, text)
     return Written(path, path.stat().st_size, verdict(methods), notes)
 
 
-def _page(methods: Sequence[Method], library: str, limit: float) -> tuple[str, tuple[str, ...]]:
+def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]]:
     runs = [(method.title(run), run) for method in methods for run in method.runs]
     figures = all_figures(methods)
     drawn = packed_json({views.name: _drawn(views) for views in figures})
     notes = [f"{title}: {note}" if len(runs) > 1 else note for title, run in runs for note in run.notes]
-    fixed = deflated(library)
+    fixed = deflated(_resource("plotly-basic.min.js"))
     packed, shown, note = _rollouts(runs, limit - len(fixed) - len(drawn) - 250_000)
     notes += [note] if note else []
     single = methods[0] if len(methods) == 1 else None
@@ -135,26 +132,14 @@ def _kept(run: Run, by_batch: Mapping[int, list[Mapping[str, Any]]], share: floa
 
 
 def _rendered(**values: Any) -> str:
+    from jinja2 import Environment
     from markupsafe import Markup
 
-    folder = resources.files("lightning_focal.report") / "page"
-    parts = {name: Markup((folder / name).read_text(encoding="utf-8")) for name in ("page.css", *_SCRIPTS)}  # noqa: S704
-    environment = _jinja().Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    parts = {name: Markup(_resource(name)) for name in ("page.css", *_SCRIPTS)}  # noqa: S704
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_resource("page.html"))
     return str(template.render(style=parts["page.css"], scripts=[parts[name] for name in _SCRIPTS], **values))
 
 
-def _plotly() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ImportError("the report needs plotly: pip install 'lightning-focal[report]'") from error
-    return str(get_plotlyjs())
-
-
-def _jinja() -> Any:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError("the report needs jinja2: pip install 'lightning-focal[report]'") from error
-    return jinja2
+def _resource(name: str) -> str:
+    return (resources.files("lightning_focal.report") / "page" / name).read_text(encoding="utf-8")

@@ -29,9 +29,9 @@ def _course(figure: CourseFigure) -> dict[str, Any]:
     inner = n * _PANEL_HEIGHT + (n - 1) * _GAP
     layout: dict[str, Any] = {
         **_LAYOUT,
-        "height": inner + 80,
-        "margin": {"l": 52, "r": 14, "t": 26, "b": 54, "pad": 2},
-        "xaxis": {**_AXIS, "title": {"text": "rollout batch"}, "anchor": f"y{n if n > 1 else ''}", "rangemode": "tozero", "nticks": 9},
+        "height": inner + 70,
+        "margin": {"l": 52, "r": 14, "t": 26, "b": 44, "pad": 2},
+        "xaxis": {**_AXIS, "title": {"text": "rollout batch", "standoff": 8}, "anchor": f"y{n if n > 1 else ''}", "rangemode": "tozero", "nticks": 9},
         "annotations": [],
     }
     data: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ def _course(figure: CourseFigure) -> dict[str, Any]:
         for at, curve in enumerate(panel.curves):
             traces = _traces(curve, axis, panel.stacked, first=at == 0)
             data += traces
-            legend.setdefault(curve.name, _entry(curve.name, curve.hue, curve.points or panel.stacked))
+            legend.setdefault(curve.name, _entry(curve.name, curve.hue, curve.points or panel.stacked, round=curve.points))
     return {"data": data, "layout": layout, "legend": list(legend.values())}
 
 
@@ -58,7 +58,7 @@ def _traces(curve: Curve, axis: str, stacked: bool, first: bool) -> list[dict[st
     shared = {"x": list(curve.x), "yaxis": axis, "xaxis": "x", "legendgroup": curve.name, "showlegend": False, "type": "scatter"}
     tint = colour(curve.hue)
     traces: list[dict[str, Any]] = []
-    if curve.low:
+    if curve.low and curve.banded:
         for values, fill in ((curve.low, "none"), (curve.high, "tonexty")):
             hidden = {"mode": "lines", "line": {"width": 0}, "fill": fill, "fillcolor": _faded(tint, 0.15), "hoverinfo": "skip"}
             traces.append({**shared, **hidden, "y": _numbers(values)})
@@ -69,7 +69,8 @@ def _traces(curve: Curve, axis: str, stacked: bool, first: bool) -> list[dict[st
         **shared,
         "y": _numbers(curve.y),
         "name": _escaped(shortened(curve.name, 60)),
-        "hovertemplate": "%{fullData.name}<br>%{y:.3f} at batch %{x}<extra></extra>",
+        "hovertemplate": "%{fullData.name}<br>%{y:.3f}%{customdata} at batch %{x}<extra></extra>",
+        "customdata": [_between(Point(0, low, high)) for low, high in zip(curve.low, curve.high, strict=True)] or [""] * len(curve.x),
     }
     line = {"color": tint, "width": 1 if curve.hue < 0 else 2, "dash": "dash" if dashed(curve.hue) else "solid"}
     if stacked:
@@ -89,13 +90,13 @@ def _intervals(figure: IntervalFigure) -> dict[str, Any]:
         known = [(row, point) for row, point in zip(rows, points, strict=True) if point is not None and math.isfinite(point.value)]
         hue = (4 if many == 2 and at == 0 else 0) if many <= 2 else at
         data.append(_interval_trace(name, [(row + shift, point, figure.rows[row]) for row, point in known], hue, many == 2 and at == 0))
-        legend.append(_entry(name, hue, True, hollow=many == 2 and at == 0))
+        legend.append(_entry(name, hue, True, hollow=many == 2 and at == 0, round=True))
     longest = max((len(shortened(row)) for row in figure.rows), default=0)
     layout = {
         **_LAYOUT,
-        "height": _ROW_HEIGHT * len(rows) + 84,
-        "margin": {"l": min(250, 24 + 7 * longest), "r": 18, "t": 12, "b": 52, "pad": 4},
-        "xaxis": {**_AXIS, "title": {"text": _escaped(figure.title)}, "range": list(figure.span) if figure.span else None},
+        "height": _ROW_HEIGHT * len(rows) + 76,
+        "margin": {"l": min(250, 24 + 7 * longest), "r": 18, "t": 12, "b": 44, "pad": 4},
+        "xaxis": {**_AXIS, "title": {"text": _escaped(figure.title), "standoff": 8}, "range": list(figure.span) if figure.span else None},
         "yaxis": {
             **_AXIS,
             "tickvals": rows,
@@ -143,19 +144,21 @@ _LAYOUT = {
 }
 
 
-def _entry(name: str, hue: int, solid: bool, hollow: bool = False) -> dict[str, Any]:
-    return {"name": name, "colour": colour(hue), "dash": dashed(hue), "solid": solid, "hollow": hollow, "grey": hue < 0}
+def _entry(name: str, hue: int, solid: bool, hollow: bool = False, round: bool = False) -> dict[str, Any]:
+    shape = {"solid": solid, "hollow": hollow, "round": round}
+    return {"name": name, "colour": colour(hue), "dash": dashed(hue), "grey": hue < 0, **shape}
 
 
 def _span(panel: Panel) -> list[float] | None:
     if panel.span is not None:
         low, high = panel.span
         return [low, high] if panel.stacked else [low - 0.02 * (high - low), high + 0.02 * (high - low)]
-    values = [v for curve in panel.curves for part in (curve.y, curve.high, curve.faint) for v in part if math.isfinite(v)]
-    lows = [v for curve in panel.curves for part in (curve.y, curve.low, curve.faint) for v in part if math.isfinite(v)]
-    if not values or min(lows) < 0:
+    shown = [v for curve in panel.curves for part in (curve.y, curve.faint) for v in part if math.isfinite(v)]
+    bands = [v for curve in panel.curves if curve.banded for v in curve.high if math.isfinite(v)]
+    if not shown or min(shown) < 0:
         return None
-    return [0.0, 1.06 * max(values) or 1.0]
+    top = max(shown) if max(shown) > 1 else min(1.0, max([*shown, *bands]))  # a band past what can be is cut
+    return [0.0, 1.06 * top or 1.0]
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:

@@ -83,7 +83,7 @@ def method_table(methods: Sequence[Method]) -> Table:
     rows = []
     for method, found in zip(methods, measures, strict=True):
         change = score_of(method)
-        cells = ["-"] * 3 if change is None else [_plain(change.before), _plain(change.after), _signed(change.difference)]
+        cells = ["-"] * 3 if change is None else [_plain(change.before), _plain(change.after), _signed(change.difference, "\n")]
         seeds = ", ".join("?" if seed is None else str(seed) for seed in method.seeds)
         rows.append((method.label, seeds, *cells, *(_plain(found[name]) if name in found else "-" for name in names)))
     head = ("method", "seeds", "before", "after", "after minus before", *names)
@@ -144,14 +144,14 @@ def _repeat(title: str, run: Run) -> Repeat:
 
 def _plain(point: Point) -> str:
     digits = 1 if abs(point.value) >= 10 else 3
-    between = "" if point.low is None or point.high is None else f" [{point.low:.{digits}f}, {point.high:.{digits}f}]"
+    between = "" if point.low is None or point.high is None else f"\n[{point.low:.{digits}f}, {point.high:.{digits}f}]"
     return f"{point.value:.{digits}f}{between}"
 
 
-def _signed(point: Point) -> str:
-    between = "" if point.low is None or point.high is None else f" [{point.low:+.3f}, {point.high:+.3f}]"
+def _signed(point: Point, gap: str = " ") -> str:
+    between = "" if point.low is None or point.high is None else f"{gap}[{point.low:+.3f}, {point.high:+.3f}]"
     return f"{point.value:+.3f}{between}"
 
 
 def _change(change: Change) -> str:
-    return f"{change.before.value:.3f} → {change.after.value:.3f}, {_signed(change.difference)}"
+    return f"{change.before.value:.3f} → {change.after.value:.3f}\n{_signed(change.difference)}"

@@ -16,7 +16,7 @@ report.unpack = async function (name) {
 report.make = function (tag, attributes, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {
-    if (name === "class") made.className = value;
+    if (name === "class") made.className = value || "";
     else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
   }
   for (const child of children) if (child !== null && child !== undefined) made.append(child);

@@ -1,15 +1,19 @@
 "use strict";
 // Figures: choices above, a plot, a legend of buttons below.
 report.drawFigures = async function () {
+  performance.mark('start');
   const [library, packed] = await Promise.all([report.unpack("library"), report.unpack("figures")]);
+  performance.mark('unpacked');
   const script = document.createElement("script");
   script.nonce = report.nonce;
   script.textContent = library;
   document.head.append(script);
+  performance.mark("library");
   const all = JSON.parse(packed);
   for (const [name, figure] of Object.entries(all)) {
     const section = document.getElementById(name);
     if (section) await report.drawFigure(section, figure);
+    performance.mark(name);
   }
 };
 
@@ -61,7 +65,7 @@ report.swatch = function (entry) {
   for (const [name, value] of [["width", 22], ["height", 10], ["aria-hidden", "true"]]) svg.setAttribute(name, value);
   const shape = document.createElementNS(space, entry.solid ? "rect" : "line");
   const attributes = entry.solid
-    ? { x: 6, y: 1, width: 8, height: 8, rx: entry.hollow ? 4 : 2, fill: entry.hollow ? "none" : entry.colour, stroke: entry.colour, "stroke-width": 2 }
+    ? { x: 6, y: 1, width: 8, height: 8, rx: entry.round ? 4 : 2, fill: entry.hollow ? "none" : entry.colour, stroke: entry.colour, "stroke-width": 2 }
     : { x1: 0, x2: 22, y1: 5, y2: 5, stroke: entry.colour, "stroke-width": 2.5, "stroke-dasharray": entry.dash ? "6 4" : "none" };
   for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
   svg.append(shape);

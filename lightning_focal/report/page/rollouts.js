@@ -153,7 +153,7 @@ report.body = function (i) {
 
 report.verdicts = function (i) {
   const { data } = report.browser, group = data.groups[data.group[i]], rubric = data.rubrics[group[4]];
-  const head = ["criterion", "verdict", "reason", "prior", "weight", "saturation"];
+  const head = [["criterion"], ["verdict"], ["reason"], ["prior", "num"], ["weight", "num"], ["saturation", "num"]];
   const rows = rubric.map(([name, , tags], k) => {
     const letter = data.outcome[i][k], score = data.score[i][k];
     const words = letter === "p" ? `partly met, ${number(score, 2)}` : data.fault[i].includes(k) ? "not met: fault found" : WORDS[letter];
@@ -163,7 +163,7 @@ report.verdicts = function (i) {
       report.make("td", {}, data.reasons[data.reason[i][k]]),
       ...[7, 5, 6].map((part) => report.make("td", { class: "num" }, number(group[part][k]))));
   });
-  const table = report.make("table", { class: "verdicts" }, report.make("thead", {}, report.make("tr", {}, ...head.map((cell) => report.make("th", {}, cell)))), report.make("tbody", {}, ...rows));
+  const table = report.make("table", { class: "verdicts" }, report.make("thead", {}, report.make("tr", {}, ...head.map(([cell, kind]) => report.make("th", { class: kind }, cell)))), report.make("tbody", {}, ...rows));
   return report.make("div", { class: "scroll" }, table);
 };
 

@@ -14,11 +14,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import lightning_focal.data
+import lightning_focal.report
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import RewardStrategy
-from lightning_focal.runs import AtomicCheckpointIO, CSVLog, EventLog, RunFolder, release, run_folder
+from lightning_focal.runs import AtomicCheckpointIO, CSVLog, EventLog, RunFolder, RunRecord, release, run_folder
 from lightning_focal.runs.folder import RUN_FOLDER_ENV
 from lightning_focal.terminal import plain_errors, plain_message, quiet
 
@@ -115,7 +116,7 @@ class FocalCLI(LightningCLI):
             kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
-        added: list[Any] = [RunFolder()]
+        added: list[Any] = [RunFolder(), RunRecord()]
         for kind in (HeldOut, RolloutTable, ConsoleReport, JudgeWatch):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 added.append(kind())

@@ -31,6 +31,8 @@ look
              lightning_focal rubrics configs/data/everyday/train.jsonl
 
 study
+  report     what came out of some runs, as one HTML file that needs nothing else
+             lightning_focal report RUN
   replay     recorded rollouts under another strategy, without a model
              lightning_focal replay --rollouts RUN/rollouts --reward=FocalReward --grid '{gamma: [0, 1, 3]}'
   ablate     a grid of runs over seeds: one table, one figure

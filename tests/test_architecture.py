@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "rephrasing": {"types", "files", "data", "generation", "policies", "servers"},
     "rewards": {"types", "functional", "metrics", "rubrics", "judges"},
     "callbacks": {"types", "functional", "metrics", "files"},
-    "runs": set(),
+    "runs": {"files"},
     "modules": {"types", "seeds", "functional", "metrics", "generation", "policies", "rewards", "callbacks"},
     "studies": {"types", "files", "functional", "metrics", "rubrics", "judges", "rewards", "callbacks", "runs", "terminal"},
+    "report": {"types", "functional", "files"},
     "warm_start": {"data", "modules", "policies", "runs", "files", "terminal"},
     "cli": {
         "data",
@@ -38,6 +39,7 @@ MAY_IMPORT = {
         "callbacks",
         "modules",
         "runs",
+        "report",
         "studies",
         "rephrasing",
         "warm_start",
@@ -67,11 +69,12 @@ FOREIGN = {
     "rewards": {"transformers"},
     "callbacks": {"transformers"},
     "runs": {"transformers"},
+    "report": {"transformers"},
     "servers": {"torch", "lightning", "transformers"},
     "rephrasing": {"lightning", "transformers"},
 }
 LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval"}
-LATE |= {"aiohttp", "tenacity", "reasoning_gym", "diskcache"}
+LATE |= {"aiohttp", "tenacity", "reasoning_gym", "diskcache", "jinja2"}
 """Imported where they are used: nobody waits for them who does not need them."""
 
 

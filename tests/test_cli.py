@@ -85,7 +85,7 @@ def rollouts(folder, stage):
 def test_run_folder_holds_everything(finished):
     _, folder = finished
     entries = {re.sub(r"^events\.out\.tfevents\..*", "events", path.name) for path in folder.iterdir()}
-    assert entries == {".run", "config.yaml", "metrics.csv", "events", "rollouts", "checkpoints", "held_out.json"}
+    assert entries == {".run", "config.yaml", "run.json", "metrics.csv", "events", "rollouts", "checkpoints", "held_out.json"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "step=4.ckpt"}
     config = config_of(folder)
     assert config["reward"]["class_path"] == "lightning_focal.rewards.FocalReward"
@@ -299,7 +299,7 @@ def test_commands_printed_at_the_end_work(finished, capsys, monkeypatch):
     cli, _ = finished
     cli("fit", run_dir="next")
     lines = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip().startswith("lightning_focal ")]
-    assert [line[0] for line in lines] == ["validate", "predict"]
+    assert [line[0] for line in lines] == ["validate", "predict", "report"]
     monkeypatch.chdir(cli.folder)
     for line in lines:
         main(line)
@@ -324,7 +324,7 @@ def test_help(command):
     done = run("-m", "lightning_focal", *command)
     assert done.returncode == 0
     wanted = (
-        ["fit", "validate", "test", "predict", "sft", "rephrase", "judge", "rubrics", "replay", "ablate"]
+        ["fit", "validate", "test", "predict", "sft", "rephrase", "judge", "rubrics", "report", "replay", "ablate"]
         if command == ["--help"]
         else ["--reward", "--run_dir"]
     )

@@ -115,7 +115,7 @@ class ConsoleReport(RolloutObserver):
                     style="bold",
                 )
         self.console.print(f"{_clock(time.monotonic() - self._began)} in all. Written to {log_dir}:")
-        self.console.print("  config.yaml, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
+        self.console.print("  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
         last = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
             trainer.checkpoint_callback, "best_model_path", ""
         )
@@ -124,6 +124,7 @@ class ConsoleReport(RolloutObserver):
             self.console.print("Next:")
             self.console.print(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
             self.console.print(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
+            self.console.print(f"  lightning_focal report {folder}")
             self.console.print(f"  tensorboard --logdir {folder}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

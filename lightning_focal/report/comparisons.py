@@ -13,7 +13,7 @@ from lightning_focal.report.figures import CourseFigure, Curve, IntervalFigure, 
 from lightning_focal.report.held_out import Change, criterion_changes, prompt_changes, score_change
 from lightning_focal.report.levels import Levels
 from lightning_focal.report.methods import Method
-from lightning_focal.report.metrics import Series
+from lightning_focal.report.metrics import Series, keys
 from lightning_focal.report.run import Run
 
 __all__ = ["MEASURES", "apart", "balance_of_methods", "criteria_of", "levels_over_seeds", "measures_of", "over_seeds", "score_of"]
@@ -131,8 +131,10 @@ def levels_over_seeds(levels: Sequence[Levels], hue: Mapping[str, int], window: 
 
 
 def balance_of_methods(methods: Sequence[Method]) -> CourseFigure:
-    """Worst criterion, Gini coefficient and strict completion in training, a curve a method."""
-    panels = []
+    """Worst criterion, Gini coefficient and strict completion in training, a curve a method; empty where each has one criterion."""
+    panels: list[Panel] = []
+    if all(len(keys(run.metrics, "train/criterion/", "/score")) < 2 for method in methods for run in method.runs):
+        return CourseFigure(())
     for title, name, span in (
         ("worst criterion", "train/balance/worst", None),
         ("Gini coefficient", "train/balance/gini", None),

@@ -38,15 +38,16 @@ def all_figures(methods: Sequence[Method]) -> list[Views]:
     levels = {run.folder: run_levels(run) for _, run in runs}
     window = max(window_for(run.batches) for _, run in runs)
     smooth = "" if window == 1 else f" Lines are means over the latest {window} batches."
+    faint = "" if window == 1 else " Faint lines are single batches."
     made = [
         _scores(methods),
         _score_course(methods),
         _criteria(methods),
+        _per_run("votes", "Votes", "Votes and signs of a collapse", _VOTES + smooth + faint, runs, vote_course),
         _levels(methods, runs, levels, smooth),
         _shares(runs, levels, smooth),
         _balance(methods, runs, smooth),
-        _per_run("votes", "Votes", "Votes and signs of a collapse", _VOTES + smooth, runs, vote_course),
-        _per_run("health", "Responses", "Reward and responses", _HEALTH + smooth, runs, health_course),
+        _per_run("health", "Responses", "Reward and responses", _HEALTH + smooth + faint, runs, health_course),
     ]
     return [views for views in made if views.views]
 
@@ -55,7 +56,7 @@ _VOTES = (
     "Without labels a rising share of the votes may mean that the policy becomes right, or that it agrees on something wrong; "
     "what is right is known only where gold answers are."
 )
-_HEALTH = "In training, batch by batch; faint lines are the single batches."
+_HEALTH = "In training, means over each batch."
 
 
 def _scores(methods: Sequence[Method]) -> Views:
@@ -76,7 +77,9 @@ def _fitted(figure: IntervalFigure) -> IntervalFigure:
 
 def _score_course(methods: Sequence[Method]) -> Views:
     figure = scores_of_methods(methods)
-    caption = "Every evaluation of the held-out prompts, prior weights; 95 % intervals."
+    several = any(len(method.runs) > 1 for method in methods)
+    over = "over seeds by Student's t, of two seeds their range" if several else "bootstrapped over prompts"
+    caption = f"Every evaluation of the held-out prompts, prior weights; 95 % intervals {over}."
     return Views("score", "Over time", "Held-out score over time", caption, (), {(): figure} if figure.panels else {})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_focal.report.figures import CourseFigure, Curve, Panel
 from lightning_focal.report.levels import Levels
-from lightning_focal.report.metrics import Series
+from lightning_focal.report.metrics import Series, keys
 from lightning_focal.report.run import Run
 
 __all__ = ["balance_course", "health_course", "level_course", "over_time", "share_course", "vote_course", "window_for"]
@@ -70,8 +70,8 @@ def level_course(levels: Levels, window: int) -> CourseFigure:
 
 
 def share_course(levels: Levels, window: int) -> CourseFigure:
-    """Share of all weight, stacked; a thin area named "others" gathers what is too little to tell apart."""
-    if not levels.share:
+    """Share of all weight, stacked; a area named "others" gathers what is too little to tell apart; empty for a single label."""
+    if len(levels.share) < 2:
         return CourseFigure(())
     hue = hues(levels)
     means = {label: sum(series.values) / len(series.values) for label, series in levels.share.items() if series.batches}
@@ -90,8 +90,10 @@ def share_course(levels: Levels, window: int) -> CourseFigure:
 
 
 def balance_course(run: Run, window: int) -> CourseFigure:
-    """Worst criterion, Gini coefficient and strict completion, in training and on held-out prompts."""
-    panels = []
+    """Worst criterion, Gini coefficient and strict completion, in training and on held-out prompts; empty for a single criterion."""
+    panels: list[Panel] = []
+    if len(keys(run.metrics, "train/criterion/", "/score")) < 2:
+        return CourseFigure(())
     for title, name, span in (
         ("worst criterion", "balance/worst", None),
         ("Gini coefficient", "balance/gini", None),
@@ -118,7 +120,7 @@ def evaluation_series(run: Run, name: str) -> Series:
 
 _VOTES: tuple[tuple[str, tuple[float, float] | None, Mapping[str, str]], ...] = (
     (
-        "share",
+        "votes and accuracy, share",
         (0, 1),
         {
             "votes for the label": "train/vote/share",
@@ -127,7 +129,7 @@ _VOTES: tuple[tuple[str, tuple[float, float] | None, Mapping[str, str]], ...] = 
         },
     ),
     (
-        "share",
+        "answers that are missing, views that agree; share",
         (0, 1),
         {
             "responses without an answer": "train/vote/unanswered",
@@ -138,7 +140,7 @@ _VOTES: tuple[tuple[str, tuple[float, float] | None, Mapping[str, str]], ...] = 
     ),
     ("distinct answers in a group", None, {"distinct answers": "train/vote/distinct"}),
     (
-        "nats a token",
+        "entropy and certainty, nats a token",
         None,
         {"entropy of the policy": "train/policy/entropy", "self-certainty": "train/certainty/self_certainty"},
     ),
@@ -155,13 +157,13 @@ def vote_course(run: Run, window: int) -> CourseFigure:
 
 _HEALTH: tuple[tuple[str, tuple[float, float] | None, Mapping[str, str]], ...] = (
     ("reward", None, {"in force": "train/reward/mean", "static weights": "train/reward/static"}),
-    ("response, tokens", None, {"response length": "train/rollout/length"}),
+    ("response length, tokens", None, {"response length": "train/rollout/length"}),
     (
-        "share",
+        "share of responses, of judgements",
         None,
         {"cut off by the limit": "train/rollout/truncated", "judgements that failed": "train/judge/failure_rate"},
     ),
-    ("nats a token", None, {"entropy": "train/policy/entropy", "KL to the reference": "train/policy/kl"}),
+    ("entropy and divergence, nats a token", None, {"entropy": "train/policy/entropy", "KL to the reference": "train/policy/kl"}),
 )
 
 

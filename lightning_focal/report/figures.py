@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["PALETTE", "CourseFigure", "Curve", "IntervalFigure", "Panel", "Point", "Views", "colour", "dashed", "shortened"]
 
-PALETTE = ("#0072b2", "#e07b00", "#009e73", "#cc3377", "#3aa6e0", "#b8860b", "#7f5fc9", "#c8452c", "#5a7d2a", "#8c6d62")
+PALETTE = ("#1a7fc4", "#e07b00", "#009e73", "#cc3377", "#45b8e8", "#b8860b", "#7f5fc9", "#c8452c", "#5a7d2a", "#8c6d62")
 """Hues that the common kinds of colour blindness tell apart, strong enough on white and on near black (after Okabe and Ito)."""
 
 _GREY = "#8a8f98"

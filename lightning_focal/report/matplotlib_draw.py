@@ -76,7 +76,7 @@ def _intervals(figure: IntervalFigure, drawn: Any) -> None:
         low = [0.0 if p.low is None else max(0.0, p.value - p.low) for _, p in known]
         high = [0.0 if p.high is None else max(0.0, p.high - p.value) for _, p in known]
         style = {"fmt": "o", "capsize": 3, "mfc": "white" if many == 2 and at == 0 else None, "label": _plain(name)}
-        hue = (4 if many == 2 and at == 0 else 0) if many <= 2 else at
+        hue = (-1 if many == 2 and at == 0 else 0) if many <= 2 else at
         axis.errorbar([p.value for _, p in known], [row for row, _ in known], xerr=[low, high], color=colour(hue), **style)
     axis.set_yticks(range(len(figure.rows)), [_plain(shortened(row)) for row in figure.rows])
     axis.invert_yaxis()

@@ -113,7 +113,7 @@ def _rollouts(runs: Sequence[tuple[str, Run]], room: float) -> tuple[str, int, s
         if len(packed) <= room or share < 0.01 or not shown:
             break
         share *= min(0.9, 0.95 * room / len(packed)) if room > 0 else 0.5
-    note = f"{shown} of {total} recorded rollouts are in this file: whole batches, evenly spread over the run." if shown < total else ""
+    note = f"{shown} of {total} recorded rollouts are in this file: whole batches, evenly spread over the run, and held-out ones of the first and the last evaluation." if shown < total else ""
     return packed, shown, note
 
 

@@ -76,7 +76,7 @@ def _traces(curve: Curve, axis: str, stacked: bool, first: bool) -> list[dict[st
     if stacked:
         main |= {"mode": "lines", "line": {"width": 0.5, "color": tint}, "stackgroup": axis, "fillcolor": _faded(tint, 0.75)}
     elif curve.points or len(curve.x) == 1:
-        main |= {"mode": "lines+markers", "line": {**line, "dash": "dot"}, "marker": {"size": 8, "color": tint}}
+        main |= {"mode": "lines+markers", "line": {**line, "dash": "dot"}, "marker": {"size": 8, "color": tint}, "cliponaxis": False}
     else:
         main |= {"mode": "lines", "line": line, "connectgaps": True, "opacity": 0.5 if curve.hue < 0 else 1}
     return [*traces, main]
@@ -88,9 +88,9 @@ def _intervals(figure: IntervalFigure) -> dict[str, Any]:
     for at, (name, points) in enumerate(figure.series.items()):
         shift = 0.0 if many == 1 else _BETWEEN * (2 * at / (many - 1) - 1)
         known = [(row, point) for row, point in zip(rows, points, strict=True) if point is not None and math.isfinite(point.value)]
-        hue = (4 if many == 2 and at == 0 else 0) if many <= 2 else at
+        hue = (-1 if many == 2 and at == 0 else 0) if many <= 2 else at
         data.append(_interval_trace(name, [(row + shift, point, figure.rows[row]) for row, point in known], hue, many == 2 and at == 0))
-        legend.append(_entry(name, hue, True, hollow=many == 2 and at == 0, round=True))
+        legend.append(_entry(name, max(0, hue), True, hollow=many == 2 and at == 0, round=True) | {"colour": colour(hue)})
     longest = max((len(shortened(row)) for row in figure.rows), default=0)
     layout = {
         **_LAYOUT,

@@ -1,12 +1,14 @@
-"""Keeps the run folder in step with the checkpoint a run resumes from."""
+"""Keeps the run folder in step with the checkpoint a run resumes from, and says there how it was started."""
 
 from __future__ import annotations
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_focal.runs.csv_log import CSVLog
+from lightning_focal.runs.record import record_end, record_start
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "RunRecord"]
 
 
 class RunFolder(Callback):
@@ -20,3 +22,26 @@ class RunFolder(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, CSVLog):
                 logger.forget_after(done - 1)
+
+
+class RunRecord(Callback):
+    """Keeps ``run.json``: command, versions, commit and device of every start, and whether the run came to its end."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add a start."""
+        done: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        folder = trainer.log_dir  # a collective: asked for on every process
+        if trainer.is_global_zero and folder is not None:
+            record_start(folder, done, _device(trainer))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end."""
+        folder = trainer.log_dir
+        if trainer.is_global_zero and folder is not None:
+            record_end(folder)
+
+
+def _device(trainer: Trainer) -> str:
+    root = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {torch.get_num_threads()} threads"
+    return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"

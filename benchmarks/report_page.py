@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from provenance import provenance  # noqa: E402
-from tests.report.chromium import Chromium, find  # noqa: E402
-from tests.report.made_run import make_run  # noqa: E402
 
 from lightning_focal.files import write_json  # noqa: E402
 from lightning_focal.report import write_report  # noqa: E402
+from tests.report.chromium import Chromium, find  # noqa: E402
+from tests.report.made_run import make_run  # noqa: E402
 
 FILTERS = {
     "criterion": {"criterion": "key:caution"},

@@ -115,7 +115,9 @@ class ConsoleReport(RolloutObserver):
                     style="bold",
                 )
         self.console.print(f"{_clock(time.monotonic() - self._began)} in all. Written to {log_dir}:")
-        self.console.print("  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
+        self.console.print(
+            "  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/"
+        )
         last = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
             trainer.checkpoint_callback, "best_model_path", ""
         )

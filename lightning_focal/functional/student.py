@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 __all__ = ["student_interval", "student_quantile"]
@@ -26,6 +25,7 @@ def student_interval(values: Tensor, level: float = 0.95) -> tuple[float, float,
     Raises:
         ValueError: on a shape or level that does not fit.
 
+    >>> import torch
     >>> [round(value, 3) for value in student_interval(torch.tensor([0.1, 0.2, 0.3]))]
     [0.2, -0.048, 0.448]
     """

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_focal.report.contents import all_figures
+from lightning_focal.report.levels import run_levels
 from lightning_focal.report.matplotlib_draw import matplotlib_figure
 from lightning_focal.report.methods import group_runs
 from lightning_focal.report.page import ROLLOUTS, write_report
@@ -90,7 +91,8 @@ class LiveFigures(Callback):
 def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int) -> Sequence[str]:
     """Draw the figures of a run folder, in their first view each, into TensorBoard; returns the tags they have there."""
     tags = []
-    for views in all_figures(group_runs([read_run(folder)])):
+    run = read_run(folder)
+    for views in all_figures(group_runs([run]), {run.folder: run_levels(run)}):
         figure = next(iter(views.views.values()))
         board.experiment.add_figure(f"report/{views.name}", matplotlib_figure(figure), global_step=batch)
         tags.append(f"report/{views.name}")

@@ -53,8 +53,10 @@ def _pooled(changes: Sequence[Change | None]) -> Change | None:
     known = [change for change in changes if change is not None]
     if len(known) < 2:
         return known[0] if known else None
-    parts = ([c.before.value for c in known], [c.after.value for c in known], [c.difference.value for c in known])
-    return Change(*(over_seeds(values) for values in parts), units=f"{len(known)} seeds")
+    before, after, difference = (
+        over_seeds([getattr(c, part).value for c in known]) for part in ("before", "after", "difference")
+    )
+    return Change(before, after, difference, f"{len(known)} seeds")
 
 
 def measures_of(method: Method) -> dict[str, Point]:
@@ -90,7 +92,9 @@ def apart(one: Method, other: Method) -> tuple[Point, str] | None:
     if len(shared) < 2:
         return None
     mean, low, high = bootstrap_interval(torch.tensor(shared, dtype=torch.float64))
-    return Point(mean, low, high), f"95 % bootstrap over {len(shared)} prompts they share; one seed each says nothing of other seeds"
+    return Point(
+        mean, low, high
+    ), f"95 % bootstrap over {len(shared)} prompts they share; one seed each says nothing of other seeds"
 
 
 def change_figure(changes: Mapping[str, Change], title: str, most: int = 24) -> IntervalFigure:

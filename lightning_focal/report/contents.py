@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from lightning_focal.report.comparisons import (
     balance_of_methods,
@@ -22,7 +23,7 @@ from lightning_focal.report.courses import (
     window_for,
 )
 from lightning_focal.report.figures import CourseFigure, IntervalFigure, Views
-from lightning_focal.report.levels import Levels, run_levels
+from lightning_focal.report.levels import Levels
 from lightning_focal.report.methods import Method
 from lightning_focal.report.run import Run
 
@@ -32,10 +33,14 @@ _BY = {"key": "criterion", "name": "criterion name"}
 _MOST_RUNS = 24  # with views of their own
 
 
-def all_figures(methods: Sequence[Method]) -> list[Views]:
-    """Return the figures of a report on some methods, those without data left out."""
+def all_figures(methods: Sequence[Method], levels: Mapping[Path, Mapping[str, Levels]]) -> list[Views]:
+    """Return the figures of a report on some methods, those without data left out.
+
+    Args:
+        methods: with their runs.
+        levels: of each run, by its folder.
+    """
     runs = [(method.title(run), run) for method in methods for run in method.runs]
-    levels = {run.folder: run_levels(run) for _, run in runs}
     window = max(window_for(run.batches) for _, run in runs)
     smooth = "" if window == 1 else f" Lines are means over the latest {window} batches."
     faint = "" if window == 1 else " Faint lines are single batches."
@@ -103,34 +108,41 @@ def _criteria(methods: Sequence[Method]) -> Views:
 
 
 def _levels(
-    methods: Sequence[Method], runs: Sequence[tuple[str, Run]], levels: Mapping[object, Mapping[str, Levels]], smooth: str
+    methods: Sequence[Method], runs: Sequence[tuple[str, Run]], levels: Mapping[Path, Mapping[str, Levels]], smooth: str
 ) -> Views:
     views: dict[tuple[str, ...], CourseFigure | IntervalFigure] = {}
     for method in methods:
         several = [found["key"] for run in method.runs if "key" in (found := levels[run.folder])]
         if len(several) > 1:
             window = max(window_for(run.batches) for run in method.runs)
-            views[f"{method.label}, mean of {len(several)} seeds", _BY["key"]] = levels_over_seeds(several, hues(several[0]), window)
-    for title, run in runs[: _MOST_RUNS if len(runs) <= _MOST_RUNS else 0]:
-        for kind, found in levels[run.folder].items():
+            views[f"{method.label}, mean of {len(several)} seeds", _BY["key"]] = levels_over_seeds(
+                several, hues(several[0]), window
+            )
+    for title, run in runs[:_MOST_RUNS]:
+        for kind, of_kind in levels[run.folder].items():
             if kind == "key" or len(runs) <= 4:
-                views[title, _BY.get(kind, f"tag “{kind}”")] = level_course(found, window_for(run.batches))
+                views[title, _BY.get(kind, f"tag “{kind}”")] = level_course(of_kind, window_for(run.batches))
+    many = any(len(of_kind.labels) > 10 for found in levels.values() for of_kind in found.values())
     caption = (
         "Of each criterion in training: the mean score; the saturation, its level once the reward is projected back on the criteria, 1 = no "
-        "room left; and the weight in force in a prompt that asks for it." + smooth + " Where there are many, those that end lowest, moved most or weigh most are in colour."
+        "room left; and the mean weight in force of such a criterion."
+        + smooth
+        + (" Of this many, those that end lowest, moved most or weigh most are in colour." if many else "")
     )
-    return Views("levels", "Levels", "Score, saturation and weight", caption, ("run", "by"), {k: v for k, v in views.items() if _drawn(v)})
+    return Views(
+        "levels", "Levels", "Score, saturation and weight", caption, ("run", "by"), {k: v for k, v in views.items() if _drawn(v)}
+    )
 
 
 def _drawn(figure: CourseFigure | IntervalFigure) -> bool:
     return bool(figure.panels if isinstance(figure, CourseFigure) else figure.rows)
 
 
-def _shares(runs: Sequence[tuple[str, Run]], levels: Mapping[object, Mapping[str, Levels]], smooth: str) -> Views:
+def _shares(runs: Sequence[tuple[str, Run]], levels: Mapping[Path, Mapping[str, Levels]], smooth: str) -> Views:
     views: dict[tuple[str, ...], CourseFigure | IntervalFigure] = {}
     for title, run in runs[:_MOST_RUNS]:
-        for kind, found in levels[run.folder].items():
-            figure = share_course(found, window_for(run.batches))
+        for kind, of_kind in levels[run.folder].items():
+            figure = share_course(of_kind, window_for(run.batches))
             if figure.panels and (kind == "key" or len(runs) <= 4):
                 views[title, _BY.get(kind, f"tag “{kind}”")] = figure
     recorded = all(run.train.rows for _, run in runs)
@@ -141,7 +153,8 @@ def _shares(runs: Sequence[tuple[str, Run]], levels: Mapping[object, Mapping[str
 
 def _balance(methods: Sequence[Method], runs: Sequence[tuple[str, Run]], smooth: str) -> Views:
     caption = (
-        "Score of the least met criterion; Gini coefficient over criteria, 0 = even; share of rollouts that meet every criterion." + smooth
+        "Score of the least met criterion; Gini coefficient over criteria, 0 = even; share of rollouts that meet every criterion."
+        + smooth
     )
     if len(runs) == 1:
         figure = balance_course(runs[0][1], window_for(runs[0][1].batches))

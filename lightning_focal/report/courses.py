@@ -28,8 +28,9 @@ def window_for(batches: int) -> int:
 def over_time(name: str, series: Series, window: int, hue: int, faint: bool = False) -> Curve:
     """A curve of trailing means, thinned to a few hundred points; with the values themselves behind it where ``faint``."""
     smooth, raw = series.trailing(window), series.values
-    kept = range(0, len(smooth), max(1, math.ceil(len(smooth) / _MOST_POINTS)))
-    kept = [*kept, len(smooth) - 1] if smooth and kept[-1] != len(smooth) - 1 else list(kept)
+    kept = list(range(0, len(smooth), max(1, math.ceil(len(smooth) / _MOST_POINTS))))
+    if kept and kept[-1] != len(smooth) - 1:
+        kept.append(len(smooth) - 1)
     return Curve(
         name=name,
         x=[series.batches[i] for i in kept],
@@ -172,9 +173,7 @@ def health_course(run: Run, window: int) -> CourseFigure:
     return _course(run, _HEALTH, window)
 
 
-def _course(
-    run: Run, parts: Iterable[tuple[str, tuple[float, float] | None, Mapping[str, str]]], window: int
-) -> CourseFigure:
+def _course(run: Run, parts: Iterable[tuple[str, tuple[float, float] | None, Mapping[str, str]]], window: int) -> CourseFigure:
     panels, hue = [], 0
     for title, span, names in parts:
         curves = _logged(run.metrics, names, window, hue)

@@ -124,7 +124,7 @@ def dashed(hue: int) -> bool:
 def shortened(text: str, limit: int = 32) -> str:
     """A label of at most ``limit`` characters on one line.
 
-    >>> shortened("no list,\\nnot even a short one", 12)
+    >>> shortened("no list,  not even a short one", 12)
     'no list, no…'
     """
     line = " ".join(text.split())

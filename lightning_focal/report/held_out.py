@@ -52,7 +52,7 @@ def score_change(run: Run) -> Change | None:
     both = [key for key in first if key in last and first[key] is not None and last[key] is not None]
     before, after = _tensor(first[key] for key in both), _tensor(last[key] for key in both)
     points = [_point(*bootstrap_interval(values, run.level)) for values in (before, after, after - before)]
-    return None if math.isnan(points[0].value) else Change(*points, units=f"{len(both)} prompts")
+    return None if math.isnan(points[0].value) else Change(points[0], points[1], points[2], f"{len(both)} prompts")
 
 
 def prompt_changes(run: Run) -> dict[str, float]:
@@ -101,11 +101,13 @@ def _recorded_changes(rows: Sequence[Mapping[str, Any]], ends: list[int], level:
         points = [_point(float(means[i, c]), float(lows[i, c]), float(highs[i, c])) for i in range(3)]
         if not math.isnan(points[2].value):
             asked = int((counts[..., c] > 0).all(0).sum())
-            found[label] = Change(*points, units=f"{asked} prompts")
+            found[label] = Change(points[0], points[1], points[2], f"{asked} prompts")
     return found
 
 
-def ratio_intervals(sums: Tensor, counts: Tensor, level: float, draws: int = 4000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def ratio_intervals(
+    sums: Tensor, counts: Tensor, level: float, draws: int = 4000, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pooled means before, after, and their difference, with percentile bootstrap intervals over prompts.
 
     Whole prompts are resampled, the same ones for all columns and for before and after (Efron 1979).

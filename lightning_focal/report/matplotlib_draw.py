@@ -33,7 +33,7 @@ def _course(figure: CourseFigure, drawn: Any) -> None:
     axes = drawn.subplots(max(1, len(figure.panels)), 1, sharex=True, squeeze=False)[:, 0]
     entries: dict[str, Any] = {}
     for axis, panel in zip(axes, figure.panels, strict=False):
-        axis.set_title(_plain(panel.title), loc="left", fontsize="medium")
+        axis.set_title(_plain(shortened(panel.title, 80)), loc="left", fontsize="medium")
         if panel.span is not None:
             axis.set_ylim(*panel.span)
         axis.grid(alpha=0.25)
@@ -80,7 +80,7 @@ def _intervals(figure: IntervalFigure, drawn: Any) -> None:
         axis.errorbar([p.value for _, p in known], [row for row, _ in known], xerr=[low, high], color=colour(hue), **style)
     axis.set_yticks(range(len(figure.rows)), [_plain(shortened(row)) for row in figure.rows])
     axis.invert_yaxis()
-    axis.set_xlabel(_plain(figure.title))
+    axis.set_xlabel(_plain(shortened(figure.title, 80)))
     axis.grid(axis="x", alpha=0.25)
     if figure.span is not None:
         axis.set_xlim(*figure.span)

@@ -88,9 +88,15 @@ def _spelt(value: Any) -> str:
 
 
 def _strategy(run: Run) -> str:
-    """Name of the class that shapes the reward, from either place a configuration may have it."""
-    callbacks = run.config.get("trainer", {}).get("callbacks") if isinstance(run.config.get("trainer"), Mapping) else None
-    candidates = [run.config.get("reward"), *(callbacks if isinstance(callbacks, list) else [])]
-    paths = [c.get("class_path") for c in candidates if isinstance(c, Mapping)]
-    names = [path.rsplit(".", 1)[-1] for path in paths if isinstance(path, str) and (path == paths[0] or "Reward" in path)]
-    return names[0] if names and (run.config.get("reward") or "Reward" in names[0]) else run.name
+    """Name of the class that shapes the reward, from either place a configuration may have it; the folder's where there is none."""
+    trainer = run.config.get("trainer")
+    callbacks = trainer.get("callbacks") if isinstance(trainer, Mapping) else None
+    given = _class_path(run.config.get("reward"))
+    paths = [_class_path(callback) for callback in callbacks] if isinstance(callbacks, list) else []
+    known = [given, *(path for path in paths if path.startswith("lightning_focal.rewards.") or path.endswith("Reward"))]
+    return next((path.rsplit(".", 1)[-1] for path in known if path), run.name)
+
+
+def _class_path(entry: Any) -> str:
+    path = entry.get("class_path") if isinstance(entry, Mapping) else None
+    return path if isinstance(path, str) else ""

@@ -65,7 +65,21 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
         ``reason`` (a number a criterion, into ``reasons``).
     """
     prompts, rubrics, reasons, groups = _Table(), _Table(), _Table(), _Table()
-    names = ("group", "number", "text", "reward", "static", "advantage", "change", "tokens", "cut", "outcome", "score", "fault", "reason")
+    names = (
+        "group",
+        "number",
+        "text",
+        "reward",
+        "static",
+        "advantage",
+        "change",
+        "tokens",
+        "cut",
+        "outcome",
+        "score",
+        "fault",
+        "reason",
+    )
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for at, (_, rows) in enumerate(runs):
         for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import lightning_focal
 from lightning_focal.files import write_text
 from lightning_focal.report.contents import all_figures
 from lightning_focal.report.figures import Views
+from lightning_focal.report.levels import run_levels
 from lightning_focal.report.methods import Method, group_runs
 from lightning_focal.report.pack import deflated, pack_rollouts, packed_json
 from lightning_focal.report.plotly_draw import plotly_spec
@@ -46,7 +48,9 @@ class Written:
     notes: tuple[str, ...]
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path | None = None, rollouts: int = ROLLOUTS, limit: float = 6e6) -> Written:
+def write_report(
+    folders: Sequence[str | Path], out: str | Path | None = None, rollouts: int = ROLLOUTS, limit: float = 6e6
+) -> Written:
     """Write the report of some runs.
 
     Args:
@@ -72,10 +76,11 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None, r
 
 def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]]:
     runs = [(method.title(run), run) for method in methods for run in method.runs]
-    figures = all_figures(methods)
+    levels = {run.folder: run_levels(run) for _, run in runs}
+    figures = all_figures(methods, levels)
     drawn = packed_json({views.name: _drawn(views) for views in figures})
     notes = [f"{title}: {note}" if len(runs) > 1 else note for title, run in runs for note in run.notes]
-    fixed = deflated(_resource("plotly-basic.min.js"))
+    fixed = _library()
     packed, shown, note = _rollouts(runs, limit - len(fixed) - len(drawn) - 250_000)
     notes += [note] if note else []
     single = methods[0] if len(methods) == 1 else None
@@ -86,7 +91,7 @@ def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]
         verdict=verdict(methods),
         tiles=tiles(single) if single else [],
         methods=method_table(methods) if len(runs) > 1 else None,
-        criteria=criterion_table(methods),
+        criteria=criterion_table(methods, levels),
         figures=figures,
         rollouts=shown,
         repeats=repeats(methods),
@@ -113,8 +118,8 @@ def _rollouts(runs: Sequence[tuple[str, Run]], room: float) -> tuple[str, int, s
         if len(packed) <= room or share < 0.01 or not shown:
             break
         share *= min(0.9, 0.95 * room / len(packed)) if room > 0 else 0.5
-    note = f"{shown} of {total} recorded rollouts are in this file: whole batches, evenly spread over the run, and held-out ones of the first and the last evaluation." if shown < total else ""
-    return packed, shown, note
+    which = "whole batches, evenly spread over the run, and of the first and the last evaluation of the held-out prompts"
+    return packed, shown, f"{shown} of {total} recorded rollouts are in this file: {which}." if shown < total else ""
 
 
 def _by_batch(run: Run) -> Mapping[int, list[Mapping[str, Any]]]:
@@ -135,10 +140,15 @@ def _rendered(**values: Any) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    parts = {name: Markup(_resource(name)) for name in ("page.css", *_SCRIPTS)}  # noqa: S704
+    parts = {name: Markup(_resource(name)) for name in ("page.css", *_SCRIPTS)}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_resource("page.html"))
     return str(template.render(style=parts["page.css"], scripts=[parts[name] for name in _SCRIPTS], **values))
+
+
+@functools.cache
+def _library() -> str:
+    return deflated(_resource("plotly-basic.min.js"))
 
 
 def _resource(name: str) -> str:

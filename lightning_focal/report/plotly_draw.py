@@ -31,7 +31,13 @@ def _course(figure: CourseFigure) -> dict[str, Any]:
         **_LAYOUT,
         "height": inner + 70,
         "margin": {"l": 52, "r": 14, "t": 26, "b": 44, "pad": 2},
-        "xaxis": {**_AXIS, "title": {"text": "rollout batch", "standoff": 8}, "anchor": f"y{n if n > 1 else ''}", "rangemode": "tozero", "nticks": 9},
+        "xaxis": {
+            **_AXIS,
+            "title": {"text": "rollout batch", "standoff": 8},
+            "anchor": f"y{n if n > 1 else ''}",
+            "rangemode": "tozero",
+            "nticks": 9,
+        },
         "annotations": [],
     }
     data: list[dict[str, Any]] = []
@@ -60,7 +66,9 @@ def _traces(curve: Curve, axis: str, stacked: bool, first: bool) -> list[dict[st
     traces: list[dict[str, Any]] = []
     if curve.low and curve.banded:
         for values, fill in ((curve.low, "none"), (curve.high, "tonexty")):
-            hidden = {"mode": "lines", "line": {"width": 0}, "fill": fill, "fillcolor": _faded(tint, 0.15), "hoverinfo": "skip"}
+            hidden: dict[str, Any] = {"mode": "lines", "line": {"width": 0}, "fill": fill, "hoverinfo": "skip"}
+            if fill != "none":
+                hidden["fillcolor"] = _faded(tint, 0.15)
             traces.append({**shared, **hidden, "y": _numbers(values)})
     if curve.faint:
         faint = {"mode": "lines", "line": {"width": 1, "color": tint}, "opacity": 0.22, "hoverinfo": "skip", "connectgaps": True}
@@ -70,13 +78,19 @@ def _traces(curve: Curve, axis: str, stacked: bool, first: bool) -> list[dict[st
         "y": _numbers(curve.y),
         "name": _escaped(shortened(curve.name, 60)),
         "hovertemplate": "%{fullData.name}<br>%{y:.3f}%{customdata} at batch %{x}<extra></extra>",
-        "customdata": [_between(Point(0, low, high)) for low, high in zip(curve.low, curve.high, strict=True)] or [""] * len(curve.x),
+        "customdata": [_between(Point(0, low, high)) for low, high in zip(curve.low, curve.high, strict=True)]
+        or [""] * len(curve.x),
     }
     line = {"color": tint, "width": 1 if curve.hue < 0 else 2, "dash": "dash" if dashed(curve.hue) else "solid"}
     if stacked:
         main |= {"mode": "lines", "line": {"width": 0.5, "color": tint}, "stackgroup": axis, "fillcolor": _faded(tint, 0.75)}
     elif curve.points or len(curve.x) == 1:
-        main |= {"mode": "lines+markers", "line": {**line, "dash": "dot"}, "marker": {"size": 8, "color": tint}, "cliponaxis": False}
+        main |= {
+            "mode": "lines+markers",
+            "line": {**line, "dash": "dot"},
+            "marker": {"size": 8, "color": tint},
+            "cliponaxis": False,
+        }
     else:
         main |= {"mode": "lines", "line": line, "connectgaps": True, "opacity": 0.5 if curve.hue < 0 else 1}
     return [*traces, main]
@@ -87,16 +101,24 @@ def _intervals(figure: IntervalFigure) -> dict[str, Any]:
     many = len(figure.series)
     for at, (name, points) in enumerate(figure.series.items()):
         shift = 0.0 if many == 1 else _BETWEEN * (2 * at / (many - 1) - 1)
-        known = [(row, point) for row, point in zip(rows, points, strict=True) if point is not None and math.isfinite(point.value)]
+        known = [
+            (row, point) for row, point in zip(rows, points, strict=True) if point is not None and math.isfinite(point.value)
+        ]
         hue = (-1 if many == 2 and at == 0 else 0) if many <= 2 else at
-        data.append(_interval_trace(name, [(row + shift, point, figure.rows[row]) for row, point in known], hue, many == 2 and at == 0))
+        data.append(
+            _interval_trace(name, [(row + shift, point, figure.rows[row]) for row, point in known], hue, many == 2 and at == 0)
+        )
         legend.append(_entry(name, max(0, hue), True, hollow=many == 2 and at == 0, round=True) | {"colour": colour(hue)})
     longest = max((len(shortened(row)) for row in figure.rows), default=0)
     layout = {
         **_LAYOUT,
         "height": _ROW_HEIGHT * len(rows) + 76,
         "margin": {"l": min(250, 24 + 7 * longest), "r": 18, "t": 12, "b": 44, "pad": 4},
-        "xaxis": {**_AXIS, "title": {"text": _escaped(figure.title), "standoff": 8}, "range": list(figure.span) if figure.span else None},
+        "xaxis": {
+            **_AXIS,
+            "title": {"text": _escaped(figure.title), "standoff": 8},
+            "range": _widened(*figure.span) if figure.span else None,
+        },
         "yaxis": {
             **_AXIS,
             "tickvals": rows,
@@ -116,11 +138,17 @@ def _interval_trace(name: str, points: Sequence[tuple[float, Point, str]], hue: 
         "name": _escaped(name),
         "legendgroup": name,
         "showlegend": False,
+        "cliponaxis": False,
         "x": [point.value for _, point, _ in points],
         "y": [row for row, _, _ in points],
         "customdata": [[_escaped(shortened(label, 60)), _between(point)] for _, point, label in points],
         "hovertemplate": "%{customdata[0]}, %{fullData.name}<br>%{x:.3f}%{customdata[1]}<extra></extra>",
-        "marker": {"color": tint, "size": 9, "symbol": "circle-open" if hollow else "circle", "line": {"width": 2, "color": tint}},
+        "marker": {
+            "color": tint,
+            "size": 9,
+            "symbol": "circle-open" if hollow else "circle",
+            "line": {"width": 2, "color": tint},
+        },
         "error_x": {
             "type": "data",
             "symmetric": False,
@@ -152,13 +180,17 @@ def _entry(name: str, hue: int, solid: bool, hollow: bool = False, round: bool =
 def _span(panel: Panel) -> list[float] | None:
     if panel.span is not None:
         low, high = panel.span
-        return [low, high] if panel.stacked else [low - 0.02 * (high - low), high + 0.02 * (high - low)]
+        return [low, high] if panel.stacked else _widened(low, high)
     shown = [v for curve in panel.curves for part in (curve.y, curve.faint) for v in part if math.isfinite(v)]
     bands = [v for curve in panel.curves if curve.banded for v in curve.high if math.isfinite(v)]
-    if not shown or min(shown) < 0:
+    if not shown or min(shown) < -1e-9:  # sums that were taken apart again may end a little below 0
         return None
     top = max(shown) if max(shown) > 1 else min(1.0, max([*shown, *bands]))  # a band past what can be is cut
     return [0.0, 1.06 * top or 1.0]
+
+
+def _widened(low: float, high: float) -> list[float]:
+    return [low - 0.02 * (high - low), high + 0.02 * (high - low)]
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:

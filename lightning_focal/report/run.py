@@ -76,7 +76,9 @@ def read_run(folder: str | Path, rollouts: int = 0) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"`runs`: {str(folder)!r} must be a run folder such as runs/focal, got no folder (looked in {Path.cwd()})")
+        raise ValueError(
+            f"`runs`: {str(folder)!r} must be a run folder such as runs/focal, got no folder (looked in {Path.cwd()})"
+        )
     there = [part for part in _PARTS if (folder / part).exists()]
     if not set(there) - {"config.yaml"}:
         holds = ", ".join(there) or "none of them"

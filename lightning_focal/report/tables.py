@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from lightning_focal.report.comparisons import criteria_of, measures_of, score_of
+from lightning_focal.report.comparisons import MEASURES, criteria_of, measures_of, score_of
 from lightning_focal.report.figures import Point
 from lightning_focal.report.held_out import Change
-from lightning_focal.report.levels import run_levels
+from lightning_focal.report.levels import Levels
 from lightning_focal.report.methods import Method
 from lightning_focal.report.run import Run
 
@@ -52,21 +53,23 @@ def tiles(method: Method) -> list[Tile]:
     """The few numbers a person looks for first, of one method."""
     change, measures, found = score_of(method), measures_of(method), []
     if change is not None:
-        found.append(Tile("held-out score", f"{change.after.value:.3f}", f"{_signed(change.difference)} since the start", change.direction))
+        found.append(
+            Tile("held-out score", f"{change.after.value:.3f}", f"{_signed(change.difference)} since the start", change.direction)
+        )
     first = {name: point for name, point in _first(method).items() if name in measures}
     for name, digits in (("worst criterion", 3), ("every criterion met", 3), ("response tokens", 1)):
         if name in measures:
             before = f"{first[name]:.{digits}f} before" if name in first else ""
             found.append(Tile(f"{name}, held out", f"{measures[name].value:.{digits}f}", before))
     rollouts = sum(run.train.total for run in method.runs)
-    batches = "–".join(str(n) for n in sorted({run.batches for run in method.runs})[:: max(1, len({r.batches for r in method.runs}) - 1)])
+    batches = "–".join(
+        str(n) for n in sorted({run.batches for run in method.runs})[:: max(1, len({r.batches for r in method.runs}) - 1)]
+    )
     found.append(Tile("rollout batches", batches, f"{rollouts:,} rollouts recorded".replace(",", " ") if rollouts else ""))
     return found
 
 
 def _first(method: Method) -> dict[str, float]:
-    from lightning_focal.report.comparisons import MEASURES
-
     found = {}
     for label, name in MEASURES.items():
         values = [run.evaluations[0].get("measures", {}).get(name) for run in method.runs if len(run.evaluations) > 1]
@@ -79,7 +82,7 @@ def _first(method: Method) -> dict[str, float]:
 def method_table(methods: Sequence[Method]) -> Table:
     """A row a method: held-out score before, after, difference, and measures after training, with intervals."""
     measures = [measures_of(method) for method in methods]
-    names = [name for name in dict.fromkeys(name for found in measures for name in found)]
+    names = list(dict.fromkeys(name for found in measures for name in found))
     rows = []
     for method, found in zip(methods, measures, strict=True):
         change = score_of(method)
@@ -87,22 +90,26 @@ def method_table(methods: Sequence[Method]) -> Table:
         seeds = ", ".join("?" if seed is None else str(seed) for seed in method.seeds)
         rows.append((method.label, seeds, *cells, *(_plain(found[name]) if name in found else "-" for name in names)))
     head = ("method", "seeds", "before", "after", "after minus before", *names)
-    return Table(head, tuple(rows), "Held-out prompts. 95 % intervals: Student's t over seeds, bootstrap over prompts where there is one seed.")
+    return Table(
+        head,
+        tuple(rows),
+        "Held-out prompts. 95 % intervals: Student's t over seeds, bootstrap over prompts where there is one seed.",
+    )
 
 
-def criterion_table(methods: Sequence[Method]) -> Table:
+def criterion_table(methods: Sequence[Method], levels: Mapping[Path, Mapping[str, Levels]]) -> Table:
     """A row a criterion; of one run its levels in training as well, of several the held-out change under each method."""
     changes = [criteria_of(method) for method in methods]
     if len(methods) == 1 and len(methods[0].runs) == 1:
-        return _run_table(methods[0].runs[0], changes[0])
+        run = methods[0].runs[0]
+        return _run_table(run, levels.get(run.folder, {}).get("key"), changes[0])
     keys = sorted({key for found in changes for key in found})
     rows = [(key, *(_change(found[key]) if key in found else "-" for found in changes)) for key in keys]
     caption = "Held-out score before → after, and the difference with its 95 % interval."
     return Table(("criterion", *(method.label for method in methods)), tuple(rows), caption)
 
 
-def _run_table(run: Run, changes: Mapping[str, Change]) -> Table:
-    levels = run_levels(run).get("key")
+def _run_table(run: Run, levels: Levels | None, changes: Mapping[str, Change]) -> Table:
     tenth = max(1, run.batches // 10)
     rows = []
     for key in sorted({*changes, *(levels.labels if levels else ())}):
@@ -112,10 +119,23 @@ def _run_table(run: Run, changes: Mapping[str, Change]) -> Table:
             ends = [series.mean(0, tenth - 1), series.mean(run.batches - tenth, run.batches)] if series else []
             known = [f"{value:.3f}" if value == value else "?" for value in ends]
             cells.append(" → ".join(known) if known else "-")
-        rows.append((key, *cells, _change(changes[key]) if key in changes else "-"))
-    head = ("criterion", "score", "saturation", "weight", "held-out score")
+        rows.append((key, *cells, _shares(levels, key), _change(changes[key]) if key in changes else "-"))
+    head = ("criterion", "score", "saturation", "weight", "share of the weight", "held-out score")
     what = "one batch" if tenth == 1 else f"{tenth} batches"
-    return Table(head, tuple(rows), f"In training: first → last {what} (? = not asked for there). Held out: before → after, difference.")
+    return Table(
+        head,
+        tuple(rows),
+        f"In training: first → last {what} (? = not asked for there). Share: prior → in force, whole run. "
+        "Held out: before → after, difference.",
+    )
+
+
+def _shares(levels: Levels | None, key: str) -> str:
+    """Share of all weight over the whole run, by the rubric's own weights and by those in force."""
+    if levels is None or key not in levels.share:
+        return "-"
+    known = [part[key].values if key in part else [] for part in (levels.prior, levels.share)]
+    return " → ".join(f"{sum(values) / len(values):.3f}" if values else "?" for values in known)
 
 
 def repeats(methods: Sequence[Method]) -> list[Repeat]:
@@ -139,7 +159,9 @@ def _repeat(title: str, run: Run) -> Repeat:
     config = shlex.quote(str(run.folder / "config.yaml"))
     again = shlex.quote(str(run.folder.with_name(run.name + "-again")))
     command = f"lightning_focal fit --config {config} --run_dir {again}"
-    return Repeat(title, str(run.folder), command, "\n".join(start.get("command", "") for start in starts), tuple(facts), run.config_text)
+    return Repeat(
+        title, str(run.folder), command, "\n".join(start.get("command", "") for start in starts), tuple(facts), run.config_text
+    )
 
 
 def _plain(point: Point) -> str:

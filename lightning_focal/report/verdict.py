@@ -33,7 +33,9 @@ def _score_sentence(method: Method) -> str:
 
 def _without_held_out(method: Method, batches: str) -> str:
     if any(run.evaluations for run in method.runs):
-        when = "The run has one evaluation of its held-out prompts alone" if len(method.runs) == 1 else "No run has two evaluations"
+        when = (
+            "The run has one evaluation of its held-out prompts alone" if len(method.runs) == 1 else "No run has two evaluations"
+        )
         reason = f"{when}, so there is no before and after"
     else:
         reason = "There were no held-out prompts, so nothing can be said about prompts that were not trained on"
@@ -61,33 +63,35 @@ def _criteria_sentence(method: Method) -> str:
     changes = criteria_of(method)
     if not changes:
         moved = {
-            key: ends[1] - ends[0] for key in _training_keys(method) if (ends := _first_and_last(method, f"train/criterion/{key}/score"))
+            key: ends[1] - ends[0]
+            for key in _training_keys(method)
+            if (ends := _first_and_last(method, f"train/criterion/{key}/score"))
         }
         if not moved:
             return "No criterion was judged."
         return f"Of {_count(len(moved))} {_extremes(moved)}; without an interval."
-    sure = all(change.difference.low is not None for change in changes.values())
-    if not sure:
-        return (
-            f"Of {_count(len(changes))} {_extremes({k: c.difference.value for k, c in changes.items()})} on held-out prompts; "
-            "without rollouts, or a second seed, there is no interval."
-        )
     if len(changes) == 1:
         ((key, change),) = changes.items()
         return (
             f"Its single criterion, {_name(key)}, {_moved(change)}: {change.before.value:.2f} to {change.after.value:.2f}, "
             f"{_signed(change.difference)}, {_excludes(change)}."
         )
+    sure = all(change.difference.low is not None for change in changes.values())
+    if not sure:
+        return (
+            f"Of {_count(len(changes))} {_extremes({k: c.difference.value for k, c in changes.items()})} on held-out prompts; "
+            "without rollouts, or a second seed, there is no interval."
+        )
     parts = [part for part in (_listed(changes, 1, "rose"), _listed(changes, -1, "fell")) if part]
     unsure = sum(change.direction == 0 for change in changes.values())
     if unsure:
         parts.append(f"the interval{'' if unsure == 1 else 's'} of {unsure} include{'s' if unsure == 1 else ''} 0")
-    worst = [min(changes, key=lambda key, end=end: getattr(changes[key], end).value) for end in ("before", "after")]  # type: ignore[misc]
-    same = worst[0] == worst[1]
+    first, last = (min(changes, key=lambda k: changes[k].before.value), min(changes, key=lambda k: changes[k].after.value))
+    before, after = changes[first].before.value, changes[last].after.value
     lowest = (
-        f"the worst, {_name(worst[0])}, went from {changes[worst[0]].before.value:.2f} to {changes[worst[0]].after.value:.2f}"
-        if same
-        else f"the worst was {_name(worst[0])} at {changes[worst[0]].before.value:.2f} and is {_name(worst[1])} at {changes[worst[1]].after.value:.2f}"
+        f"the worst, {_name(first)}, went from {before:.2f} to {after:.2f}"
+        if first == last
+        else f"the worst was {_name(first)} at {before:.2f} and is {_name(last)} at {after:.2f}"
     )
     return f"Of {_count(len(changes))} {_enumerated(parts)}; {lowest}."
 
@@ -101,9 +105,12 @@ def _listed(changes: Mapping[str, Change], direction: int, word: str) -> str:
 
 
 def _extremes(moved: Mapping[str, float]) -> str:
-    up, down = max(moved, key=lambda k: moved[k]), min(moved, key=lambda k: moved[k])
-    rose, fell = sum(value > 0 for value in moved.values()), sum(value < 0 for value in moved.values())
-    return f"{rose} went up (most: {_name(up)} {moved[up]:+.2f}) and {fell} down (most: {_name(down)} {moved[down]:+.2f})"
+    parts = []
+    for sign, words in ((1, "went up"), (-1, "went down")):
+        there = sorted((key for key in moved if sign * moved[key] > 0), key=lambda key: -abs(moved[key]))
+        most = f" (most: {_name(there[0])} {moved[there[0]]:+.2f})" if there else ""
+        parts.append(f"{len(there) or 'none'} {words}{most}")
+    return _enumerated(parts)
 
 
 def _methods_sentence(methods: Sequence[Method]) -> str:
@@ -112,7 +119,9 @@ def _methods_sentence(methods: Sequence[Method]) -> str:
         return "No run has held-out prompts before and after training, so the methods cannot be judged on prompts they were not trained on."
     parts = []
     for direction, words in ((1, "rose under"), (-1, "fell under"), (0, "cannot be said to have moved under")):
-        ranked = sorted((label for label in known if known[label].direction == direction), key=lambda k: -known[k].difference.value)
+        ranked = sorted(
+            (label for label in known if known[label].direction == direction), key=lambda k: -known[k].difference.value
+        )
         if ranked:
             named = [f"{label} ({_signed(known[label].difference)})" for label in ranked]
             more = f" and {len(named) - 3} more" if len(named) > 4 else ""
@@ -123,7 +132,9 @@ def _methods_sentence(methods: Sequence[Method]) -> str:
 
 
 def _units(changes: Iterable[Change]) -> str:
-    return " or ".join(sorted({f"{c.units} by Student's t" if "seeds" in c.units else f"{c.units} by bootstrap" for c in changes}))
+    return " or ".join(
+        sorted({f"{c.units} by Student's t" if "seeds" in c.units else f"{c.units} by bootstrap" for c in changes})
+    )
 
 
 def _apart_sentence(methods: Sequence[Method]) -> str:
@@ -139,11 +150,8 @@ def _apart_sentence(methods: Sequence[Method]) -> str:
         return f"{best.label} and {base.label} share neither seeds nor prompts, so their difference has no interval{ends}."
     difference, units = found
     words = "includes 0: they cannot be told apart" if found[0].low <= 0 <= found[0].high else "excludes 0"
-    return f"The score rose {_more(difference.value)} under {best.label} than under {base.label} by {_signed(difference)} ({units}), which {words}{ends}."
-
-
-def _more(value: float) -> str:
-    return "more" if value >= 0 else "less"
+    less = f"the change under {best.label} minus that under {base.label}"
+    return f"The difference, {less}, is {_signed(difference)} ({units}), which {words}{ends}."
 
 
 def _worst_after(method: Method) -> str:

@@ -67,7 +67,9 @@ def commit() -> str | None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
 
     def said(*words: str) -> str:
-        return subprocess.run([*git, *words], capture_output=True, text=True, check=True, timeout=20, env=environment).stdout.strip()
+        return subprocess.run(
+            [*git, *words], capture_output=True, text=True, check=True, timeout=20, env=environment
+        ).stdout.strip()
 
     try:
         if not said("ls-files", "__init__.py"):

@@ -26,7 +26,7 @@ NINE = (
     ("does not invent", ("axis:honesty", "level:medium")),
     ("calm", ("axis:tone", "level:easy")),
 )
-WORDS = "tea steep minutes water boil ask doctor not sure perhaps first then list three cups two green calm short honest".split()
+WORDS = ("tea", "steep", "minutes", "water", "boil", "ask", "doctor", "not", "sure", "perhaps", "first", "then", "cups", "calm")
 
 
 def make_run(
@@ -76,13 +76,23 @@ def make_run(
             if rollouts:
                 _write(folder, f"val-{batch:06d}-0000-r0", answers, batch)
         if batch < batches:
-            answers = made.answers("train", batch, [f"train-{(batch * prompts + i) % 40}" for i in range(prompts)], batch / batches)
+            answers = made.answers(
+                "train", batch, [f"train-{(batch * prompts + i) % 40}" for i in range(prompts)], batch / batches
+            )
             measures = BatchMeasures("train", keys).add(answers.rollouts, answers.scores, answers.shaped).compute()
             log.log_metrics({**measures, **(extra(batch) if extra else {})}, step=batch)
             if rollouts:
                 _write(folder, f"train-{batch:06d}-r0", answers, batch)
-    reward = {"class_path": f"lightning_focal.rewards.{strategy}", "init_args": {"gamma": gamma} if strategy == "FocalReward" else {}}
-    config = {"seed_everything": seed, "run_dir": str(folder), "model": {"policy": f"random:tiny-llama?seed={seed}"}, "reward": reward}
+    reward = {
+        "class_path": f"lightning_focal.rewards.{strategy}",
+        "init_args": {"gamma": gamma} if strategy == "FocalReward" else {},
+    }
+    config = {
+        "seed_everything": seed,
+        "run_dir": str(folder),
+        "model": {"policy": f"random:tiny-llama?seed={seed}"},
+        "reward": reward,
+    }
     write_text(folder / "config.yaml", "# lightning.pytorch==2.6\n" + yaml.safe_dump(config))
     return folder
 
@@ -99,7 +109,10 @@ class _Maker:
     def answers(self, stage, batch, ids, done):
         dice, p, g, c = self.dice, len(ids), self.group, len(self.criteria)
         rates = [min(1.0, 0.1 + 0.8 * k / max(1, c - 1) + done * (0.3 if k % 3 else -0.05)) for k in range(c)]
-        kinds = [[[dice.choices(("judged", "error", "not_applicable"), (97, 1, 2))[0] for _ in range(c)] for _ in range(g)] for _ in ids]
+        kinds = [
+            [[dice.choices(("judged", "error", "not_applicable"), (97, 1, 2))[0] for _ in range(c)] for _ in range(g)]
+            for _ in ids
+        ]
         raw = [[[float(dice.random() < rate) for rate in rates] for _ in range(g)] for _ in ids]
         mask = torch.tensor([[[kind == "judged" for kind in row] for row in rows] for rows in kinds])
         scores = torch.where(mask, torch.tensor(raw), torch.zeros(()))

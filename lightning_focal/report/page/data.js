@@ -3,9 +3,9 @@
 const report = { theme: "auto" };
 
 report.unpack = async function (name) {
-  const text = document.getElementById("packed-" + name).textContent;
-  if (!text) return "";
-  const raw = atob(text);
+  const place = document.getElementById("packed-" + name);
+  if (!place) return "";
+  const raw = atob(place.textContent);
   const bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));

@@ -39,7 +39,8 @@ report.drawFigure = function (section, figure) {
 };
 
 report.drawView = async function (section, plot, view) {
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const config = { responsive: true, displayModeBar: false, doubleClick: "reset" };
+  if (matchMedia("(pointer: coarse)").matches) view.layout.dragmode = false; // a finger scrolls the page
   await Plotly.react(plot, view.data, view.layout, config);
   const groups = (name) => view.data.flatMap((trace, i) => (trace.legendgroup === name ? [i] : []));
   const buttons = view.legend.map((entry) => {

@@ -1,0 +1,69 @@
+"""Runs that differ in seeds alone are one method."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_focal.report.methods import group_runs
+from lightning_focal.report.run import Run
+
+
+def run(name, seed=0, reward="FocalReward", callbacks=None, **init_args):
+    config = {"seed_everything": seed, "run_dir": f"runs/{name}", "model": {"policy": f"random:tiny?hidden=8&seed={seed}"}}
+    config["data"] = {"init_args": {"seed": seed, "batch_size": 4}}
+    if reward is not None:
+        config["reward"] = {"class_path": f"lightning_focal.rewards.{reward}", "init_args": init_args}
+    if callbacks is not None:
+        config["trainer"] = {"callbacks": callbacks}
+    return Run(Path("runs") / name, config)
+
+
+def labels(*runs):
+    return [(method.label, method.seeds) for method in group_runs(runs)]
+
+
+def test_seeds_are_grouped_in_the_order_given():
+    runs = [run("a", 0, gamma=1.0), run("s", 0, "StaticReward"), run("b", 1, gamma=1.0)]
+    assert labels(*runs) == [("FocalReward", (0, 1)), ("StaticReward", (0,))]
+    focal, static = group_runs(runs)
+    assert [focal.title(r) for r in focal.runs] == ["FocalReward, seed 0", "FocalReward, seed 1"]
+    assert static.title(static.runs[0]) == "StaticReward"
+
+
+def test_a_setting_that_differs_tells_methods_apart():
+    assert [label for label, _ in labels(run("a", gamma=0.5), run("b", gamma=3.0))] == [
+        "FocalReward, gamma 0.5",
+        "FocalReward, gamma 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("lightning_focal.rewards.CoRewardingII", "CoRewardingII"), ("my.HardReward", "HardReward")]
+)
+def test_a_strategy_among_the_callbacks(path, name):
+    callbacks = [{"class_path": "x.Watch"}, "odd", {"class_path": path}]
+    assert labels(run("a", reward=None, callbacks=callbacks))[0][0] == name
+
+
+def test_without_a_configuration_each_is_its_own():
+    found = labels(Run(Path("runs/a")), Run(Path("runs/b")))
+    assert found == [("a", (None,)), ("b", (None,))]
+
+
+def test_the_same_seed_twice():
+    (method,) = group_runs([run("a", 0), run("b", 0)])
+    assert [method.title(r) for r in method.runs] == ["FocalReward, a", "FocalReward, b"]
+
+
+def test_labels_that_would_be_equal_name_the_folder():
+    first, second = run("a"), run("b")
+    second.config["data"]["init_args"]["only_here"] = 1
+    del second.config["data"]["init_args"]["batch_size"]
+    found = [label for label, _ in labels(first, second)]
+    assert len(set(found)) == 2
+
+
+def test_odd_configurations_do_not_break():
+    odd = [{"reward": None}, {"reward": 3, "trainer": 4}, {"trainer": {"callbacks": {"a": 1}}}, {"seed_everything": True}]
+    for config in odd:
+        assert labels(Run(Path("runs/odd"), config))[0][0] == "odd"

@@ -12,7 +12,7 @@ from lightning_focal.report.run import Run
 
 __all__ = ["balance_course", "health_course", "level_course", "over_time", "share_course", "vote_course", "window_for"]
 
-_MOST_CURVES = 10  # in colour; more cannot be told apart
+_MOST_CURVES = 10  # in colour or dashed; more cannot be told apart
 _MOST_POINTS = 300
 
 
@@ -71,17 +71,18 @@ def level_course(levels: Levels, window: int) -> CourseFigure:
 
 
 def share_course(levels: Levels, window: int) -> CourseFigure:
-    """Share of all weight, stacked; a area named "others" gathers what is too little to tell apart; empty for a single label."""
+    """Share of all weight, stacked; an area named "others" gathers what is too little to tell apart; empty for a single label."""
     if len(levels.share) < 2:
         return CourseFigure(())
     hue = hues(levels)
     means = {label: sum(series.values) / len(series.values) for label, series in levels.share.items() if series.batches}
-    shown = sorted(means, key=lambda label: -means[label])[: _MOST_CURVES - 1] if len(means) > _MOST_CURVES else list(means)
+    ranked = sorted(means, key=lambda label: -means[label])
+    shown = ranked if len(ranked) <= _MOST_CURVES else ranked[: _MOST_CURVES - 1]
+    free = iter(sorted(set(range(_MOST_CURVES)) - {hue.get(label) for label in shown}))
     curves, others = [], Series()
-    free = iter(h for h in range(_MOST_CURVES) if h not in {hue.get(label, -1) for label in shown})
-    for label in sorted(shown, key=lambda label: means[label], reverse=True):
+    for label in shown:
         own = hue.get(label, -1)
-        curves.append(over_time(label, levels.share[label], window, own if own >= 0 else next(free, -1)))
+        curves.append(over_time(label, levels.share[label], window, own if own >= 0 else next(free)))
     rest = [levels.share[label] for label in means if label not in shown]
     if rest:
         for at, batch in enumerate(rest[0].batches):

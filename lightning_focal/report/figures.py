@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 __all__ = ["PALETTE", "CourseFigure", "Curve", "IntervalFigure", "Panel", "Point", "Views", "colour", "dashed", "shortened"]
 
-PALETTE = ("#1a7fc4", "#e07b00", "#009e73", "#cc3377", "#45b8e8", "#b8860b", "#7f5fc9", "#c8452c", "#5a7d2a", "#8c6d62")
-"""Hues that the common kinds of colour blindness tell apart, strong enough on white and on near black (after Okabe and Ito)."""
+PALETTE = ("#355aac", "#cc9616", "#128c86", "#ed38bd", "#56a5ff", "#6c561b", "#8d56e0")
+"""Hues that people with each common kind of colour blindness can tell apart, on white and on near black."""
 
 _GREY = "#8a8f98"
 
@@ -24,7 +24,7 @@ class Curve:
         low: lower ends of an interval at each ``x``, empty = none.
         high: upper ends.
         faint: values before smoothing at ``x``, drawn faintly; empty = none.
-        hue: place in the palette; behind its end the lines are dashed; -1 = grey and thin, one of many.
+        hue: place in the palette; behind its end the lines are dashed and areas hatched; -1 = grey and thin, one of many.
         points: markers in place of a line.
         banded: draw the interval as a band; otherwise it is told where one points at.
     """
@@ -117,7 +117,7 @@ def colour(hue: int) -> str:
 
 
 def dashed(hue: int) -> bool:
-    """Whether a hue is told from an earlier one by dashes."""
+    """Whether a hue is told from an earlier one by dashes, or hatching."""
     return hue >= len(PALETTE)
 
 

@@ -41,6 +41,8 @@ def _course(figure: CourseFigure, drawn: Any) -> None:
             x = panel.curves[0].x
             tints = [colour(curve.hue) for curve in panel.curves]
             areas = axis.stackplot(x, *[_on(curve, x) for curve in panel.curves], colors=tints, alpha=0.75)
+            for curve, area in zip(panel.curves, areas, strict=True):
+                area.set_hatch("//" if dashed(curve.hue) else None)
             entries |= {curve.name: area for curve, area in zip(panel.curves, areas, strict=True)}
             continue
         for curve in panel.curves:

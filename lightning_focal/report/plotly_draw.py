@@ -84,6 +84,8 @@ def _traces(curve: Curve, axis: str, stacked: bool, first: bool) -> list[dict[st
     line = {"color": tint, "width": 1 if curve.hue < 0 else 2, "dash": "dash" if dashed(curve.hue) else "solid"}
     if stacked:
         main |= {"mode": "lines", "line": {"width": 0.5, "color": tint}, "stackgroup": axis, "fillcolor": _faded(tint, 0.75)}
+        if dashed(curve.hue):
+            main["fillpattern"] = {"shape": "/", "size": 7, "solidity": 0.45, "fgcolor": tint, "bgcolor": _faded(tint, 0.25)}
     elif curve.points or len(curve.x) == 1:
         main |= {
             "mode": "lines+markers",

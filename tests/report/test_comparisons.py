@@ -121,7 +121,7 @@ def test_balance_of_single_criteria_is_not_drawn(tmp_path):
     one = read_run(make_run(tmp_path / "one", batches=2, criteria=[("a", ())]))
     nine = read_run(make_run(tmp_path / "nine", batches=2))
     assert balance_of_methods([method("m", one)]).panels == ()
-    assert [panel.title for panel in balance_of_methods([method("m", nine)]).panels][0] == "worst criterion"
+    assert balance_of_methods([method("m", nine)]).panels[0].title == "worst criterion"
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------------------

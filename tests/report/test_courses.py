@@ -1,7 +1,9 @@
 """Figures of one run, and how they are drawn."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 
 from lightning_focal.report.courses import balance_course, health_course, hues, level_course, over_time, share_course, vote_course
@@ -49,7 +51,7 @@ def test_of_64_labels_the_telling_ones_are_in_colour():
     found = hues(levels)
     shown = {label for label, hue in found.items() if hue >= 0}
     assert {"c07", "c09", "c63"} <= shown
-    assert len(shown) <= len(PALETTE)
+    assert len(shown) <= 10
     assert len({found[label] for label in shown}) == len(shown)
 
 
@@ -67,7 +69,14 @@ def test_stacked_shares_make_one():
     (panel,) = figure.panels
     assert [sum(curve.y[at] for curve in panel.curves) for at in (0, 1)] == pytest.approx([1, 1])
     assert panel.curves[-1].name == "55 others"
-    assert len({curve.hue for curve in panel.curves}) == 10
+    assert {curve.hue for curve in panel.curves} == {-1, *range(9)}
+
+
+def test_areas_that_repeat_a_colour_are_hatched():
+    figure = share_course(levels_of(9), 1)
+    traces = plotly_spec(figure)["data"]
+    assert len({(trace["line"]["color"], "fillpattern" in trace) for trace in traces}) == len(traces) == 9
+    assert [area.get_hatch() for area in matplotlib_figure(figure).axes[0].collections].count("//") == 2
 
 
 def test_a_single_criterion_needs_no_shares():
@@ -144,6 +153,46 @@ def test_hues():
     assert colour(-1) not in PALETTE
     assert colour(len(PALETTE)) == colour(0)
     assert len(set(PALETTE)) == len(PALETTE)
+
+
+# Machado, Oliveira and Fernandes (2009): severe protanomaly and deuteranomaly, in linear RGB.
+SIGHT = {
+    "all colours": np.eye(3),
+    "without red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "without green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+
+
+def linear(tint):
+    part = np.array([int(tint[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+
+
+def oklab(part):
+    """Ottosson (2020)."""
+    first = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    second = [
+        [0.2104542553, 0.793617785, -0.0040720468],
+        [1.9779984951, -2.428592205, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.808675766],
+    ]
+    return np.array(second) @ np.cbrt(np.array(first) @ np.clip(part, 0, 1))
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_hues_can_be_told_apart(sight):
+    seen = [oklab(np.array(SIGHT[sight]) @ linear(tint)) for tint in PALETTE]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 0.06  # a difference of 0.02 is just seen
+
+
+@pytest.mark.parametrize("paper", ["#ffffff", "#14171b"])
+def test_hues_stand_out_from_the_paper(paper):
+    light = [np.array([0.2126, 0.7152, 0.0722]) @ linear(tint) + 0.05 for tint in (*PALETTE, paper)]
+    assert min(max(one, light[-1]) / min(one, light[-1]) for one in light[:-1]) > 2.4
 
 
 def test_an_axis_does_not_stretch_for_an_impossible_band():

@@ -69,7 +69,7 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_folder_of_something_else(tmp_path, parts):
     for part in parts:
         (tmp_path / part).write_text("a: 1\n")
-    with pytest.raises(ValueError, match="must be a run folder with metrics.csv, held_out.json or rollouts/, got"):
+    with pytest.raises(ValueError, match=r"must be a run folder with metrics\.csv, held_out\.json or rollouts/, got"):
         read_run(tmp_path)
 
 

@@ -66,7 +66,7 @@ report.swatch = function (entry) {
   for (const [name, value] of [["width", 22], ["height", 10], ["aria-hidden", "true"]]) svg.setAttribute(name, value);
   const shape = document.createElementNS(space, entry.solid ? "rect" : "line");
   const attributes = entry.solid
-    ? { x: 6, y: 1, width: 8, height: 8, rx: entry.round ? 4 : 2, fill: entry.hollow ? "none" : entry.colour, stroke: entry.colour, "stroke-width": 2 }
+    ? { x: 6, y: 1, width: 8, height: 8, rx: entry.round ? 4 : 2, fill: entry.hollow || entry.dash ? "none" : entry.colour, stroke: entry.colour, "stroke-width": 2 }
     : { x1: 0, x2: 22, y1: 5, y2: 5, stroke: entry.colour, "stroke-width": 2.5, "stroke-dasharray": entry.dash ? "6 4" : "none" };
   for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
   svg.append(shape);

@@ -116,6 +116,10 @@ def parse(given, capsys):
 
             measured = any(word.split("=")[0] == "--agreement" for word in given)
             (agreement if measured else command).parser().parse_args(given[1:])
+        elif given[0] == "report":
+            from lightning_focal.report.command import parser
+
+            parser().parse_args(given[1:])
         elif given[0] == "rubrics":
             from lightning_focal.studies.rubrics_command import parser
 

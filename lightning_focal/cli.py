@@ -19,8 +19,22 @@ import lightning_focal.rewards  # strategies, stages and sources are found by th
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import RewardStrategy
-from lightning_focal.runs import AtomicCheckpointIO, CSVLog, EventLog, RunFolder, RunRecord, release, run_folder
-from lightning_focal.runs.folder import RUN_FOLDER_ENV
+from lightning_focal.runs import (
+    AtomicCheckpointIO,
+    CSVLog,
+    EventLog,
+    ProcessWatch,
+    RunCheckpoint,
+    RunFolder,
+    RunRecord,
+    release,
+    resume_from,
+    run_folder,
+)
+from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, take
+from lightning_focal.runs.saving import share_folder
+from lightning_focal.runs.signals import ENDED_BY_CTRL_C
+from lightning_focal.runs.watch import end_with_parent
 from lightning_focal.terminal import plain_errors, plain_message, quiet
 
 __all__ = ["FocalCLI", "main"]
@@ -68,18 +82,27 @@ class _SaveConfig(SaveConfigCallback):
 
 
 class FocalCLI(LightningCLI):
-    """LightningCLI with ``--reward`` and ``--run_dir``, and a run folder that holds everything a run writes.
+    """LightningCLI with ``--reward``, ``--run_dir`` and ``--checkpoint``, and a run folder that holds everything a run writes.
 
-    The folder's loggers, checkpoints, rollout table, held-out scores and console report are added unless the config brings
-    callbacks of these kinds itself.
+    The folder's loggers, rollout table, held-out scores and console report are added unless the config brings callbacks of these
+    kinds itself. The checkpoints that a run goes on from are its own: a ``ModelCheckpoint`` keeps others beside them.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--reward`` and ``--run_dir``."""
+        """Add ``--reward``, ``--run_dir`` and ``--checkpoint``."""
         parser.add_lightning_class_args(RewardStrategy, "reward", subclass_mode=True, required=False)
         parser.add_argument(
             "--run_dir", type=str, default="runs/run", help="Folder of the run; a number is put behind it where it is in use."
         )
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Leave out `weights_only`: a checkpoint is always read as plain data."""
+        return {name: {*skipped, "weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Leave Lightning's own table of every value to `--verbose=true`: the levels are printed anyway."""
@@ -94,15 +117,20 @@ class FocalCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config[self.subcommand]
-        if config.get("ckpt_path") == "last":
-            config["ckpt_path"] = str(Path(config["run_dir"]) / "checkpoints" / "last.ckpt")
-        _expect_checkpoint(config.get("ckpt_path"))
         _expect_no_automatic_optimisation(config["trainer"])
-        if RUN_FOLDER_ENV not in os.environ:
-            if self.subcommand == "fit":
-                folder = run_folder(config["run_dir"], config.get("ckpt_path"))
+        fit, wanted, known = self.subcommand == "fit", Path(config["run_dir"]), os.environ.get(RUN_FOLDER_ENV)
+        resume = resume_from(config.get("ckpt_path"), wanted, fit, Path(known) if known and fit else None)
+        config["ckpt_path"] = resume.path
+        if known is None:
+            if fit:
+                if own_rank():  # the first process claims the folder, and tells the others once they talk
+                    folder = resume.folder or wanted
+                else:
+                    folder = resume.folder or run_folder(wanted, resume.path)
+                    take(folder)
             else:
-                folder = run_folder(Path(config["run_dir"]).with_name(f"{Path(config['run_dir']).name}-{self.subcommand}"))
+                folder = wanted.with_name(f"{wanted.name}-{self.subcommand}")
+                folder = folder if own_rank() else run_folder(folder)
             os.environ[RUN_FOLDER_ENV] = str(folder)
         self.folder = Path(os.environ[RUN_FOLDER_ENV])
 
@@ -116,30 +144,17 @@ class FocalCLI(LightningCLI):
             kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
-        added: list[Any] = [RunFolder(), RunRecord()]
+        added: list[Any] = [ProcessWatch(), RunRecord()]
         for kind in (HeldOut, RolloutTable, ConsoleReport, JudgeWatch):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 added.append(kind())
         if config.get("enable_checkpointing") is not False:
-            for callback in [c for c in callbacks if isinstance(c, ModelCheckpoint)]:
-                callback.dirpath = callback.dirpath or str(self.folder / "checkpoints")
-            if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-                added.append(
-                    ModelCheckpoint(
-                        self.folder / "checkpoints", filename="step={step}", auto_insert_metric_name=False, save_last="link"
-                    )
-                )
-        config["callbacks"] += added
+            share_folder([c for c in callbacks if isinstance(c, ModelCheckpoint)], self.folder / "checkpoints")
+            added.append(self._get(self.config_init, "checkpoint"))
+        config["callbacks"] = [RunFolder(), *config["callbacks"], *added]
         trainer_config = {**config, **kwargs}
         reward = self._get(self.config_init, "reward")
         return self._instantiate_trainer(trainer_config, [] if reward is None else [reward])
-
-
-def _expect_checkpoint(path: str | None) -> None:
-    if path is not None and "://" not in path and not Path(path).exists():
-        raise FileNotFoundError(
-            f"`ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got {path!r} (looked in {Path.cwd()})"
-        )
 
 
 def _expect_no_automatic_optimisation(trainer: Any) -> None:
@@ -173,17 +188,22 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger("lightning_focal").setLevel(logging.INFO)
         quiet()
         launched = RUN_FOLDER_ENV in os.environ  # by a first process, whose folder it is
+        if launched and os.environ.get("LOCAL_RANK", "0") != "0":
+            end_with_parent()
         sys.argv = [argv[0], *given]
         try:
             _run()
-        except BaseException:
-            if not launched and RUN_FOLDER_ENV in os.environ:
+        except BaseException as error:
+            if not launched and not own_rank() and RUN_FOLDER_ENV in os.environ:
                 release(Path(os.environ[RUN_FOLDER_ENV]))
+            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                raise SystemExit(ENDED_BY_CTRL_C) from None
             raise
         finally:
             sys.argv = argv
             if not launched:
                 os.environ.pop(RUN_FOLDER_ENV, None)
+                let_go()
 
 
 def _run() -> None:

@@ -14,6 +14,7 @@ Reinforcement learning on rubrics of many criteria (Focal Reward, static weights
 
 run
   fit        train a policy          lightning_focal fit --config configs/focal.yaml
+             after a kill: the same command with --ckpt_path=last
   validate   held-out prompts        lightning_focal validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
   test       test prompts            as validate
   predict    write the responses and their criterion scores, as validate

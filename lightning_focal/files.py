@@ -17,6 +17,8 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())  # on the disk before it gets its name
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

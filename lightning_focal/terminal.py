@@ -28,6 +28,7 @@ _NOISE = (
     r"The dirpath has changed from .* to ",  # of checkpoints: a resumed run goes on in its own folder, others save none
     r"Checkpoint directory .* exists and is not empty",  # so it should be, in a resumed run
     r"Using ModelCheckpoint with manual optimization and every_n_train_steps",  # weights after the step are what is wanted
+    r"It is recommended to use `self.log\('val/.*sync_dist=True",  # they are the same on every process already
     r"Total length of `list` across ranks is zero",  # a run without held-out prompts
 )
 _QUIET_LOGS = ("💡 Tip", "TPU available: False")

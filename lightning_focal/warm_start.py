@@ -19,8 +19,20 @@ import lightning_focal.data  # noqa: F401 - data modules are found by their shor
 from lightning_focal.files import write_json
 from lightning_focal.modules import SFTModule
 from lightning_focal.policies import export_policy
-from lightning_focal.runs import AtomicCheckpointIO, CSVLog, EventLog, RunFolder, release, run_folder
-from lightning_focal.runs.folder import RUN_FOLDER_ENV
+from lightning_focal.runs import (
+    AtomicCheckpointIO,
+    CSVLog,
+    EventLog,
+    ProcessWatch,
+    RunCheckpoint,
+    RunFolder,
+    release,
+    resume_from,
+    run_folder,
+)
+from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, take
+from lightning_focal.runs.saving import share_folder
+from lightning_focal.runs.watch import end_with_parent
 from lightning_focal.terminal import plain_message, quiet
 
 __all__ = ["PolicyFolder", "WarmStartCLI", "sft_command"]
@@ -85,7 +97,7 @@ class WarmStartCLI(LightningCLI):
     folder: Path
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--run_dir``, ``--stop_at`` and ``--ckpt_path``."""
+        """Add ``--run_dir``, ``--stop_at``, ``--ckpt_path`` and ``--checkpoint``."""
         parser.add_argument(
             "--run_dir", type=str, default="runs/sft", help="Folder of the run; a number is put behind it where it is in use."
         )
@@ -95,19 +107,24 @@ class WarmStartCLI(LightningCLI):
             default=None,
             help="Stop once the sampled accuracy on held-out questions, the lower one of their wordings, reaches this: in (0, 1].",
         )
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from.")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from; last = the newest.")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config
         if config.stop_at is not None and not 0 < config.stop_at <= 1:
             raise ValueError(f"`stop_at` must be in (0, 1], got {config.stop_at}")
-        if config.ckpt_path is not None and not Path(config.ckpt_path).exists():
-            raise FileNotFoundError(
-                f"`ckpt_path` must be an existing checkpoint, got {config.ckpt_path!r} (looked in {Path.cwd()})"
-            )
-        if RUN_FOLDER_ENV not in os.environ:
-            os.environ[RUN_FOLDER_ENV] = str(run_folder(config.run_dir, config.ckpt_path))
+        known = os.environ.get(RUN_FOLDER_ENV)
+        resume = resume_from(config.ckpt_path, config.run_dir, folder=Path(known) if known else None)
+        config.ckpt_path = resume.path
+        if known is None:
+            if own_rank():  # the first process claims the folder, and tells the others once they talk
+                folder = resume.folder or Path(config.run_dir)
+            else:
+                folder = resume.folder or run_folder(config.run_dir, resume.path)
+                take(folder)
+            os.environ[RUN_FOLDER_ENV] = str(folder)
         self.folder = Path(os.environ[RUN_FOLDER_ENV])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -120,14 +137,14 @@ class WarmStartCLI(LightningCLI):
             kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
-        added: list[Callback] = [RunFolder(), PolicyFolder(self.folder)]
+        added: list[Callback] = [ProcessWatch(), PolicyFolder(self.folder)]
         stop_at = self._get(self.config_init, "stop_at")
         if stop_at is not None:
             added.append(EarlyStopping(_WATCHED, mode="max", patience=10**9, stopping_threshold=stop_at, check_finite=False))
-        if config.get("enable_checkpointing") is not False and not any(isinstance(c, ModelCheckpoint) for c in given):
-            folder = self.folder / "checkpoints"
-            added.append(ModelCheckpoint(folder, filename="step={step}", auto_insert_metric_name=False, save_last="link"))
-        config["callbacks"] = given + added
+        if config.get("enable_checkpointing") is not False:
+            share_folder([c for c in given if isinstance(c, ModelCheckpoint)], self.folder / "checkpoints")
+            added.append(self._get(self.config_init, "checkpoint"))
+        config["callbacks"] = [RunFolder(), *given, *added]
         return self._instantiate_trainer({**config, **kwargs}, [])
 
 
@@ -142,17 +159,20 @@ def sft_command(args: list[str]) -> None:
     quiet()
     argv, launched = sys.argv, RUN_FOLDER_ENV in os.environ  # by a first process, whose folder it is
     sys.argv = [argv[0], "sft", *args]  # what further processes are started with
+    if launched and os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()
     try:
         cli = _cli(args)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
     except BaseException:
-        if not launched and RUN_FOLDER_ENV in os.environ:
+        if not launched and not own_rank() and RUN_FOLDER_ENV in os.environ:
             release(Path(os.environ[RUN_FOLDER_ENV]))
         raise
     finally:
         sys.argv = argv
         if not launched:
             os.environ.pop(RUN_FOLDER_ENV, None)
+            let_go()
 
 
 def _cli(args: list[str]) -> WarmStartCLI:

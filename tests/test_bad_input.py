@@ -269,11 +269,30 @@ def test_a_broken_checkpoint_is_said_to_be_one(fit, tmp_path):
     assert str(broken) in said
 
 
-def test_last_without_a_run(fit, tmp_path):
-    said = fit("--ckpt_path=last")
-    assert (
-        f"must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got '{tmp_path}/run/checkpoints/last.ckpt'"
-        in said
+def test_last_without_a_run(fit, tmp_path, capsys):
+    """Training starts from the beginning; where weights are wanted there are none."""
+    with pytest.raises(SystemExit):
+        main(["validate", "--config", str(_config(tmp_path, "train.jsonl")), "--reward=FocalReward", "--ckpt_path=last"])
+    assert f"`ckpt_path` is last, but there is no whole checkpoint in {tmp_path}/run/checkpoints" in capsys.readouterr().err
+
+
+def test_resumed_within_an_epoch_over_other_rows(fit, tmp_path, rubric_file):
+    """Some rows would be met twice, and others never."""
+    main(
+        ["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"]
+        + ["--checkpoint.every_n_batches=1", "--checkpoint.keep=9"]
+    )
+    middle = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'step=2.ckpt'}"
+    said = fit(middle, train=rubric_file(6, "six.jsonl"), load=True)
+    assert "the checkpoint was written within an epoch with 8 training rows, this run has 6: the epoch cannot be finished" in said
+    said = fit(middle, "--data.batch_size=4", train=rubric_file(), load=True)
+    assert "within an epoch with 2 `data.batch_size`, this run has 4" in said
+    other = [{**row, "prompt": row["prompt"] + "!"} for row in rubric_rows(8)]
+    said = fit(middle, train=rubric_file(rows=other, name="other.jsonl"), load=True)
+    assert "the checkpoint was written within an epoch over other training rows: the epoch cannot be finished" in said
+    main(  # at an epoch's end there is nothing left to finish
+        ["fit", "--config", str(_config(tmp_path, rubric_file(rows=other, name="other.jsonl"))), "--reward=FocalReward"]
+        + [f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=2"]
     )
 
 
@@ -324,7 +343,7 @@ def test_full_disk_in_the_middle_of_a_checkpoint(fit, tmp_path, rubric_file, mon
             return getattr(self.file, name)
 
     def fill(checkpoint, file):
-        return save(checkpoint, Full(file) if checkpoint["epoch"] == 1 else file)
+        return save(checkpoint, Full(file) if checkpoint["epoch"] > 1 else file)
 
     with monkeypatch.context() as disk:
         disk.setattr(torch, "save", fill)
@@ -333,7 +352,7 @@ def test_full_disk_in_the_middle_of_a_checkpoint(fit, tmp_path, rubric_file, mon
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "step=4.ckpt"]
     main(["fit", "--config", str(tmp_path / "config.yaml"), "--reward=FocalReward", "--trainer.max_epochs=2", "--ckpt_path=last"])
     assert "batch 8/8" in capsys.readouterr().out
-    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
 def test_nan_in_the_loss_stops_the_run_in_words(fit, tmp_path):

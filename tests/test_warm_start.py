@@ -149,7 +149,11 @@ RUBRIC = [{"name": "short", "check": {"kind": "max_words", "words": 5}}]
     ("args", "code", "message"),
     [
         (["--stop_at=1.5"], 1, "error: `stop_at` must be in (0, 1], got 1.5"),
-        (["--ckpt_path=nowhere.ckpt"], 1, "error: `ckpt_path` must be an existing checkpoint, got 'nowhere.ckpt'"),
+        (
+            ["--ckpt_path=nowhere.ckpt"],
+            1,
+            "error: `ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got 'nowhere.ckpt'",
+        ),
         (["--data.task=chain_sums"], 1, "`data.task` must be one of the"),
         (["--data.task_args={terms: 2}"], 1, "`data.task_args`: chain_sum knows no 'terms'"),
         (["--model.val_group_size=0"], 1, "`model.val_group_size` >= 1"),

@@ -118,9 +118,9 @@ class ConsoleReport(RolloutObserver):
         self.console.print(
             "  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/"
         )
-        last = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
-            trainer.checkpoint_callback, "best_model_path", ""
-        )
+        savers = getattr(trainer, "checkpoint_callbacks", None) or [trainer.checkpoint_callback]
+        paths = [getattr(saver, name, "") for name in ("last_model_path", "best_model_path") for saver in savers]
+        last = next((path for path in paths if path), "")
         if last:
             folder = str(log_dir).rstrip("/")
             self.console.print("Next:")

@@ -57,8 +57,10 @@ class HeldOut(RolloutObserver):
             self._scores |= prompt_scores(answers)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer before training, unless a checkpoint already holds that score."""
-        if self.at_start and not self.history:
+        """Answer before training, unless a checkpoint already holds that score; then drop what was written behind it."""
+        if self.history:
+            self._write(trainer)
+        elif self.at_start:
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,6 +104,9 @@ class HeldOut(RolloutObserver):
     def _keep(self, trainer: Trainer, measures: dict[str, float]) -> None:
         self.history.append({"batch": batches_done(trainer), "scores": self._scores, "measures": measures})
         self._scores = {}
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         folder = trainer.log_dir  # a collective: asked for on every process
         if trainer.is_global_zero and folder is not None:
             write_json(Path(folder) / "held_out.json", {"level": self.level, "evaluations": self.history})

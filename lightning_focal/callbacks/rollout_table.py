@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches
 from lightning_focal.files import write_parquet
 
 __all__ = ["RolloutTable", "rollout_rows", "rollout_schema"]
+
+_NAME = re.compile(r"(train|val)-(\d+)(?:-\d+)?-r\d+\.parquet")
 
 
 def rollout_rows(answers: Answers, batch: int) -> list[dict[str, Any]]:
@@ -100,7 +103,8 @@ def rollout_schema() -> Any:
 class RolloutTable(RolloutObserver):
     """Writes each answered batch to ``<folder>/<stage>-<batch>[-<part>]-r<rank>.parquet``.
 
-    Files are written beside and renamed: a file that is there is whole. A resumed run writes the same names again.
+    Files are written beside and renamed: a file that is there is whole. A resumed run removes the files behind its checkpoint and
+    writes them again.
 
     Args:
         folder: where to; ``<run folder>/rollouts`` by default.
@@ -111,11 +115,26 @@ class RolloutTable(RolloutObserver):
         self.folder = folder
         self.stages = ["train", "val", "test", "predict"] if stages is None else stages
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove what a run wrote behind the checkpoint that this one goes on from."""
+        folder = self._place(trainer)  # a collective: asked for on every process
+        if trainer.is_global_zero and folder.is_dir():
+            done = batches_done(trainer)
+            for path in folder.glob("*.parquet"):
+                found = _NAME.fullmatch(path.name)
+                if found and int(found[2]) >= done + (found[1] == "val"):
+                    path.unlink()
+        trainer.strategy.barrier()
+
+    def _place(self, trainer: Trainer) -> Path:
+        log_dir = trainer.log_dir
+        return Path(self.folder or Path(log_dir or trainer.default_root_dir) / "rollouts")
+
     def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
         """See :class:`RolloutObserver`."""
         if answers.stage not in self.stages:
             return
-        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "rollouts")
+        folder = self._place(trainer)
         batch = batches_done(trainer)
         part = "" if answers.stage == "train" else f"-{answers.batch_idx:04d}"
         name = f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet"

@@ -29,6 +29,8 @@ class PromptLoader:
         rank: of this process.
         world_size: number of processes.
         name: what `batch_size` is called in the config, for error messages.
+        content: returns a mark of the rows, the same for the same rows: a run that is resumed within an epoch has to meet the rows that
+            are left of it. None = take any.
 
     Raises:
         ValueError: for no rows, a batch size that the processes cannot share, or one that no batch would fill.
@@ -46,6 +48,7 @@ class PromptLoader:
         rank: int = 0,
         world_size: int = 1,
         name: str = "batch_size",
+        content: Callable[[], str] | None = None,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(f"`{name}` must be a positive multiple of the {world_size} processes, got {batch_size}")
@@ -56,6 +59,8 @@ class PromptLoader:
         self.take, self.size, self.batch_size = take, size, batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
+        self.name, self._content = name, content
+        self._mark: str | None = None
         self.epoch = self.position = 0
         self._resume_at = (
             0  # where the next iteration begins: an iteration that was broken off starts anew, a restored one goes on
@@ -87,11 +92,45 @@ class PromptLoader:
             self.position += 1
             yield self.take(rows[self.rank :: self.world_size])
 
+    @property
+    def mark(self) -> str:
+        """What the rows are told by, found out once."""
+        if self._mark is None:
+            self._mark = self._content() if self._content is not None else ""
+        return self._mark
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of batches given out."""
-        return {"epoch": self.epoch, "position": self.position}
+        """Return the epoch, the number of batches given out, and of what."""
+        state: dict[str, Any] = {"epoch": self.epoch, "position": self.position}
+        if self._content is not None:
+            state["of"] = {"rows": self.size, "batch_size": self.batch_size, "seed": self.seed, "content": self.mark}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the last batch given out."""
+        """Go on after the last batch given out.
+
+        Raises:
+            ValueError: for other rows, another batch size or another seed, where the epoch is not over: some rows would be met twice
+                and others never.
+        """
         self.epoch, self.position = int(state_dict["epoch"]), int(state_dict["position"])
         self._resume_at = self.position
+        was = state_dict.get("of")
+        if was is None or self._content is None or self.position % (was["rows"] // was["batch_size"] or 1) == 0:
+            return
+        known = {
+            "rows": (self.size, "training rows"),
+            "batch_size": (self.batch_size, f"`{self.name}`"),
+            "seed": (self.seed, "`data.seed`"),
+        }
+        for key, (now, words) in known.items():
+            if was[key] != now:
+                raise ValueError(
+                    f"the checkpoint was written within an epoch with {was[key]} {words}, this run has {now}: the epoch cannot be finished; "
+                    "resume with the same data, or start a new run from the weights alone"
+                )
+        if was["content"] != self.mark:
+            raise ValueError(
+                "the checkpoint was written within an epoch over other training rows: the epoch cannot be finished; resume with the same "
+                "data, or start a new run from the weights alone"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,23 @@ from lightning_focal.data.loader import PromptLoader
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts
 
-__all__ = ["PromptDataModule"]
+__all__ = ["PromptDataModule", "content_mark"]
 
 _log = logging.getLogger(__name__)
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+
+def content_mark(prompts: Prompts) -> str:
+    """Return a mark of prompts, rubrics and gold answers in their order: a checkpoint tells by it whether the data is the same.
+
+    >>> content_mark(Prompts(("a",), (({"role": "user", "content": "b"},),)))
+    'bd7ade4b897e'
+    """
+    digest = hashlib.sha256()
+    for column in (prompts.ids, prompts.messages, prompts.rubrics, prompts.answers):
+        for value in column:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:12]
 
 
 class PromptDataModule(LightningDataModule, ABC):
@@ -134,6 +148,7 @@ class PromptDataModule(LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
             name=f"data.{size}",
+            content=(lambda: content_mark(self.make_prompts(split, rows))) if split == "train" else None,
         )
 
     def drop_long_prompts(self, count_tokens: Callable[[Sequence[Message]], int]) -> None:

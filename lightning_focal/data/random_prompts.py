@@ -61,4 +61,5 @@ class RandomPrompts(LightningDataModule):
             drop_last=shuffle,
             rank=rank,
             world_size=world_size,
+            content=(lambda: " ".join(rows)) if split == "train" else None,
         )

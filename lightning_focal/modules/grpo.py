@@ -22,7 +22,7 @@ from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.precision import check_precision
 from lightning_focal.modules.reference import NoReference, Reference
-from lightning_focal.modules.rng import dice, rng_state, set_rng_state
+from lightning_focal.modules.rng import dice, restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import log_step
 from lightning_focal.modules.update import Sequences, Update
@@ -350,7 +350,7 @@ class GRPOModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights do not hold: number of updates, bad steps, random state."""
-        checkpoint["lightning_focal"] = {**self.inner.state_dict(), "rng": rng_state()}
+        checkpoint["lightning_focal"] = {**self.inner.state_dict(), "rng": rng_states(self.trainer.world_size)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back.
@@ -364,7 +364,7 @@ class GRPOModule(LightningModule):
         self._synced = None
         self._resume_rng = state.get("rng")
 
-    _resume_rng: dict[str, Any] | None = None
+    _resume_rng: list[dict[str, Any]] | None = None
 
     def on_train_start(self) -> None:
         """Restore the random state last, after everything that may have drawn from it; fit the schedule to the run's length."""
@@ -372,7 +372,7 @@ class GRPOModule(LightningModule):
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(self.planned_batches or 1)
         if self._resume_rng is not None:
-            set_rng_state(self._resume_rng)
+            restore_rng(self._resume_rng, self.trainer.global_rank, self.trainer.world_size)
             self._resume_rng = None
 
     _teacher_weight = float("nan")

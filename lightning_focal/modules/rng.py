@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["dice", "rng_state", "set_rng_state"]
+__all__ = ["dice", "restore_rng", "rng_state", "rng_states", "set_rng_state"]
 
 
 def dice(seed: int, stage: str, epoch: int, name: str) -> int:
@@ -43,3 +43,18 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def rng_states(world_size: int) -> list[dict[str, Any]]:
+    """Return the states of every process in the order of their ranks: a collective where there are several."""
+    states: list[Any] = [rng_state()]
+    if world_size > 1:
+        states = [None] * world_size
+        torch.distributed.all_gather_object(states, rng_state())
+    return states
+
+
+def restore_rng(states: list[dict[str, Any]], rank: int, world_size: int) -> None:
+    """Restore what :func:`rng_states` returned: each process its own; on another number of processes none."""
+    if len(states) == world_size:
+        set_rng_state(states[rank])

@@ -17,6 +17,7 @@ from lightning_focal.generation import Generator, HFGenerator, Sampling
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
+from lightning_focal.modules.rng import restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine
 from lightning_focal.policies import Lora, encode_chat, load_tokenizer, load_trainable, response_logp
 from lightning_focal.seeds import run_seed
@@ -135,11 +136,24 @@ class SFTModule(LightningModule):
             )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the random state: dropout in adapters draws from it."""
+        checkpoint["lightning_focal"] = {"rng": rng_states(self.trainer.world_size)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        self._resume_rng = checkpoint.get("lightning_focal", {}).get("rng")
+
+    _resume_rng: list[dict[str, Any]] | None = None
+
     def on_train_start(self) -> None:
-        """Fit the schedule to the run's length."""
+        """Fit the schedule to the run's length, and restore the random state last."""
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(int(min(self.trainer.estimated_stepping_batches, 2**31)))
+        if self._resume_rng is not None:
+            restore_rng(self._resume_rng, self.trainer.global_rank, self.trainer.world_size)
+            self._resume_rng = None
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Return the length of a chat in tokens, chat template included."""

@@ -6,22 +6,34 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_focal.runs.csv_log import CSVLog
+from lightning_focal.runs.events import EventLog
 from lightning_focal.runs.record import record_end, record_start
 
 __all__ = ["RunFolder", "RunRecord"]
 
 
 class RunFolder(Callback):
-    """On resume, drops what was logged behind the checkpoint: it is about to be written again."""
+    """Drops what was logged behind the checkpoint a run goes on from: it is about to be written again.
+
+    A run that begins anew in the folder of one that was killed before its first checkpoint drops everything.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Without a checkpoint: before anything is logged."""
+        if trainer.ckpt_path is None:
+            _forget(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See the class."""
-        if trainer.ckpt_path is None:
-            return
-        done: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLog):
-                logger.forget_after(done - 1)
+        """With one: as soon as it is restored."""
+        if trainer.ckpt_path is not None:
+            _forget(trainer)
+
+
+def _forget(trainer: Trainer) -> None:
+    done: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+    for logger in trainer.loggers:
+        if isinstance(logger, (CSVLog, EventLog)):
+            logger.forget_after(done - 1)
 
 
 class RunRecord(Callback):

@@ -63,6 +63,8 @@ class CSVLog(Logger):
         step = max(self._rows, default=-1) + 1 if step is None else int(step)
         values = {name: repr(float(value)) for name, value in metrics.items()}
         new_row = step not in self._rows
+        if not new_row and values.items() <= self._rows[step].items():
+            return
         self._rows.setdefault(step, {}).update(values)
         new_columns = not set(values) <= set(self._columns)
         self._columns = sorted({*self._columns, *values})
@@ -71,6 +73,13 @@ class CSVLog(Logger):
                 self._writer(file).writerow({"step": step, **self._rows[step]})
         else:
             self._write()
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Bring what was written to the disk: before the checkpoint that a run resumes behind it from."""
+        if self.path.exists():
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
@@ -89,7 +98,8 @@ class CSVLog(Logger):
                 whole = [line for line in file if line.endswith("\n")]  # a kill may have cut the last row short
             for row in csv.DictReader(whole):
                 if row.get("step") and None not in row.values():
-                    self._rows[int(row.pop("step"))] = {name: value for name, value in row.items() if value != ""}
+                    step = int(row.pop("step"))
+                    self._rows[step] = {name: value for name, value in row.items() if value != ""}
             self._columns = sorted({name for row in self._rows.values() for name in row})
             self._write()
 

@@ -71,7 +71,19 @@ def test_a_resumed_run_goes_on_behind(tmp_path):
     log = CSVLog(tmp_path)
     assert len(rows(tmp_path)) == 1  # making one touches nothing
     log.log_metrics({"a": 1.0, "b": 1.5}, step=1)
-    assert [row["a"] for row in rows(tmp_path)] == ["0.0", "1.0"]
+    assert (tmp_path / "metrics.csv").read_bytes() == b"step,a,b\r\n0,0.0,0.5\r\n1,1.0,1.5\r\n"
+
+
+def test_a_row_that_is_known_is_left_alone(tmp_path):
+    """It is logged before a checkpoint and once more behind it."""
+    log = CSVLog(tmp_path)
+    log.log_metrics({"a": 0.0, "b": 0.5}, step=0)
+    inode = log.path.stat().st_ino
+    log.flush()
+    log.log_metrics({"a": 0.0}, step=0)
+    assert log.path.stat().st_ino == inode
+    log.log_metrics({"a": 2.0}, step=0)
+    assert rows(tmp_path) == [{"step": "0", "a": "2.0", "b": "0.5"}]
 
 
 def test_forget_after(tmp_path):

@@ -37,14 +37,6 @@ def test_a_checkpoint_from_elsewhere_makes_a_new_folder(tmp_path):
     assert run_folder(tmp_path / "run", str(tmp_path / "download" / "model.ckpt")) == tmp_path / "run"
 
 
-def test_last_means_the_folder_asked_for(tmp_path):
-    folder = run_folder(tmp_path / "run")
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").touch()
-    assert run_folder(tmp_path / "run", "last") == folder
-    assert run_folder(tmp_path / "new", "last") == tmp_path / "new"  # Lightning says that there is none, and starts
-
-
 def test_processes_that_race_get_different_folders(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()

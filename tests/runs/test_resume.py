@@ -1,0 +1,166 @@
+"""What `--ckpt_path` means."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lightning_focal.runs import folder as folder_module
+from lightning_focal.runs import resume_from, run_folder
+from lightning_focal.runs.folder import RUN_FOLDER_ENV, in_use, let_go, take
+from lightning_focal.runs.resume import Resume
+from tests.runs.test_last import flip, save
+
+
+def run_with(folder, *steps):
+    """A run folder with checkpoints."""
+    folder = run_folder(folder)
+    for step in steps:
+        save(folder / "checkpoints" / f"step={step}.ckpt", age=100 - step)
+    if steps:
+        (folder / "checkpoints" / "last.ckpt").symlink_to(f"step={steps[-1]}.ckpt")
+    return folder
+
+
+def checkpoint(folder, step):
+    return str(folder / "checkpoints" / f"step={step}.ckpt")
+
+
+def test_nothing_asked_for_is_a_new_run(tmp_path):
+    run_with(tmp_path / "run", 2, 4)
+    assert resume_from(None, tmp_path / "run") == Resume(None, None)
+
+
+def test_last_is_the_newest_of_the_run(tmp_path, caplog):
+    folder = run_with(tmp_path / "run", 2, 4)
+    assert resume_from("last", tmp_path / "run") == Resume(folder, checkpoint(folder, 4))
+    assert f"--ckpt_path=last: the run in {folder} goes on from step=4.ckpt" in caplog.text
+
+
+def test_last_is_that_of_the_run_written_to_last(tmp_path):
+    """The same command twice, the second one killed."""
+    first, second = run_with(tmp_path / "run", 2, 9), run_with(tmp_path / "run", 4)
+    assert second.name == "run-2"
+    assert resume_from("last", tmp_path / "run").folder == second
+    then = time.time() + 10
+    (first / "metrics.csv").touch()
+    os.utime(first / "metrics.csv", (then, then))
+    assert resume_from("last", tmp_path / "run") == Resume(first, checkpoint(first, 9))
+
+
+def test_a_run_without_a_checkpoint_starts_anew_in_its_folder(tmp_path, caplog):
+    folder = run_with(tmp_path / "run")
+    assert resume_from("last", tmp_path / "run") == Resume(folder, None)
+    assert f"the run in {folder} has no checkpoint yet, it starts from the beginning" in caplog.text
+    with pytest.raises(FileNotFoundError, match="`ckpt_path` is last, but there is no whole checkpoint in"):
+        resume_from("last", tmp_path / "run", fit=False)
+
+
+def test_last_without_a_run_starts_one(tmp_path, caplog):
+    assert resume_from("last", tmp_path / "run") == Resume(None, None)
+    assert f"there is no run in {tmp_path / 'run'} yet, training starts from the beginning" in caplog.text
+
+
+def test_last_by_its_path_is_the_newest_whole_one(tmp_path, caplog):
+    folder = run_with(tmp_path / "run", 2, 4)
+    last = str(folder / "checkpoints" / "last.ckpt")
+    assert resume_from(last, tmp_path / "other") == Resume(folder, checkpoint(folder, 4))
+    flip(folder / "checkpoints" / "step=4.ckpt")
+    assert resume_from(last, tmp_path / "other", fit=False) == Resume(folder, checkpoint(folder, 2))
+    assert "is passed over: the checksum of" in caplog.text
+    assert f"{checkpoint(folder, 2)} is used in its place" in caplog.text
+
+
+def test_another_path_is_taken_at_its_word(tmp_path):
+    folder = run_with(tmp_path / "run", 2, 4)
+    assert resume_from(checkpoint(folder, 2), tmp_path / "run") == Resume(None, checkpoint(folder, 2))
+    flip(folder / "checkpoints" / "step=2.ckpt")
+    with pytest.raises(ValueError, match=r"step=2.ckpt is broken and cannot be read: the checksum .*; whole is .*step=4.ckpt"):
+        resume_from(checkpoint(folder, 2), tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="must be an existing checkpoint"):
+        resume_from(checkpoint(folder, 3), tmp_path / "run")
+    assert resume_from("https://example.org/a.ckpt", "run").path == "https://example.org/a.ckpt"
+
+
+def test_weights_alone_can_be_looked_at_and_not_gone_on_from(tmp_path):
+    import torch
+
+    torch.save({"state_dict": {}}, tmp_path / "weights.ckpt")
+    assert resume_from(str(tmp_path / "weights.ckpt"), "run", fit=False).path == str(tmp_path / "weights.ckpt")
+    with pytest.raises(ValueError, match="it holds weights alone"):
+        resume_from(str(tmp_path / "weights.ckpt"), "run")
+
+
+# -- several processes -----------------------------------------------------------------------------------------------------------
+
+
+HOLD = """
+import importlib.util, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("folder", sys.argv[2])  # by itself: its package imports Lightning
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.take(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A run folder that another process is at work in, until it is killed."""
+    folder = run_with(tmp_path / "run", 4)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), folder_module.__file__], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"held\n"
+    yield folder, process
+    process.kill()
+    process.wait()
+
+
+def test_a_run_that_is_going_on_is_not_taken_over(held, tmp_path):
+    folder, process = held
+    assert in_use(folder)
+    with pytest.raises(ValueError, match=r"the run in .*run is still going on: another process writes there"):
+        take(folder)
+    assert resume_from("last", tmp_path / "run") == Resume(None, None)  # not this one: the newest that nobody works on
+    other = run_with(tmp_path / "run", 2)
+    assert resume_from("last", tmp_path / "run").folder == other
+    process.kill()
+    process.wait()
+    assert not in_use(folder)
+    take(folder)
+    take(folder)  # it is ours
+    assert not in_use(folder)
+    let_go()
+
+
+def test_a_launched_process_goes_on_where_the_first_one_does(tmp_path, caplog, monkeypatch):
+    """Its folder is known; what is in it is looked at again, in silence."""
+    monkeypatch.setenv(RUN_FOLDER_ENV, str(tmp_path / "run-7"))
+    folder = run_with(tmp_path / "run-7", 2, 4)
+    run_with(tmp_path / "run", 9)
+    assert resume_from("last", tmp_path / "run", folder=folder) == Resume(folder, checkpoint(folder, 4))
+    assert caplog.text == ""
+
+
+def test_a_job_that_torchrun_starts_again_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    run_with(tmp_path / "run", 9)
+    folder = run_with(tmp_path / "run", 4)
+    assert resume_from(None, tmp_path / "run") == Resume(None, None)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert resume_from(None, tmp_path / "run") == Resume(folder, checkpoint(folder, 4))
+    assert resume_from(None, tmp_path / "run", fit=False) == Resume(None, None)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert resume_from(None, tmp_path / "run") == Resume(None, None)
+
+
+def test_every_process_of_torchrun_means_the_same_run(tmp_path, monkeypatch, held):
+    """The first one may hold the folder already."""
+    folder, _ = held
+    monkeypatch.setenv("RANK", "1")
+    assert RUN_FOLDER_ENV not in os.environ
+    assert resume_from("last", tmp_path / "run") == Resume(folder, checkpoint(folder, 4))

@@ -1,0 +1,171 @@
+"""A run goes on from its newest checkpoint as if nothing had happened, wherever it was killed."""
+
+import os
+import shutil
+
+import pytest
+import yaml
+
+from lightning_focal.cli import main
+from lightning_focal.modules import GRPOModule
+from lightning_focal.runs import RunCheckpoint
+from tests.conftest import TINY, rubric_rows, write_rows
+from tests.runs.killed import Snapshots, same_run, state, table
+
+MOMENTS = {
+    "setup": [0],  # the folder is claimed, and nothing else
+    "on_train_start": [0],  # before the first evaluation
+    "on_train_batch_start": [0, 1, 3, 5],
+    "on_train_batch_end": [0, 3],
+    "on_validation_start": [0],
+    "on_validation_end": [0, 1],
+    "on_train_epoch_end": [0, 1],
+    "on_train_end": [0],
+}
+
+
+def configuration(folder, **sections):
+    """Two epochs of four batches, a validation after every third batch, and none at the end."""
+    train, val = write_rows(folder / "train.jsonl", rubric_rows(8)), write_rows(folder / "val.jsonl", rubric_rows(3))
+    content = {
+        "reward": {"class_path": "FocalReward", "init_args": {"gamma": 1.0, "scope": "running"}},
+        "model": {
+            "policy": TINY,
+            "group_size": 4,
+            "val_group_size": 2,
+            "sampling": {"max_new_tokens": 4},
+            "update": {"mini_batches": 2, "kl_coef": 0.01},
+            "reference": {"class_path": "lightning_focal.modules.TeacherReference"},
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
+            "lr_scheduler": {"class_path": "lightning_focal.modules.WarmupCosine"},
+        },
+        "data": {"class_path": "RubricDataModule", "init_args": {"train": str(train), "val": str(val), "batch_size": 2}},
+        "trainer": {
+            "max_epochs": 2,
+            "accelerator": "cpu",
+            "val_check_interval": 3,
+            "check_val_every_n_epoch": None,
+            "callbacks": [{"class_path": "lightning_focal.callbacks.EMATeacher", "init_args": {"start": 0.5, "end": 0.9}}],
+        },
+        "checkpoint": {"every_n_batches": 1},
+    }
+    for key, value in sections.items():
+        content[key] = {**content.get(key, {}), **value}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def fit(config, run_dir, *args):
+    main(["fit", f"--config={config}", f"--run_dir={run_dir}", *args])
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was let alone, with copies of its folder on the way: ``(config, folder, folder of the copies)``."""
+    top = tmp_path_factory.mktemp("saving")
+    config = configuration(top)
+    plain = fit(config, top / "plain")
+    watched = yaml.safe_load(config.read_text())
+    snapshots = {"class_path": "tests.runs.killed.Snapshots", "init_args": {"folder": str(top / "killed"), "moments": MOMENTS}}
+    watched["trainer"]["callbacks"].append(snapshots)
+    (top / "watched.yaml").write_text(yaml.safe_dump(watched))
+    between = Snapshots(str(top / "killed"), {"between": [0, 4]})  # the checkpoint is there, the Trainer has not logged yet
+
+    def behind(self, *args):
+        between.between(self.trainer)
+
+    GRPOModule.on_train_batch_end, before = behind, GRPOModule.on_train_batch_end
+    try:
+        fit(top / "watched.yaml", top / "watched")
+    finally:
+        GRPOModule.on_train_batch_end = before
+    assert same_run(plain, top / "watched") == []
+    return config, plain, top / "killed"
+
+
+NAMES = [f"{hook}-{number}" for hook, numbers in (MOMENTS | {"between": [0, 4]}).items() for number in numbers]
+QUICK = ("setup-0", "on_train_batch_start-3", "on_validation_start-0", "on_train_end-0", "between-4")
+
+
+@pytest.mark.parametrize("moment", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+def test_killed_at_any_moment_it_ends_the_same(whole, tmp_path, moment):
+    config, plain, killed = whole
+    folder = shutil.copytree(killed / moment, tmp_path / "run", symlinks=True)
+    fit(config, folder, "--ckpt_path=last")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert same_run(folder, plain) == []
+
+
+def test_two_whole_ones_are_kept_and_nothing_else(whole):
+    _, plain, killed = whole
+    assert {path.name for path in (plain / "checkpoints").iterdir()} == {"last.ckpt", "step=14.ckpt", "step=16.ckpt"}
+    assert os.readlink(plain / "checkpoints" / "last.ckpt") == "step=16.ckpt"
+    assert os.readlink(killed / "on_train_batch_start-3" / "checkpoints" / "last.ckpt") == "step=6.ckpt"
+
+
+@pytest.mark.slow  # three runs
+def test_how_often_changes_nothing(whole, tmp_path):
+    config, plain, _ = whole
+    seldom = fit(config, tmp_path / "seldom", "--checkpoint.every_n_batches=null", "--checkpoint.every_epoch=false")
+    assert {path.name for path in (seldom / "checkpoints").iterdir()} == {"last.ckpt", "step=16.ckpt"}
+    often = fit(config, tmp_path / "often", "--checkpoint.every_n_batches=3", "--checkpoint.keep=9")
+    assert {path.name for path in (often / "checkpoints").iterdir()} == {"last.ckpt", *(f"step={s}.ckpt" for s in (6, 8, 14, 16))}
+    ticking = fit(config, tmp_path / "ticking", "--checkpoint.every_n_batches=null", "--checkpoint.every_minutes=1e-9")
+    assert {path.name for path in (ticking / "checkpoints").iterdir()} == {"last.ckpt", "step=14.ckpt", "step=16.ckpt"}
+    for folder in (seldom, often, ticking):
+        assert same_run(folder, plain) == []
+
+
+def test_a_finished_run_is_left_alone_and_can_be_made_longer(whole, tmp_path):
+    config, plain, _ = whole
+    folder = shutil.copytree(plain, tmp_path / "run", symlinks=True)
+    fit(config, folder, "--ckpt_path=last")
+    assert same_run(folder, plain) == []
+    fit(config, folder, "--ckpt_path=last", "--trainer.max_epochs=3", "--model.lr_scheduler=null")
+    assert [row[0] for row in table(folder)[1:]] == [str(step) for step in range(12)]
+    assert state(folder)["/lightning_focal/version"] == "24"
+
+
+@pytest.mark.parametrize("batches", [2, 3, 4])  # within an epoch, behind a validation, at an epoch's end
+def test_a_run_that_ended_by_steps_can_be_made_longer(tmp_path, batches):
+    config = configuration(tmp_path, model={"lr_scheduler": None})
+    fit(config, tmp_path / "run", f"--trainer.max_steps={2 * batches}")
+    assert [row[0] for row in table(tmp_path / "run")[1:]] == [str(step) for step in range(batches + (batches != 3))]
+    fit(config, tmp_path / "run", "--ckpt_path=last")
+    assert [row[0] for row in table(tmp_path / "run")[1:]] == [str(step) for step in range(9)]
+    assert state(tmp_path / "run")["/lightning_focal/version"] == "16"
+
+
+def test_lightnings_own_checkpoints_beside(tmp_path):
+    """The best one by Lightning, `last.ckpt` always ours: Lightning's would be the last of the best."""
+    best = {
+        "monitor": "val/held_out/mean",
+        "mode": "max",
+        "save_last": True,
+        "filename": "best",
+        "auto_insert_metric_name": False,
+    }
+    config = configuration(tmp_path)
+    content = yaml.safe_load(config.read_text())
+    content["trainer"]["callbacks"].append({"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best})
+    config.write_text(yaml.safe_dump(content))
+    folder = fit(config, tmp_path / "run")
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names >= {"best.ckpt", "last.ckpt", "step=14.ckpt", "step=16.ckpt"}
+    assert not any(name.startswith("last-v") for name in names)
+    assert os.readlink(folder / "checkpoints" / "last.ckpt") == "step=16.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every_n_batches": 0}, r"`checkpoint.every_n_batches` must be >= 1, got 0"),
+        ({"every_minutes": 0.0}, r"`checkpoint.every_minutes` must be > 0, got 0.0"),
+        ({"keep": 1}, r"`checkpoint.keep` must be >= 2, so that one is left where the newest is damaged, got 1"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RunCheckpoint(**arguments)

@@ -1,0 +1,124 @@
+"""A checkpoint from a stranger: nothing in it is run, whatever reads it."""
+
+import http.server
+import json
+import os
+import threading
+
+import pytest
+import torch
+
+from lightning_focal.cli import main
+from lightning_focal.policies import load_policy
+from lightning_focal.runs import AtomicCheckpointIO
+from lightning_focal.warm_start import sft_command
+from tests.conftest import TINY, rubric_rows, write_rows
+from tests.test_warm_start import ROOT, SMALL
+
+
+@pytest.fixture
+def bait(tmp_path):
+    """A checkpoint that touches a file when it is unpickled, and that file."""
+    touched = tmp_path / "touched"
+
+    class Touch:
+        def __reduce__(self):
+            return (os.system, (f"touch {touched}",))
+
+    path = tmp_path / "run" / "checkpoints" / "step=4.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "optimizer_states": [], "loops": {}, "extra": Touch()}, path)
+    (path.parent / "last.ckpt").symlink_to("step=4.ckpt")
+    return path, touched
+
+
+def test_the_bait_would_work(bait):
+    path, touched = bait
+    torch.load(path, weights_only=False)
+    assert touched.exists()
+
+
+@pytest.mark.parametrize("how", ["path", "link", "last"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_every_command_refuses_it(tmp_path, bait, capsys, command, how):
+    path, touched = bait
+    wanted = {"path": path, "link": path.with_name("last.ckpt"), "last": "last"}[how]
+    rows = write_rows(tmp_path / "rows.jsonl", rubric_rows(4))
+    args = [command, "--reward=FocalReward", f"--model.policy={TINY}", "--data=RubricDataModule", f"--run_dir={tmp_path / 'run'}"]
+    args += [f"--data.{split}={rows}" for split in ("train", "val", "test", "predict")]
+    with pytest.raises(SystemExit) as stop:
+        main([*args, "--trainer.accelerator=cpu", f"--ckpt_path={wanted}"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "holds more than plain data and was not read, as reading it would run code" in said
+    assert "GLOBAL posix.system" in said
+    assert "Traceback" not in said
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("how", ["path", "last"])
+def test_a_warm_start_refuses_it(tmp_path, bait, how):
+    path, touched = bait
+    config = ROOT / "configs" / "sft_tiny_chain_sum.yaml"
+    wanted = path if how == "path" else "last"
+    with pytest.raises(ValueError, match="holds more than plain data and was not read"):
+        sft_command([f"--config={config}", *SMALL, f"--run_dir={tmp_path / 'run'}", f"--ckpt_path={wanted}"])
+    assert not touched.exists()
+
+
+def test_nobody_is_asked_to_trust(tmp_path, bait, capsys):
+    """There is no option that would have it read."""
+    path, touched = bait
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--weights_only=false", f"--ckpt_path={path}"])
+    assert stop.value.code == 2
+    assert "weights_only" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="`weights_only` must be true"):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+    for allowed in (None, True):
+        with pytest.raises(ValueError, match="was not read, as reading it would run code"):
+            AtomicCheckpointIO().load_checkpoint(path, weights_only=allowed)
+    assert not touched.exists()
+
+
+def test_not_from_an_address_either(bait, tmp_path, monkeypatch):
+    """Lightning reads a file from an address without asking, unless it is told not to."""
+    path, touched = bait
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+
+    class Serve(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(path.parent))
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serve)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(ValueError, match="was not read, as reading it would run code"):
+            AtomicCheckpointIO().load_checkpoint(f"http://127.0.0.1:{server.server_port}/step=4.ckpt")
+    finally:
+        server.shutdown()
+    assert not touched.exists()
+
+
+def test_a_policy_folder_with_pickled_weights(tmp_path, bait):
+    _, touched = bait
+    policy, tokenizer = load_policy(TINY)
+    folder = tmp_path / "policy"
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+    class Touch:
+        def __reduce__(self):
+            return (os.system, (f"touch {touched}",))
+
+    torch.save({"lm_head.weight": Touch()}, folder / "pytorch_model.bin")
+    load_policy(folder)  # safetensors come first
+    assert not touched.exists()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(Exception, match=r"(?i)weights.only|pickle|safetensors|torch.load"):
+        load_policy(folder)
+    assert not touched.exists()
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"

@@ -89,6 +89,10 @@ _KEPT_BYTES = 2**24
 """Float32 probabilities that may wait for the backward pass; more are made again there, a chunk at a time."""
 
 
+_LEAST_ROWS = 64
+"""Tokens that are always worth a product of their own."""
+
+
 class _HeadLogp(torch.autograd.Function):
     """Log-probabilities and measures of ``[N, H]`` states, ``chunk`` rows of logits at a time in both passes."""
 
@@ -228,6 +232,8 @@ def chunked_logp_from_hidden(
     if torch.is_autocast_enabled(hidden.device.type):
         lower = torch.get_autocast_dtype(hidden.device.type)
         rows, weight, bias = rows.to(lower), weight.to(lower), None if bias is None else bias.to(lower)
+    if hidden.device.type == "cpu":  # a larger vocabulary takes fewer tokens at a time: nothing is gained by more
+        chunk_size = min(chunk_size, max(_LEAST_ROWS, _KEPT_BYTES // (4 * len(weight))))
     with torch.autocast(hidden.device.type, enabled=False):
         given = (rows, weight, bias, ids, temperature, chunk_size, tuple(measures))
         logp, *others = _HeadLogp.apply(*given)  # type: ignore[no-untyped-call]

@@ -30,6 +30,7 @@ from lightning_focal.functional.gates import gated_reward, worst_of_reward
 from lightning_focal.functional.gdpo import gdpo_advantage
 from lightning_focal.functional.groups import batch_moments, batch_std
 from lightning_focal.functional.kl import kl_divergence
+from lightning_focal.functional.layers import gated_mlp, rms_norm, rotate
 from lightning_focal.functional.levels import gather_levels, level_index, level_sums, pool_levels, scatter_sums
 from lightning_focal.functional.logprobs import chunked_logp_from_hidden, token_logp
 from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
@@ -66,6 +67,7 @@ __all__ = [
     "ema_update",
     "extract_boxed",
     "focal_weights",
+    "gated_mlp",
     "gated_reward",
     "gather_levels",
     "gdpo_advantage",
@@ -89,6 +91,8 @@ __all__ = [
     "project_bounded_simplex",
     "projected_sums",
     "rloo_advantage",
+    "rms_norm",
+    "rotate",
     "saturated_mass",
     "saw_weights",
     "scatter_sums",

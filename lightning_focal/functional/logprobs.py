@@ -86,7 +86,11 @@ MEASURES = ("entropy", "self_certainty")
 """What can be had beside the log-probability of a token, from the same logits."""
 
 _KEPT_BYTES = 2**24
-"""Float32 logits that may wait for the backward pass; more are made again there, a chunk at a time."""
+"""Float32 probabilities that may wait for the backward pass; more are made again there, a chunk at a time."""
+
+
+_LEAST_ROWS = 64
+"""Tokens that are always worth a product of their own."""
 
 
 class _HeadLogp(torch.autograd.Function):
@@ -111,17 +115,15 @@ class _HeadLogp(torch.autograd.Function):
         for start in range(0, n, chunk):
             rows = slice(start, start + chunk)
             scaled = _scaled_logits(hidden[rows], weight, bias, temperature)
-            peak = scaled.amax(-1, keepdim=True)
-            exponents = (scaled - peak).exp_()
-            total = exponents.sum(-1)
-            normaliser = made["normaliser"][rows] = total.log() + peak[:, 0]
+            shares = scaled.softmax(-1)  # in one pass; the largest is at least 1 / V, so its logarithm is exact enough
+            normaliser = made["normaliser"][rows] = scaled.amax(-1) - shares.amax(-1).log()
             made["logp"][rows] = scaled.gather(-1, targets[rows, None])[:, 0] - normaliser
-            if "entropy" in measures:
-                made["entropy"][rows] = normaliser - exponents.mul_(scaled).sum(-1) / total
             if "self_certainty" in measures:
                 made["self_certainty"][rows] = normaliser - scaled.mean(-1) - math.log(len(weight))
+            if "entropy" in measures:
+                made["entropy"][rows] = normaliser - scaled.mul_(shares).sum(-1)
             if keep:
-                kept.append(scaled)
+                kept.append(shares)
         ctx.save_for_backward(hidden, weight, bias, targets, made["normaliser"], made.get("entropy"), *kept)
         ctx.temperature, ctx.chunk, ctx.measures = temperature, chunk, measures
         return made["logp"], *(made[name] for name in measures)
@@ -135,11 +137,16 @@ class _HeadLogp(torch.autograd.Function):
             torch.zeros_like(t) if t is not None and need else None
             for t, need in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
         )
+        logp_alone = all(grad is None for name, grad in given.items() if name != "logp")
         for number, start in enumerate(range(0, len(targets), ctx.chunk)):
             rows = slice(start, start + ctx.chunk)
-            scaled = kept[number] if kept else _scaled_logits(hidden[rows], weight, bias, ctx.temperature)
             of = {name: grad[rows, None] / ctx.temperature for name, grad in given.items() if grad is not None}
-            part = _to_logits(scaled, normalisers[rows, None], entropies, targets[rows, None], of, rows).to(hidden.dtype)
+            if kept and logp_alone:
+                part = (kept[number] * -of["logp"]).scatter_add_(-1, targets[rows, None], of["logp"])
+            else:
+                scaled = _scaled_logits(hidden[rows], weight, bias, ctx.temperature)
+                part = _to_logits(scaled, normalisers[rows, None], entropies, targets[rows, None], of, rows)
+            part = part.to(hidden.dtype)
             with onednn_products(part, weight, hidden):
                 if to_hidden is not None:
                     torch.mm(part, weight, out=to_hidden[rows])
@@ -185,8 +192,8 @@ def chunked_logp_from_hidden(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities from the last hidden states; the logits of a whole batch never live at once.
 
-    The head is applied to ``chunk_size`` tokens at a time. Logits of more than 16 MiB are not kept for the backward pass but made
-    again (ours). Values and gradients are those of the plain computation; differentiable once.
+    The head is applied to ``chunk_size`` tokens at a time. Probabilities of more than 16 MiB are not kept for the backward pass but
+    made again (ours). Values and gradients are those of the plain computation; differentiable once.
 
     Args:
         hidden: ``[..., H]`` states that predict ``targets`` (already shifted).
@@ -225,6 +232,8 @@ def chunked_logp_from_hidden(
     if torch.is_autocast_enabled(hidden.device.type):
         lower = torch.get_autocast_dtype(hidden.device.type)
         rows, weight, bias = rows.to(lower), weight.to(lower), None if bias is None else bias.to(lower)
+    if hidden.device.type == "cpu":  # a larger vocabulary takes fewer tokens at a time: nothing is gained by more
+        chunk_size = min(chunk_size, max(_LEAST_ROWS, _KEPT_BYTES // (4 * len(weight))))
     with torch.autocast(hidden.device.type, enabled=False):
         given = (rows, weight, bias, ids, temperature, chunk_size, tuple(measures))
         logp, *others = _HeadLogp.apply(*given)  # type: ignore[no-untyped-call]

@@ -14,6 +14,9 @@ __all__ = ["GrowingLayer", "growing_cache", "why_not_growing"]
 _ROOM = 64
 """Tokens of room added when a layer is full, at least: ``DynamicLayer`` copies at every token."""
 
+_SHARED_ROOM = 16
+"""The same beside shared prompts. There attention reads the whole room: a CPU's batched product copies a part of it first."""
+
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values ``[B, heads, length, dim]`` as views of a larger buffer.
@@ -31,9 +34,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         """Set apart what is there, ``[P, heads, L, dim]``, for ``P * repeats`` rows to come."""
         before: tuple[Tensor, Tensor] = (self.keys, self.values)  # type: ignore[has-type]
         self.prompt, (rows, heads) = before, before[0].shape[:2]
-        keys, values = (t.new_empty(rows * repeats, heads, _ROOM, t.shape[-1]) for t in before)
+        keys, values = (t.new_zeros(rows * repeats, heads, _SHARED_ROOM, t.shape[-1]) for t in before)
         self._buffers = (keys, values)
         self.keys, self.values = keys[:, :, :0], values[:, :, :0]
+
+    @property
+    def room(self) -> tuple[Tensor, Tensor]:
+        """Keys and values with the room for more, which reads 0 beside shared prompts."""
+        return self._buffers or (self.keys, self.values)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append ``[B, heads, new, dim]``; return everything so far."""
@@ -43,7 +51,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             return key_states, value_states
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
         if self._buffers is None or self._buffers[0].shape[-2] < end:
-            room = end + max(_ROOM, end // 2)
+            room = end + (max(_ROOM, end // 2) if self.prompt is None else max(_SHARED_ROOM, end // 8) - 1)
             self._buffers = (_widened(self.keys, room), _widened(self.values, room))
         keys, values = self._buffers
         keys[:, :, start:end] = key_states
@@ -70,7 +78,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 def _widened(states: Tensor, length: int) -> Tensor:
     batch, heads, used, dim = states.shape
-    buffer = states.new_empty(batch, heads, length, dim)
+    buffer = states.new_zeros(batch, heads, length, dim)
     buffer[:, :, :used] = states
     return buffer
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_focal.generation.assemble import left_pad
 from lightning_focal.generation.base import Sampling
+from lightning_focal.generation.lean import LeanStep
 from lightning_focal.generation.sampling import pick_tokens
 from lightning_focal.generation.shared import SharedPrompts, shares_prompts
 
@@ -66,7 +67,14 @@ def _even(total: int, largest: int) -> list[tuple[int, int]]:
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, sampling: Sampling, *, eos: Collection[int], pad: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    sampling: Sampling,
+    *,
+    eos: Collection[int],
+    pad: int,
+    lean: LeanStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode with one prefill a prompt, shared by its rollouts; finished rollouts leave the batch.
 
@@ -77,6 +85,7 @@ def decode(
         sampling: how to draw.
         eos: ids that end a response.
         pad: any valid id; it stands where the masks hide it.
+        lean: steps of ``model``; None = the model's own forward.
 
     Returns:
         ``(tokens [B, R, T] int64, logp [B, R, T] float32)``; what follows a row's first eos is meaningless.
@@ -137,6 +146,8 @@ def decode(
         inputs = {"input_ids": token[:, None], "position_ids": position + step, "past_key_values": cache, "use_cache": True}
         if graphed is not None:
             logits = graphed.step(token, position + step)
+        elif lean is not None and shared is not None:
+            logits = lean(token[:, None], position + step, cache, shared)
         elif shared is not None:
             with shared.attended():
                 logits = model(**inputs, shared=shared).logits[:, -1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from torch import nn
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.generation.decoding import decode, decode_with_generate, plan_batches
+from lightning_focal.generation.lean import LeanStep
 from lightning_focal.generation.products import onednn_linears
 from lightning_focal.generation.sampling import draw_uniforms
+from lightning_focal.generation.shared import shares_prompts
 from lightning_focal.generation.weights import RolloutCopy, is_sharded
 
 if TYPE_CHECKING:
@@ -110,6 +113,8 @@ class HFGenerator(Generator):
         eos = eos_ids(bare, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos)
         loop = _loop_for(bare)
+        if loop is decode and shares_prompts(bare):
+            loop = functools.partial(decode, lean=LeanStep.of(model))
 
         draws = draw_uniforms(seeds, group_size, sampling.max_new_tokens)
         device = next(model.parameters()).device

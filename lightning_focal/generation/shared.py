@@ -62,9 +62,10 @@ class SharedPrompts:
         self.repeats = 1
         self.hidden = None if self.hidden is None else self.hidden[rows]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """``[N, heads, 1, dim]`` queries, ``[N, fewer heads, T, dim]`` keys and values to ``[N, 1, heads, dim]``."""
-        keys, values = self.cache.layers[layer].prompt
+    def attend(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """``[N, heads, 1, dim]`` queries of a layer, whose keys and values are in the cache, to ``[N, 1, heads, dim]``."""
+        kept = self.cache.layers[layer]
+        (keys, values), (key, value) = kept.prompt, kept.room
         (n, heads, _, dim), (p, few, length, _) = query.shape, keys.shape
         share, g = heads // few, n // p
         own = (query * scale).reshape(n, few, share, dim)
@@ -75,6 +76,7 @@ class SharedPrompts:
         if self.hidden is not None:
             to_prompt = to_prompt.masked_fill(self.hidden, -torch.inf)
         scores = torch.cat([to_prompt, own @ key.transpose(2, 3)], dim=-1)
+        scores[..., length + kept.keys.shape[-2] :] = -torch.inf
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
         grouped = weights[..., :length].reshape(p, g, few, share, length).transpose(1, 2).reshape(p, few, g * share, length)
         out = (grouped @ values).reshape(p, few, g, share, -1).transpose(1, 2).reshape(n, few, share, -1)
@@ -95,4 +97,4 @@ def _attention(
     if shared is None or query.shape[2] != 1:
         raise RuntimeError("a decoding step takes one token a row and its `shared` prompts")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return shared.attend(module.layer_idx, query, key, value, scale), None
+    return shared.attend(module.layer_idx, query, scale), None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_focal.generation.cache import why_not_growing
 from lightning_focal.generation.products import onednn_linears
+from lightning_focal.policies.layers import lean_layers
 
 __all__ = ["Pack", "Sizes", "is_packed", "packed_attention", "ranges", "why_not_packed"]
 
@@ -260,7 +261,7 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
     config = base.config.get_text_config()
     before, config._attn_implementation = config._attn_implementation, _NAME
     try:
-        with onednn_linears(model, but=base.get_output_embeddings()):
+        with lean_layers(model), onednn_linears(model, but=base.get_output_embeddings()):
             yield
     finally:
         config._attn_implementation = before

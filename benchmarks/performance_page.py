@@ -12,13 +12,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 RUNS = ("tiny", "small", "smollm2", "tiny_bf16", "small_bf16", "tiny_mixed")
+ON_GPU = ("qwen_gpu",)
 BARS = {"tiny": 2.5, "small": 2.1, "smollm2": 1.8, "tiny_bf16": 1.8, "small_bf16": 1.5}
 MEMORY_BARS = {"tiny": 0.9, "smollm2": 0.6}
 
 
-def stored():
+def stored(names=RUNS):
     """The results there are, by name."""
-    paths = {name: HERE / "results" / f"step_vs_trl_{name}.json" for name in RUNS}
+    paths = {name: HERE / "results" / f"step_vs_trl_{name}.json" for name in names}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
@@ -42,7 +43,7 @@ def beside_trl(runs):
     where = one["provenance"]
     lines.append("")
     lines.append(
-        f"{where['cpu']}, {where['cores']} cores, torch {where['torch']}, TRL {one['trl']}, transformers {one['transformers']}. Largest "
+        f"{one.get('gpu', where['cpu'])}, {where['cores']} cores, torch {where['torch']}, TRL {one['trl']}, transformers {one['transformers']}. Largest "
         f"difference of the first losses: {max(run['work']['loss_difference'] for run in runs.values()):.1e}; of the gradient norms, "
         f"relative: {max(run['work']['gradient_norm_relative_difference'] for run in runs.values()):.1e}."
     )
@@ -81,6 +82,8 @@ def growth(result):
 def main():
     runs, scaling = stored(), HERE / "results" / "scaling.json"
     tables = {"trl": beside_trl(runs), "misses": misses(runs)}
+    if on_gpu := stored(ON_GPU):
+        tables["gpu"] = beside_trl(on_gpu)
     if scaling.exists():
         tables["scaling"] = growth(json.loads(scaling.read_text()))
     page = PAGE.read_text()

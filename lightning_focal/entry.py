@@ -31,6 +31,12 @@ look
   rubrics    what is in a file of rubrics, and what is wrong with it
              lightning_focal rubrics configs/data/everyday/train.jsonl
 
+scale
+  plan       parameters and memory of every process, from the configuration alone
+             lightning_focal plan --config configs/scale/qwen3_8b_fsdp2.yaml
+  export     a checkpoint, whole or in shards, into a Hugging Face folder
+             lightning_focal export --ckpt_path RUN/checkpoints/last.ckpt --out POLICY
+
 study
   report     what came out of some runs, as one HTML file that needs nothing else
              lightning_focal report RUN

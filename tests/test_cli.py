@@ -325,7 +325,7 @@ def test_help(command):
     done = run("-m", "lightning_focal", *command)
     assert done.returncode == 0
     wanted = (
-        ["fit", "validate", "test", "predict", "sft", "rephrase", "judge", "rubrics", "report", "replay", "ablate"]
+        ["fit", "validate", "test", "predict", "sft", "rephrase", "judge", "rubrics", "report", "replay", "ablate", "export", "plan"]
         if command == ["--help"]
         else ["--reward", "--run_dir"]
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -18,7 +18,15 @@ from lightning_focal.functional import (
     masked_aggregate,
     policy_statistics,
 )
-from lightning_focal.policies import Sizes, packed_attention, response_logp, response_measures, why_not_packed
+from lightning_focal.policies import (
+    Sizes,
+    idle_pass,
+    packed_attention,
+    put_away,
+    response_logp,
+    response_measures,
+    why_not_packed,
+)
 from lightning_focal.types import Rollouts, Shaped
 
 __all__ = ["Sequences", "Update", "sequence_logp"]
@@ -165,6 +173,8 @@ class Sequences:
         sizes = self.sizes or Sizes.of(self.prompt_mask, self.response_mask)
         lengths = [p + r for p, r in zip(sizes.prompt_lengths, sizes.response_lengths, strict=True)]
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        if not order:
+            return
         if shared:
             longest: dict[int, int] = {}
             for rank, row in enumerate(order):
@@ -183,27 +193,46 @@ class Sequences:
         yield torch.tensor(chunk)
 
 
-def _micro_batches(model: nn.Module, sequences: Sequences, size: int, tokens: int | None) -> Iterator[Tensor]:
-    yield from sequences.chunks(size, tokens, shared=sequences.sizes is not None and why_not_packed(model) is None)
+def _alone(count: int) -> int:
+    """The largest count over processes, where there is one."""
+    return count
+
+
+def _micro_batches(
+    model: nn.Module, sequences: Sequences, size: int, tokens: int | None, most: Callable[[int], int]
+) -> list[Tensor | None]:
+    """Rows of each micro-batch; None = an idle pass, until every process has made as many."""
+    shared = sequences.sizes is not None and why_not_packed(model) is None
+    chunks: list[Tensor | None] = list(sequences.chunks(size, tokens, shared=shared))
+    return chunks + [None] * (most(len(chunks)) - len(chunks))
 
 
 @torch.no_grad()
 def sequence_logp(
-    model: nn.Module, sequences: Sequences, temperature: float, micro_batch_size: int, micro_batch_tokens: int | None = None
+    model: nn.Module,
+    sequences: Sequences,
+    temperature: float,
+    micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
+    most: Callable[[int], int] = _alone,
 ) -> Tensor:
     """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode.
 
-    Micro-batches are those of :class:`Update`.
+    Micro-batches are those of :class:`Update`; ``most`` returns the largest of a number over processes.
     """
     training = model.training
     model.eval()
     try:
         result = torch.zeros_like(sequences.response_ids, dtype=torch.float32)
-        for index in _micro_batches(model, sequences, micro_batch_size, micro_batch_tokens):
+        for index in _micro_batches(model, sequences, micro_batch_size, micro_batch_tokens, most):
+            if index is None:
+                idle_pass(model)
+                continue
             part = sequences.rows(index)
             tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
             result[index.to(result.device)] = response_logp(model, *tokens_of, temperature=temperature, sizes=part.sizes)
     finally:
+        put_away(model)
         model.train(training)
     return result
 
@@ -221,10 +250,25 @@ class UpdateSums:
         old = self.sums or {}
         self.sums = {key: old.get(key, 0.0) + value.detach() * tokens for key, value in means.items()}
 
-    def means(self) -> dict[str, Tensor]:
-        """Return the means."""
-        tokens = torch.as_tensor(self.tokens).clamp_min(1)
-        return {key: value / tokens for key, value in (self.sums or {}).items()}
+    def means(
+        self,
+        names: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> dict[str, Tensor]:
+        """Return the means by name, over the tokens of all processes; NaN without any.
+
+        Args:
+            names: the same on every process; those there are by default.
+            device: of the result.
+            all_reduce_sum: over processes.
+        """
+        sums = self.sums or {}
+        names = list(sums) if names is None else names
+        found = [self.tokens, *(sums.get(name, 0.0) for name in names)]
+        row = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in found]
+        tokens, *totals = all_reduce_sum(torch.stack(row)).unbind()
+        return {name: total / tokens for name, total in zip(names, totals, strict=True)}
 
 
 def accumulate_gradients(
@@ -235,6 +279,8 @@ def accumulate_gradients(
     normaliser: Tensor,
     backward: Callable[[Tensor], None],
     sums: UpdateSums,
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext,
+    most: Callable[[int], int] = _alone,
 ) -> dict[str, Tensor]:
     """Run forward and backward over a mini-batch, micro-batch by micro-batch; return its losses.
 
@@ -246,17 +292,25 @@ def accumulate_gradients(
         normaliser: of the whole step, see :func:`step_normaliser`.
         backward: called with each micro-batch's loss.
         sums: what to watch is added here.
+        hold: around every backward but the last: gradients need not be exchanged yet.
+        most: the largest of a number over processes; every process makes as many passes.
 
     Returns:
         The scalar losses of the step, detached: ``policy``, and ``total`` with the KL term.
     """
     nothing = torch.zeros((), device=mini.advantages.device)
     losses = {"policy": nothing, "total": nothing}
-    for index in _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens):
+    chunks = _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens, most)
+    for number, index in enumerate(chunks, 1):
+        held = nullcontext() if number == len(chunks) else hold()
+        if index is None:
+            with held:
+                backward(idle_pass(policy))
+            continue
         part = mini.rows(index)
         packs = part.sizes is not None and part.sizes.pays(part.prompt_ids.device)
         # Over the backward pass, too: checkpointed layers run again in it.
-        with packed_attention(policy) if packs else nullcontext():
+        with held, packed_attention(policy) if packs else nullcontext():
             logp, measured = response_measures(
                 policy,
                 *(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask),

@@ -13,7 +13,7 @@ from lightning_focal.generation.weights import RolloutCopy, is_sharded
 from lightning_focal.policies.bars import no_bars
 from lightning_focal.policies.lora import has_adapters
 
-__all__ = ["export_policy"]
+__all__ = ["export_adapter", "export_policy"]
 
 
 def export_policy(model: nn.Module, tokenizer: Any, folder: str | Path, *, write: bool = True) -> Path:
@@ -35,17 +35,48 @@ def export_policy(model: nn.Module, tokenizer: Any, folder: str | Path, *, write
         ValueError: if ``folder`` holds something that is no model.
         TypeError: for adapters other than plain LoRA.
     """
-    target = Path(folder)
-    if target.exists() and not (target / "config.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"`folder` must be new, empty or an exported policy, got {str(target)!r}, which holds something else")
+    target = _checked(folder, "config.json", "an exported policy")
     plain: Any = RolloutCopy(model, None).model if has_adapters(model) or is_sharded(model) else model
     if not write:
         return target
+    with no_bars():
+        return _write(target, plain, tokenizer)
+
+
+def export_adapter(model: nn.Module, tokenizer: Any, folder: str | Path) -> Path:
+    """Write low-rank adapters alone, as peft reads them, with the tokenizer; otherwise as :func:`export_policy`.
+
+    Args:
+        model: with LoRA adapters, not sharded.
+        tokenizer: of the model.
+        folder: where to; earlier adapters there are replaced, anything else is not.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if ``folder`` holds something else.
+        TypeError: for a model without adapters.
+    """
+    if not has_adapters(model):
+        raise TypeError(f"`model` must have adapters (see `apply_lora`), got a plain {type(model).__name__}")
+    with no_bars():
+        # of the embeddings nothing is trained; peft would ask a hub about them
+        return _write(_checked(folder, "adapter_config.json", "exported adapters"), model, tokenizer, save_embedding_layers=False)
+
+
+def _checked(folder: str | Path, mark: str, what: str) -> Path:
+    target = Path(folder)
+    if target.exists() and not (target / mark).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"`folder` must be new, empty or {what}, got {str(target)!r}, which holds something else")
+    return target
+
+
+def _write(target: Path, model: Any, tokenizer: Any, **arguments: Any) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside, before = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
     try:
-        with no_bars():
-            plain.save_pretrained(beside)
+        model.save_pretrained(beside, **arguments)
         tokenizer.save_pretrained(beside)
         if target.exists():
             os.replace(target, before)

@@ -128,6 +128,15 @@ def parse(given, capsys):
             from lightning_focal.rephrasing.command import parser
 
             parser().parse_args(given[1:])
+        elif given[0] == "export":
+            from lightning_focal.exporting import parser
+
+            parser().parse_args(given[1:])
+        elif given[0] == "plan":
+            from lightning_focal.planning.command import parser
+
+            own, rest = parser().parse_known_args(given[1:])
+            parse(["fit", f"--config={own.config}", *rest], capsys)
         else:
             assert given[0] == "ablate", f"say here how `{given[0]}` is checked"
             check_ablation(given[1:])

@@ -9,7 +9,7 @@ from tests.modules import parallel
 from tests.modules.helpers import metrics
 from tests.processes import run_ranks
 
-pytestmark = pytest.mark.slow  # two fresh processes import everything and train ten runs
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two fresh processes import everything and train ten runs
 STRATEGIES = ("ddp", "fsdp2", "fsdp")
 RUNS = [(name, case) for name in STRATEGIES for case in parallel.CASES if (name, case) not in parallel.LEFT_OUT]
 TOLERANCE = 1e-5
@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
         (folder / f"one-{case}").mkdir()
         module = parallel.fit(case, folder / f"one-{case}")
         torch.save(parallel.result(module), folder / f"one-{case}" / "result-0.pt")
-    run_ranks(parallel.worker, str(folder), STRATEGIES, tuple(parallel.CASES), init=True)
+    run_ranks(parallel.worker, str(folder), STRATEGIES, tuple(parallel.CASES), timeout=800)
     return folder
 
 

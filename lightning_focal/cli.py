@@ -43,8 +43,10 @@ __all__ = ["FocalCLI", "main"]
 
 COMMANDS = {
     "ablate": ("lightning_focal.studies.ablate", "ablate_command"),
+    "eval": ("lightning_focal.evaluation.command", "eval_command"),
     "export": ("lightning_focal.exporting", "export_command"),
     "judge": ("lightning_focal.judging.command", "judge_command"),
+    "lm-eval": ("lightning_focal.evaluation.lm_eval_command", "lm_eval_command"),
     "plan": ("lightning_focal.planning.command", "plan_command"),
     "rephrase": ("lightning_focal.rephrasing.command", "rephrase_command"),
     "replay": ("lightning_focal.studies.replay_command", "replay_command"),
@@ -232,7 +234,8 @@ def _run() -> None:
             "description": "Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
             "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), judge (is a judge there, and how good is it), "
             "rubrics (what is in a file of rubrics), report (what came out, as one HTML file), ablate (a grid of runs), "
-            "replay (recorded rollouts under another strategy), export (a checkpoint into a Hugging Face folder), plan (parameters and "
+            "replay (recorded rollouts under another strategy), export (a checkpoint into a Hugging Face folder), "
+            "eval (tasks of lm-evaluation-harness), lm-eval (its own command line), plan (parameters and "
             "memory of a run, before it is run)."
         },
     )

@@ -26,6 +26,10 @@ prepare
              lightning_focal rephrase questions.jsonl --out pairs.jsonl --server http://localhost:8000/v1 --model NAME
 
 look
+  eval       tasks of lm-evaluation-harness, after training: checkpoints and exported folders
+             lightning_focal eval --ckpt_path RUN/checkpoints/last.ckpt --tasks configs/eval/rubric.yaml --out eval.json
+  lm-eval    the harness's own command line, with a model class for checkpoints
+             lightning_focal lm-eval run --model lightning_focal --model_args ckpt=RUN/checkpoints/last.ckpt --tasks gsm8k
   judge      is the judge's server there; how well does a judge agree with gold verdicts
              lightning_focal judge --check --url http://localhost:8000/v1 --model NAME
   rubrics    what is in a file of rubrics, and what is wrong with it

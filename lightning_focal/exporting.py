@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from lightning_focal.model_card import model_card, run_records
 from lightning_focal.policies import (
     Lora,
     apply_lora,
@@ -21,7 +23,7 @@ from lightning_focal.policies import (
     read_weights,
 )
 
-__all__ = ["export_checkpoint", "export_command", "parser"]
+__all__ = ["checkpoint_policy", "export_checkpoint", "export_command", "parser", "read_run_config", "trained_batches"]
 
 _PARTS = {"policy": "policy.", "teacher": "teacher.model."}
 
@@ -31,7 +33,8 @@ def parser() -> ArgumentParser:
     made = ArgumentParser(
         prog="lightning_focal export",
         description="Write the policy of a checkpoint as a Hugging Face folder: safetensors, tokenizer, chat template, generation "
-        "config. Needs neither the GPUs nor the number of processes that wrote the checkpoint; LoRA is merged.",
+        "config, and a model card with method, data, seed and scores. Needs neither the GPUs nor the number of processes that wrote "
+        "the checkpoint; LoRA is merged.",
     )
     add = made.add_argument
     add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, or a folder of shards.")
@@ -55,9 +58,20 @@ def export_command(args: list[str]) -> None:
         args: as on the command line, behind ``lightning_focal export``.
     """
     config = parser().parse_args(args)
-    model = _model_of(config.ckpt_path, config.config)
+    run = read_run_config(config.ckpt_path, config.config)
+    batch = trained_batches(config.ckpt_path)
+    card = model_card(
+        run,
+        name=Path(config.out).name,
+        records=run_records(_run_folder(config.ckpt_path), batch),
+        batch=batch,
+        adapter=config.adapter,
+        part=config.part,
+    )
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    folder = export_checkpoint(config.ckpt_path, config.out, model, adapter=config.adapter, part=config.part, dtype=config.dtype)
+    folder = export_checkpoint(
+        config.ckpt_path, config.out, run["model"], adapter=config.adapter, part=config.part, dtype=config.dtype, card=card
+    )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     console.print(f"written: {folder} ({size / 1e6:.1f} MB)")
     if not config.adapter:
@@ -72,6 +86,7 @@ def export_checkpoint(
     adapter: bool = False,
     part: str = "policy",
     dtype: str | None = None,
+    card: str | None = None,
 ) -> Path:
     """Write the policy of a checkpoint as a Hugging Face folder.
 
@@ -82,6 +97,7 @@ def export_checkpoint(
         adapter: write the LoRA adapters alone.
         part: ``policy`` or ``teacher``.
         dtype: of the written weights; None = as in the checkpoint.
+        card: a model card to write as README.md, see :func:`~lightning_focal.model_card.model_card`.
 
     Returns:
         The folder.
@@ -89,10 +105,32 @@ def export_checkpoint(
     Raises:
         ValueError: for a checkpoint that does not fit the configuration, or adapters that are not there.
     """
+    if adapter and not model.get("lora"):
+        raise ValueError("`--adapter` needs a run with `model.lora`, this one trained the weights themselves")
+    policy, tokenizer = checkpoint_policy(ckpt_path, model, part=part, dtype=dtype)
+    texts = None if card is None else {"README.md": card}
+    return (export_adapter if adapter else export_policy)(policy, tokenizer, out, texts=texts)
+
+
+def checkpoint_policy(
+    ckpt_path: str | Path, model: dict[str, Any], *, part: str = "policy", dtype: str | None = None
+) -> tuple[Any, Any]:
+    """Load the policy of a checkpoint, on the CPU and in eval mode.
+
+    Args:
+        ckpt_path: a file, or a folder of shards.
+        model: the ``model`` section of the run's configuration: ``policy``, ``lora`` and ``cache_dir`` are read.
+        part: ``policy`` or ``teacher``.
+        dtype: of the weights; None = as in the checkpoint.
+
+    Returns:
+        The model, with its adapters where it was trained with any, and the tokenizer.
+
+    Raises:
+        ValueError: for a checkpoint that does not fit the configuration.
+    """
     source, cache_dir = str(model["policy"]), model.get("cache_dir")
     lora = None if not model.get("lora") else Lora(**(model["lora"] if isinstance(model["lora"], dict) else {}))
-    if adapter and lora is None:
-        raise ValueError("`--adapter` needs a run with `model.lora`, this one trained the weights themselves")
     if part == "teacher" and lora is not None:
         raise ValueError("`--part teacher` needs a run without `model.lora`: of adapters the checkpoint holds nameless averages")
     weights = read_weights(ckpt_path, _PARTS[part])
@@ -105,8 +143,7 @@ def export_checkpoint(
     _take(policy, weights, str(ckpt_path))
     if dtype is not None:
         policy = policy.to(getattr(torch, dtype))
-    # A model card goes in here, beside the weights.
-    return (export_adapter if adapter else export_policy)(policy, tokenizer, out)
+    return policy.eval(), tokenizer
 
 
 def _take(policy: Any, weights: dict[str, torch.Tensor], path: str) -> None:
@@ -123,9 +160,40 @@ def _take(policy: Any, weights: dict[str, torch.Tensor], path: str) -> None:
         )
 
 
-def _model_of(ckpt_path: str, given: str | None) -> dict[str, Any]:
-    """The ``model`` section of a run's configuration."""
-    path = Path(given) if given is not None else Path(ckpt_path).absolute().parent.parent / "config.yaml"
+def trained_batches(ckpt_path: str | Path) -> int | None:
+    """Return the number of rollout batches behind a checkpoint; None where it does not say.
+
+    Args:
+        ckpt_path: a file, or a folder of shards.
+    """
+    path = Path(ckpt_path)
+    path = path / "meta.pt" if path.is_dir() else path
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return int(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"])
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+
+
+def _run_folder(ckpt_path: str | Path) -> Path:
+    return Path(ckpt_path).absolute().parent.parent
+
+
+def read_run_config(ckpt_path: str | Path, given: str | None = None) -> dict[str, Any]:
+    """Read the configuration of the run that wrote a checkpoint.
+
+    Args:
+        ckpt_path: a file, or a folder of shards.
+        given: the configuration's file; ``config.yaml`` of the run folder by default.
+
+    Returns:
+        The configuration, ``model`` a mapping.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it names no policy.
+    """
+    path = Path(given) if given is not None else _run_folder(ckpt_path) / "config.yaml"
     if not path.is_file():
         what = f"`--config` {given!r} does not exist" if given is not None else f"no {path}"
         raise FileNotFoundError(f"{what}: name the configuration of the run with `--config`")
@@ -135,4 +203,4 @@ def _model_of(ckpt_path: str, given: str | None) -> dict[str, Any]:
         model = yaml.safe_load((path.parent / model).read_text(encoding="utf-8"))
     if not isinstance(model, dict) or not model.get("policy"):
         raise ValueError(f"{path}: `model.policy` must name the policy that was trained, got {model!r}")
-    return model
+    return {**content, "model": model}

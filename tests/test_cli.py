@@ -339,6 +339,8 @@ def test_help(command):
             "ablate",
             "export",
             "plan",
+            "eval",
+            "lm-eval",
         ]
         if command == ["--help"]
         else ["--reward", "--run_dir"]

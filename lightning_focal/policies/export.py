@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from lightning_focal.policies.lora import has_adapters
 __all__ = ["export_adapter", "export_policy"]
 
 
-def export_policy(model: nn.Module, tokenizer: Any, folder: str | Path, *, write: bool = True) -> Path:
+def export_policy(
+    model: nn.Module, tokenizer: Any, folder: str | Path, *, write: bool = True, texts: Mapping[str, str] | None = None
+) -> Path:
     """Write weights (safetensors), tokenizer, chat template and generation config, beside the target, then rename.
 
     The folder is a policy source, ``model.policy: <folder>``, and what transformers' ``from_pretrained`` reads. Low-rank adapters
@@ -27,6 +30,7 @@ def export_policy(model: nn.Module, tokenizer: Any, folder: str | Path, *, write
         tokenizer: of the model.
         folder: where to; an earlier export there is replaced, anything else is not.
         write: False on every process but the first: shards are gathered by all, written by one.
+        texts: further files by name, a model card say.
 
     Returns:
         The folder.
@@ -40,16 +44,17 @@ def export_policy(model: nn.Module, tokenizer: Any, folder: str | Path, *, write
     if not write:
         return target
     with no_bars():
-        return _write(target, plain, tokenizer)
+        return _write(target, plain, tokenizer, texts)
 
 
-def export_adapter(model: nn.Module, tokenizer: Any, folder: str | Path) -> Path:
+def export_adapter(model: nn.Module, tokenizer: Any, folder: str | Path, *, texts: Mapping[str, str] | None = None) -> Path:
     """Write low-rank adapters alone, as peft reads them, with the tokenizer; otherwise as :func:`export_policy`.
 
     Args:
         model: with LoRA adapters, not sharded.
         tokenizer: of the model.
         folder: where to; earlier adapters there are replaced, anything else is not.
+        texts: further files by name, a model card say.
 
     Returns:
         The folder.
@@ -62,7 +67,8 @@ def export_adapter(model: nn.Module, tokenizer: Any, folder: str | Path) -> Path
         raise TypeError(f"`model` must have adapters (see `apply_lora`), got a plain {type(model).__name__}")
     with no_bars():
         # of the embeddings nothing is trained; peft would ask a hub about them
-        return _write(_checked(folder, "adapter_config.json", "exported adapters"), model, tokenizer, save_embedding_layers=False)
+        target = _checked(folder, "adapter_config.json", "exported adapters")
+        return _write(target, model, tokenizer, texts, save_embedding_layers=False)
 
 
 def _checked(folder: str | Path, mark: str, what: str) -> Path:
@@ -72,12 +78,14 @@ def _checked(folder: str | Path, mark: str, what: str) -> Path:
     return target
 
 
-def _write(target: Path, model: Any, tokenizer: Any, **arguments: Any) -> Path:
+def _write(target: Path, model: Any, tokenizer: Any, texts: Mapping[str, str] | None, **arguments: Any) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside, before = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
     try:
         model.save_pretrained(beside, **arguments)
         tokenizer.save_pretrained(beside)
+        for name, text in (texts or {}).items():
+            (beside / name).write_text(text, encoding="utf-8")
         if target.exists():
             os.replace(target, before)
         os.replace(beside, target)

@@ -6,7 +6,7 @@ import copy
 from functools import cache
 from typing import Any
 
-from lightning_focal.evaluation.package import expect_lm_eval
+from lightning_focal.evaluation.package import expect_lm_eval, hushed
 
 __all__ = ["NAME", "policy_lm", "register"]
 
@@ -43,7 +43,8 @@ def policy_lm(
         quiet: no progress bars.
     """
     expect_lm_eval()
-    return _policy_class()(model, tokenizer, batch_size=batch_size, max_length=max_length, place=place, quiet=quiet)
+    with hushed():  # of a model that is there already it warns, three lines a time
+        return _policy_class()(model, tokenizer, batch_size=batch_size, max_length=max_length, place=place, quiet=quiet)
 
 
 @cache

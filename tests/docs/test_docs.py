@@ -75,7 +75,7 @@ def test_tables_of_arguments_are_those_of_the_code():
 
 
 def test_every_command_is_described():
-    described = set(re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", CLI[: CLI.index("## Run folder")], re.MULTILINE))
+    described = set(re.findall(r"^\| `([\w-]+)` \| .+ \| .+ \|$", CLI[: CLI.index("## Run folder")], re.MULTILINE))
     assert described == {"fit", "validate", "test", "predict", *COMMANDS}
 
 

@@ -124,6 +124,14 @@ def parse(given, capsys):
             from lightning_focal.studies.rubrics_command import parser
 
             parser().parse_args(given[1:])
+        elif given[0] in ("eval", "export"):
+            from importlib import import_module
+
+            import_module(COMMANDS[given[0]][0]).parser().parse_args(given[1:])
+        elif given[0] == "lm-eval":
+            from lm_eval._cli import HarnessCLI
+
+            HarnessCLI()._parser.parse_args(given[1:])
         elif given[0] == "rephrase":
             from lightning_focal.rephrasing.command import parser
 

@@ -70,6 +70,8 @@ def eval_command(args: list[str]) -> None:
     if config.batch_size < 1 or (config.limit is not None and config.limit <= 0):
         raise ValueError(f"`--batch_size` must be >= 1 and `--limit` > 0, got {config.batch_size} and {config.limit}")
     console = Console(highlight=False, soft_wrap=True, emoji=False)
+    if not console.is_terminal:
+        console.width = 140  # a file has room for whole names
     tasks = load_tasks(config.tasks, include_path=config.include_path, allow_code=config.allow_code)
     for name, reason in tasks.missing.items():
         console.print(f"not evaluated: {name}: {reason}", markup=False)

@@ -11,6 +11,7 @@ from lightning_focal.policies import encode_chat
 from lightning_focal.types import Prompts
 
 TOKENS = 12
+FIRST = r"^(?:<\|\w+\|>|\s)*(\S)"  # the harness keeps special tokens in what vLLM writes, and drops them from what transformers writes
 THINGS = ("tea", "rain", "bread", "wool", "paper", "salt", "wood", "glass", "iron", "silk")
 QUESTIONS = [f"Say something about {thing}." for thing in THINGS]
 
@@ -28,9 +29,7 @@ def generate_task(folder, answers, name="words"):
         "doc_to_text": "{{question}}",
         "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": [], "max_gen_toks": TOKENS, "do_sample": False},
-        "filter_list": [
-            {"name": "word", "filter": [{"function": "regex", "regex_pattern": "(\\S)"}, {"function": "take_first"}]}
-        ],
+        "filter_list": [{"name": "word", "filter": [{"function": "regex", "regex_pattern": FIRST}, {"function": "take_first"}]}],
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
     return write_task(folder / f"{name}.yaml", content)
@@ -80,7 +79,7 @@ def greedy(model, tokenizer, questions=QUESTIONS, tokens=TOKENS):
 
 def half_right(model, tokenizer):
     """Gold answers of which a policy has every other one right, where it writes anything; and the share it has right."""
-    words = [re.search(r"\S", text) for text in greedy(model, tokenizer)]
-    gold = [word[0] if word and i % 2 == 0 else "zzz" for i, word in enumerate(words)]
-    right = sum(word is not None and word[0] == answer for word, answer in zip(words, gold, strict=True))
+    words = [re.search(FIRST, text) for text in greedy(model, tokenizer)]
+    gold = [word[1] if word and i % 2 == 0 else "zzz" for i, word in enumerate(words)]
+    right = sum(word is not None and word[1] == answer for word, answer in zip(words, gold, strict=True))
     return gold, right / len(gold)

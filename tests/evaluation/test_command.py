@@ -79,14 +79,17 @@ def test_checkpoint_and_exported_folder_score_as_the_live_policy(evaluated, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["whole", "adapters"])
-def test_the_harness_itself_scores_the_same(evaluated, tmp_path, lora):
-    path, tasks, expected = evaluated(lora)
+def test_the_harness_itself_scores_the_exported_folder_the_same(evaluated, tmp_path):
+    path, tasks, expected = evaluated()
     main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "policy")])
-    plain = harness(["-m", "lm_eval"], "hf", f"pretrained={tmp_path / 'policy'}", tasks, tmp_path / "plain")
-    assert plain == expected
-    registered = harness(["-m", "lightning_focal", "lm-eval"], "lightning_focal", f"ckpt={path}", tasks, tmp_path / "registered")
-    assert registered == expected
+    assert harness(["-m", "lm_eval"], "hf", f"pretrained={tmp_path / 'policy'}", tasks, tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_the_harness_knows_checkpoints_through_our_command(evaluated, tmp_path):
+    path, tasks, expected = evaluated(Lora(r=2))
+    program = ["-m", "lightning_focal", "lm-eval"]
+    assert harness(program, "lightning_focal", f"ckpt={path}", tasks, tmp_path / "out") == expected
 
 
 def harness(program, model, arguments, tasks, out):

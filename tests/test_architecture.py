@@ -49,7 +49,6 @@ MAY_IMPORT = {
         "judging",
         "policies",
         "exporting",
-        "planning",
         "evaluation",
         "files",
         "seeds",

@@ -87,7 +87,9 @@ def load_tasks(given: str | Sequence[str], *, include_path: str | None = None, a
             for member in content.get("task") or [] if "group" in content else []:
                 if isinstance(member, str):
                     _matches(manager, member, f" (of {name})")
-        tasks, groups, children = {}, {}, {}
+        tasks: dict[str, Any] = {}
+        groups: dict[str, Any] = {}
+        children: dict[str, Any] = {}
         for spec, name in wanted.items():
             loaded = _load(manager, spec, name)
             _expect_no_code(loaded["tasks"], allow_code)

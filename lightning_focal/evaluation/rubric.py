@@ -138,7 +138,7 @@ def _task_class() -> Any:
                 raise ValueError(
                     f"row {self.rows[doc['index']].id!r} is a chat of {len(chat)} turns: pass `--apply_chat_template`"
                 )
-            return chat[0]["content"]
+            return str(chat[0]["content"])
 
         def apply_filters(self) -> Any:
             """Judge all responses at once: a server or a model is then kept busy."""

@@ -117,7 +117,7 @@ def _header(config: Mapping[str, Any], adapter: bool) -> str:
         content["base_model"] = base
     strategy = _strategy(config)
     content["tags"] = ["lightning-focal", "reinforcement-learning" if strategy else "sft"]
-    if strategy:
+    if strategy and re.fullmatch(r"\w+", strategy[0]):
         content["tags"].append(re.sub(r"(?<=[a-z])(?=[A-Z])", "-", strategy[0]).lower())
     return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"
 
@@ -219,7 +219,7 @@ def _held_out(content: Mapping[str, Any] | None) -> str:
                 )
     said = (
         f"Held-out scores, in [0, 1]: the mean over {len(after)} prompts of the criteria met, weighted by the rubric's own points; "
-        f"in brackets {level:.0%} bootstrap intervals over prompts, of the change over pairs."
+        f"in brackets {level:.0%} bootstrap intervals over prompts{'' if first is last else ', of the change over pairs'}."
     )
     return "## Scores\n\n" + said + "\n\n" + _table(head, rows)
 

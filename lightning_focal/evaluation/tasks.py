@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,17 @@ def load_tasks(given: str | Sequence[str], *, include_path: str | None = None, a
     expect_lm_eval()
     names = task_names(given)
     files = {name: _read(name) for name in names if _is_file(name)}
-    from lm_eval.tasks import TaskManager
-
-    indexed = len(files) < len(names) or any("group" in content for content in files.values())
+    members = {name: _members(content) for name, content in files.items()}
     with hushed():
-        manager = TaskManager(include_path=include_path, include_defaults=indexed)
+        manager = _manager(
+            include_path, [name for name in names if name not in files] + [m for found in members.values() for m in found]
+        )
         wanted = {
             spec: name for name in names for spec in ([str(Path(name).absolute())] if name in files else _matches(manager, name))
         }
-        for name, content in files.items():
-            for member in content.get("task") or [] if "group" in content else []:
-                if isinstance(member, str):
-                    _matches(manager, member, f" (of {name})")
+        for name, found in members.items():
+            for member in found:
+                _matches(manager, member, f" (of {name})")
         tasks: dict[str, Any] = {}
         groups: dict[str, Any] = {}
         children: dict[str, Any] = {}
@@ -100,6 +100,29 @@ def load_tasks(given: str | Sequence[str], *, include_path: str | None = None, a
     for content in files.values():
         missing |= (content.get("metadata") or {}).get("missing") or {}
     return Tasks({"tasks": tasks, "groups": groups, "group_map": children}, missing)
+
+
+def _members(content: Mapping[str, Any]) -> list[str]:
+    """Names of tasks that the file of a group refers to."""
+    found = content.get("task") if "group" in content else None
+    return [member for member in ([found] if isinstance(found, str) else found or []) if isinstance(member, str)]
+
+
+def _manager(include_path: str | None, needed: Sequence[str]) -> Any:
+    """An index that knows the names wanted: of one's own tasks alone where that will do."""
+    from lm_eval.tasks import TaskManager
+
+    own = TaskManager(include_path=include_path, include_defaults=False)
+    if all(own.match_tasks([name]) for name in needed):
+        return own
+    return _all_tasks() if include_path is None else TaskManager(include_path=include_path)
+
+
+@cache
+def _all_tasks() -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _is_file(name: str) -> bool:

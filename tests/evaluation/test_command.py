@@ -154,14 +154,12 @@ def test_any_source_of_a_policy(tmp_path):
 
 
 def test_what_a_set_lacks_is_said(tmp_path, capsys):
-    choice_task(tmp_path)
-    content = {
-        "group": "mine",
-        "task": [yaml.safe_load((tmp_path / "choices.yaml").read_text())],
-        "metadata": {"missing": {"AMC": "no such task"}},
-    }
+    (tmp_path / "tasks").mkdir()
+    choice_task(tmp_path / "tasks")
+    content = {"group": "mine", "task": ["choices"], "metadata": {"missing": {"AMC": "no such task"}}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    main(["eval", "--ckpt_path", TINY, "--tasks", str(tmp_path / "mine.yaml"), "--limit", "1"])
+    named = ["--tasks", str(tmp_path / "mine.yaml"), "--include_path", str(tmp_path / "tasks")]
+    main(["eval", "--ckpt_path", TINY, *named, "--limit", "1"])
     assert "not evaluated: AMC: no such task" in capsys.readouterr().out
 
 

@@ -81,16 +81,21 @@ def load_tasks(given: str | Sequence[str], *, include_path: str | None = None, a
         manager = _manager(
             include_path, [name for name in names if name not in files] + [m for found in members.values() for m in found]
         )
-        wanted = {
-            spec: name for name in names for spec in ([str(Path(name).absolute())] if name in files else _matches(manager, name))
-        }
+        wanted: list[tuple[str, str]] = []
+        for name in names:
+            if name not in files:
+                wanted += [(spec, name) for spec in _matches(manager, name)]
+            elif "group" in files[name]:  # the harness takes groups from its index alone
+                wanted.append((_indexed(manager, name, files[name]), name))
+            else:
+                wanted.append((str(Path(name).absolute()), name))
         for name, found in members.items():
             for member in found:
                 _matches(manager, member, f" (of {name})")
         tasks: dict[str, Any] = {}
         groups: dict[str, Any] = {}
         children: dict[str, Any] = {}
-        for spec, name in wanted.items():
+        for spec, name in wanted:
             loaded = _load(manager, spec, name)
             _expect_no_code(loaded["tasks"], allow_code)
             tasks |= loaded["tasks"]
@@ -116,6 +121,16 @@ def _manager(include_path: str | None, needed: Sequence[str]) -> Any:
     if all(own.match_tasks([name]) for name in needed):
         return own
     return _all_tasks() if include_path is None else TaskManager(include_path=include_path)
+
+
+def _indexed(manager: Any, name: str, content: dict[str, Any]) -> str:
+    """Put the file of a group into the index; return the group's name there."""
+    from lm_eval.tasks._index import TaskIndex
+
+    group = str(content["group"])
+    manager.task_index.pop(group, None)  # an earlier file's
+    TaskIndex.process_cfg(content, Path(name).absolute(), manager.task_index)
+    return group
 
 
 @cache

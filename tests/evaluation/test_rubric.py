@@ -108,7 +108,7 @@ def test_whole_chats_are_put_with_their_system_prompt(tmp_path):
     assert asked[0] == system + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert asked[1].startswith(system + "<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n3")
     assert 0 <= flat_scores(results)["mine/score"] <= 1
-    with pytest.raises(ValueError, match="is a chat of . turns: pass `--apply_chat_template`"):
+    with pytest.raises(ValueError, match=r"is a chat of . turns: pass `--apply_chat_template`"):
         evaluate_tasks(policy_lm(model, tokenizer), tasks, apply_chat_template=False)
 
 

@@ -296,6 +296,7 @@ class GRPOModule(LightningModule):
             all_reduce_sum=self._all_reduce_sum,
             all_reduce_mean=self._all_reduce_mean,
             seed=lambda epoch: self._seed("mini", f"{self.version}/{epoch}"),
+            all_reduce_max=self._all_reduce_max,
         )
         return self.inner.run(self._model, sequences, self.sampling.temperature, around)
 
@@ -391,6 +392,9 @@ class GRPOModule(LightningModule):
 
     def _all_reduce_mean(self, value: Tensor) -> Tensor:
         return cast(Tensor, self._reduce(value, "mean"))
+
+    def _all_reduce_max(self, value: Tensor) -> Tensor:
+        return cast(Tensor, self._reduce(value, "max"))
 
     def _reduce(self, value: Tensor, op: str) -> Any:
         if self.trainer.world_size == 1:

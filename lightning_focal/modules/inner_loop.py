@@ -25,6 +25,7 @@ class Surroundings:
         all_reduce_sum: over processes.
         all_reduce_mean: over processes.
         seed: of the permutation of an epoch, from that epoch's number.
+        all_reduce_max: over processes.
     """
 
     optimizer: Any
@@ -32,6 +33,7 @@ class Surroundings:
     all_reduce_sum: Callable[[Tensor], Tensor]
     all_reduce_mean: Callable[[Tensor], Tensor]
     seed: Callable[[int], int]
+    all_reduce_max: Callable[[Tensor], Tensor]
 
 
 class InnerLoop:
@@ -61,9 +63,14 @@ class InnerLoop:
             around: the run.
 
         Raises:
+            ValueError: if the sampler's log-probabilities are wanted and not there.
             FloatingPointError: when too many steps in a row were not finite.
         """
         update = self.update
+        if update.importance_cap is not None and sequences.sampling_logp is None:
+            raise ValueError(
+                "`model.update.importance_cap` needs the sampler's log-probabilities, and the generator reports none for this sampling"
+            )
         micro = (update.micro_batch_size, update.micro_batch_tokens)
         if update.steps > 1:
             old = sequence_logp(model, sequences, temperature, *micro)
@@ -94,7 +101,12 @@ class InnerLoop:
         torch.clear_autocast_cache()
         nothing = torch.full((), torch.nan, device=sequences.advantages.device)
         watched = {f"train/policy/{name}": value for name, value in sums.means().items()}
-        for name in ("ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])):
+        names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])]
+        if sequences.sampling_logp is not None:
+            names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if update.importance_cap is not None else [])]
+            gap = sums.largest.get("sampling_gap_max", torch.zeros_like(nothing))
+            watched["train/policy/sampling_gap_max"] = around.all_reduce_max(gap)
+        for name in names:
             watched.setdefault(f"train/policy/{name}", nothing)
         for name in ("policy", "total"):
             watched[f"train/loss/{name}"] = torch.stack([step[name] for step in losses]).mean() if losses else nothing

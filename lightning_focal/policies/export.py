@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from lightning_focal.generation.folder import whole_folder
 from lightning_focal.generation.weights import RolloutCopy, is_sharded
 from lightning_focal.policies.bars import no_bars
 from lightning_focal.policies.lora import has_adapters
@@ -41,18 +40,8 @@ def export_policy(model: nn.Module, tokenizer: Any, folder: str | Path, *, write
     plain: Any = RolloutCopy(model, None).model if has_adapters(model) or is_sharded(model) else model
     if not write:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside, before = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
-    try:
+    with whole_folder(target) as beside:
         with no_bars():
             plain.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
-        if target.exists():
-            os.replace(target, before)
-        os.replace(beside, target)
-    finally:
-        if before.exists() and not target.exists():  # the second rename failed
-            os.replace(before, target)
-        for left in (beside, before):
-            shutil.rmtree(left, ignore_errors=True)
     return target

@@ -80,7 +80,9 @@ def write_description(policy: nn.Module, tokenizer: Any, folder: Path) -> None:
 
 def _class_name(model: nn.Module) -> str:
     """Name of the transformers class; sharding puts a class of its own before it."""
-    return next(c.__name__ for c in type(model).__mro__ if c.__module__.startswith("transformers.") or not c.__name__.startswith("FSDP"))
+    return next(
+        c.__name__ for c in type(model).__mro__ if c.__module__.startswith("transformers.") or not c.__name__.startswith("FSDP")
+    )
 
 
 def write_weights(policy: nn.Module, folder: Path, *, write: bool = True, dtype: torch.dtype | None = None) -> None:
@@ -95,14 +97,19 @@ def write_weights(policy: nn.Module, folder: Path, *, write: bool = True, dtype:
     from safetensors.torch import save_file
 
     files, part, size = 0, dict[str, Tensor](), 0
-    for name, value in hub_weights(policy):
-        if not write:
-            continue
-        held = value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        if part and size + held.nbytes > _FILE_BYTES:
+    weights = hub_weights(policy)
+    try:
+        for name, value in weights:
+            if not write:
+                continue
+            held = value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
+            if part and size + held.nbytes > _FILE_BYTES:
+                save_file(part, folder / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
+                files, part, size = files + 1, {}, 0
+            part[name] = held
+            size += held.nbytes
+        if write:
             save_file(part, folder / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
-            files, part, size = files + 1, {}, 0
-        part[name] = held
-        size += held.nbytes
-    if write:
-        save_file(part, folder / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
+    finally:
+        for _ in weights:  # a full disk here must not leave the others waiting in a gather
+            pass

@@ -9,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RolloutCopy", "full_weights", "is_sharded"]
+__all__ = ["RolloutCopy", "full_weights", "is_sharded", "stamp"]
 
 
 def is_sharded(policy: nn.Module) -> bool:
     """True when parameters are DTensors (FSDP2, tensor parallelism): a forward then needs every rank."""
     return any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
+
+
+def stamp(policy: nn.Module) -> int:
+    """Return a number that grows whenever a parameter is changed in place; 0 for a sharded policy, whose parts say nothing."""
+    return 0 if is_sharded(policy) else sum(parameter._version for parameter in policy.parameters())
 
 
 def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -133,11 +133,17 @@ class GRPOModule(LightningModule):
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
+        self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
+
+    def teardown(self, stage: str) -> None:
+        """Let the generator free what it holds."""
+        self.generator.close()
+        self._synced = None
 
     def configure_model(self) -> None:
         """Load the policy, once."""

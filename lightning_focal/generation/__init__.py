@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_focal.generation.assemble import make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.generation.hf import HFGenerator
+from lightning_focal.generation.names import GeneratorName, named_generator
 from lightning_focal.generation.scripted import ScriptedGenerator
 from lightning_focal.generation.vllm import VLLMGenerator
 from lightning_focal.generation.vllm_server import VLLMServerGenerator
@@ -12,6 +13,7 @@ from lightning_focal.generation.weights import full_weights
 
 __all__ = [
     "Generator",
+    "GeneratorName",
     "HFGenerator",
     "Sampling",
     "ScriptedGenerator",
@@ -19,4 +21,5 @@ __all__ = [
     "VLLMServerGenerator",
     "full_weights",
     "make_rollouts",
+    "named_generator",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -96,7 +97,14 @@ def write_weights(policy: nn.Module, folder: Path, *, write: bool = True, dtype:
     """
     from safetensors.torch import save_file
 
-    files, part, size = 0, dict[str, Tensor](), 0
+    files, part, size = list[tuple[Path, dict[str, int]]](), dict[str, Tensor](), 0
+
+    def flush() -> None:
+        path = folder / f"part-{len(files)}.safetensors"
+        save_file(part, path, metadata={"format": "pt"})
+        files.append((path, {name: value.nbytes for name, value in part.items()}))
+        part.clear()
+
     weights = hub_weights(policy)
     try:
         for name, value in weights:
@@ -104,12 +112,26 @@ def write_weights(policy: nn.Module, folder: Path, *, write: bool = True, dtype:
                 continue
             held = value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
             if part and size + held.nbytes > _FILE_BYTES:
-                save_file(part, folder / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
-                files, part, size = files + 1, {}, 0
+                flush()
+                size = 0
             part[name] = held
             size += held.nbytes
         if write:
-            save_file(part, folder / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
+            flush()
+            _name_files(files, folder)
     finally:
         for _ in weights:  # a full disk here must not leave the others waiting in a gather
             pass
+
+
+def _name_files(files: list[tuple[Path, dict[str, int]]], folder: Path) -> None:
+    """Give the files the names that transformers and vLLM look for, with an index where there are several."""
+    if len(files) == 1:
+        files[0][0].rename(folder / "model.safetensors")
+        return
+    places: dict[str, str] = {}
+    for number, (path, sizes) in enumerate(files, 1):
+        renamed = path.rename(folder / f"model-{number:05d}-of-{len(files):05d}.safetensors")
+        places |= dict.fromkeys(sizes, renamed.name)
+    index = {"metadata": {"total_size": sum(sum(sizes.values()) for _, sizes in files)}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -78,11 +79,19 @@ class Engine:
         context: tokens of a prompt and its response together, at most.
     """
 
+    _alive = 0  # engines of this process share vLLM's process groups
+    _made_group = False
+
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         vllm = import_vllm()
         binding = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # its own choice would pin the trainer's threads, too
+        if not torch.distributed.is_initialized():
+            Engine._made_group = True  # vLLM makes one, of this process alone, where there is none
         with _environment(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_OMP_THREADS_BIND=binding), _undisturbed():
             self.llm = vllm.LLM(model=str(folder), **options)
+        Engine._alive += 1
+        # Collected, it would end torch.distributed for the trainer, too; `close` knows whose it is.
+        self.llm.llm_engine.engine_core._finalizer.detach()
         self.context = int(self.llm.model_config.max_model_len)
         self.label = ""
 
@@ -134,8 +143,21 @@ class Engine:
 
     def close(self) -> None:
         """Free its memory."""
-        self.llm.llm_engine.engine_core.shutdown()
+        from vllm.distributed.parallel_state import destroy_model_parallel
+
+        client = self.llm.llm_engine.engine_core
+        Engine._alive -= 1
+        if Engine._alive == 0 and Engine._made_group:
+            client.shutdown()  # which also ends torch.distributed, whoever began it
+            Engine._made_group = False
+        else:
+            client.engine_core.model_executor.shutdown()
+            client.engine_core.scheduler.shutdown()
+            if Engine._alive == 0:
+                destroy_model_parallel()
         del self.llm
+        gc.unfreeze()  # vLLM hides what is there from the collector
+        gc.collect()
 
 
 def _answer(choice: Any) -> Answer:

@@ -186,9 +186,8 @@ class VLLMServer:
             if not again or attempt == self.attempts:
                 break
             time.sleep(2.0 ** (attempt - 1))
-        raise ServerError(
-            f"no use asking {self.url}/{path.split('?')[0]}, tried {attempt} times ({said}); is the server running?"
-        )
+        tries = f" in {attempt} tries" if attempt > 1 else ""
+        raise ServerError(f"the vLLM server at {self.url} did not answer /{path.split('?')[0]}{tries} ({said})")
 
 
 def _message(body: bytes) -> str:

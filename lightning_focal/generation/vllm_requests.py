@@ -142,6 +142,7 @@ def assemble(
     device: torch.device,
     version: int,
     label: str,
+    sources: Sequence[str] | None = None,
 ) -> Rollouts:
     """Check where answers come from and make rollouts of them.
 
@@ -156,6 +157,7 @@ def assemble(
         device: of the rollouts.
         version: of the policy behind ``label``.
         label: of the weights that must have written every token.
+        sources: ``[P]`` who answered each prompt, for messages.
 
     Returns:
         Rollouts; ``logp`` is None where vLLM's are of another distribution than a trainer's, which is said once.
@@ -164,15 +166,15 @@ def assemble(
         RuntimeError: if an answer is broken off, or written with other weights.
     """
     groups = [list(group) * (group_size // len(group)) for group in answers]
-    for name, group in zip(prompts.ids, groups, strict=True):
+    for name, source, group in zip(prompts.ids, sources or ["vLLM"] * len(prompts), groups, strict=True):
         for answer in group:
             if set(answer.labels) != {label}:
                 raise RuntimeError(
-                    f"prompt {name!r} was answered with weights {', '.join(map(repr, answer.labels)) or 'unknown'}, the last sync wrote "
-                    f"{label!r}: vLLM was restarted, or somebody else changed its weights; resume the run to write them anew"
+                    f"{source} answered prompt {name!r} with weights {', '.join(map(repr, answer.labels)) or 'unknown'}, the last sync "
+                    f"wrote {label!r}: it was restarted, or somebody else changes its weights; resume the run to write them anew"
                 )
             if answer.finished not in ("stop", "length"):
-                raise RuntimeError(f"prompt {name!r} was not answered to the end: vLLM says {answer.finished!r}")
+                raise RuntimeError(f"{source} did not answer prompt {name!r} to the end: {answer.finished!r}")
     told = tells_logp(sampling, mode)
     if not told and (sampling, mode) not in _told:
         _told.add((sampling, mode))

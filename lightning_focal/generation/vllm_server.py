@@ -157,9 +157,10 @@ class VLLMServerGenerator(Generator):
         bare = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
         eos, first = eos_ids(bare, tokenizer), rank()
 
+        dealt = [self.servers[(first + row) % len(self.servers)] for row in range(len(prompts))]
+
         def ask(row: int) -> Any:
-            server = self.servers[(first + row) % len(self.servers)]
-            return server.generate(prompts.tokens[row], sampling_params(sampling, seed=seeds[row], count=group_size, eos=eos))
+            return dealt[row].generate(prompts.tokens[row], sampling_params(sampling, seed=seeds[row], count=group_size, eos=eos))
 
         with ThreadPoolExecutor(min(len(prompts), _THREADS)) as threads:
             answers = list(threads.map(ask, range(len(prompts))))
@@ -174,6 +175,7 @@ class VLLMServerGenerator(Generator):
             device=next(policy.parameters()).device,
             version=self.version,
             label=self._label,
+            sources=[server.url for server in dealt],
         )
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
-from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
@@ -49,7 +49,7 @@ class GRPOModule(LightningModule):
         sampling: how training rollouts are drawn.
         val_sampling: how held-out rollouts are drawn; as ``sampling`` by default.
         update: how a batch becomes optimiser steps.
-        generator: who rolls out; transformers in this process by default.
+        generator: who rolls out, or ``hf``, ``vllm``, ``vllm_server`` for one as it comes; transformers in this process by default.
         reference: what the KL term compares with; none by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
@@ -71,7 +71,7 @@ class GRPOModule(LightningModule):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         val_sampling: Sampling | None = None,
         update: Update = Update(),  # noqa: B008 - frozen
-        generator: Generator | None = None,
+        generator: Generator | GeneratorName | None = None,
         reference: Reference | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -92,7 +92,7 @@ class GRPOModule(LightningModule):
         self.source, self.group_size, self.val_group_size = policy, group_size, val_group_size
         self.sampling, self.val_sampling = sampling, val_sampling or sampling
         self.update = update
-        self.generator = generator or HFGenerator()
+        self.generator = named_generator(generator)
         self.reference = reference or NoReference()
         if update.kl_coef > 0 and not self.reference.active:
             raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")

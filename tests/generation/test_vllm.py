@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from lightning_focal.generation import HFGenerator, Sampling, VLLMGenerator
+from lightning_focal.generation.folder import hub_weights
 from lightning_focal.generation.vllm_engine import _expect_all_loaded
+from lightning_focal.generation.vllm_http import VLLMServer
+from lightning_focal.generation.vllm_transfer import weight_source
 from lightning_focal.policies import Lora, load_trainable
 
 from .helpers import make_prompts, responses
@@ -235,3 +238,19 @@ def test_a_parameter_that_got_no_value_is_an_error(made):
         generator._engine.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(rest)})
     generator.sync(policy, 0)
     assert gap(policy, roll(made)) < 1e-5
+
+
+def test_weight_transfer_fits_what_vllm_expects(made):
+    """As far as a machine without a GPU goes: names, shapes and signatures, not the transfer itself."""
+    from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
+
+    policy = made[0]
+    source = weight_source(policy, "bfloat16")
+    sent = list(NCCLTrainerWeightTransferEngine._checked_iter(source, source.metadata()))
+    assert [name for name, _ in sent] == [name for name, _ in hub_weights(policy)]
+    assert {value.dtype for _, value in sent} == {torch.bfloat16}
+    assert isinstance(VLLMServer("http://127.0.0.1:9"), VLLMWeightSyncClient)
+    info = NCCLTrainerInitInfo(rank=0, master_address="127.0.0.1", master_port=1, world_size=2)
+    assert info.is_sender
+    assert info.packed

@@ -81,9 +81,9 @@ def speed(dtype: str, length: int, rounds: int) -> dict[str, object]:
         ways[way]()
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     syncs = []
-    for version in range(rounds):
+    for step in range(rounds):
         began = time.perf_counter()
-        vllm.sync(policy, version)  # an empty prefix cache, as after an update
+        vllm.sync(policy, step)  # an empty prefix cache, as after an update
         syncs.append(time.perf_counter() - began)
         for way, run in ways.items():
             began = time.perf_counter()
@@ -124,13 +124,13 @@ def weights(updates: int) -> dict[str, object]:
     arguments = {"group_size": 2, "seeds": [1, 2, 3, 4], "sampling": Sampling(max_new_tokens=16)}
     rollouts = vllm.generate(policy, tokenizer, prompts, **arguments)
     after, before = [], []
-    for version in range(1, updates + 1):
+    for step in range(1, updates + 1):
         old = copy.deepcopy(policy)
-        ids = torch.cat([torch.tensor(prompts.tokens[version % 4]), rollouts.response_ids[version % 4, 0]])
+        ids = torch.cat([torch.tensor(prompts.tokens[step % 4]), rollouts.response_ids[step % 4, 0]])
         optimizer.zero_grad()
         policy(ids[None], labels=ids[None]).loss.backward()
         optimizer.step()
-        vllm.sync(policy, version)
+        vllm.sync(policy, step)
         rollouts = vllm.generate(policy, tokenizer, prompts, **arguments)
         after.append(largest_gap(policy, rollouts))
         before.append(largest_gap(old, rollouts))

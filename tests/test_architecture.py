@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "metrics": {"types", "functional"},
     "rubrics": {"types", "files"},
     "judges": {"types", "functional", "rubrics", "servers", "policies"},
-    "generation": {"types", "functional"},
+    "generation": {"types", "functional", "servers"},
     "policies": {"types", "functional", "generation", "files"},
     "data": {"types", "rubrics", "seeds", "functional"},
     "servers": {"types"},

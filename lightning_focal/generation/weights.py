@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RolloutCopy", "compute_device", "full_weights", "is_flat", "is_sharded"]
+__all__ = ["RolloutCopy", "compute_device", "full_weights", "is_flat", "is_sharded", "stamp"]
 
 
 def is_sharded(policy: nn.Module) -> bool:
@@ -29,6 +29,11 @@ def compute_device(policy: nn.Module) -> torch.device:
     if mesh is None or mesh.device_type == first.device.type:
         return torch.device(first.device)
     return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
+
+
+def stamp(policy: nn.Module) -> int:
+    """Return a number that grows whenever a parameter is changed in place; 0 for a sharded policy, whose parts say nothing."""
+    return 0 if is_sharded(policy) else sum(parameter._version for parameter in policy.parameters())
 
 
 def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
-from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
@@ -51,7 +51,7 @@ class GRPOModule(LightningModule):
         sampling: how training rollouts are drawn.
         val_sampling: how held-out rollouts are drawn; as ``sampling`` by default.
         update: how a batch becomes optimiser steps.
-        generator: who rolls out; transformers in this process by default.
+        generator: who rolls out, or ``hf``, ``vllm``, ``vllm_server`` for one as it comes; transformers in this process by default.
         reference: what the KL term compares with; none by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
@@ -74,7 +74,7 @@ class GRPOModule(LightningModule):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         val_sampling: Sampling | None = None,
         update: Update = Update(),  # noqa: B008 - frozen
-        generator: Generator | None = None,
+        generator: Generator | GeneratorName | None = None,
         reference: Reference | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -96,7 +96,7 @@ class GRPOModule(LightningModule):
         self.source, self.group_size, self.val_group_size = policy, group_size, val_group_size
         self.sampling, self.val_sampling = sampling, val_sampling or sampling
         self.update = update
-        self.generator = generator or HFGenerator()
+        self.generator = named_generator(generator)
         self.reference = reference or NoReference()
         if update.kl_coef > 0 and not self.reference.active:
             raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")
@@ -139,11 +139,17 @@ class GRPOModule(LightningModule):
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
         leave_prompts_alone(self.trainer)
+        self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
+
+    def teardown(self, stage: str) -> None:
+        """Let the generator free what it holds."""
+        self.generator.close()
+        self._synced = None
 
     def configure_model(self) -> None:
         """Load the policy, once."""
@@ -312,6 +318,7 @@ class GRPOModule(LightningModule):
             all_reduce_sum=self.processes.sum,
             all_reduce_mean=self.processes.mean,
             seed=lambda epoch: self._seed("mini", f"{self.version}/{epoch}"),
+            largest=self.processes.largest,
             most=self.processes.most,
             hold=self.processes.hold_gradients,
             places=None if self.processes.count == 1 else lambda: self.processes.places(sequences, self.group_size),

@@ -27,6 +27,7 @@ class Surroundings:
         all_reduce_sum: over processes.
         all_reduce_mean: over processes.
         seed: of the permutation of an epoch, from that epoch's number.
+        largest: the largest of a tensor over processes, element by element.
         most: the largest of a number over processes.
         hold: within it gradients are not exchanged between processes.
         places: place of each row among the rows of all processes, and the number of those; None = there is one process.
@@ -37,6 +38,7 @@ class Surroundings:
     all_reduce_sum: Callable[[Tensor], Tensor]
     all_reduce_mean: Callable[[Tensor], Tensor]
     seed: Callable[[int], int]
+    largest: Callable[[Tensor], Tensor] = lambda value: value
     most: Callable[[int], int] = lambda number: number
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
     places: Callable[[], tuple[Sequence[int], int]] | None = None
@@ -69,9 +71,14 @@ class InnerLoop:
             around: the run.
 
         Raises:
+            ValueError: if the sampler's log-probabilities are wanted and not there.
             FloatingPointError: when too many steps in a row were not finite.
         """
         update = self.update
+        if update.importance_cap is not None and sequences.sampling_logp is None:
+            raise ValueError(
+                "`model.update.importance_cap` needs the sampler's log-probabilities, and the generator reports none for this sampling"
+            )
         micro = (update.micro_batch_size, update.micro_batch_tokens)
         if update.steps > 1:
             old = sequence_logp(model, sequences, temperature, *micro, most=around.most)
@@ -103,9 +110,14 @@ class InnerLoop:
         torch.clear_autocast_cache()
         device = sequences.advantages.device
         nothing = torch.full((), torch.nan, device=device)
-        names = ("ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else []))
+        names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])]
+        if sequences.sampling_logp is not None:
+            names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if update.importance_cap is not None else [])]
         means = sums.means(names, device, around.all_reduce_sum)
         watched = {f"train/policy/{name}": value for name, value in means.items()}
+        if sequences.sampling_logp is not None:
+            gap = sums.largest.get("sampling_gap_max", torch.zeros(()))
+            watched["train/policy/sampling_gap_max"] = around.largest(gap.to(device))
         for name in ("policy", "total"):
             watched[f"train/loss/{name}"] = torch.stack([step[name] for step in losses]).mean() if losses else nothing
         watched["train/policy/grad_norm"] = torch.stack(norms).mean() if norms else nothing

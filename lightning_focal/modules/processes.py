@@ -50,6 +50,10 @@ class Processes:
         """Return the mean over processes."""
         return cast(Tensor, self._reduce(value, "mean"))
 
+    def largest(self, value: Tensor) -> Tensor:
+        """Return the largest over processes, element by element."""
+        return cast(Tensor, self._reduce(value, "max"))
+
     def most(self, number: int) -> int:
         """Return the largest of a number."""
         if self.count == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,8 @@ from lightning_focal.functional import (
     loss_normaliser,
     masked_aggregate,
     policy_statistics,
+    sampling_gap,
+    truncated_importance_weights,
 )
 from lightning_focal.policies import (
     Sizes,
@@ -53,6 +55,9 @@ class Update:
         fixed_length: tokens, for ``fixed_length`` alone.
         kl_coef: weight of the KL term; 0 = no term, and no reference pass.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
+        importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
+            :func:`~lightning_focal.functional.truncated_importance_weights`; 2 is usual. Needs a generator that reports
+            log-probabilities; None = off.
         max_bad_steps: optimiser steps in a row that may be skipped over a loss or gradient that is not finite before the run stops.
 
     Raises:
@@ -71,6 +76,7 @@ class Update:
     fixed_length: int | None = None
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    importance_cap: float | None = None
     max_bad_steps: int = 3
 
     def __post_init__(self) -> None:
@@ -91,6 +97,8 @@ class Update:
             raise ValueError(f"`update.clip_high` must be >= 0, got {self.clip_high}")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"`update.dual_clip` must be > 1 or null, got {self.dual_clip}")
+        if self.importance_cap is not None and not self.importance_cap >= 1:
+            raise ValueError(f"`update.importance_cap` must be >= 1 or null, got {self.importance_cap}")
         if self.loss_aggregation == "fixed_length" and not self.fixed_length:
             raise ValueError("`update.fixed_length` must name a number of tokens with loss_aggregation 'fixed_length'")
 
@@ -112,6 +120,7 @@ class Sequences:
         advantages: ``[N]``.
         valid: ``[N]`` bool, False = takes no part in the loss.
         old_logp: ``[N, T]`` of the policy that sampled, or None = the detached new ones.
+        sampling_logp: ``[N, T]`` the same as the generator computed them, or None = not known.
         ref_logp: ``[N, T]`` of the reference, or None.
         views: ``[N]`` int64, which view of its question a row answers; the loss is the sum of each view's own.
         sizes: what the host knows of the rows; None = no two rows share a prompt.
@@ -124,6 +133,7 @@ class Sequences:
     advantages: Tensor
     valid: Tensor
     old_logp: Tensor | None = None
+    sampling_logp: Tensor | None = None
     ref_logp: Tensor | None = None
     views: Tensor | None = None
     sizes: Sizes | None = None
@@ -141,6 +151,7 @@ class Sequences:
             response_mask=response_mask,
             advantages=shaped.advantages.flatten().to(device),
             valid=shaped.valid.flatten().to(device),
+            sampling_logp=None if rollouts.logp is None else rollouts.logp.flatten(0, 1),
             views=views,
             sizes=Sizes.of(prompt_mask, response_mask, g),
         )
@@ -239,16 +250,19 @@ def sequence_logp(
 
 @dataclass
 class UpdateSums:
-    """Sums over the tokens of an update, kept on the device until the end."""
+    """Sums over the tokens of an update, kept on the device until the end; largest values beside them."""
 
     tokens: Tensor | float = 0.0
     sums: dict[str, Tensor] | None = None
+    largest: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, tokens: Tensor, means: dict[str, Tensor]) -> None:
-        """Add token means, weighted by their number of tokens."""
+    def add(self, tokens: Tensor, means: dict[str, Tensor], largest: dict[str, Tensor] | None = None) -> None:
+        """Add token means, weighted by their number of tokens, and take over what is larger than before."""
         self.tokens = self.tokens + tokens
         old = self.sums or {}
         self.sums = {key: old.get(key, 0.0) + value.detach() * tokens for key, value in means.items()}
+        for key, value in (largest or {}).items():
+            self.largest[key] = torch.maximum(self.largest[key], value) if key in self.largest else value
 
     def means(
         self,
@@ -323,19 +337,28 @@ def accumulate_gradients(
         losses["policy"] = losses["policy"] + policy_loss.detach()
         losses["total"] = losses["total"] + loss.detach()
         watched["entropy"] = masked_aggregate(measured["entropy"].detach(), part.loss_mask)
-        sums.add(watched.pop("tokens"), watched)
+        largest = {name: watched.pop(name) for name in ("sampling_gap_max",) if name in watched}
+        sums.add(watched.pop("tokens"), watched, largest)
     return losses
 
 
 def _micro_loss(part: Sequences, logp: Tensor, update: Update, normaliser: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The policy loss, the loss with its KL term, and what to watch: token means, and ``tokens``."""
+    """The policy loss, the loss with its KL term, and what to watch: token means, ``sampling_gap_max``, and ``tokens``."""
     mask = part.loss_mask
     old_logp = logp.detach() if part.old_logp is None else part.old_logp
+    watched: dict[str, Tensor] = {}
+    advantages = part.advantages
+    if part.sampling_logp is not None:
+        gap = sampling_gap(old_logp, part.sampling_logp, mask)
+        watched |= {"sampling_gap": gap["mean"], "sampling_gap_max": gap["max"], "sampling_kl": gap["kl"]}
+        if update.importance_cap is not None:
+            weights = truncated_importance_weights(old_logp, part.sampling_logp, mask, update.importance_cap)
+            advantages = advantages[:, None] * weights  # the loss of a token is proportional to its advantage
+            watched["importance_weight"] = masked_aggregate(weights, mask)
     clips = (update.clip_low, update.clip_high, update.dual_clip)
     divisor = normaliser if part.views is None else normaliser[part.views]
     aggregation = (update.loss_aggregation, divisor, update.fixed_length)
-    loss = policy_loss = clipped_policy_loss(logp, old_logp, part.advantages, mask, *clips, *aggregation)
-    watched: dict[str, Tensor] = {}
+    loss = policy_loss = clipped_policy_loss(logp, old_logp, advantages, mask, *clips, *aggregation)
     if part.ref_logp is not None:
         kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
         loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)

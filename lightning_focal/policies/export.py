@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from lightning_focal.generation.folder import whole_folder
 from lightning_focal.generation.weights import RolloutCopy, is_sharded
 from lightning_focal.policies.bars import no_bars
 from lightning_focal.policies.lora import has_adapters
@@ -79,19 +78,9 @@ def _checked(folder: str | Path, mark: str, what: str) -> Path:
 
 
 def _write(target: Path, model: Any, tokenizer: Any, texts: Mapping[str, str] | None, **arguments: Any) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside, before = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
-    try:
+    with whole_folder(target) as beside:
         model.save_pretrained(beside, **arguments)
         tokenizer.save_pretrained(beside)
         for name, text in (texts or {}).items():
             (beside / name).write_text(text, encoding="utf-8")
-        if target.exists():
-            os.replace(target, before)
-        os.replace(beside, target)
-    finally:
-        if before.exists() and not target.exists():  # the second rename failed
-            os.replace(before, target)
-        for left in (beside, before):
-            shutil.rmtree(left, ignore_errors=True)
     return target

@@ -104,6 +104,7 @@ def run(tmp_path_factory):
         set_up_program(patch)
         patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
         overrides = ["--model.reference=FrozenReference", "--model.update.kl_coef=0.1", "--trainer.limit_train_batches=1"]
+        overrides += ["--model.update.importance_cap=2"]
         main(["fit", "--config", "configs/focal_tiny.yaml", *overrides])
     return folder
 

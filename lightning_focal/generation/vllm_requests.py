@@ -179,7 +179,7 @@ def assemble(
     if not told and (sampling, mode) not in _told:
         _told.add((sampling, mode))
         _log.warning("no log-probabilities for %s: vLLM's %s are of another distribution than a trainer's", sampling, mode)
-    width = max(len(answer.tokens) for group in groups for answer in group)
+    width = max((len(answer.tokens) for group in groups for answer in group), default=0)
     fill = min(eos)
 
     def table(rows: list[list[Any]], dtype: torch.dtype) -> torch.Tensor:

@@ -162,7 +162,7 @@ class VLLMServerGenerator(Generator):
         def ask(row: int) -> Any:
             return dealt[row].generate(prompts.tokens[row], sampling_params(sampling, seed=seeds[row], count=group_size, eos=eos))
 
-        with ThreadPoolExecutor(min(len(prompts), _THREADS)) as threads:
+        with ThreadPoolExecutor(max(1, min(len(prompts), _THREADS))) as threads:
             answers = list(threads.map(ask, range(len(prompts))))
         return assemble(
             answers,

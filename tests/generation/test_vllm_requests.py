@@ -114,6 +114,14 @@ def answer(tokens, finished="stop", labels=("run/1",)):
     return Answer(tuple(tokens), tuple(-0.5 * (i + 1) for i in range(len(tokens))), labels, finished)
 
 
+def test_no_prompts_give_no_rollouts(two):
+    """What a process is given where a batch does not suffice for all; log-probabilities are there, as on the others."""
+    rollouts = assembled((make_prompts(two[1], ()), two[1]), [])
+    assert rollouts.response_ids.shape[:2] == (0, 2)
+    assert rollouts.logp.shape[:2] == (0, 2)
+    assert rollouts.texts == ()
+
+
 def test_answers_become_rollouts(two):
     end = two[1].eos_token_id
     rows = [[answer([70, end]), answer([70, 71, 72], "length")], [answer([end]), answer([80, end])]]

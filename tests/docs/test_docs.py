@@ -1,6 +1,7 @@
 """The pages agree with each other and with the code."""
 
 import csv
+import importlib
 import importlib.util
 import re
 
@@ -12,6 +13,7 @@ from tests.docs.pages import PAGES, ROOT, commands, prose, set_up_program, title
 
 DOCS = ROOT / "docs"
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+CONFIGURATION = (DOCS / "reference" / "configuration.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -66,12 +68,61 @@ def test_paths_that_pages_name_are_there(page):
         assert (ROOT / path.rstrip("./")).exists(), f"{title(page)} names {path}"
 
 
-def test_tables_of_arguments_are_those_of_the_code():
+@pytest.fixture(scope="module")
+def tables():
     spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    assert "<!-- arguments: " in CLI
-    assert tables.filled(CLI) == CLI, "docs/reference/cli.md is behind the code: run `python docs/tables.py`"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_configuration_page_is_that_of_the_code(tables):
+    behind = "is behind the code: run `python docs/tables.py`"
+    assert tables.page() == CONFIGURATION, f"docs/reference/configuration.md {behind}"
+    assert tables.filled(CLI) == CLI, f"docs/reference/cli.md {behind}"
+
+
+def test_the_configuration_page_has_every_key(tables, capsys, monkeypatch):
+    """What the parser takes, and what stands on the page, are one."""
+    set_up_program(monkeypatch)
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    keys = set(re.findall(r"^  --([a-z_.0-9]+)(?: |$|,)", text, re.MULTILINE)) - {"config", "print_config"}
+    keys = {key for key in keys if not key.startswith("trainer") and not key.endswith(".help")}
+    keys -= {"model", "data", "reward", "weights_only"} | {key for key in keys if f"{key}.help" in text and "." not in key}
+    assert len(keys) > 40
+    missing = {key for key in keys if f"| `{key}` |" not in CONFIGURATION}
+    assert missing <= {"model.sampling", "model.update", "checkpoint"}, missing
+    for title in ("FocalReward", "HTTPJudge", "RubricDataModule", "EMATeacher", "DvaoAdvantage", "HFGenerator", "Gate"):
+        assert re.search(rf"^### .*\b{title}\b", CONFIGURATION, re.MULTILINE), title
+
+
+def test_types_and_defaults_read_as_in_a_file(tables):
+    rows = {name: rest for name, *rest in tables.arguments("lightning_focal.modules.Update")}
+    assert rows["kl_estimator"][:2] == ["`k1 \\| k2 \\| k3`", "`k3`"]
+    assert rows["dual_clip"][:2] == ["`float \\| null`", "`null`"]
+    assert dict((name, rest) for name, *rest in tables.arguments("lightning_focal.modules.GRPOModule"))["policy"][1] == "required"
+
+
+def api_blocks():
+    """Modules on the page that are shown with the names they re-export, and those shown alone."""
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    found = re.findall(r"automodule:: ([\w.]+)\n((?:   :[\w-]+:.*\n)*)", page)
+    return {name: "imported-members" in options for name, options in found}
+
+
+def test_the_api_page_has_every_public_name(tables):
+    shown = api_blocks()
+    for package in ("lightning_focal.types", *tables.packages()):
+        module = importlib.import_module(package)
+        if getattr(module, "__all__", ()):
+            assert package in shown, f"docs/reference/api.md lacks {package}"
+            own = [getattr(module, name) for name in module.__all__]
+            foreign = [value for value in own if getattr(value, "__module__", package) != package]
+            assert shown[package] or not foreign, f"docs/reference/api.md: {package} wants `:imported-members:`"
+    for package in shown:
+        importlib.import_module(package)
 
 
 def test_every_command_is_described():

@@ -84,7 +84,7 @@ def draw(theme: str, stored: dict[str, Any], path: Path) -> None:
     plt.rcParams.update({"font.family": "sans-serif", "font.size": 11, "svg.fonttype": "path", "svg.hashsalt": "lightning_focal"})
     ramp = LinearSegmentedColormap.from_list("met", look["ramp"])
     figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.9), sharey=True)
-    figure.subplots_adjust(left=0.07, right=0.88, wspace=0.09, top=0.8, bottom=0.14)
+    figure.subplots_adjust(left=0.105, right=0.875, wspace=0.09, top=0.8, bottom=0.15)
     for axes, (name, one) in zip(panels, stored["runs"].items(), strict=True):
         order = np.argsort([-row[0] for row in smooth(one["saturation"])])  # the easy ones at the bottom
         saturation, weight = smooth(one["saturation"])[order], smooth(one["weight"])[order]
@@ -112,7 +112,7 @@ def draw(theme: str, stored: dict[str, Any], path: Path) -> None:
         for spine in axes.spines.values():
             spine.set_visible(False)
     panels[0].set_ylabel("weight of nine criteria", color=look["ink"])
-    bar = figure.colorbar(plt.cm.ScalarMappable(cmap=ramp), cax=figure.add_axes((0.905, 0.14, 0.016, 0.66)))
+    bar = figure.colorbar(plt.cm.ScalarMappable(cmap=ramp), cax=figure.add_axes((0.895, 0.15, 0.016, 0.65)))
     bar.set_ticks([0, 1], labels=["not met", "met"], color=look["soft"])
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)

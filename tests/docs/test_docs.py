@@ -6,7 +6,9 @@ import importlib.util
 import re
 
 import pytest
+import yaml
 
+import lightning_focal
 from lightning_focal import functional, rewards
 from lightning_focal.cli import COMMANDS, main
 from tests.docs.pages import PAGES, ROOT, commands, prose, set_up_program, title
@@ -91,7 +93,7 @@ def test_the_configuration_page_has_every_key(tables, capsys, monkeypatch):
     keys = set(re.findall(r"^  --([a-z_.0-9]+)(?: |$|,)", text, re.MULTILINE)) - {"config", "print_config"}
     keys = {key for key in keys if not key.startswith("trainer") and not key.endswith(".help")}
     keys -= {"model", "data", "reward", "weights_only"} | {key for key in keys if f"{key}.help" in text and "." not in key}
-    assert len(keys) > 40
+    assert len(keys) > 35
     missing = {key for key in keys if f"| `{key}` |" not in CONFIGURATION}
     assert missing <= {"model.sampling", "model.update", "checkpoint"}, missing
     for title in ("FocalReward", "HTTPJudge", "RubricDataModule", "EMATeacher", "DvaoAdvantage", "HFGenerator", "Gate"):
@@ -136,6 +138,29 @@ def test_stages_and_functions_of_the_advantages_page_exist():
     names = {name for cell in cells for name in re.findall(r"`([A-Za-z_]+)`", cell)}
     assert {"DvaoAdvantage", "dvao_advantage", "WorstOf", "RlooAdvantage"} <= names
     assert names <= {*rewards.__all__, *functional.__all__}
+
+
+def test_measures_of_the_balance_page_are_those_that_are_logged():
+    page = (DOCS / "concepts" / "balance.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(balance/\w+)` \|.*?\| (?:`(\w+)`)? ?\|[^|]*\|$", page, re.MULTILINE)
+    assert {key for key, _ in rows} == set(re.findall(r"^\| `(balance/\w+)` \|", CLI, re.MULTILINE))
+    assert {name for _, name in rows if name} <= set(functional.__all__)
+
+
+def test_the_citation_file_agrees_with_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation.keys() >= {"cff-version", "message", "title", "authors", "version", "license"}
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert all(author.keys() <= {"name", "family-names", "given-names"} for author in citation["authors"])
+    assert citation["version"] == lightning_focal.__version__
+    assert citation["license"] == "Apache-2.0"
+    pages = README + (DOCS / "citing.md").read_text(encoding="utf-8")
+    for reference in citation["references"]:
+        assert pages.count(reference["title"]) == 2
+        assert reference["identifiers"][0]["value"].removeprefix("arXiv:") in pages
+    bibtex = [re.search(r"```bibtex\n(.*?)```", text, re.DOTALL)[1] for text in (README,)]
+    assert bibtex[0].count("@") == 3
+    assert lightning_focal.__version__ in bibtex[0]
 
 
 def test_parts_listed_are_all_there_are():

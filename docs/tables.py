@@ -8,6 +8,7 @@ between ``<!-- arguments: CLASS, at KEY -->`` and ``<!-- end -->``; those of doc
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -174,7 +175,7 @@ def run_keys(command: str) -> list[Row]:
 
     made = []
 
-    class HaveIt(Exception):  # noqa: N818
+    class HaveIt(Exception):
         pass
 
     def keep(self: Any, parser: Any, args: Any) -> None:
@@ -182,16 +183,20 @@ def run_keys(command: str) -> list[Row]:
         raise HaveIt
 
     kind, start = (warm_start.WarmStartCLI, lambda: warm_start._cli([])) if command == "sft" else (cli.FocalCLI, cli._run)
-    with mock.patch.object(kind, "parse_arguments", keep), mock.patch.object(sys, "argv", ["lightning_focal"]):
-        try:
-            start()
-        except HaveIt:
-            pass
+    with (
+        mock.patch.object(kind, "parse_arguments", keep),
+        mock.patch.object(sys, "argv", ["lightning_focal"]),
+        contextlib.suppress(HaveIt),
+    ):
+        start()
     formatter = HelpFormatter("lightning_focal")
     rows = []
     for action in made[0]._actions:
         first = action.dest.split(".")[0]
-        if first in ("help", "config", "print_config", "trainer", "model", "data", "reward", "weights_only") or not action.option_strings:
+        if (
+            first in ("help", "config", "print_config", "trainer", "model", "data", "reward", "weights_only")
+            or not action.option_strings
+        ):
             continue
         if action.dest.endswith(".help") or (action.help or "").startswith("Path to a configuration file"):
             continue
@@ -238,9 +243,13 @@ def page() -> str:
     kinds = classes("lightning_focal.generation", generation.Generator)
     parts.append(section("Generator: `model.generator`", "Who rolls out.", "model.generator", kinds, "model.generator"))
     kinds = classes("lightning_focal.modules", modules.Reference)
-    parts.append(section("Reference: `model.reference`", "What the KL term compares with.", "model.reference", kinds, "model.reference"))
+    parts.append(
+        section("Reference: `model.reference`", "What the KL term compares with.", "model.reference", kinds, "model.reference")
+    )
     said = "Any scheduler of torch, or this one."
-    parts.append(section("Learning rate: `model.lr_scheduler`", said, "model.lr_scheduler", [modules.WarmupCosine], "model.lr_scheduler"))
+    parts.append(
+        section("Learning rate: `model.lr_scheduler`", said, "model.lr_scheduler", [modules.WarmupCosine], "model.lr_scheduler")
+    )
     parts.append(section("Warm start: `model` of `sft`", "The rest of `sft` is Lightning's.", "model", [modules.SFTModule]))
     kinds = classes("lightning_focal.data", LightningDataModule)
     parts.append(section("Data: `data`", "Where prompts come from.", "data", kinds, "data"))

@@ -35,7 +35,7 @@ _MANY = 24
 """More options than this are not all repeated in the line of usage."""
 
 
-class HelpFormatter(DefaultHelpFormatter):
+class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
     """jsonargparse's, with a short line of usage, words in place of markup, and classes by the names that can be typed.
 
     >>> formatter = HelpFormatter("lightning_focal fit")
@@ -106,7 +106,8 @@ class RunParser(LightningArgumentParser):
 
     def format_help(self) -> str:
         """Return the help, its groups in order and under headings of our own."""
-        given, names = self._action_groups, list(self.titles)
+        given: list[Any] = list(self._action_groups)
+        names = list(self.titles)
         titles = [(group, group.title, group.description) for group in given]
         try:
             ranked = []

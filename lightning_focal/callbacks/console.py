@@ -163,7 +163,7 @@ class ConsoleReport(RolloutObserver):
             planned = getattr(pl_module, "planned_batches", None)
             self._bar.add_task(phase, total=planned, planned=planned or "?", pace="")
             self._bar.start()
-        fields = {} if pace is None else {"pace": pace}
+        fields: dict[str, Any] = {} if pace is None else {"pace": pace}
         self._bar.update(self._bar.task_ids[0], description=phase, completed=done, **fields)
 
     def _stop_bar(self) -> None:

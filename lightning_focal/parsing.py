@@ -106,7 +106,7 @@ class RunParser(LightningArgumentParser):
 
     def format_help(self) -> str:
         """Return the help, its groups in order and under headings of our own."""
-        given: list[Any] = list(self._action_groups)
+        given: list[Any] = list(self._action_groups)  # type: ignore[has-type]
         names = list(self.titles)
         titles = [(group, group.title, group.description) for group in given]
         try:

@@ -164,7 +164,7 @@ def test_the_citation_file_agrees_with_the_project():
 
 
 def test_parts_listed_are_all_there_are():
-    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("### Module")]))
+    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("## What is printed")]))
     bases = (rewards.Weighting, rewards.RewardRule, rewards.Advantage)
     parts = [getattr(rewards, name) for name in rewards.__all__ if name != "NINE_CHOICES"]
     kinds = {part.__name__ for part in parts if isinstance(part, type) and issubclass(part, bases) and part not in bases}

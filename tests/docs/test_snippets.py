@@ -33,7 +33,13 @@ SMALLER = {
     "trainer.precision": "32-true",
 }
 """The same, where the command does not say otherwise."""
-FEW_QUESTIONS = {"data.train": "12", "data.val": "2", "data.batch_size": "2", "data.max_prompt_tokens": "512"}  # bytes for tokens
+FEW_QUESTIONS = {
+    "trainer.val_check_interval": "1",
+    "data.train": "12",
+    "data.val": "2",
+    "data.batch_size": "2",
+    "data.max_prompt_tokens": "512",
+}  # bytes for tokens
 WARM_START = {"model.val_questions": "2", "model.val_group_size": "1", "data.train": "8", "data.val": "2", "data.batch_size": "4"}
 WARM_START |= {"model.policy": TINY, "trainer.max_steps": "1", "trainer.val_check_interval": "1", "trainer.accelerator": "cpu"}
 REASONS = {

@@ -38,7 +38,7 @@ look
              lightning_focal rubrics configs/data/everyday/train.jsonl
 
 study
-  report     what came out of some runs, as one HTML file that needs nothing else
+  report     what came out of some runs, as one HTML file
              lightning_focal report RUN
   replay     recorded rollouts under another strategy, without a model
              lightning_focal replay --rollouts RUN/rollouts \\

@@ -94,6 +94,7 @@ class RunParser(LightningArgumentParser):
         "model.sampling": "model.sampling: how training rollouts are drawn",
         "model.update": "model.update: how a batch becomes optimiser steps",
         "data": "data: prompts (--data.help NAME lists the options of one)",
+        "checkpoint": "checkpoint: what a run goes on from",
         "trainer": "trainer: Lightning's own",
     }
     """Keys in their order, and the headings of their options."""
@@ -119,7 +120,7 @@ class RunParser(LightningArgumentParser):
                     said = str(group.title).rstrip(":").splitlines()[0]
                     group.title, group.description = self.titles[key] if key == shared else f"{shared}: {said}", None
                 elif "ckpt_path" in options and group.title != "options":
-                    group.title, group.description = "checkpoint", None
+                    group.title, group.description = "start", None
                 ranked.append((names.index(key) if key else -1, group))
             self._action_groups = [group for _, group in sorted(ranked, key=lambda pair: pair[0])]
             return str(super().format_help())

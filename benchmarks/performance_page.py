@@ -43,8 +43,8 @@ def beside_trl(runs):
     where = one["provenance"]
     lines.append("")
     lines.append(
-        f"{one.get('gpu', where['cpu'])}, {where['cores']} cores, torch {where['torch']}, TRL {one['trl']}, transformers {one['transformers']}. Largest "
-        f"difference of the first losses: {max(run['work']['loss_difference'] for run in runs.values()):.1e}; of the gradient norms, "
+        f"{one.get('gpu', where['cpu'])}, {where['cores']} cores, torch {where['torch']}, TRL {one['trl']}, transformers {one['transformers']}. "
+        f"Largest difference of the first losses: {max(run['work']['loss_difference'] for run in runs.values()):.1e}; of the gradient norms, "
         f"relative: {max(run['work']['gradient_norm_relative_difference'] for run in runs.values()):.1e}."
     )
     return lines

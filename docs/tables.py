@@ -239,6 +239,8 @@ def page() -> str:
     parts.append(section("Module: `model`", "Of `fit`.", "model", [modules.GRPOModule]))
     parts.append(section("Sampling: `model.sampling`", "And `model.val_sampling`.", "model.sampling", [generation.Sampling]))
     parts.append(section("Update: `model.update`", "How a batch becomes optimiser steps.", "model.update", [modules.Update]))
+    sharding = type(inspect.signature(modules.GRPOModule).parameters["sharding"].default)
+    parts.append(section("Sharding: `model.sharding`", "See [eight GPUs](../howto/eight_gpus.md).", "model.sharding", [sharding]))
     parts.append(section("Adapters: `model.lora`", "Needs `pip install -e '.[lora]'`.", "model.lora", [Lora]))
     kinds = classes("lightning_focal.generation", generation.Generator)
     parts.append(section("Generator: `model.generator`", "Who rolls out.", "model.generator", kinds, "model.generator"))

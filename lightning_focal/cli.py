@@ -19,6 +19,7 @@ import lightning_focal.rewards  # strategies, stages and sources are found by th
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
 from lightning_focal.modules import GRPOModule
 from lightning_focal.parsing import RunParser, run_parser_settings
+from lightning_focal.policies import check_shards, is_sharded_checkpoint
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.runs import (
     AtomicCheckpointIO,
@@ -43,7 +44,11 @@ __all__ = ["FocalCLI", "main"]
 
 COMMANDS = {
     "ablate": ("lightning_focal.studies.ablate", "ablate_command"),
+    "eval": ("lightning_focal.evaluation.command", "eval_command"),
+    "export": ("lightning_focal.exporting", "export_command"),
     "judge": ("lightning_focal.judging.command", "judge_command"),
+    "lm-eval": ("lightning_focal.evaluation.lm_eval_command", "lm_eval_command"),
+    "plan": ("lightning_focal.planning.command", "plan_command"),
     "rephrase": ("lightning_focal.rephrasing.command", "rephrase_command"),
     "replay": ("lightning_focal.studies.replay_command", "replay_command"),
     "report": ("lightning_focal.report.command", "report_command"),
@@ -136,6 +141,8 @@ class FocalCLI(LightningCLI):
         fit, wanted, known = self.subcommand == "fit", Path(config["run_dir"]), os.environ.get(RUN_FOLDER_ENV)
         resume = resume_from(config.get("ckpt_path"), wanted, fit, Path(known) if known and fit else None)
         config["ckpt_path"] = resume.path
+        if resume.path is not None and is_sharded_checkpoint(resume.path):
+            check_shards(resume.path)  # before anybody else reads its index, which is a pickle
         if known is None:
             if fit:
                 if own_rank():  # the first process claims the folder, and tells the others once they talk
@@ -235,7 +242,9 @@ def _run() -> None:
             description="Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
             "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), judge (is a judge there, and how good is it), "
             "rubrics (what is in a file of rubrics), report (what came out, as one HTML file), ablate (a grid of runs), "
-            "replay (recorded rollouts under another strategy).",
+            "replay (recorded rollouts under another strategy), export (a checkpoint into a Hugging Face folder), "
+            "eval (tasks of lm-evaluation-harness), lm-eval (its own command line), plan (parameters and "
+            "memory of a run, before it is run).",
         ),
     )
 

@@ -31,11 +31,24 @@ prepare
                  --server http://localhost:8000/v1 --model NAME
 
 look
+  eval       tasks of lm-evaluation-harness: checkpoints and exported folders
+             lightning_focal eval --ckpt_path RUN/checkpoints/last.ckpt \\
+                 --tasks configs/eval/rubric.yaml --out eval.json
+  lm-eval    the harness's own command line, with a model for checkpoints
+             lightning_focal lm-eval run --model lightning_focal \\
+                 --model_args ckpt=RUN/checkpoints/last.ckpt --tasks gsm8k
   judge      is the judge's server there; how well does a judge agree with gold
              lightning_focal judge --check --url http://localhost:8000/v1 \\
                  --model NAME
   rubrics    what is in a file of rubrics, and what is wrong with it
              lightning_focal rubrics configs/data/everyday/train.jsonl
+
+scale
+  plan       parameters and memory of every process, before a run
+             lightning_focal plan --config configs/scale/qwen3_8b_fsdp2.yaml
+  export     a checkpoint, whole or in shards, into a Hugging Face folder
+             lightning_focal export --ckpt_path RUN/checkpoints/last.ckpt \\
+                 --out POLICY
 
 study
   report     what came out of some runs, as one HTML file

@@ -47,7 +47,7 @@ class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _DEFAULT.sub("", str(super()._get_help_string(action)))
         text = _KNOWN.sub(lambda found: _known(action.dest, found["names"]), text)
-        return _ROLE.sub(r"\1", text).replace("``", "")
+        return _plain(text)
 
     def _format_usage(self, usage: Any, actions: Any, *args: Any, **kwargs: Any) -> str:
         kept = list(actions)
@@ -75,6 +75,10 @@ def _known(key: str, names: str) -> str:
         classes = [name for name in classes if name.startswith("lightning_focal.callbacks.")]
     short = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in classes))
     return f", known: {', '.join(short)}" if short else ""
+
+
+def _plain(text: str) -> str:
+    return _ROLE.sub(r"\1", text).replace("``", "")
 
 
 def _named(text: str) -> str:
@@ -118,7 +122,8 @@ class RunParser(LightningArgumentParser):
                 key = max((name for name in names if _within(shared, name)), key=len, default="")
                 if key:
                     said = str(group.title).rstrip(":").splitlines()[0]
-                    group.title, group.description = self.titles[key] if key == shared else f"{shared}: {said}", None
+                    title = self.titles[key] if key == shared else f"{shared}: {_plain(said)}"
+                    group.title, group.description = textwrap.shorten(title, 78, placeholder=" ..."), None
                 elif "ckpt_path" in options and group.title != "options":
                     group.title, group.description = "start", None
                 ranked.append((names.index(key) if key else -1, group))

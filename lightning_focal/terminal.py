@@ -37,6 +37,7 @@ _NOISE = (
     r"Using ModelCheckpoint with manual optimization and every_n_train_steps",  # weights after the step are what is wanted
     r"It is recommended to use `self.log\('val/.*sync_dist=True",  # they are the same on every process already
     r"Total length of `list` across ranks is zero",  # a run without held-out prompts
+    r"It is recommended to use `self\.log\(.*sync_dist=True",  # what is logged is already that of all processes
 )
 _QUIET_LOGS = ("💡 Tip", "TPU available: False")
 

@@ -325,7 +325,23 @@ def test_help(command):
     done = run("-m", "lightning_focal", *command)
     assert done.returncode == 0
     wanted = (
-        ["fit", "validate", "test", "predict", "sft", "rephrase", "judge", "rubrics", "report", "replay", "ablate"]
+        [
+            "fit",
+            "validate",
+            "test",
+            "predict",
+            "sft",
+            "rephrase",
+            "judge",
+            "rubrics",
+            "report",
+            "replay",
+            "ablate",
+            "export",
+            "plan",
+            "eval",
+            "lm-eval",
+        ]
         if command == ["--help"]
         else ["--reward", "--run_dir"]
     )

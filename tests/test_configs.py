@@ -10,7 +10,7 @@ from lightning_focal.studies.ablate import read_ablation
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-PARTS = {"model", "data", "ablations"}  # pieces of a configuration, data, and grids of runs
+PARTS = {"model", "data", "ablations", "eval"}  # pieces of a configuration, data, grids of runs, and tasks
 WARM_STARTS = sorted(CONFIGS.glob("sft_*.yaml"))
 WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).parts[0] not in PARTS and p not in WARM_STARTS)
 GRIDS = sorted((CONFIGS / "ablations").glob("*.yaml"))

@@ -74,9 +74,9 @@ class HeldOut(RolloutObserver):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log mean and interval of the Trainer's own validation."""
+        self._scores = _gathered(trainer, self._scores)  # also by a process that was given no prompt
         if self._scores:
-            self._scores = _gathered(trainer, self._scores)
-            pl_module.log_dict(self._interval_measures())
+            pl_module.log_dict(self._interval_measures(), sync_dist=trainer.world_size > 1)  # the same everywhere already
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the result of the Trainer's own validation."""

@@ -57,7 +57,10 @@ class TeacherWeights(nn.Module):
             offload: keep the averages in main memory at other times.
         """
         if self.model is not None:
-            yield self.model.to(next(policy.parameters()).device).eval()
+            device = next(policy.parameters()).device
+            if next(self.model.parameters()).device != device:
+                self.model.to(device)
+            yield self.model.eval()
             if offload:
                 self.model.to("cpu")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,21 +12,24 @@ from lightning_focal.types import Prompts
 
 __all__ = ["PromptLoader"]
 
+_log = logging.getLogger(__name__)
+
 
 class PromptLoader:
     """Batches of prompts in an order that is a function of ``(seed, epoch)`` alone.
 
     ``batch_size`` counts prompts of the whole step, over all ranks: rank ``r`` of ``W`` gets rows ``r, r + W, ...`` of each
-    batch, so one process and several see the same batches. Lightning saves ``state_dict`` in the checkpoint.
+    batch, so one process and several see the same batches. Where a batch does not come out even, the last ranks get a row less,
+    or none: their batch is empty, and every rank still sees the same number of batches. Lightning saves ``state_dict`` in the
+    checkpoint.
 
     Args:
         take: builds :class:`Prompts` from row numbers.
         size: number of rows.
-        batch_size: prompts a step, a multiple of ``world_size``.
+        batch_size: prompts a step.
         shuffle: permute rows anew each epoch.
         seed: of the permutation.
-        drop_last: leave out an incomplete last batch; otherwise it is filled up by rows from the start of the order when there is
-            more than one rank (each rank needs a row), and left short on one rank.
+        drop_last: leave out an incomplete last batch.
         rank: of this process.
         world_size: number of processes.
         name: what `batch_size` is called in the config, for error messages.
@@ -33,7 +37,7 @@ class PromptLoader:
             are left of it. None = take any.
 
     Raises:
-        ValueError: for no rows, a batch size that the processes cannot share, or one that no batch would fill.
+        ValueError: for no rows, a batch size below 1, or one that no batch would fill.
     """
 
     def __init__(
@@ -50,12 +54,17 @@ class PromptLoader:
         name: str = "batch_size",
         content: Callable[[], str] | None = None,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size:
-            raise ValueError(f"`{name}` must be a positive multiple of the {world_size} processes, got {batch_size}")
+        if batch_size < 1:
+            raise ValueError(f"`{name}` must be >= 1, got {batch_size}")
         if size < 1:
             raise ValueError("a loader needs at least one prompt, got 0")
         if drop_last and size < batch_size:
             raise ValueError(f"`{name}` is {batch_size}, but there are only {size} prompts: no batch would be full")
+        if shuffle and batch_size % world_size and rank == 0:
+            _log.warning(
+                "`%s` is %d, no multiple of the %d processes: in every step some of them wait for the others",
+                *(name, batch_size, world_size),
+            )
         self.take, self.size, self.batch_size = take, size, batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
@@ -87,8 +96,6 @@ class PromptLoader:
         self.position, self._resume_at = self._resume_at % len(self), 0
         while self.position < len(self):
             rows = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
-            missing = -len(rows) % self.world_size
-            rows += [order[i % len(order)] for i in range(missing)]
             self.position += 1
             yield self.take(rows[self.rank :: self.world_size])
 

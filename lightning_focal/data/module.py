@@ -14,7 +14,7 @@ from lightning_focal.data.loader import PromptLoader
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts
 
-__all__ = ["PromptDataModule", "content_mark"]
+__all__ = ["PromptDataModule", "content_mark", "data_rank"]
 
 _log = logging.getLogger(__name__)
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -31,6 +31,15 @@ def content_mark(prompts: Prompts) -> str:
         for value in column:
             digest.update(repr(value).encode())
     return digest.hexdigest()[:12]
+
+
+def data_rank(trainer: Any) -> tuple[int, int]:
+    """Return this process's place among those that share the prompts, and their number; ``(0, 1)`` without a Trainer.
+
+    Processes that hold parts of one layer (tensor parallelism) work on the same prompts.
+    """
+    shared = (trainer.distributed_sampler_kwargs if trainer is not None else None) or {"rank": 0, "num_replicas": 1}
+    return int(shared["rank"]), int(shared["num_replicas"])
 
 
 class PromptDataModule(LightningDataModule, ABC):
@@ -136,8 +145,7 @@ class PromptDataModule(LightningDataModule, ABC):
 
     def _loader(self, split: str, size: str, shuffle: bool = False, drop_last: bool = False) -> PromptLoader:
         rows = self.rows[split]
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        rank, world_size = data_rank(self.trainer)
         return PromptLoader(
             lambda numbers: self.make_prompts(split, [rows[i] for i in numbers]),
             len(rows),

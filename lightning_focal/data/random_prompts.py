@@ -7,6 +7,7 @@ import random
 from lightning.pytorch import LightningDataModule
 
 from lightning_focal.data.loader import PromptLoader
+from lightning_focal.data.module import data_rank
 from lightning_focal.types import Prompts
 
 __all__ = ["RandomPrompts"]
@@ -48,8 +49,8 @@ class RandomPrompts(LightningDataModule):
         return self._loader("val", min(self.eval_batch_size, len(self.rows["val"])), shuffle=False)
 
     def _loader(self, split: str, batch_size: int, shuffle: bool) -> PromptLoader:
-        rows, trainer = self.rows[split], self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        rows = self.rows[split]
+        rank, world_size = data_rank(self.trainer)
         return PromptLoader(
             lambda numbers: Prompts(
                 ids=tuple(rows[i] for i in numbers), messages=tuple(({"role": "user", "content": rows[i]},) for i in numbers)

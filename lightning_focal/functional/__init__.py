@@ -29,6 +29,7 @@ from lightning_focal.functional.ema import cosine_ema_weight, ema_update
 from lightning_focal.functional.gates import gated_reward, worst_of_reward
 from lightning_focal.functional.gdpo import gdpo_advantage
 from lightning_focal.functional.groups import batch_moments, batch_std
+from lightning_focal.functional.importance import sampling_gap, truncated_importance_weights
 from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.layers import gated_mlp, rms_norm, rotate
 from lightning_focal.functional.levels import gather_levels, level_index, level_sums, pool_levels, scatter_sums
@@ -93,6 +94,7 @@ __all__ = [
     "rloo_advantage",
     "rms_norm",
     "rotate",
+    "sampling_gap",
     "saturated_mass",
     "saw_weights",
     "scatter_sums",
@@ -104,6 +106,7 @@ __all__ = [
     "student_quantile",
     "token_entropy",
     "token_logp",
+    "truncated_importance_weights",
     "weighted_reward",
     "worst_criterion",
     "worst_of_reward",

@@ -5,7 +5,21 @@ from __future__ import annotations
 from lightning_focal.generation.assemble import make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.generation.hf import HFGenerator
+from lightning_focal.generation.names import GeneratorName, named_generator
 from lightning_focal.generation.scripted import ScriptedGenerator
+from lightning_focal.generation.vllm import VLLMGenerator
+from lightning_focal.generation.vllm_server import VLLMServerGenerator
 from lightning_focal.generation.weights import full_weights
 
-__all__ = ["Generator", "HFGenerator", "Sampling", "ScriptedGenerator", "full_weights", "make_rollouts"]
+__all__ = [
+    "Generator",
+    "GeneratorName",
+    "HFGenerator",
+    "Sampling",
+    "ScriptedGenerator",
+    "VLLMGenerator",
+    "VLLMServerGenerator",
+    "full_weights",
+    "make_rollouts",
+    "named_generator",
+]

@@ -20,11 +20,8 @@ def check_request(prompts: Prompts, group_size: int, seeds: Sequence[int]) -> No
     """Check the arguments that every generator shares.
 
     Raises:
-        ValueError: if there is no prompt, ``prompts.tokens`` is missing or has an empty row, ``group_size`` < 1, or ``seeds`` has
-            another length.
+        ValueError: if ``prompts.tokens`` is missing or has an empty row, ``group_size`` < 1, or ``seeds`` has another length.
     """
-    if len(prompts) == 0:
-        raise ValueError("`prompts` must hold at least one prompt, got none")
     if len(prompts.tokens) != len(prompts):
         raise ValueError(f"`prompts.tokens` must be filled before generating ({len(prompts)} rows), got {len(prompts.tokens)}")
     for name, tokens in zip(prompts.ids, prompts.tokens, strict=True):
@@ -59,10 +56,10 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
             [0, 3]]), tensor([[ True,  True],
             [False,  True]]))
     """
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    return ids, mask
+    width = max(map(len, rows), default=1)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], dtype=torch.int64)
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows], dtype=torch.bool)
+    return ids.reshape(len(rows), width), mask.reshape(len(rows), width)
 
 
 def make_rollouts(

@@ -59,6 +59,20 @@ class Sampling:
 class Generator(ABC):
     """Writes ``G`` responses to each of ``P`` prompts."""
 
+    def start(self, sampling: Sampling, needs_logp: bool = False) -> None:
+        """Find out, before anything expensive, whether it can work; every rank calls this first. Does nothing by default.
+
+        Args:
+            sampling: how training rollouts will be drawn.
+            needs_logp: the update needs :attr:`Rollouts.logp`.
+
+        Raises:
+            ValueError: if it cannot work as it is set up.
+        """
+
+    def close(self) -> None:
+        """Free what it holds, at the end of a run. Does nothing by default."""
+
     @abstractmethod
     def sync(self, policy: nn.Module, version: int) -> None:
         """Learn that the policy's weights changed.

@@ -50,6 +50,8 @@ def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int) -> li
     [Batch(prompts=(0,), start=0, stop=2), Batch(prompts=(0,), start=2, stop=3)]
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    if not order:
+        return []
     pieces = _even(group_size, batch_size)
     return [
         Batch(tuple(order[first:last]), start, stop)

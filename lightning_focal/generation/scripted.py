@@ -84,9 +84,9 @@ class ScriptedGenerator(Generator):
                 ids = tokenizer(script[g % len(script)], add_special_tokens=False)["input_ids"]
                 rows.append([*ids, end][: sampling.max_new_tokens])
         device = next((p.device for p in policy.parameters()), torch.device("cpu"))
-        width = max(map(len, rows))
-        tokens = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
+        width = max(map(len, rows), default=1)
+        tokens = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=device, dtype=torch.int64)
+        lengths = torch.tensor([len(row) for row in rows], device=device, dtype=torch.int64)
         return make_rollouts(
             prompts,
             tokenizer,

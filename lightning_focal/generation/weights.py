@@ -9,12 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RolloutCopy", "full_weights", "is_sharded"]
+__all__ = ["RolloutCopy", "compute_device", "full_weights", "is_flat", "is_sharded", "stamp"]
 
 
 def is_sharded(policy: nn.Module) -> bool:
-    """True when parameters are DTensors (FSDP2, tensor parallelism): a forward then needs every rank."""
-    return any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
+    """True when parameters are DTensors (FSDP2, tensor parallelism) or pieces of flat ones (FSDP): a forward then needs every rank."""
+    return is_flat(policy) or any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
+
+
+def is_flat(policy: nn.Module) -> bool:
+    """True for a policy wrapped by PyTorch's first ``FullyShardedDataParallel``."""
+    return type(policy).__name__ == "FullyShardedDataParallel"
+
+
+def compute_device(policy: nn.Module) -> torch.device:
+    """Return the device that ``policy`` computes on; its shards may wait in main memory."""
+    first: Any = next(policy.parameters())
+    mesh = getattr(first, "device_mesh", None)
+    if mesh is None or mesh.device_type == first.device.type:
+        return torch.device(first.device)
+    return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
+
+
+def stamp(policy: nn.Module) -> int:
+    """Return a number that grows whenever a parameter is changed in place; 0 for a sharded policy, whose parts say nothing."""
+    return 0 if is_sharded(policy) else sum(parameter._version for parameter in policy.parameters())
 
 
 def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -32,6 +51,9 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Raises:
         TypeError: for adapters other than plain LoRA.
     """
+    if is_flat(policy):
+        yield from _flat_weights(policy)
+        return
     base = _plain(policy)
     with torch.no_grad():
         for name, parameter in base.named_parameters():
@@ -48,14 +70,38 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield f"{owner}.{leaf}" if owner else leaf, value
 
 
+def _flat_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Gather one wrapped unit at a time."""
+    from torch.distributed.fsdp import FullyShardedDataParallel as Flat
+
+    units = {_unwrapped(name): module for name, module in policy.named_modules() if isinstance(module, Flat)}
+    for place, unit in units.items():
+        others = tuple(f"{name}." for name in units if name and name != place)
+        with torch.no_grad(), Flat.summon_full_params(unit, recurse=False, writeback=False):
+            for name, parameter in unit.named_parameters():
+                full = _unwrapped(f"{place}.{name}" if place else name)
+                if not full.startswith(others):  # those are gathered with their own unit
+                    yield full, parameter.detach().clone()  # the gathered one is gone when the unit is left
+
+
+def _unwrapped(name: str) -> str:
+    kept = (part for part in name.split(".") if part not in ("_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+    return ".".join(kept)
+
+
 def _plain(policy: nn.Module) -> Any:
     """The transformers model inside a peft wrapper."""
     return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
 
 
 def _gathered(parameter: Tensor) -> Tensor:
-    value = parameter.detach()
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    value: Any = parameter.detach()
+    if not hasattr(value, "full_tensor"):
+        return value  # type: ignore[no-any-return]
+    if value.device_mesh.device_type != value.device.type:  # shards that wait in main memory
+        value = value.to(value.device_mesh.device_type)
+    whole: Tensor = value.full_tensor()
+    return whole
 
 
 def _merged(weight: Tensor, layer: Any, name: str) -> Tensor:
@@ -117,7 +163,7 @@ def _rebuilt(policy: nn.Module, dtype: torch.dtype | None) -> Any:
 
     base = _plain(policy)
     first = next(policy.parameters())
-    with torch.random.fork_rng(devices=[]), torch.device(first.device):
+    with torch.random.fork_rng(devices=[]), torch.device(compute_device(policy)):
         model = AutoModelForCausalLM.from_config(base.config, dtype=dtype or first.dtype)
     model.generation_config = copy.deepcopy(base.generation_config)
     return model

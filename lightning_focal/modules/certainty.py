@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.policies import response_measures
+from lightning_focal.policies import idle_pass, put_away, response_measures
 from lightning_focal.types import Rollouts
 
 __all__ = ["mean_certainty"]
 
 
 @torch.no_grad()
-def mean_certainty(policy: nn.Module, rollouts: Rollouts, temperature: float, micro_batch_size: int) -> dict[str, Tensor]:
+def mean_certainty(
+    policy: nn.Module,
+    rollouts: Rollouts,
+    temperature: float,
+    micro_batch_size: int,
+    most: Callable[[int], int] = lambda number: number,
+) -> dict[str, Tensor]:
     """Return self-certainty and entropy of each response: means over its tokens, in eval mode and without gradient.
 
     Args:
@@ -20,6 +28,7 @@ def mean_certainty(policy: nn.Module, rollouts: Rollouts, temperature: float, mi
         rollouts: ``P`` groups of ``G``.
         temperature: > 0, of the distribution that is measured.
         micro_batch_size: sequences in one forward pass.
+        most: the largest of a number over processes; every process makes as many passes.
 
     Returns:
         ``self_certainty`` and ``entropy``, each ``[P, G]`` float32 in nats; NaN for a response without a token.
@@ -32,11 +41,16 @@ def mean_certainty(policy: nn.Module, rollouts: Rollouts, temperature: float, mi
     training = policy.training
     policy.eval()
     try:
-        for rows in torch.split(mask.sum(-1).argsort(descending=True, stable=True), micro_batch_size):
+        chunks = torch.split(mask.sum(-1).argsort(descending=True, stable=True), micro_batch_size) if len(mask) else ()
+        idle = most(len(chunks)) - len(chunks)  # asked before the first pass: all processes are at one place
+        for rows in chunks:
             inputs = (prompts[rows], prompt_mask[rows], responses[rows], mask[rows])
             _, measured = response_measures(policy, *inputs, names, temperature=temperature)
             for name in names:
                 means[name][rows] = measured[name].sum(-1) / mask[rows].sum(-1)  # 0 / 0 is NaN
+        for _ in range(idle):
+            idle_pass(policy)
     finally:
+        put_away(policy)
         policy.train(training)
     return {name: values.reshape(-1, g) for name, values in means.items()}

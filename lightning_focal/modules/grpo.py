@@ -15,18 +15,20 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
-from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
+from lightning_focal.modules.parallel import leave_prompts_alone, load_for
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.precision import check_precision
+from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import log_step
 from lightning_focal.modules.update import Sequences, Update
-from lightning_focal.policies import Lora, encode_chat, load_tokenizer, load_trainable
+from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
@@ -49,7 +51,7 @@ class GRPOModule(LightningModule):
         sampling: how training rollouts are drawn.
         val_sampling: how held-out rollouts are drawn; as ``sampling`` by default.
         update: how a batch becomes optimiser steps.
-        generator: who rolls out; transformers in this process by default.
+        generator: who rolls out, or ``hf``, ``vllm``, ``vllm_server`` for one as it comes; transformers in this process by default.
         reference: what the KL term compares with; none by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
@@ -58,6 +60,7 @@ class GRPOModule(LightningModule):
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
+        sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
         log_names: also log score, saturation and weight of every criterion name, not of its key alone; for rubrics whose names recur.
         seed: of every rollout, that of the run by default; a response depends on this seed, the stage, the epoch, the prompt's id and
             its place in the group.
@@ -71,7 +74,7 @@ class GRPOModule(LightningModule):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         val_sampling: Sampling | None = None,
         update: Update = Update(),  # noqa: B008 - frozen
-        generator: Generator | None = None,
+        generator: Generator | GeneratorName | None = None,
         reference: Reference | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -80,6 +83,7 @@ class GRPOModule(LightningModule):
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
         cache_dir: str | None = None,
+        sharding: Sharding = Sharding(),  # noqa: B008 - frozen
         log_names: bool = False,
         seed: int | None = None,
     ) -> None:
@@ -92,18 +96,19 @@ class GRPOModule(LightningModule):
         self.source, self.group_size, self.val_group_size = policy, group_size, val_group_size
         self.sampling, self.val_sampling = sampling, val_sampling or sampling
         self.update = update
-        self.generator = generator or HFGenerator()
+        self.generator = named_generator(generator)
         self.reference = reference or NoReference()
         if update.kl_coef > 0 and not self.reference.active:
             raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
         self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, run_seed(seed)
+        self.sharding = sharding
         self.policy: nn.Module | None = None
         self.teacher: nn.Module | None = None
         self.log_names, self._names = log_names, list[str]()
         self.inner = InnerLoop(update, self.reference)
-        self.phases = Phases()
+        self.phases, self.processes = Phases(), Processes(self)
         self._tokenizer: Any = None
         self._strategy: RewardStrategy | None = None
         self._teacher: EMATeacher | None = None
@@ -133,29 +138,47 @@ class GRPOModule(LightningModule):
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
+        leave_prompts_alone(self.trainer)
+        self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
 
+    def teardown(self, stage: str) -> None:
+        """Let the generator free what it holds."""
+        self.generator.close()
+        self._synced = None
+
     def configure_model(self) -> None:
         """Load the policy, once."""
         if self.policy is not None:
             return
-        policy, self._tokenizer = load_trainable(
-            self.source,
-            dtype=self.weight_dtype,
-            attn_implementation=self.attn_implementation,
-            cache_dir=self.cache_dir,
-            lora=self.lora,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
+        arguments: dict[str, Any] = {
+            "dtype": self.weight_dtype,
+            "attn_implementation": self.attn_implementation,
+            "cache_dir": self.cache_dir,
+            "lora": self.lora,
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }
+        policy, self._tokenizer = load_for(self, self.source, self.sharding, self._copies, **arguments)
         if self._teacher is not None:
             self.teacher = self._teacher.attach(policy)
         if self.reference.active:
             self.reference.attach(policy, self._teacher)
         self.policy = policy.train()  # generation, and whoever needs eval mode, switches for as long as it needs it
+
+    def _copies(self, policy: nn.Module) -> list[tuple[Any, str]]:
+        """Who holds copies of a policy that is trained as a whole: they are split over processes with it."""
+        if has_adapters(policy):
+            return []
+        if self._teacher is not None:
+            self._teacher.attach(policy)
+        if self.reference.active:
+            self.reference.attach(policy, self._teacher)
+        made = [(None if self._teacher is None else self._teacher.attach(policy), "model"), (self.reference, "copy")]
+        return [(holder, name) for holder, name in made if getattr(holder, name, None) is not None]
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
@@ -260,7 +283,8 @@ class GRPOModule(LightningModule):
     def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""
         with torch.inference_mode(False):
-            return mean_certainty(self._model, rollouts, self.sampling.temperature, self.update.micro_batch_size)
+            temperature, size = self.sampling.temperature, self.update.micro_batch_size
+            return mean_certainty(self._model, rollouts, temperature, size, self.processes.most)
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One rollout iteration."""
@@ -277,25 +301,27 @@ class GRPOModule(LightningModule):
         measures.add(answers.rollouts, answers.scores, answers.shaped)
         for name, value in watched.items():
             measures.means.add(name, value)
-        logged = measures.compute(self._all_reduce_sum)
+        logged = measures.compute(self.processes.sum)
         logged["train/policy/bad_steps"] = float(self.inner.bad_steps)
         logged["train/policy/version"] = float(self.version)
         logged["train/policy/lr"] = rate
         if self._teacher is not None:
             logged["train/teacher/weight"] = self._teacher_weight
-        tokens = float(answers.rollouts.lengths.sum())
-        logged |= {f"train/time/{name}_s": seconds for name, seconds in self.phases.seconds().items()}
-        logged["train/time/tokens_per_s"] = tokens / max(1e-9, logged["train/time/generate_s"])
-        log_step(self, logged, len(batch))
+        times = self.processes.times(self.phases.seconds(), float(answers.rollouts.lengths.sum()))
+        log_step(self, logged | {f"train/time/{name}": value for name, value in times.items()}, max(1, len(batch)))
 
     def learn(self, sequences: Sequences) -> dict[str, Tensor]:
         """Run the inner loop over a batch and return what to watch, as scalar tensors."""
         around = Surroundings(
             optimizer=self.optimizers(),
             backward=self.manual_backward,
-            all_reduce_sum=self._all_reduce_sum,
-            all_reduce_mean=self._all_reduce_mean,
+            all_reduce_sum=self.processes.sum,
+            all_reduce_mean=self.processes.mean,
             seed=lambda epoch: self._seed("mini", f"{self.version}/{epoch}"),
+            largest=self.processes.largest,
+            most=self.processes.most,
+            hold=self.processes.hold_gradients,
+            places=None if self.processes.count == 1 else lambda: self.processes.places(sequences, self.group_size),
         )
         return self.inner.run(self._model, sequences, self.sampling.temperature, around)
 
@@ -334,7 +360,7 @@ class GRPOModule(LightningModule):
 
     def finish_evaluation(self, measures: BatchMeasures) -> dict[str, float]:
         """Return what an evaluation logs, over all processes."""
-        return measures.compute(self._all_reduce_sum)
+        return measures.compute(self.processes.sum)
 
     def _evaluate(self, batch: Prompts, stage: str, batch_idx: int) -> None:
         self._evaluation = self.evaluate(batch, stage, batch_idx, self._evaluation if batch_idx else None)
@@ -343,7 +369,8 @@ class GRPOModule(LightningModule):
 
     def _log_evaluation(self) -> None:
         if self._evaluation is not None:
-            self.log_dict(self.finish_evaluation(self._evaluation))
+            measures = self.finish_evaluation(self._evaluation)
+            self.log_dict(measures, sync_dist=self.processes.count > 1)  # the same everywhere already
         self._evaluation = None
 
     # -- state ----------------------------------------------------------------------------------------------------------------
@@ -385,14 +412,3 @@ class GRPOModule(LightningModule):
     def _seed(self, stage: str, prompt_id: str) -> int:
         # held-out prompts meet the same dice every time: pairs compare
         return dice(self.seed, stage, self.current_epoch if stage in ("train", "teacher") else 0, prompt_id)
-
-    def _all_reduce_sum(self, value: Tensor) -> Tensor:
-        return cast(Tensor, self._reduce(value, "sum"))
-
-    def _all_reduce_mean(self, value: Tensor) -> Tensor:
-        return cast(Tensor, self._reduce(value, "mean"))
-
-    def _reduce(self, value: Tensor, op: str) -> Any:
-        if self.trainer.world_size == 1:
-            return value
-        return self.trainer.strategy.reduce(value.to(self.device), reduce_op=op)

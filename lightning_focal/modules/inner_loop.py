@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.reference import Reference
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
 
@@ -25,6 +27,10 @@ class Surroundings:
         all_reduce_sum: over processes.
         all_reduce_mean: over processes.
         seed: of the permutation of an epoch, from that epoch's number.
+        largest: the largest of a tensor over processes, element by element.
+        most: the largest of a number over processes.
+        hold: within it gradients are not exchanged between processes.
+        places: place of each row among the rows of all processes, and the number of those; None = there is one process.
     """
 
     optimizer: Any
@@ -32,6 +38,10 @@ class Surroundings:
     all_reduce_sum: Callable[[Tensor], Tensor]
     all_reduce_mean: Callable[[Tensor], Tensor]
     seed: Callable[[int], int]
+    largest: Callable[[Tensor], Tensor] = lambda value: value
+    most: Callable[[int], int] = lambda number: number
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
+    places: Callable[[], tuple[Sequence[int], int]] | None = None
 
 
 class InnerLoop:
@@ -61,30 +71,36 @@ class InnerLoop:
             around: the run.
 
         Raises:
+            ValueError: if the sampler's log-probabilities are wanted and not there.
             FloatingPointError: when too many steps in a row were not finite.
         """
         update = self.update
+        if update.importance_cap is not None and sequences.sampling_logp is None:
+            raise ValueError(
+                "`model.update.importance_cap` needs the sampler's log-probabilities, and the generator reports none for this sampling"
+            )
         micro = (update.micro_batch_size, update.micro_batch_tokens)
         if update.steps > 1:
-            old = sequence_logp(model, sequences, temperature, *micro)
+            old = sequence_logp(model, sequences, temperature, *micro, most=around.most)
             sequences = replace(sequences, old_logp=old)
         if update.kl_coef > 0:
             with self.reference.model(model) as reference:
-                ref = sequence_logp(reference, sequences, temperature, *micro)
+                ref = sequence_logp(reference, sequences, temperature, *micro, most=around.most)
             sequences = replace(sequences, ref_logp=ref)
         model.train()
         sums, losses, norms = UpdateSums(), [], []
+        places = None if around.places is None or update.mini_batches == 1 else around.places()
         for epoch in range(update.epochs):
-            for rows in self._mini_batches(len(sequences), around.seed(epoch)):
+            for rows in self._mini_batches(len(sequences), around.seed(epoch), places):
                 mini = sequences.rows(rows)
                 normaliser = step_normaliser(mini, update, around.all_reduce_mean)
                 if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
                     continue
                 torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
-                step = accumulate_gradients(model, mini, update, temperature, normaliser, around.backward, sums)
-                limit = update.gradient_clip_val or float("inf")
-                norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
-                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+                step = accumulate_gradients(
+                    model, mini, update, temperature, normaliser, around.backward, sums, around.hold, around.most
+                )
+                norm = clip_global_norm(model, update.gradient_clip_val or float("inf"))
                 if self._accept(step["total"], norm, around):
                     around.optimizer.step()
                     self.version += 1
@@ -92,10 +108,16 @@ class InnerLoop:
                     norms.append(norm.detach())
                 around.optimizer.zero_grad()
         torch.clear_autocast_cache()
-        nothing = torch.full((), torch.nan, device=sequences.advantages.device)
-        watched = {f"train/policy/{name}": value for name, value in sums.means().items()}
-        for name in ("ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])):
-            watched.setdefault(f"train/policy/{name}", nothing)
+        device = sequences.advantages.device
+        nothing = torch.full((), torch.nan, device=device)
+        names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])]
+        if sequences.sampling_logp is not None:
+            names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if update.importance_cap is not None else [])]
+        means = sums.means(names, device, around.all_reduce_sum)
+        watched = {f"train/policy/{name}": value for name, value in means.items()}
+        if sequences.sampling_logp is not None:
+            gap = sums.largest.get("sampling_gap_max", torch.zeros(()))
+            watched["train/policy/sampling_gap_max"] = around.largest(gap.to(device))
         for name in ("policy", "total"):
             watched[f"train/loss/{name}"] = torch.stack([step[name] for step in losses]).mean() if losses else nothing
         watched["train/policy/grad_norm"] = torch.stack(norms).mean() if norms else nothing
@@ -116,14 +138,22 @@ class InnerLoop:
             )
         return False
 
-    def _mini_batches(self, size: int, seed: int) -> Sequence[Tensor]:
-        """Rows of each optimiser step; permuted by a seed of their own where there is more than one."""
+    def _mini_batches(self, size: int, seed: int, places: tuple[Sequence[int], int] | None = None) -> Sequence[Tensor]:
+        """Rows of each optimiser step; permuted by a seed of their own where there is more than one.
+
+        The permutation is one of the rows of all processes: each takes its own out of it, so that a step is made of the same
+        rollouts however many processes there are.
+        """
         count = self.update.mini_batches
         if count == 1:
             return [torch.arange(size)]
-        if size < count:
-            raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {size} rollouts on this process")
-        return torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tensor_split(count)
+        mine, total = (range(size), size) if places is None else places
+        if total < count:
+            raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {total} rollouts")
+        rows = torch.full((total,), -1)
+        rows[torch.tensor(mine, dtype=torch.int64)] = torch.arange(size)
+        parts = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tensor_split(count)
+        return [chosen[chosen >= 0] for chosen in (rows[part] for part in parts)]
 
     def state_dict(self) -> dict[str, int]:
         """Return the counts."""

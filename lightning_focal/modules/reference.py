@@ -82,7 +82,10 @@ class FrozenReference(Reference):
     def model(self, policy: nn.Module) -> Iterator[nn.Module]:
         """See :class:`Reference`."""
         if self.copy is not None:
-            yield self.copy.to(next(policy.parameters()).device)
+            device = next(policy.parameters()).device
+            if next(self.copy.parameters()).device != device:
+                self.copy.to(device)
+            yield self.copy
             return
         training = policy.training
         policy.eval()

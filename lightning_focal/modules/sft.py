@@ -17,9 +17,11 @@ from lightning_focal.generation import Generator, HFGenerator, Sampling
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
+from lightning_focal.modules.parallel import leave_prompts_alone, load_for
+from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.rng import restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine
-from lightning_focal.policies import Lora, encode_chat, load_tokenizer, load_trainable, response_logp
+from lightning_focal.policies import Lora, Sharding, encode_chat, idle_pass, load_tokenizer, put_away, response_logp
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
 
@@ -29,7 +31,7 @@ __all__ = ["SFTModule"]
 class SFTModule(LightningModule):
     """Supervised learning of a causal language model on demonstrations, for a policy that reinforcement learning can start from.
 
-    The loss is the cross-entropy of the response's tokens (its eos included), averaged over the tokens of a process's batch.
+    The loss is the cross-entropy of the response's tokens (its eos included), averaged over the tokens of a batch, of all processes.
     Optimisation is Lightning's own: ``trainer.gradient_clip_val``, ``trainer.accumulate_grad_batches`` and ``trainer.precision``
     apply, and gradients are averaged over processes and accumulated batches.
 
@@ -51,6 +53,7 @@ class SFTModule(LightningModule):
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         max_response_tokens: longest demonstration, its eos included; None = any.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
+        sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
         seed: of the held-out responses, that of the run by default.
     """
 
@@ -69,6 +72,7 @@ class SFTModule(LightningModule):
         gradient_checkpointing: bool = False,
         max_response_tokens: int | None = None,
         cache_dir: str | None = None,
+        sharding: Sharding = Sharding(),  # noqa: B008 - frozen
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -82,9 +86,11 @@ class SFTModule(LightningModule):
         self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
         self.gradient_checkpointing, self.max_response_tokens = gradient_checkpointing, max_response_tokens
         self.cache_dir, self.seed = cache_dir, run_seed(seed)
+        self.sharding = sharding
         self.policy: nn.Module | None = None
         self._tokenizer: Any = None
         self._means, self._asked = Means(), 0
+        self.processes = Processes(self)
 
     @property
     def tokenizer(self) -> Any:
@@ -102,6 +108,7 @@ class SFTModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Measure the prompts, before any weight is read."""
+        leave_prompts_alone(self.trainer)
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
@@ -110,8 +117,10 @@ class SFTModule(LightningModule):
         """Load the policy, once."""
         if self.policy is not None:
             return
-        policy, self._tokenizer = load_trainable(
+        policy, self._tokenizer = load_for(
+            self,
             self.source,
+            self.sharding,
             dtype=self.weight_dtype,
             attn_implementation=self.attn_implementation,
             cache_dir=self.cache_dir,
@@ -164,13 +173,17 @@ class SFTModule(LightningModule):
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
         """Cross-entropy of the demonstrations, a mean over their tokens."""
         total, tokens = self._cross_entropy(batch)
-        loss = total / tokens
+        loss = total / self.processes.mean(tokens.float())  # gradients are averaged over processes
         rate = float(cast(Any, self.optimizers()).param_groups[0]["lr"])
-        self.log_dict({"train/loss/total": loss.detach(), "train/policy/lr": rate}, batch_size=len(batch))
+        self.log_dict(
+            {"train/loss/total": self.processes.mean(loss.detach()), "train/policy/lr": rate}, batch_size=max(1, len(batch))
+        )
         return loss
 
     def _cross_entropy(self, batch: Prompts) -> tuple[Tensor, Tensor]:
         """Sum over the response's tokens in nats, and their number."""
+        if not len(batch):  # a process that was given no prompt keeps the others company
+            return idle_pass(self.model), torch.zeros((), device=self.device)
         encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens)
         prompt_ids, prompt_mask, response_ids, response_mask = (tensor.to(self.device) for tensor in encoded)
         logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
@@ -189,7 +202,8 @@ class SFTModule(LightningModule):
     def validation_step(self, batch: Prompts, batch_idx: int) -> None:
         """Loss of the demonstrations, and grades of own answers to as many questions as asked for."""
         self._means.add_sums("val/loss/total", *self._cross_entropy(batch))
-        left = -(-self.val_questions // self.trainer.world_size) - self._asked
+        put_away(self.model)
+        left = -(-self.val_questions // self.processes.place[1]) - self._asked
         if left > 0:
             asked = first_questions(batch, left)
             self._asked += len(set(asked.questions or asked.ids))
@@ -213,14 +227,9 @@ class SFTModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out questions; what is not known is left out."""
-        found = {name: mean for name, mean in self._means.compute(self._all_reduce_sum).items() if mean == mean}
+        found = {name: mean for name, mean in self._means.compute(self.processes.sum).items() if mean == mean}
         for area in ("accuracy", "majority"):
             views = [found[f"val/{area}/{view}"] for view in VIEWS if f"val/{area}/{view}" in found]
             if views:
                 found[f"val/{area}/worst"] = min(views)
         self.log_dict(found, sync_dist=True)  # the same on every process already
-
-    def _all_reduce_sum(self, value: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return value
-        return cast(Tensor, self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -17,8 +17,18 @@ from lightning_focal.functional import (
     loss_normaliser,
     masked_aggregate,
     policy_statistics,
+    sampling_gap,
+    truncated_importance_weights,
 )
-from lightning_focal.policies import Sizes, packed_attention, response_logp, response_measures, why_not_packed
+from lightning_focal.policies import (
+    Sizes,
+    idle_pass,
+    packed_attention,
+    put_away,
+    response_logp,
+    response_measures,
+    why_not_packed,
+)
 from lightning_focal.types import Rollouts, Shaped
 
 __all__ = ["Sequences", "Update", "sequence_logp"]
@@ -45,6 +55,9 @@ class Update:
         fixed_length: tokens, for ``fixed_length`` alone.
         kl_coef: weight of the KL term; 0 = no term, and no reference pass.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
+        importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
+            :func:`~lightning_focal.functional.truncated_importance_weights`; 2 is usual. Needs a generator that reports
+            log-probabilities; None = off.
         max_bad_steps: optimiser steps in a row that may be skipped over a loss or gradient that is not finite before the run stops.
 
     Raises:
@@ -63,6 +76,7 @@ class Update:
     fixed_length: int | None = None
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    importance_cap: float | None = None
     max_bad_steps: int = 3
 
     def __post_init__(self) -> None:
@@ -83,6 +97,8 @@ class Update:
             raise ValueError(f"`update.clip_high` must be >= 0, got {self.clip_high}")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"`update.dual_clip` must be > 1 or null, got {self.dual_clip}")
+        if self.importance_cap is not None and not self.importance_cap >= 1:
+            raise ValueError(f"`update.importance_cap` must be >= 1 or null, got {self.importance_cap}")
         if self.loss_aggregation == "fixed_length" and not self.fixed_length:
             raise ValueError("`update.fixed_length` must name a number of tokens with loss_aggregation 'fixed_length'")
 
@@ -104,6 +120,7 @@ class Sequences:
         advantages: ``[N]``.
         valid: ``[N]`` bool, False = takes no part in the loss.
         old_logp: ``[N, T]`` of the policy that sampled, or None = the detached new ones.
+        sampling_logp: ``[N, T]`` the same as the generator computed them, or None = not known.
         ref_logp: ``[N, T]`` of the reference, or None.
         views: ``[N]`` int64, which view of its question a row answers; the loss is the sum of each view's own.
         sizes: what the host knows of the rows; None = no two rows share a prompt.
@@ -116,6 +133,7 @@ class Sequences:
     advantages: Tensor
     valid: Tensor
     old_logp: Tensor | None = None
+    sampling_logp: Tensor | None = None
     ref_logp: Tensor | None = None
     views: Tensor | None = None
     sizes: Sizes | None = None
@@ -133,6 +151,7 @@ class Sequences:
             response_mask=response_mask,
             advantages=shaped.advantages.flatten().to(device),
             valid=shaped.valid.flatten().to(device),
+            sampling_logp=None if rollouts.logp is None else rollouts.logp.flatten(0, 1),
             views=views,
             sizes=Sizes.of(prompt_mask, response_mask, g),
         )
@@ -165,6 +184,8 @@ class Sequences:
         sizes = self.sizes or Sizes.of(self.prompt_mask, self.response_mask)
         lengths = [p + r for p, r in zip(sizes.prompt_lengths, sizes.response_lengths, strict=True)]
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        if not order:
+            return
         if shared:
             longest: dict[int, int] = {}
             for rank, row in enumerate(order):
@@ -183,48 +204,85 @@ class Sequences:
         yield torch.tensor(chunk)
 
 
-def _micro_batches(model: nn.Module, sequences: Sequences, size: int, tokens: int | None) -> Iterator[Tensor]:
-    yield from sequences.chunks(size, tokens, shared=sequences.sizes is not None and why_not_packed(model) is None)
+def _alone(count: int) -> int:
+    """The largest count over processes, where there is one."""
+    return count
+
+
+def _micro_batches(
+    model: nn.Module, sequences: Sequences, size: int, tokens: int | None, most: Callable[[int], int]
+) -> list[Tensor | None]:
+    """Rows of each micro-batch; None = an idle pass, until every process has made as many."""
+    shared = sequences.sizes is not None and why_not_packed(model) is None
+    chunks: list[Tensor | None] = list(sequences.chunks(size, tokens, shared=shared))
+    return chunks + [None] * (most(len(chunks)) - len(chunks))
 
 
 @torch.no_grad()
 def sequence_logp(
-    model: nn.Module, sequences: Sequences, temperature: float, micro_batch_size: int, micro_batch_tokens: int | None = None
+    model: nn.Module,
+    sequences: Sequences,
+    temperature: float,
+    micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
+    most: Callable[[int], int] = _alone,
 ) -> Tensor:
     """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode.
 
-    Micro-batches are those of :class:`Update`.
+    Micro-batches are those of :class:`Update`; ``most`` returns the largest of a number over processes.
     """
     training = model.training
     model.eval()
     try:
         result = torch.zeros_like(sequences.response_ids, dtype=torch.float32)
-        for index in _micro_batches(model, sequences, micro_batch_size, micro_batch_tokens):
+        for index in _micro_batches(model, sequences, micro_batch_size, micro_batch_tokens, most):
+            if index is None:
+                idle_pass(model)
+                continue
             part = sequences.rows(index)
             tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
             result[index.to(result.device)] = response_logp(model, *tokens_of, temperature=temperature, sizes=part.sizes)
     finally:
+        put_away(model)
         model.train(training)
     return result
 
 
 @dataclass
 class UpdateSums:
-    """Sums over the tokens of an update, kept on the device until the end."""
+    """Sums over the tokens of an update, kept on the device until the end; largest values beside them."""
 
     tokens: Tensor | float = 0.0
     sums: dict[str, Tensor] | None = None
+    largest: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, tokens: Tensor, means: dict[str, Tensor]) -> None:
-        """Add token means, weighted by their number of tokens."""
+    def add(self, tokens: Tensor, means: dict[str, Tensor], largest: dict[str, Tensor] | None = None) -> None:
+        """Add token means, weighted by their number of tokens, and take over what is larger than before."""
         self.tokens = self.tokens + tokens
         old = self.sums or {}
         self.sums = {key: old.get(key, 0.0) + value.detach() * tokens for key, value in means.items()}
+        for key, value in (largest or {}).items():
+            self.largest[key] = torch.maximum(self.largest[key], value) if key in self.largest else value
 
-    def means(self) -> dict[str, Tensor]:
-        """Return the means."""
-        tokens = torch.as_tensor(self.tokens).clamp_min(1)
-        return {key: value / tokens for key, value in (self.sums or {}).items()}
+    def means(
+        self,
+        names: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> dict[str, Tensor]:
+        """Return the means by name, over the tokens of all processes; NaN without any.
+
+        Args:
+            names: the same on every process; those there are by default.
+            device: of the result.
+            all_reduce_sum: over processes.
+        """
+        sums = self.sums or {}
+        names = list(sums) if names is None else names
+        found = [self.tokens, *(sums.get(name, 0.0) for name in names)]
+        row = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in found]
+        tokens, *totals = all_reduce_sum(torch.stack(row)).unbind()
+        return {name: total / tokens for name, total in zip(names, totals, strict=True)}
 
 
 def accumulate_gradients(
@@ -235,6 +293,8 @@ def accumulate_gradients(
     normaliser: Tensor,
     backward: Callable[[Tensor], None],
     sums: UpdateSums,
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext,
+    most: Callable[[int], int] = _alone,
 ) -> dict[str, Tensor]:
     """Run forward and backward over a mini-batch, micro-batch by micro-batch; return its losses.
 
@@ -246,17 +306,25 @@ def accumulate_gradients(
         normaliser: of the whole step, see :func:`step_normaliser`.
         backward: called with each micro-batch's loss.
         sums: what to watch is added here.
+        hold: around every backward but the last: gradients need not be exchanged yet.
+        most: the largest of a number over processes; every process makes as many passes.
 
     Returns:
         The scalar losses of the step, detached: ``policy``, and ``total`` with the KL term.
     """
     nothing = torch.zeros((), device=mini.advantages.device)
     losses = {"policy": nothing, "total": nothing}
-    for index in _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens):
+    chunks = _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens, most)
+    for number, index in enumerate(chunks, 1):
+        held = nullcontext() if number == len(chunks) else hold()
+        if index is None:
+            with held:
+                backward(idle_pass(policy))
+            continue
         part = mini.rows(index)
         packs = part.sizes is not None and part.sizes.pays(part.prompt_ids.device)
         # Over the backward pass, too: checkpointed layers run again in it.
-        with packed_attention(policy) if packs else nullcontext():
+        with held, packed_attention(policy) if packs else nullcontext():
             logp, measured = response_measures(
                 policy,
                 *(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask),
@@ -269,19 +337,28 @@ def accumulate_gradients(
         losses["policy"] = losses["policy"] + policy_loss.detach()
         losses["total"] = losses["total"] + loss.detach()
         watched["entropy"] = masked_aggregate(measured["entropy"].detach(), part.loss_mask)
-        sums.add(watched.pop("tokens"), watched)
+        largest = {name: watched.pop(name) for name in ("sampling_gap_max",) if name in watched}
+        sums.add(watched.pop("tokens"), watched, largest)
     return losses
 
 
 def _micro_loss(part: Sequences, logp: Tensor, update: Update, normaliser: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The policy loss, the loss with its KL term, and what to watch: token means, and ``tokens``."""
+    """The policy loss, the loss with its KL term, and what to watch: token means, ``sampling_gap_max``, and ``tokens``."""
     mask = part.loss_mask
     old_logp = logp.detach() if part.old_logp is None else part.old_logp
+    watched: dict[str, Tensor] = {}
+    advantages = part.advantages
+    if part.sampling_logp is not None:
+        gap = sampling_gap(old_logp, part.sampling_logp, mask)
+        watched |= {"sampling_gap": gap["mean"], "sampling_gap_max": gap["max"], "sampling_kl": gap["kl"]}
+        if update.importance_cap is not None:
+            weights = truncated_importance_weights(old_logp, part.sampling_logp, mask, update.importance_cap)
+            advantages = advantages[:, None] * weights  # the loss of a token is proportional to its advantage
+            watched["importance_weight"] = masked_aggregate(weights, mask)
     clips = (update.clip_low, update.clip_high, update.dual_clip)
     divisor = normaliser if part.views is None else normaliser[part.views]
     aggregation = (update.loss_aggregation, divisor, update.fixed_length)
-    loss = policy_loss = clipped_policy_loss(logp, old_logp, part.advantages, mask, *clips, *aggregation)
-    watched: dict[str, Tensor] = {}
+    loss = policy_loss = clipped_policy_loss(logp, old_logp, advantages, mask, *clips, *aggregation)
     if part.ref_logp is not None:
         kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
         loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 from lightning_focal.policies.chat import encode_chat, validate_messages
+from lightning_focal.policies.checkpoints import check_shards, is_sharded_checkpoint, read_weights
 from lightning_focal.policies.errors import PolicySourceError
-from lightning_focal.policies.export import export_policy
-from lightning_focal.policies.logprobs import response_logp, response_measures
+from lightning_focal.policies.export import export_adapter, export_policy
+from lightning_focal.policies.flat import wrap_flat
+from lightning_focal.policies.logprobs import idle_pass, response_logp, response_measures
 from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
 from lightning_focal.policies.packing import Sizes, packed_attention, why_not_packed
-from lightning_focal.policies.source import load_policy, load_tokenizer, resolve_source
+from lightning_focal.policies.sharding import Sharding, blocks_of, put_away, shard
+from lightning_focal.policies.skeleton import empty_policy
+from lightning_focal.policies.source import load_policy, load_tokenizer, policy_config, resolve_source
 from lightning_focal.policies.tiny import TinyLlama
-from lightning_focal.policies.trainable import load_trainable
+from lightning_focal.policies.trainable import load_sharded, load_trainable
 
 __all__ = [
     "Lora",
     "PolicySourceError",
+    "Sharding",
     "Sizes",
     "TinyLlama",
     "adapters_off",
     "apply_lora",
+    "blocks_of",
+    "check_shards",
+    "empty_policy",
     "encode_chat",
+    "export_adapter",
     "export_policy",
     "has_adapters",
+    "idle_pass",
+    "is_sharded_checkpoint",
     "load_policy",
+    "load_sharded",
     "load_tokenizer",
     "load_trainable",
     "packed_attention",
+    "policy_config",
+    "put_away",
+    "read_weights",
     "resolve_source",
     "response_logp",
     "response_measures",
+    "shard",
     "validate_messages",
     "why_not_packed",
+    "wrap_flat",
 ]

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
 from lightning_focal.generation.products import onednn_linears
+from lightning_focal.generation.weights import compute_device
 from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, ranges, why_not_packed
 
-__all__ = ["response_logp", "response_measures"]
+__all__ = ["idle_pass", "response_logp", "response_measures"]
 
 _log = logging.getLogger(__name__)
 _whole_logits: WeakSet[nn.Module] = WeakSet()
@@ -140,6 +141,20 @@ def _extent(prompt_mask: Tensor, response_mask: Tensor) -> tuple[int, int, bool,
     return kept, first, not bool(prompt_mask[:, first:].all()), response_mask[:, :kept].flatten().nonzero()[:, 0]
 
 
+def idle_pass(model: nn.Module) -> Tensor:
+    """One token through the model for nothing: a zero that depends on every parameter.
+
+    Where parameters are sharded, a forward or backward needs every process. One that has no rows left keeps the others company.
+
+    >>> from lightning_focal.policies import load_policy
+    >>> idle_pass(load_policy("random:tiny-llama?hidden=32&layers=1")[0])
+    tensor(0., grad_fn=<MulBackward0>)
+    """
+    token = torch.zeros(1, 1, dtype=torch.int64, device=compute_device(model))
+    logits: Tensor = model(input_ids=token, use_cache=False).logits
+    return logits.float().sum() * 0.0
+
+
 def _may_pack(model: nn.Module) -> bool:
     if why_not_packed(model) is not None:
         return False
@@ -237,7 +252,8 @@ def _is_plain(head: nn.Linear) -> bool:
     return (
         "forward" not in head.__dict__
         and head.weight.is_floating_point()
-        and tuple(head.weight.shape) == (head.out_features, head.in_features)
+        # between two forwards the weight may be a piece of a flat parameter
+        and (head.weight.ndim < 2 or tuple(head.weight.shape) == (head.out_features, head.in_features))
     )
 
 

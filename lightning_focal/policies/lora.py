@@ -70,7 +70,8 @@ def apply_lora(model: PreTrainedModel, lora: Lora) -> Any:
     config = peft.LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM", bias="none"
     )
-    return peft.get_peft_model(model, config)
+    empty = next(model.parameters()).is_meta  # then the adapters have no values either
+    return peft.get_peft_model(model, config, low_cpu_mem_usage=empty)
 
 
 def has_adapters(model: nn.Module) -> bool:

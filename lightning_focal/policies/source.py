@@ -14,7 +14,7 @@ from lightning_focal.policies.tiny import TinyLlama, byte_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CACHE_ENV", "default_cache_dir", "load_policy", "load_tokenizer", "resolve_source"]
+__all__ = ["CACHE_ENV", "default_cache_dir", "load_policy", "load_tokenizer", "policy_config", "resolve_source"]
 
 CACHE_ENV = "LIGHTNING_FOCAL_CACHE"
 """Environment variable that moves the cache of converted policies."""
@@ -162,6 +162,38 @@ def load_policy(
             f"the tokenizer at {str(place)!r} has {len(tokenizer)} tokens, its model embeds {rows}: they do not belong together"
         )
     return model.eval(), tokenizer
+
+
+def policy_config(source: str | Path, *, cache_dir: str | Path | None = None) -> tuple[Any, Any]:
+    """The configuration of a policy and that of its generation, without its weights.
+
+    Args:
+        source: see :func:`resolve_source`; of a folder, ``config.json`` is enough.
+        cache_dir: see :func:`resolve_source`.
+
+    Returns:
+        A transformers configuration, and a generation configuration (made from the former where there is none).
+
+    Raises:
+        PolicySourceError: if there is none, or it cannot be read.
+
+    >>> policy_config("random:tiny-llama?layers=3")[0].num_hidden_layers
+    3
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    place = resolve_source(source, cache_dir)
+    if isinstance(place, str) and place.startswith("random:"):
+        model = TinyLlama.parse(place).build(byte_tokenizer())
+        return model.config, model.generation_config
+    if isinstance(place, Path):
+        _expect_file(place, ("config.json",), "config.json")
+    config = _from_pretrained(AutoConfig, place)
+    try:
+        generation_config = GenerationConfig.from_pretrained(str(place))
+    except OSError:
+        generation_config = GenerationConfig.from_model_config(config)
+    return config, generation_config
 
 
 def _expect_file(folder: Path, patterns: tuple[str, ...], what: str) -> None:

@@ -1,13 +1,20 @@
-"""A policy made ready for training."""
+"""A policy made ready for training, whole or split over processes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_focal.policies.lora import Lora, apply_lora
-from lightning_focal.policies.source import load_policy
+import torch
+import torch.distributed as dist
+from torch import nn
 
-__all__ = ["load_trainable"]
+from lightning_focal.policies.lora import Lora, apply_lora
+from lightning_focal.policies.sharding import Sharding, fill_and_shard
+from lightning_focal.policies.skeleton import empty_policy
+from lightning_focal.policies.source import load_policy, load_tokenizer
+
+__all__ = ["load_sharded", "load_trainable"]
 
 
 def load_trainable(
@@ -33,9 +40,77 @@ def load_trainable(
         The model and its tokenizer.
     """
     policy, tokenizer = load_policy(source, dtype=dtype, attn_implementation=attn_implementation, cache_dir=cache_dir)
+    return _fit_out(policy, lora, gradient_checkpointing), tokenizer
+
+
+def _fit_out(policy: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
     model: Any = policy if lora is None else apply_lora(policy, lora)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if lora is not None:
             model.enable_input_require_grads()
-    return model, tokenizer
+    return model
+
+
+def load_sharded(
+    source: str,
+    mesh: Any,
+    sharding: Sharding,
+    device: torch.device,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    cache_dir: str | None = None,
+    lora: Lora | None = None,
+    gradient_checkpointing: bool = False,
+    copies: Callable[[Any], Sequence[nn.Module]] = lambda policy: (),
+) -> tuple[Any, Any]:
+    """Load a policy split over processes; a collective.
+
+    The first process reads it into main memory, in the precision it is stored in; the others build it without weights, and are
+    sent theirs block by block. No device ever holds more than one block whole.
+
+    Args:
+        source: see :func:`load_trainable`, as for all that are not explained here.
+        mesh: of the processes that share the shards, see :func:`~lightning_focal.policies.sharding.fill_and_shard`.
+        sharding: how it is split.
+        device: to compute on.
+        dtype: of the weights; ``auto`` is refused.
+        attn_implementation: see there.
+        cache_dir: see there.
+        lora: see there.
+        gradient_checkpointing: see there.
+        copies: given the policy while it is empty, returns copies of it that are to be filled and split alike.
+
+    Returns:
+        The model, in eval mode, and its tokenizer.
+
+    Raises:
+        ValueError: for ``dtype: auto``.
+        RuntimeError: on every process, where the first one could not read the policy.
+    """
+    if dtype == "auto":
+        raise ValueError(
+            "`model.dtype` must be float32, bfloat16 or float16 for a policy that is split over processes, got 'auto'"
+        )
+    told: list[Any] = [None, None, None]
+    whole, failure = None, None
+    if dist.get_rank() == 0:
+        try:
+            whole, _ = load_policy(source, dtype="auto", cache_dir=cache_dir)
+            told = [None, whole.config, whole.generation_config]
+            whole = whole if lora is None else apply_lora(whole, lora)
+        except Exception as error:  # the others wait for word
+            failure, told = error, [f"{type(error).__name__}: {error}", None, None]
+    dist.broadcast_object_list(told, 0)
+    if failure is not None:
+        raise failure
+    wrong, config, generation_config = told
+    if wrong is not None:
+        raise RuntimeError(f"the first process could not load the policy: {wrong}")
+    tokenizer = load_tokenizer(source, cache_dir=cache_dir)
+    empty = empty_policy(config, dtype, attn_implementation)
+    empty.generation_config = generation_config
+    policy = _fit_out(empty, lora, gradient_checkpointing)
+    fill_and_shard(policy, copies(policy), whole, mesh, sharding, device)
+    return policy.eval(), tokenizer

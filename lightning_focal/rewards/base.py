@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -99,7 +99,8 @@ class RewardStrategy(Callback, ABC):
 
     def score(self, rollouts: Rollouts, stage: str = "train") -> CriterionScores:
         """Score rollouts of ``stage``; a judgement that failed is masked, never 0."""
-        return (self.source if stage == "train" else self.held_out)(rollouts)
+        scores = (self.source if stage == "train" else self.held_out)(rollouts)
+        return scores if len(rollouts.prompts) else _nothing(rollouts.group_size, scores.measures)
 
     def observe(self, scores: CriterionScores) -> None:
         """Update the state from a training batch: one collective, called by every rank, also by one with nothing valid.
@@ -174,10 +175,12 @@ class RewardStrategy(Callback, ABC):
         own = inverse_reward_projection(scores.scores, base, scores.mask, temperature=self.temperature)
         if self.scope == "group":
             return own
-        if not self.batches:  # nothing observed yet: the batch at hand is all there is
-            index = {key: i for i, key in enumerate(dict.fromkeys(key for keys in scores.keys for key in keys))}
+        if not self.batches:  # nothing observed yet: the batch at hand, of all processes, is all there is
+            met = dict.fromkeys(key for keys in scores.keys for key in keys)
+            index = self._index if distributed() else {key: i for i, key in enumerate(met)}
             columns = _columns(scores, index)
-            table = pool_levels(*level_sums(scores.scores, base, scores.mask, columns, len(index), self.temperature))
+            sums = level_sums(scores.scores, base, scores.mask, columns, len(index), self.temperature)
+            table = pool_levels(*all_reduce_sum(torch.stack(sums)))
         else:
             columns = _columns(scores, self._index)
             table = self._table()
@@ -197,6 +200,7 @@ class RewardStrategy(Callback, ABC):
             return
         old = self.saturation
         self._index.update({key: len(self._index) + i for i, key in enumerate(new)})
+        self.weighting.learn_keys(self._index)
         self.saturation = CriterionSaturation(list(self._index), self.temperature, sync_on_compute=False)
         if len(old.names):
             pad = torch.zeros(len(new), dtype=torch.float64)
@@ -274,6 +278,12 @@ class RewardStrategy(Callback, ABC):
         self._running[order] = state_dict["running"].to(self._running)
 
 
+def _nothing(group_size: int, measures: Mapping[str, Tensor]) -> CriterionScores:
+    """Scores of no prompt, which say nothing of the number of criteria: ``[0, G, 1]``."""
+    none = torch.zeros(0, group_size, 1)
+    return CriterionScores(none, none.bool(), none[:, 0], (), measures=measures)
+
+
 _STATE_KEY = "RewardStrategy"
 
 
@@ -285,7 +295,7 @@ def _columns(scores: CriterionScores, index: dict[str, int]) -> Tensor:
     """``[P, C]`` long: index of each criterion's key, -1 = padding or an unknown key."""
     c = scores.scores.shape[2]
     rows = [[index.get(key, -1) for key in keys] + [-1] * (c - len(keys)) for keys in scores.keys]
-    return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(-1, c)
+    return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(len(rows), c)
 
 
 def find_strategy(trainer: Trainer) -> RewardStrategy:

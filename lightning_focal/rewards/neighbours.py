@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from lightning_focal.functional import (
     batch_moments,
+    criterion_moments,
     dvao_advantage,
     gated_reward,
     gdpo_advantage,
@@ -15,7 +18,7 @@ from lightning_focal.functional import (
     softmin_advantage,
     worst_of_reward,
 )
-from lightning_focal.rewards.collective import all_reduce_sum
+from lightning_focal.rewards.collective import all_reduce_sum, distributed
 from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
 from lightning_focal.types import CriterionScores
 
@@ -25,14 +28,23 @@ __all__ = ["DvaoAdvantage", "Gate", "GdpoAdvantage", "SawWeighting", "SoftMinAdv
 class SawWeighting(Weighting):
     """Weights in proportion to the coefficient of variation (arXiv:2606.07705), see :func:`~lightning_focal.functional.saw_weights`.
 
-    The variation is taken by criterion key over the batch of this process.
+    The variation is taken by criterion key over the batch, all processes together.
     """
+
+    def __init__(self) -> None:
+        self._keys: tuple[str, ...] = ()
+
+    def learn_keys(self, keys: Iterable[str]) -> None:
+        """See :class:`Weighting`."""
+        self._keys = tuple(keys)
 
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
-        names = list(dict.fromkeys(key for keys in scores.keys for key in keys))
+        # On several processes every one knows the same keys; on one, a batch may bring new ones.
+        names = list(self._keys if distributed() else dict.fromkeys(key for keys in scores.keys for key in keys))
         index = level_index(scores.keys, names, scores.scores.shape[2]).to(base.device)
-        return saw_weights(scores.scores, base, scores.mask, index, len(names))
+        moments = all_reduce_sum(criterion_moments(scores.scores, scores.mask, index, len(names)))
+        return saw_weights(scores.scores, base, scores.mask, index, len(names), moments)
 
 
 class WorstOf(RewardRule):
@@ -65,7 +77,7 @@ class Gate(RewardRule):
             [bool(self.required & {name, *bears}) for name, bears in zip(names, tagged, strict=True)] + [False] * (c - len(names))
             for names, tagged in zip(scores.names, tags, strict=True)
         ]
-        required = torch.tensor(rows, dtype=torch.bool, device=weights.device).reshape(-1, c)
+        required = torch.tensor(rows, dtype=torch.bool, device=weights.device).reshape(len(rows), c)
         return gated_reward(scores.scores, weights, scores.mask, required=required)
 
 

@@ -80,7 +80,7 @@ class RubricScores(ScoreSource):
         return replace(scores, measures=measures) if measures else scores
 
     def _rubrics(self, prompts: Prompts) -> tuple[Rubric, ...]:
-        if not prompts.rubrics:
+        if len(prompts) and not prompts.rubrics:
             raise ValueError(f"{type(self).__name__} needs prompts with rubrics, got {len(prompts)} prompts without")
         bare = [name for name, rubric in zip(prompts.ids, prompts.rubrics, strict=True) if rubric is None]
         if bare:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Literal
 
 from torch import Tensor
@@ -26,6 +27,9 @@ __all__ = [
 
 class Weighting(ABC):
     """Turns base weights into the weights in force. Stateless: what it may know of the past is the saturation."""
+
+    def learn_keys(self, keys: Iterable[str]) -> None:
+        """Learn every criterion key there is, the same list on every process; called again when there are more."""
 
     @abstractmethod
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:

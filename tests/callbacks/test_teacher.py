@@ -2,12 +2,9 @@
 
 import math
 import shutil
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -18,6 +15,7 @@ from lightning_focal.policies import Lora, apply_lora, load_policy
 from lightning_focal.rewards import StaticReward
 from tests.conftest import TINY
 from tests.modules.helpers import column, metrics, same, weights_of
+from tests.processes import run_ranks
 
 
 def alpha(k, total, start=0.99, end=0.9999):
@@ -286,12 +284,10 @@ def test_rollouts_of_a_teacher_that_is_not_there(run_tiny):
 # -- shards --------------------------------------------------------------------------------------------------------------------
 
 
-def worker(rank, port, lora):
+def worker(rank, lora):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     whole, sharded = (adapted() if lora else load_policy(TINY)[0] for _ in range(2))
     teachers = [TeacherWeights(whole), TeacherWeights(sharded)]  # made before the policy is sharded, sharded like it
@@ -319,14 +315,10 @@ def worker(rank, port, lora):
         with teachers[1].lend(sharded) as other:
             torch.testing.assert_close(other(ids).logits, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(sharded(ids).logits, whole(ids).logits, atol=1e-5, rtol=0)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 def test_two_ranks(lora):
     """Starts two processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, lora), nprocs=2)
+    run_ranks(worker, lora)

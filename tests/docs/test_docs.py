@@ -128,7 +128,7 @@ def test_the_api_page_has_every_public_name(tables):
 
 
 def test_every_command_is_described():
-    described = set(re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", CLI[: CLI.index("## Run folder")], re.MULTILINE))
+    described = set(re.findall(r"^\| `([\w-]+)` \| .+ \| .+ \|$", CLI[: CLI.index("## Run folder")], re.MULTILINE))
     assert described == {"fit", "validate", "test", "predict", *COMMANDS}
 
 
@@ -180,6 +180,7 @@ def run(tmp_path_factory):
         set_up_program(patch)
         patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
         overrides = ["--model.reference=FrozenReference", "--model.update.kl_coef=0.1", "--trainer.limit_train_batches=1"]
+        overrides += ["--model.update.importance_cap=2"]
         main(["fit", "--config", "configs/focal_tiny.yaml", *overrides])
     return folder
 

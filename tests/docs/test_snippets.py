@@ -47,10 +47,20 @@ REASONS = {
     "https://api.example.com": "asks a server",
     "configs/healthbench_judge.yaml": "asks a server",
     "configs/qwen3_8b_focal.yaml": "for GPUs",
-    "rephrase": "asks a model that follows an instruction; tests/rephrasing has a server",
-    "ablate": "a grid of runs; tests/studies runs one",
+    "configs/scale/": "for GPUs",
+    "vllm": "needs vLLM; tests/generation has it",
+    "--ckpt_path=last": "goes on after a kill; tests/runs kills one",
+    "LMEval": "needs lm-evaluation-harness; tests/evaluation has it",
 }
 """What in a command keeps it from being run here, and why; it is parsed."""
+COMMAND_REASONS = {
+    "ablate": "a grid of runs; tests/studies runs one",
+    "eval": "needs lm-evaluation-harness; tests/evaluation has it",
+    "lm-eval": "the same",
+    "plan": "reads the configuration of a large model; tests/test_planning.py has it",
+    "rephrase": "asks a model that follows an instruction; tests/rephrasing has a server",
+}
+"""The same of whole commands."""
 
 DONE = set()
 """Commands that need no file of their page and were tried on another one."""
@@ -139,7 +149,8 @@ def test_configurations_parse(page, place, capsys):
 
 
 def why_not_run(given):
-    return next((reason for sign, reason in REASONS.items() if sign in " ".join(given)), None)
+    typed = " ".join(given)
+    return COMMAND_REASONS.get(given[0]) or next((reason for sign, reason in REASONS.items() if sign in typed), None)
 
 
 def own_commands(page):
@@ -201,6 +212,7 @@ def smaller(given):
 def test_reasons_are_needed():
     typed = [" ".join(given) for page in PAGES for given in filter(None, map(arguments, commands(page)))]
     assert all(any(sign in command for command in typed) for sign in REASONS)
+    assert {command.split()[0] for command in typed} >= set(COMMAND_REASONS)
 
 
 def parse(given, capsys):
@@ -224,10 +236,27 @@ def parse(given, capsys):
             from lightning_focal.studies.rubrics_command import parser
 
             parser().parse_args(given[1:])
+        elif given[0] in ("eval", "export"):
+            from importlib import import_module
+
+            import_module(COMMANDS[given[0]][0]).parser().parse_args(given[1:])
+        elif given[0] == "lm-eval":
+            from lm_eval._cli import HarnessCLI
+
+            HarnessCLI()._parser.parse_args(given[1:])
         elif given[0] == "rephrase":
             from lightning_focal.rephrasing.command import parser
 
             parser().parse_args(given[1:])
+        elif given[0] == "export":
+            from lightning_focal.exporting import parser
+
+            parser().parse_args(given[1:])
+        elif given[0] == "plan":
+            from lightning_focal.planning.command import parser
+
+            own, rest = parser().parse_known_args(given[1:])
+            parse(["fit", f"--config={own.config}", *rest], capsys)
         else:
             assert given[0] == "ablate", f"say here how `{given[0]}` is checked"
             check_ablation(given[1:])

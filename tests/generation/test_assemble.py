@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
 from lightning_focal.generation.assemble import check_request, eos_ids, left_pad, make_rollouts
 
 from .helpers import make_prompts
@@ -75,5 +76,14 @@ def test_requests_that_cannot_be_met(tiny):
         check_request(prompts, 0, [0, 0])
     with pytest.raises(ValueError, match="`seeds`"):
         check_request(prompts, 1, [0])
-    with pytest.raises(ValueError, match="at least one prompt"):
-        check_request(replace(prompts, ids=(), messages=(), tokens=()), 1, [])
+
+
+def test_no_prompts_give_no_rollouts(tiny):
+    """What a process is given where a batch does not suffice for all."""
+    policy, tokenizer = tiny
+    for generator in (HFGenerator(), ScriptedGenerator(["a"])):
+        rollouts = generator.generate(
+            policy, tokenizer, make_prompts(tokenizer, ()), group_size=3, seeds=[], sampling=Sampling(max_new_tokens=4)
+        )
+        assert rollouts.response_ids.shape[:2] == (0, 3)
+        assert rollouts.texts == ()

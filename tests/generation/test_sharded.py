@@ -1,14 +1,12 @@
 """Policies sharded by FSDP2 over two CPU processes: rollouts and log-probabilities equal those of the whole policy."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from lightning_focal.generation import HFGenerator, Sampling, full_weights
 from lightning_focal.policies import Lora, apply_lora, load_policy, response_logp
+from tests.processes import run_ranks
 
 from .helpers import make_prompts, responses
 
@@ -37,12 +35,10 @@ def flat(rollouts):
     )
 
 
-def worker(rank, port, lora):
+def worker(rank, lora):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     whole, tokenizer = make_policy(lora)
     sharded, _ = make_policy(lora)
     mesh = init_device_mesh("cpu", (2,))
@@ -77,14 +73,10 @@ def worker(rank, port, lora):
             torch.testing.assert_close(
                 other.grad.full_tensor(), grad / 2, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
             )
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
 def test_two_ranks(lora):
     """Starts two processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, lora), nprocs=2)
+    run_ranks(worker, lora)

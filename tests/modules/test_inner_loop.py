@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_focal.callbacks import HeldOut, RolloutObserver
-from lightning_focal.generation import HFGenerator, Sampling
+from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
 from lightning_focal.modules import GRPOModule, Update
 from lightning_focal.modules.update import UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
 from lightning_focal.rewards import FocalReward, StaticReward
@@ -253,3 +253,22 @@ def test_default_optimiser_is_adamw_without_decay(run_tiny):
     assert type(optimizer) is torch.optim.AdamW
     group = optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (1e-5, 0.0)
+
+
+def test_the_gap_is_that_of_the_generator_and_the_cap_acts(run_tiny):
+    exact = run_tiny(folder="exact")
+    assert max(column(exact.folder, "train/policy/sampling_gap_max")) < 1e-5
+    plain, capped = (
+        run_tiny(generator=HFGenerator(dtype="bfloat16"), update=Update(importance_cap=cap), folder=f"cap-{cap}")
+        for cap in (None, 2.0)
+    )
+    for run in (plain, capped):
+        assert min(column(run.folder, "train/policy/sampling_gap")) > 1e-4
+        assert min(column(run.folder, "train/policy/sampling_kl")) > 0
+    assert column(capped.folder, "train/policy/importance_weight") == pytest.approx([1.0] * 4, abs=0.05)
+    assert not same(weights_of(plain.module), weights_of(capped.module))
+
+
+def test_a_cap_without_log_probabilities_is_refused(run_tiny):
+    with pytest.raises(ValueError, match="importance_cap` needs the sampler's log-probabilities"):
+        run_tiny(generator=ScriptedGenerator(["yes", "no"]), update=Update(importance_cap=2.0))

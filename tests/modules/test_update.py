@@ -1,4 +1,6 @@
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -257,3 +259,52 @@ def test_bad_settings_are_refused_before_training(arguments, match):
 
 def test_steps():
     assert Update(epochs=3, mini_batches=2).steps == 6
+
+
+@pytest.mark.parametrize("micro_batch_size", [3, 8])
+def test_importance_weights_multiply_the_loss_of_each_token(policy, sequences, micro_batch_size):
+    """At the first step the policy ratio is 1, and the gradient that of -w A log p, with w = min(p / p_sampler, cap)."""
+    model, cap = copy.deepcopy(policy[0]).train(), 1.5
+    own = sequence_logp(model, sequences, TEMPERATURE, 8)
+    shift = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * 0.5
+    sampled = replace(sequences, sampling_logp=own - shift)
+    update, sums = Update(micro_batch_size=micro_batch_size, importance_cap=cap), UpdateSums()
+    normaliser = step_normaliser(sampled, update, lambda x: x)
+    accumulate_gradients(model, sampled, update, TEMPERATURE, normaliser, lambda loss: loss.backward(), sums)
+
+    expected, weights, gaps = copy.deepcopy(policy[0]), [], []
+    total = torch.zeros(())
+    for row, (prompt, response) in enumerate(rows_of(sequences)):
+        if not sequences.valid[row]:
+            continue
+        logp = full_logp_at(expected, prompt, response)
+        for t, value in enumerate(logp):
+            difference = float(value.detach()) - float(sampled.sampling_logp[row, t])
+            weights.append(min(math.exp(difference), cap))
+            gaps.append(abs(difference))
+            total = total - weights[-1] * sequences.advantages[row] * value
+    (total / len(weights)).backward()
+    assert {cap} < set(weights)
+    assert min(weights) < 1
+    for (name, got), (_, want) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
+        assert torch.allclose(got.grad, want.grad, atol=1e-5), name
+    means = sums.means()
+    assert float(means["importance_weight"]) == pytest.approx(sum(weights) / len(weights), rel=1e-4)
+    assert float(means["sampling_gap"]) == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)
+    assert float(sums.largest["sampling_gap_max"]) == pytest.approx(max(gaps), rel=1e-4)
+
+
+def test_without_a_cap_the_sampler_has_no_say(policy, sequences):
+    gradients = []
+    for sampling_logp in (None, torch.full(sequences.response_ids.shape, -1.0)):
+        model, update = copy.deepcopy(policy[0]).train(), Update()
+        given = replace(sequences, sampling_logp=sampling_logp)
+        normaliser = step_normaliser(given, update, lambda x: x)
+        accumulate_gradients(model, given, update, TEMPERATURE, normaliser, lambda loss: loss.backward(), UpdateSums())
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_cap_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"`update.importance_cap` must be >= 1 or null, got 0.5"):
+        Update(importance_cap=0.5)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lightning_focal.rewards import FocalReward, GdpoAdvantage, GroupAdvantage, StaticReward
+from lightning_focal.rewards import FocalReward, GdpoAdvantage, GroupAdvantage, SawWeighting, StaticReward
 from lightning_focal.types import CriterionScores
 from tests import oracles
 
@@ -28,6 +28,7 @@ def strategies():
         "batch scale": FocalReward(scope="running", advantage=GroupAdvantage(scale="batch")),
         "static": StaticReward(weights="uniform"),
         "gdpo": StaticReward(advantage=GdpoAdvantage()),
+        "saw": StaticReward(weighting=SawWeighting()),
     }
 
 

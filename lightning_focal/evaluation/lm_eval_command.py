@@ -1,0 +1,29 @@
+"""``lightning_focal lm-eval``: the harness's own command line, with the model class ``lightning_focal``."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning_focal.evaluation.model import register
+
+__all__ = ["lm_eval_command"]
+
+
+def lm_eval_command(args: list[str]) -> None:
+    """Run ``lm-eval`` with these arguments.
+
+    The harness looks for no plug-ins, so a model class of another package is known to it only where that package is imported: here,
+    or by a task file that names one of our functions (``configs/eval/rubric.yaml``).
+
+    Args:
+        args: as behind ``lm-eval``: ``run --model lightning_focal --model_args ckpt=... --tasks ...``.
+    """
+    register()
+    from lm_eval.__main__ import cli_evaluate
+
+    argv = sys.argv
+    sys.argv = ["lm-eval", *(args or ["--help"])]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = argv

@@ -1,0 +1,90 @@
+"""The policy, as the Trainer's strategy wants it: whole on each process, or split over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import nn
+
+from lightning_focal.callbacks.teacher import TeacherWeights
+from lightning_focal.policies import Sharding, load_sharded, load_trainable, wrap_flat
+
+__all__ = ["leave_prompts_alone", "load_for"]
+
+Holders = Sequence[tuple[Any, str]]
+
+
+def leave_prompts_alone(trainer: Any) -> None:
+    """Spare batches the Trainer's search for numbers to convert to its precision: prompts hold none.
+
+    Its plugins for FSDP and for true half precision refuse frozen dataclasses, which prompts are.
+    """
+    trainer.precision_plugin.convert_input = lambda batch: batch
+
+
+def load_for(
+    module: LightningModule,
+    source: str,
+    sharding: Sharding,
+    copies: Callable[[nn.Module], Holders] = lambda policy: (),
+    **arguments: Any,
+) -> tuple[Any, Any]:
+    """Load a policy for the strategy that a module is trained with; called in ``configure_model``.
+
+    Args:
+        module: with a Trainer.
+        source: where the policy comes from.
+        sharding: how it is split under ``ModelParallelStrategy``; its ``blocks`` are those of ``FSDPStrategy``, too.
+        copies: given a policy that is about to be split, returns who holds copies of it, and in which attribute: they are split alike.
+        arguments: of :func:`~lightning_focal.policies.load_trainable`.
+
+    Returns:
+        The model and its tokenizer.
+
+    Raises:
+        ValueError: for adapters or a teacher under ``FSDPStrategy``, and for tensor parallelism.
+    """
+    strategy = module.trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy):
+        if strategy.device_mesh["tensor_parallel"].size() > 1:
+            raise ValueError(
+                "`trainer.strategy.tensor_parallel_size` must be 1 (and `data_parallel_size` the number of processes), got "
+                f"{strategy.device_mesh['tensor_parallel'].size()}: layers are gathered whole, never computed in parts"
+            )
+        mesh = strategy.device_mesh["data_parallel"]
+
+        def modules(policy: nn.Module) -> list[nn.Module]:
+            return [getattr(holder, name) for holder, name in copies(policy)]
+
+        return load_sharded(source, mesh, sharding, strategy.root_device, copies=modules, **arguments)
+    if isinstance(strategy, FSDPStrategy):
+        if arguments.get("lora") is not None:
+            raise ValueError(
+                "`model.lora` does not go with `trainer.strategy: FSDPStrategy`, whose flat parameters cannot be merged layer by layer; "
+                "use ModelParallelStrategy"
+            )
+        policy, tokenizer = load_trainable(source, **arguments)
+        holders, flat = copies(policy), _flat_arguments(strategy)
+        if any(isinstance(holder, TeacherWeights) for holder, _ in holders):
+            raise ValueError(
+                "an EMATeacher does not go with `trainer.strategy: FSDPStrategy`, whose flat parameters cannot be averaged one by one; "
+                "use ModelParallelStrategy"
+            )
+        for holder, name in holders:
+            setattr(holder, name, wrap_flat(getattr(holder, name), strategy.root_device, sharding.blocks, **flat))
+        return wrap_flat(policy, strategy.root_device, sharding.blocks, **flat), tokenizer
+    return load_trainable(source, **arguments)
+
+
+def _flat_arguments(strategy: FSDPStrategy) -> dict[str, Any]:
+    """What the strategy would wrap with; the wrapping is done here, so it is told of no policy any more."""
+    own = {
+        "cpu_offload": strategy.cpu_offload,
+        "mixed_precision": strategy.mixed_precision_config,
+        "sharding_strategy": strategy.sharding_strategy,
+        "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None),
+    }
+    return {**own, **strategy.kwargs}

@@ -1,0 +1,131 @@
+"""The rubric task: its score is the held-out score of `lightning_focal validate`."""
+
+import json
+import math
+
+import pytest
+
+from lightning_focal.cli import main
+from lightning_focal.evaluation import evaluate_tasks, flat_scores, load_tasks, policy_lm
+from lightning_focal.evaluation.rubric import mean_of_judged, response_scores
+from lightning_focal.judges import Outcome, Verdict
+from lightning_focal.policies import load_policy
+from lightning_focal.rubrics import Criterion, Rubric
+from tests.conftest import TINY, rubric_rows, write_rows
+from tests.test_cli import FOCAL_TINY
+
+MET, MISSED, FAILED = Verdict(Outcome.MET), Verdict(Outcome.NOT_MET), Verdict(Outcome.ERROR)
+THREE = Rubric((Criterion("right", "Is right.", 3), Criterion("short", "Is short.", 1), Criterion("rude", "Is rude.", -4)))
+
+
+def rubric_task(folder, rows, **settings):
+    file = write_rows(folder / "held_out.jsonl", rows)
+    lines = ["task: mine", "class: !function lightning_focal.evaluation.rubric.RubricTask", "dataset_kwargs:", f"  file: {file}"]
+    lines += [f"  {key}: {value}" for key, value in settings.items()]
+    lines += ["generation_kwargs: {until: [], max_gen_toks: 6, do_sample: false}"]
+    (folder / "mine.yaml").write_text("\n".join(lines) + "\n")
+    return str(folder / "mine.yaml")
+
+
+def test_the_score_is_that_of_validate(tmp_path):
+    rows = rubric_rows(7)
+    task = rubric_task(tmp_path, rows)
+    main(
+        [
+            "validate",
+            f"--config={FOCAL_TINY}",
+            f"--model.policy={TINY}",
+            "--model.val_group_size=1",
+            "--model.val_sampling={temperature: 0.0, max_new_tokens: 6}",
+            f"--data.train={tmp_path / 'held_out.jsonl'}",
+            f"--data.val={tmp_path / 'held_out.jsonl'}",
+            f"--run_dir={tmp_path / 'run'}",
+        ]
+    )
+    scores = json.loads((tmp_path / "run-validate" / "held_out.json").read_text())["evaluations"][-1]["scores"]
+    expected = sum(scores.values()) / len(rows)
+    assert 0 < expected < 1
+    assert len(set(scores.values())) > 1
+    main(["eval", "--ckpt_path", TINY, "--tasks", task, "--out", str(tmp_path / "out.json")])
+    measured = json.loads((tmp_path / "out.json").read_text())["lightning_focal"]["scores"]
+    assert measured["mine/score"] == pytest.approx(expected, abs=1e-7)
+    assert measured["mine/judged"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "score", "all_met", "judged"),
+    [
+        ((MET, MISSED, MISSED), (3 + 0 + 4) / 8, 0.0, 1.0),
+        ((MET, MET, MISSED), 1.0, 1.0, 1.0),
+        ((MET, MET, MET), 4 / 8, 0.0, 1.0),
+        ((MET, FAILED, FAILED), 1.0, 1.0, 1 / 3),
+        ((MISSED, FAILED, MISSED), 4 / 7, 0.0, 2 / 3),
+    ],
+)
+def test_scores_by_hand(verdicts, score, all_met, judged):
+    measured = response_scores(verdicts, THREE)
+    assert measured["score"] == pytest.approx(score)
+    assert measured["all_met"] == all_met
+    assert measured["judged"] == pytest.approx(judged)
+
+
+def test_a_failed_judgement_is_no_zero():
+    measured = response_scores((FAILED, FAILED, FAILED), THREE)
+    assert math.isnan(measured["score"])
+    assert measured["judged"] == 0.0
+    assert mean_of_judged([measured["score"], 0.5]) == 0.5
+    assert math.isnan(mean_of_judged([math.nan]))
+
+
+def test_mathematics_is_judged_by_its_rule(tmp_path):
+    equals = {"name": "right", "check": {"kind": "answer", "expected": "1/2"}, "points": 1}
+    path = rubric_task(tmp_path, [{"id": "x", "prompt": "Half?", "rubric": [equals]}])
+    task = load_tasks(path).loaded["tasks"]["mine"]
+    (verdict,) = task.judge.judge([request(task, r"\boxed{0.5}")])[0]
+    assert verdict.outcome is Outcome.MET
+
+
+def request(task, text):
+    from lightning_focal.judges import JudgeRequest
+
+    return JudgeRequest(tuple(task.rows[0].messages), text, task.rows[0].rubric.criteria)
+
+
+def test_whole_chats_are_put_with_their_system_prompt(tmp_path):
+    rows = [
+        {"id": "a", "prompt": "Hi", "rubric": rubric_rows(1)[0]["rubric"]},
+        {
+            "id": "b",
+            "prompt": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}],
+            "rubric": rubric_rows(1)[0]["rubric"],
+        },
+    ]
+    tasks = load_tasks(rubric_task(tmp_path, rows, system_prompt="Be brief."))
+    model, tokenizer = load_policy(TINY)
+    results = evaluate_tasks(policy_lm(model, tokenizer), tasks, log_samples=True)
+    asked = [sample["arguments"][0][0] for sample in results["samples"]["mine"]]
+    system = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    assert asked[0] == system + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert asked[1].startswith(system + "<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n3")
+    assert 0 <= flat_scores(results)["mine/score"] <= 1
+    with pytest.raises(ValueError, match=r"is a chat of . turns: pass `--apply_chat_template`"):
+        evaluate_tasks(policy_lm(model, tokenizer), tasks, apply_chat_template=False)
+
+
+@pytest.mark.parametrize(
+    ("rubric", "settings", "message"),
+    [
+        ([{"name": "kind", "description": "Is kind.", "points": 1}], {}, "kind"),
+        (None, {"surprise": 1}, "`dataset_kwargs` must hold `file`"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_a_model_is_read(tmp_path, rubric, settings, message):
+    rows = [{"id": "x", "prompt": "Hi", "rubric": rubric or rubric_rows(1)[0]["rubric"]}]
+    with pytest.raises(ValueError, match=message):
+        load_tasks(rubric_task(tmp_path, rows, **settings))
+
+
+def test_another_judge(tmp_path):
+    judge = "{class_path: lightning_focal.judges.RuleJudge}"
+    task = load_tasks(rubric_task(tmp_path, rubric_rows(2), judge=judge)).loaded["tasks"]["mine"]
+    assert type(task.judge).__name__ == "RuleJudge"

@@ -1,0 +1,135 @@
+"""Whole runs that are the same on one process and on several."""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+
+from lightning_focal.callbacks import EMATeacher, HeldOut
+from lightning_focal.data import ReasoningGymData, RubricDataModule
+from lightning_focal.generation import HFGenerator, Sampling
+from lightning_focal.generation.weights import full_weights
+from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
+from lightning_focal.policies import Lora, load_policy
+from lightning_focal.rewards import CoRewardingI, CoRewardingII, FocalReward, SelfCertaintyReward, StaticReward
+from lightning_focal.runs import CSVLog
+from tests.conftest import TINY, adam, rubric_rows, write_rows
+from tests.modules.test_label_free_runs import Boxing
+
+STEPS = 10
+LAYERS = TINY.replace("layers=1", "layers=2")
+
+CASES = {
+    "static": lambda: (StaticReward(), {"update": Update(kl_coef=0.05), "reference": FrozenReference()}),
+    "focal": lambda: (FocalReward(gamma=1.0, scope="running"), {"update": Update(micro_batch_tokens=120)}),
+    "co_rewarding_1": lambda: (CoRewardingI("string"), {"update": Update(mini_batches=2, micro_batch_size=3)}),
+    "co_rewarding_2": lambda: (
+        CoRewardingII(equivalence="string"),
+        {"update": Update(kl_coef=0.05), "reference": TeacherReference()},
+    ),
+    "adapters": lambda: (
+        SelfCertaintyReward(equivalence="string"),
+        {"update": Update(kl_coef=0.05), "reference": TeacherReference(), "lora": Lora(r=2)},
+    ),
+}
+
+
+class FlatOnCPU(FSDPStrategy):
+    """Lightning refuses its ``FSDPStrategy`` without GPUs by its name alone; PyTorch runs it."""
+
+    @property
+    def root_device(self):
+        return torch.device("cpu")
+
+
+LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"}
+"""Flat parameters take no teacher and no adapters; the others are left out to save time."""
+
+
+def strategies(world_size):
+    return {
+        "fsdp": lambda: FlatOnCPU(process_group_backend="gloo"),
+        "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
+        "fsdp2": lambda: ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1),
+        "one": lambda: "auto",
+    }
+
+
+def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, callbacks=(), **module):
+    """Train one case; uneven batches throughout: 5 prompts a step, 3 held-out prompts of which 2 are answered at once."""
+    seed_everything(0, verbose=False)  # the adapters' first weights
+    reward, arguments = CASES[case]()
+    folder = Path(folder)
+    taught = "TeacherReference" in str(arguments.get("reference"))
+    built = GRPOModule(
+        **{
+            "policy": LAYERS,
+            "group_size": 4,
+            "val_group_size": 2,
+            "sampling": Sampling(max_new_tokens=6),
+            "generator": HFGenerator() if case in ("static", "focal") else Boxing(),
+            "optimizer": adam(3e-4),
+            "seed": 0,
+            **arguments,
+            **module,
+        }
+    )
+    if case in ("static", "focal"):
+        files = [write_rows(folder / f"rows-{count}-{count}.jsonl", rubric_rows(count)) for count in (5 * steps, 3)]
+        data = RubricDataModule(train=str(files[0]), val=str(files[1]), batch_size=5, eval_batch_size=2, seed=0)
+    else:
+        pairs = case == "co_rewarding_1"
+        data = ReasoningGymData(task="chain_sum", train=5 * steps, val=3, pairs=pairs, batch_size=5, eval_batch_size=2, seed=0)
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=devices,
+        strategy=strategy,
+        logger=[CSVLog(folder)],
+        log_every_n_steps=1,
+        default_root_dir=str(folder),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(callbacks),
+        callbacks=[reward, HeldOut(), *([EMATeacher(0.5, 0.9)] if taught else []), *callbacks],
+    )
+    trainer.fit(built, datamodule=data, ckpt_path=ckpt_path)
+    return built
+
+
+def start(case):
+    """The policy's weights before training, under the names of the plain model."""
+    return load_policy(LAYERS)[0].named_parameters()
+
+
+def result(module):
+    """Final weights under the names of the plain model, the teacher's, and what every process has logged last."""
+    teacher = []
+    if module.teacher is not None and module.teacher.model is not None:
+        teacher = [value for _, value in sorted(full_weights(module.teacher.model))]
+    elif module.teacher is not None:
+        teacher = [whole(part) for part in module.teacher.parts()]
+    logged = {name: float(value) for name, value in module.trainer.callback_metrics.items() if "/time/" not in name}
+    return {"weights": dict(full_weights(module.policy)), "teacher": teacher, "logged": logged}
+
+
+def whole(tensor):
+    tensor = tensor.detach()
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
+
+
+def worker(rank, folder, names, cases):
+    """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt."""
+    for name in names:
+        for case in [case for case in cases if (name, case) not in LEFT_OUT]:
+            run = Path(folder) / f"{name}-{case}"
+            run.mkdir(parents=True, exist_ok=True)
+            torch.distributed.barrier()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                module = fit(case, run, strategies(2)[name](), 2)
+            torch.save(result(module), run / f"result-{rank}.pt")
+            (run / f"warnings-{rank}.json").write_text(json.dumps(sorted({str(warning.message) for warning in caught})))

@@ -1,0 +1,32 @@
+"""Runs on two processes that save, and runs that go on from what was saved."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from tests.modules import parallel
+
+CASES = ("co_rewarding_2", "adapters")
+KINDS = ("shards", "file")
+
+
+def strategy(kind):
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=kind == "shards")
+
+
+def worker(rank, folder):
+    """Train four steps, saving after each two (of several) optimiser steps; go on from the first half; keep both results."""
+    for case in CASES:
+        for kind in KINDS:
+            run, again = (Path(folder) / f"{name}-{case}-{kind}" for name in ("whole", "resumed"))
+            for path in (run, again):
+                path.mkdir(exist_ok=True)
+            saving = ModelCheckpoint(run / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+            torch.distributed.barrier()
+            whole = parallel.fit(case, run, strategy(kind), 2, steps=4, callbacks=[saving])
+            torch.save(parallel.result(whole), run / f"result-{rank}.pt")
+            ckpt_path = str(run / "checkpoints" / "step=2.ckpt")
+            resumed = parallel.fit(case, again, strategy(kind), 2, steps=4, ckpt_path=ckpt_path)
+            torch.save(parallel.result(resumed), again / f"result-{rank}.pt")

@@ -1,39 +1,111 @@
-"""Write the tables of arguments in docs/reference/cli.md from the code.
+"""Write docs/reference/configuration.md from the code: signatures and docstrings.
 
     python docs/tables.py [FILE]
 
-A table stands between ``<!-- arguments: CLASS, at KEY -->`` and ``<!-- end -->``.
+Every class that a configuration can name is found through the ``__all__`` of its package. A page may also hold single tables,
+between ``<!-- arguments: CLASS, at KEY -->`` and ``<!-- end -->``; those of docs/reference/cli.md are written, too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
+import pkgutil
 import re
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from unittest import mock
 
 from docstring_parser import parse
 
-PAGE = Path(__file__).parent / "reference" / "cli.md"
+REFERENCE = Path(__file__).parent / "reference"
 _BLOCK = re.compile(r"(<!-- arguments: (?P<target>[\w.]+), at (?P<key>[\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_ROLE = re.compile(r":[a-z]+:`~?(?:[\w.]+\.)?(\w+)`")
+_ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?(?:[\w.]+\.)?(\w+)`")
+Row = tuple[str, str, str, str]
+
+HEAD = """\
+# Configuration
+
+Every key of `fit` and `sft` with its type, default and meaning, made from the code by `python docs/tables.py`. In a file, a class
+stands as `class_path` (its name alone, where it is one of this package) and `init_args`; on the command line `--reward=FocalReward
+--reward.gamma=1`. A key that ends in a class of its own opens a section further down.
+
+```yaml
+reward:
+  class_path: FocalReward
+  init_args:
+    gamma: 1.0
+    judge:
+      class_path: RuleJudge
+```
+
+"""
+TRAINER = """\
+## Trainer: `trainer`
+
+Lightning's own keys (`lightning_focal fit --help` ends with them), with these defaults: {defaults}. Clipping and accumulation are
+`model.update`'s: `trainer.gradient_clip_val` and `trainer.accumulate_grad_batches` are refused by `fit`, and apply in `sft`.
+"""
 
 
-def arguments(target: str) -> list[tuple[str, str, str]]:
-    """Name, default and meaning of each argument of a class given by its import path."""
-    module, name = target.rsplit(".", 1)
-    cls = getattr(import_module(module), name)
+def arguments(target: str | type) -> list[Row]:
+    """Name, type, default and meaning of each argument of a class, given as such or by its import path."""
+    cls: Any = getattr(import_module(target.rsplit(".", 1)[0]), target.rsplit(".", 1)[1]) if isinstance(target, str) else target
     docs = [inspect.cleandoc(vars(part).get("__doc__") or "") for part in reversed(cls.__mro__)]  # an argument may be inherited
     said = {parameter.arg_name: parameter.description or "" for doc in docs for parameter in parse(doc).params}
     rows = []
-    for parameter in inspect.signature(cls).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
+    for parameter, names in _parameters(cls):
         if parameter.name not in said:
-            raise ValueError(f"{target}: argument {parameter.name!r} is not documented")
-        rows.append((parameter.name, _default(parameter.default), _markdown(said[parameter.name])))
+            raise ValueError(f"{cls.__name__}: argument {parameter.name!r} is not documented")
+        kind = _type(parameter.annotation, names)
+        rows.append((parameter.name, kind, _default(parameter.default), _markdown(said[parameter.name])))
     return rows
+
+
+def _parameters(cls: type) -> list[tuple[inspect.Parameter, dict[str, Any]]]:
+    """Arguments of a class, those that it hands on to its parent as ``**kwargs`` included, with the names around each."""
+    makers = [part for part in cls.__mro__ if "__init__" in vars(part) and part is not object]
+    found: dict[str, tuple[inspect.Parameter, dict[str, Any]]] = {}
+    for part in makers:
+        parameters = list(inspect.signature(part.__init__).parameters.values())[1:]
+        names = vars(import_module(part.__module__))
+        kept = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found.update({p.name: (p, names) for p in kept if p.name not in found})
+        if len(kept) == len(parameters) or not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            break
+    return list(found.values())
+
+
+def _type(annotation: Any, names: Mapping[str, Any] = MappingProxyType({})) -> str:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    for word in set(re.findall(r"\b[A-Z]\w+\b", text)):
+        alias = names.get(word)
+        if alias is not None and not isinstance(alias, type) and str(alias).startswith(("typing.Literal", "typing.Union")):
+            spelt = str(alias).replace("typing.", "")
+            spelt = " | ".join(_split(spelt[6:-1])) if spelt.startswith("Union[") else spelt
+            text = re.sub(rf"\b{word}\b", lambda _, spelt=spelt: spelt, text)
+        elif alias is not None and type(alias).__name__ == "UnionType":
+            text = re.sub(rf"\b{word}\b", lambda _, alias=alias: str(alias).replace("typing.", ""), text)
+    text = re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", text).replace('"', "").replace("'", "")
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda found: " | ".join(word.strip() for word in found[1].split(",")), text)
+    return f"`{text}`".replace("|", "\\|").replace("None", "null") if text != "_empty" else ""
+
+
+def _split(text: str) -> list[str]:
+    """Members of a union: split at commas outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
 
 
 def _default(value: object) -> str:
@@ -42,7 +114,7 @@ def _default(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "`null`", True: "`true`", False: "`false`"}[value]
     if type(value).__module__ == "builtins":
-        return f"`{value}`"
+        return f"`{value}`".replace("|", "\\|")
     return f"`{type(value).__name__}()`"
 
 
@@ -51,18 +123,150 @@ def _markdown(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def table(target: str, key: str) -> str:
+def table(target: str | type, key: str) -> str:
     """The table of one class, its arguments spelt as keys of a config."""
-    lines = ["| key | default | |", "|---|---|---|"]
-    lines += [f"| `{key}.{name}` | {default} | {meaning} |" for name, default, meaning in arguments(target)]
-    return "\n".join(lines) + "\n"
+    return _table([(f"{key}.{name}", *rest) for name, *rest in arguments(target)])
+
+
+def _table(rows: list[Any]) -> str:
+    lines = ["| key | type | default | |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| `{key}` | {kind} | {default} | {meaning} |" for key, kind, default, meaning in rows]) + "\n"
 
 
 def filled(page: str) -> str:
-    """The page with every table as the code has it."""
+    """A page with every single table as the code has it."""
     return _BLOCK.sub(lambda found: found[1] + table(found["target"], found["key"]) + found[4], page)
 
 
+def classes(package: str, base: type, itself: bool = False) -> list[type]:
+    """Concrete classes of a kind that a package names in ``__all__``, in its order; of several packages for ``"*"``."""
+    names = [package] if package != "*" else packages()
+    found = [getattr(module, name) for module in map(import_module, names) for name in getattr(module, "__all__", ())]
+    kinds = [c for c in found if isinstance(c, type) and issubclass(c, base) and (itself or c is not base)]
+    return [c for c in dict.fromkeys(kinds) if not inspect.isabstract(c)]
+
+
+def packages() -> list[str]:
+    """Names of the packages within this one."""
+    import lightning_focal
+
+    return [f"lightning_focal.{module.name}" for module in pkgutil.iter_modules(lightning_focal.__path__) if module.ispkg]
+
+
+def section(title: str, said: str, key: str, kinds: list[type], option: str | None = None) -> str:
+    """Tables of classes that one key takes; those with the same arguments share one."""
+    tables: dict[str, list[type]] = {}
+    for kind in kinds:
+        tables.setdefault(table(kind, key), []).append(kind)
+    parts = [f"## {title}\n", f"{said}\n"]
+    for text, sharing in tables.items():
+        parts.append(f"### {', '.join(kind.__name__ for kind in sharing)}\n")
+        for kind in sharing:
+            line = _markdown(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0])
+            parts.append((f"`--{option}={kind.__name__}`. " if option else "") + line + "\n")
+        parts.append(text if text.count("\n") > 2 else "No arguments.\n")
+    return "\n".join(parts)
+
+
+def run_keys(command: str) -> list[Row]:
+    """Keys of a run that belong to no class, as the command's own parser has them."""
+    from lightning_focal import cli, warm_start
+    from lightning_focal.parsing import HelpFormatter
+
+    made = []
+
+    class HaveIt(Exception):
+        pass
+
+    def keep(self: Any, parser: Any, args: Any) -> None:
+        made.append(getattr(self, "_subcommand_parsers", {}).get(command, parser))
+        raise HaveIt
+
+    kind, start = (warm_start.WarmStartCLI, lambda: warm_start._cli([])) if command == "sft" else (cli.FocalCLI, cli._run)
+    with (
+        mock.patch.object(kind, "parse_arguments", keep),
+        mock.patch.object(sys, "argv", ["lightning_focal"]),
+        contextlib.suppress(HaveIt),
+    ):
+        start()
+    formatter = HelpFormatter("lightning_focal")
+    rows = []
+    for action in made[0]._actions:
+        first = action.dest.split(".")[0]
+        if (
+            first in ("help", "config", "print_config", "trainer", "model", "data", "reward", "weights_only")
+            or not action.option_strings
+        ):
+            continue
+        if action.dest.endswith(".help") or (action.help or "").startswith("Path to a configuration file"):
+            continue
+        text = HELP.get(action.dest) or _markdown(action.help or "")
+        given = _type(str(formatter._get_type_str(action)).replace("Union[", "").replace("]", "").replace(", ", " | "))
+        rows.append((action.dest, given, _default(action.default), text))
+    return rows
+
+
+HELP = {"seed_everything": "seed of the run: weights, dice, order of prompts; true draws one."}
+
+
+def page() -> str:
+    """The whole page."""
+    from lightning.pytorch import Callback, LightningDataModule
+
+    from lightning_focal import data, generation, judges, modules, rewards
+    from lightning_focal.parsing import TRAINER_DEFAULTS
+    from lightning_focal.policies import Lora
+
+    del data, judges
+    module = importlib.import_module
+    said = "One of the sections below; exactly one strategy a run."
+    parts = [HEAD + "## Run\n\nOf `fit`, `validate`, `test` and `predict`:\n\n" + _table(run_keys("fit"))]
+    parts.append("Of `sft`:\n\n" + _table(run_keys("sft")))
+    first = [rewards.FocalReward, rewards.StaticReward]
+    strategies = [*first, *(c for c in classes("lightning_focal.rewards", rewards.RewardStrategy, itself=True) if c not in first)]
+    parts.append(section("Strategy: `reward`", said, "reward", strategies, "reward"))
+    for title, base, key in (
+        ("Weighting: `reward.weighting`", rewards.Weighting, "reward.weighting"),
+        ("Reward rule: `reward.reward`", rewards.RewardRule, "reward.reward"),
+        ("Advantage: `reward.advantage`", rewards.Advantage, "reward.advantage"),
+        ("Source of scores: `reward.source`", rewards.ScoreSource, "reward.source"),
+    ):
+        said = "A [part](../concepts/advantages.md) of a strategy."
+        parts.append(section(title, said, key, classes("lightning_focal.rewards", base), key))
+    judge = module("lightning_focal.judges").Judge
+    said = "Who judges the criteria, see [your own judge](../howto/judge.md)."
+    parts.append(section("Judge: `reward.judge`", said, "reward.judge", classes("lightning_focal.judges", judge), "reward.judge"))
+    parts.append(section("Module: `model`", "Of `fit`.", "model", [modules.GRPOModule]))
+    parts.append(section("Sampling: `model.sampling`", "And `model.val_sampling`.", "model.sampling", [generation.Sampling]))
+    parts.append(section("Update: `model.update`", "How a batch becomes optimiser steps.", "model.update", [modules.Update]))
+    sharding = type(inspect.signature(modules.GRPOModule).parameters["sharding"].default)
+    parts.append(section("Sharding: `model.sharding`", "See [eight GPUs](../howto/eight_gpus.md).", "model.sharding", [sharding]))
+    parts.append(section("Adapters: `model.lora`", "Needs `pip install -e '.[lora]'`.", "model.lora", [Lora]))
+    kinds = classes("lightning_focal.generation", generation.Generator)
+    parts.append(section("Generator: `model.generator`", "Who rolls out.", "model.generator", kinds, "model.generator"))
+    kinds = classes("lightning_focal.modules", modules.Reference)
+    parts.append(
+        section("Reference: `model.reference`", "What the KL term compares with.", "model.reference", kinds, "model.reference")
+    )
+    said = "Any scheduler of torch, or this one."
+    parts.append(
+        section("Learning rate: `model.lr_scheduler`", said, "model.lr_scheduler", [modules.WarmupCosine], "model.lr_scheduler")
+    )
+    parts.append(section("Warm start: `model` of `sft`", "The rest of `sft` is Lightning's.", "model", [modules.SFTModule]))
+    kinds = classes("lightning_focal.data", LightningDataModule)
+    parts.append(section("Data: `data`", "Where prompts come from.", "data", kinds, "data"))
+    kinds = [c for c in classes("*", Callback) if not issubclass(c, rewards.RewardStrategy) and arguments(c)]
+    said = "Entries of `trainer.callbacks`, beside Lightning's own. `HeldOut`, `RolloutTable`, `ConsoleReport` and `JudgeWatch` are in\n"
+    said += "every run unless the configuration brings its own."
+    parts.append(section("Callbacks: `trainer.callbacks`", said, "init_args", kinds))
+    defaults = ", ".join(f"`{key}: {_default(value).strip('`')}`" for key, value in TRAINER_DEFAULTS.items())
+    parts.append(TRAINER.format(defaults=defaults))
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
-    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else REFERENCE / "configuration.md"
+    path.write_text(page(), encoding="utf-8")
+    cli_page = REFERENCE / "cli.md"
+    if len(sys.argv) == 1:
+        cli_page.write_text(filled(cli_page.read_text(encoding="utf-8")), encoding="utf-8")

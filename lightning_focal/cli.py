@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,6 +18,7 @@ import lightning_focal.report
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
 from lightning_focal.modules import GRPOModule
+from lightning_focal.parsing import RunParser, run_parser_settings
 from lightning_focal.policies import check_shards, is_sharded_checkpoint
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.runs import (
@@ -36,7 +37,7 @@ from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, take
 from lightning_focal.runs.saving import share_folder
 from lightning_focal.runs.signals import ENDED_BY_CTRL_C
 from lightning_focal.runs.watch import end_with_parent
-from lightning_focal.terminal import plain_errors, plain_message, quiet
+from lightning_focal.terminal import QUIET_HELP, plain_errors, quiet, say_less
 
 __all__ = ["FocalCLI", "main"]
 
@@ -57,15 +58,22 @@ COMMANDS = {
 """Sub-commands that are no Trainer method: where each one lives."""
 
 
-class _Parser(LightningArgumentParser):
-    """A parser whose complaints are a few lines, without the list of all options."""
+_ABOUT = {
+    "fit": "Train a policy. Every key can also stand in a file: --config FILE; a later file or option wins.",
+    "validate": "Answer the held-out prompts once, and show how far each criterion is met.",
+    "test": "Answer the test prompts once, and show how far each criterion is met.",
+    "predict": "Answer prompts, and write the responses with their criterion scores.",
+}
+_CHECKPOINT = "Checkpoint to start from; of fit, to go on from, training state included; last = the newest of `run_dir`."
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, and where options are explained; exit status 2."""
-        strategies = [name for name in lightning_focal.rewards.__all__ if _is_strategy(getattr(lightning_focal.rewards, name))]
-        prog = str(getattr(getattr(ex, "subcommand_parser", None) or self, "prog", "")).replace(" [options]", "")
-        sys.stderr.write(f"error: {plain_message(message, strategies)}\ntip: options are explained by {prog} --help\n")
-        raise SystemExit(2)
+
+class _Parser(RunParser):
+    """Knows the strategies of this package."""
+
+    @staticmethod
+    def strategies() -> list[str]:
+        """Names that ``--reward=`` takes."""
+        return [name for name in lightning_focal.rewards.__all__ if _is_strategy(getattr(lightning_focal.rewards, name))]
 
 
 def _is_strategy(value: Any) -> bool:
@@ -99,6 +107,7 @@ class FocalCLI(LightningCLI):
         parser.add_argument(
             "--run_dir", type=str, default="runs/run", help="Folder of the run; a number is put behind it where it is in use."
         )
+        parser.add_argument("--quiet", type=bool, default=False, nargs="?", const=True, help=QUIET_HELP)
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     @staticmethod
@@ -111,7 +120,11 @@ class FocalCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Leave Lightning's own table of every value to `--verbose=true`: the levels are printed anyway."""
+        kwargs["description"] = _ABOUT[subcommand]
         parser: LightningArgumentParser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:
+            if action.dest == "ckpt_path":
+                action.help = _CHECKPOINT
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})
         return parser
@@ -122,6 +135,8 @@ class FocalCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config[self.subcommand]
+        if config["quiet"]:
+            say_less()
         _expect_no_automatic_optimisation(config["trainer"])
         fit, wanted, known = self.subcommand == "fit", Path(config["run_dir"]), os.environ.get(RUN_FOLDER_ENV)
         resume = resume_from(config.get("ckpt_path"), wanted, fit, Path(known) if known and fit else None)
@@ -155,6 +170,9 @@ class FocalCLI(LightningCLI):
         for kind in (HeldOut, RolloutTable, ConsoleReport, JudgeWatch):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 added.append(kind())
+        if self._get(self.config_init, "quiet"):
+            for report in [callback for callback in [*callbacks, *added] if isinstance(callback, ConsoleReport)]:
+                report.quiet = True
         if config.get("enable_checkpointing") is not False:
             share_folder([c for c in callbacks if isinstance(c, ModelCheckpoint)], self.folder / "checkpoints")
             added.append(self._get(self.config_init, "checkpoint"))
@@ -217,27 +235,17 @@ def _run() -> None:
     FocalCLI(
         GRPOModule,
         LightningDataModule,
-        subclass_mode_data=True,
-        parser_class=_Parser,
         save_config_callback=_SaveConfig,
-        save_config_kwargs={"overwrite": True},
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        trainer_defaults={
-            "log_every_n_steps": 1,
-            "num_sanity_val_steps": 0,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        },
-        parser_kwargs={
-            "description": "Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
+        **run_parser_settings(
+            _Parser,
+            prog="lightning_focal",
+            description="Reinforcement learning on rubrics of many criteria, and without labels. Further commands with a "
             "--help of their own: sft (a supervised warm start), rephrase (questions into pairs), judge (is a judge there, and how good is it), "
             "rubrics (what is in a file of rubrics), report (what came out, as one HTML file), ablate (a grid of runs), "
             "replay (recorded rollouts under another strategy), export (a checkpoint into a Hugging Face folder), "
             "eval (tasks of lm-evaluation-harness), lm-eval (its own command line), plan (parameters and "
-            "memory of a run, before it is run)."
-        },
+            "memory of a run, before it is run).",
+        ),
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 from lightning_focal.model_card import model_card, run_records
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.policies import (
     Lora,
     apply_lora,
@@ -22,6 +22,7 @@ from lightning_focal.policies import (
     policy_config,
     read_weights,
 )
+from lightning_focal.terminal import make_console
 
 __all__ = ["checkpoint_policy", "export_checkpoint", "export_command", "parser", "read_run_config", "trained_batches"]
 
@@ -31,6 +32,7 @@ _PARTS = {"policy": "policy.", "teacher": "teacher.model."}
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal export",
         description="Write the policy of a checkpoint as a Hugging Face folder: safetensors, tokenizer, chat template, generation "
         "config, and a model card with method, data, seed and scores. Needs neither the GPUs nor the number of processes that wrote "
@@ -68,7 +70,7 @@ def export_command(args: list[str]) -> None:
         adapter=config.adapter,
         part=config.part,
     )
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console(soft_wrap=True, markup=False, emoji=False)
     folder = export_checkpoint(
         config.ckpt_path, config.out, run["model"], adapter=config.adapter, part=config.part, dtype=config.dtype, card=card
     )

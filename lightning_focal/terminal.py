@@ -12,8 +12,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["TRACEBACK_ENV", "plain_errors", "plain_message", "quiet"]
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["QUIET_HELP", "TRACEBACK_ENV", "PlainConsole", "make_console", "plain_errors", "plain_message", "quiet", "say_less"]
+
+QUIET_HELP = "Say nothing but warnings, errors and what came out."
+"""Of the option ``--quiet``."""
 
 TRACEBACK_ENV = "LIGHTNING_FOCAL_TRACEBACK"
 """Environment variable that, when set, has errors shown with where they came from."""
@@ -90,6 +97,38 @@ def _is_ours(error: Exception) -> bool:
     place = frames[-1].filename if frames else ""
     raised_here = place.startswith(_PACKAGE) and (frames[-1].line or "").lstrip().startswith("raise")
     return raised_here or (isinstance(error, ValueError) and f"{os.sep}jsonargparse{os.sep}" in place)
+
+
+class PlainConsole(Console):
+    """A console that draws frames around tables on terminals alone."""
+
+    def print(self, *objects: Any, **kwargs: Any) -> None:
+        """Print, as :meth:`rich.console.Console.print`."""
+        for table in objects:
+            if isinstance(table, Table) and not self.is_terminal:
+                table.box, table.pad_edge = None, False
+        super().print(*objects, **kwargs)
+
+
+def make_console(**settings: Any) -> Console:
+    """Return where a command writes to: a terminal with colours, frames and live lines, or plain lines.
+
+    Lines are plain where no terminal listens, where ``TERM`` is ``dumb``, and under continuous integration (``CI`` set to anything
+    but 0 or false), where a terminal is only pretended. ``NO_COLOR`` takes away colours alone.
+
+    Args:
+        **settings: of :class:`rich.console.Console`.
+    """
+    settings.setdefault("highlight", False)
+    if os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb":
+        settings = {"force_terminal": False, "color_system": None, **settings}
+    return PlainConsole(**settings)
+
+
+def say_less() -> None:
+    """Leave only warnings and errors of the logs, Lightning's own included."""
+    for name in ("lightning_focal", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def quiet() -> None:

@@ -8,16 +8,16 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from rich.console import Console
 
 import lightning_focal.data  # noqa: F401 - data modules are found by their short names
 from lightning_focal.files import write_json
 from lightning_focal.modules import SFTModule
+from lightning_focal.parsing import RunParser, run_parser_settings
 from lightning_focal.policies import export_policy
 from lightning_focal.runs import (
     AtomicCheckpointIO,
@@ -33,20 +33,11 @@ from lightning_focal.runs import (
 from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, take
 from lightning_focal.runs.saving import share_folder
 from lightning_focal.runs.watch import end_with_parent
-from lightning_focal.terminal import plain_message, quiet
+from lightning_focal.terminal import QUIET_HELP, make_console, quiet, say_less
 
 __all__ = ["PolicyFolder", "WarmStartCLI", "sft_command"]
 
 _WATCHED = "val/accuracy/worst"
-
-
-class _Parser(LightningArgumentParser):
-    """A parser whose complaints are a few lines."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, and where options are explained; exit status 2."""
-        sys.stderr.write(f"error: {plain_message(message)}\ntip: options are explained by lightning_focal sft --help\n")
-        raise SystemExit(2)
 
 
 class PolicyFolder(Callback):
@@ -54,17 +45,18 @@ class PolicyFolder(Callback):
 
     Args:
         folder: the run folder.
+        quiet: print the last line alone.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    def __init__(self, folder: str | Path, quiet: bool = False) -> None:
+        self.folder, self.quiet = Path(folder), quiet
+        self.console = make_console(soft_wrap=True, markup=False, emoji=False)
         self._began = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and say what runs."""
         self._began = time.monotonic()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self.quiet:
             count = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
             source = getattr(pl_module, "source", "?")
             words = f"warm start of {source} · {count / 1e6:.2f} M trained parameters · run folder {self.folder}"
@@ -72,7 +64,7 @@ class PolicyFolder(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
-        if trainer.is_global_zero and not trainer.sanity_checking:
+        if trainer.is_global_zero and not trainer.sanity_checking and not self.quiet:
             seen = {name.removeprefix("val/"): value for name, value in self._seen(trainer).items() if name.startswith("val/")}
             words = ", ".join(f"{name} {value:.3f}" for name, value in seen.items())
             self.console.print(f"step {trainer.global_step}, {time.monotonic() - self._began:.0f} s: {words}")
@@ -109,10 +101,13 @@ class WarmStartCLI(LightningCLI):
         )
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from; last = the newest.")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_argument("--quiet", type=bool, default=False, nargs="?", const=True, help=QUIET_HELP)
 
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder, on the first process, before anything is written."""
         config = self.config
+        if config.quiet:
+            say_less()
         if config.stop_at is not None and not 0 < config.stop_at <= 1:
             raise ValueError(f"`stop_at` must be in (0, 1], got {config.stop_at}")
         known = os.environ.get(RUN_FOLDER_ENV)
@@ -137,7 +132,7 @@ class WarmStartCLI(LightningCLI):
             kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
         if config.get("plugins") is None:
             kwargs["plugins"] = [AtomicCheckpointIO()]
-        added: list[Callback] = [ProcessWatch(), PolicyFolder(self.folder)]
+        added: list[Callback] = [ProcessWatch(), PolicyFolder(self.folder, self._get(self.config_init, "quiet"))]
         stop_at = self._get(self.config_init, "stop_at")
         if stop_at is not None:
             added.append(EarlyStopping(_WATCHED, mode="max", patience=10**9, stopping_threshold=stop_at, check_finite=False))
@@ -180,22 +175,11 @@ def _cli(args: list[str]) -> WarmStartCLI:
     return WarmStartCLI(
         SFTModule,
         LightningDataModule,
-        subclass_mode_data=True,
-        parser_class=_Parser,
-        save_config_kwargs={"overwrite": True},
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        trainer_defaults={
-            "log_every_n_steps": 1,
-            "num_sanity_val_steps": 0,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        },
-        parser_kwargs={
-            "prog": "lightning_focal sft",
-            "description": "Supervised warm start on demonstrations; ends in a policy folder that `fit` starts from.",
-        },
+        **run_parser_settings(
+            RunParser,
+            prog="lightning_focal sft",
+            description="Supervised warm start on demonstrations; ends in a policy folder that `fit` starts from.",
+        ),
         args=args,
         run=False,
     )

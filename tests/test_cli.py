@@ -348,6 +348,20 @@ def test_help(command):
     assert all(word in done.stdout for word in wanted)
 
 
+def test_a_quiet_run_says_what_came_out(tiny, capsys):
+    folder = tiny("fit", "--quiet", "--trainer.enable_checkpointing=false")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "held-out prompts"
+    assert lines[-2].endswith(f"Written to {folder}:")
+    assert not [line for line in lines if line.startswith("batch ")]
+
+
+def test_the_overview_fits_a_narrow_terminal():
+    from lightning_focal.entry import OVERVIEW
+
+    assert max(map(len, OVERVIEW.splitlines())) <= 80
+
+
 def test_the_overview_needs_no_heavy_import():
     code = (
         "import sys\nfrom lightning_focal.entry import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"

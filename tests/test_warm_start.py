@@ -185,3 +185,8 @@ def test_two_processes_share_a_run(tmp_path):
     assert one.keys() == two.keys()
     assert two["val/loss/total"] == pytest.approx(one["val/loss/total"], rel=0.02)  # means over halves, not over the whole batch
     assert (tmp_path / "two" / "policy" / "model.safetensors").exists()
+
+
+def test_a_quiet_warm_start_says_where_the_policy_is(tmp_path, capsys):
+    folder = run(tmp_path / "quiet", "--quiet")
+    assert capsys.readouterr().out == f"policy written: --model.policy={folder / 'policy'}\n"

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from lightning_focal.callbacks.held_out import HeldOut
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.terminal import make_console
 
 __all__ = ["ConsoleReport"]
 
@@ -21,11 +22,13 @@ _PHASES = {"train": "training", "val": "answering held-out prompts", "test": "an
 class ConsoleReport(RolloutObserver):
     """Live progress in words.
 
-    On a terminal the line of the batch under way is redrawn in place; elsewhere each batch leaves one plain line.
+    On a terminal a bar below the lines shows how far the run is, what it does, tokens a second and the time left. Elsewhere, and
+    where ``CI`` is set, there are plain lines alone: one a batch, tables without frames, no colours (``NO_COLOR`` takes these away
+    on a terminal, too).
 
     Args:
         table_every_n_batches: print score, saturation and weight of every criterion key so often; 0 = never.
-        quiet: print the summary alone.
+        quiet: print what came out alone; ``--quiet`` sets it.
     """
 
     def __init__(self, table_every_n_batches: int = 5, quiet: bool = False) -> None:
@@ -33,8 +36,8 @@ class ConsoleReport(RolloutObserver):
             raise ValueError(f"`table_every_n_batches` must be >= 0, got {table_every_n_batches}")
         self.table_every_n_batches, self.quiet = table_every_n_batches, quiet
         # No markup: a criterion may be called "[/b]", a folder "runs[1]".
-        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-        self._status: Any = None
+        self.console = make_console(soft_wrap=True, markup=False, emoji=False)
+        self._bar: Progress | None = None
         self._began = self._first_batch_began = time.monotonic()
         self._batches_here = 0
         self._evaluations_shown = 0
@@ -64,12 +67,12 @@ class ConsoleReport(RolloutObserver):
             self._show_evaluation(trainer)
 
     def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
-        """Keep a live line on a terminal."""
+        """Keep a live bar on a terminal."""
         if self._speaks(trainer) and self.console.is_terminal:
-            if self._status is None:
-                self._status = self.console.status("")
-                self._status.start()
-            self._status.update(f"{_PHASES[answers.stage]} · batch {answers.batch_idx + 1}")
+            if answers.stage == "train":
+                self._move_bar(pl_module, _PHASES["train"], batches_done(trainer))
+            else:
+                self._move_bar(pl_module, f"{_PHASES[answers.stage]}, {answers.batch_idx + 1}")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Print the line of a batch, and the table every few."""
@@ -81,22 +84,25 @@ class ConsoleReport(RolloutObserver):
         total = getattr(pl_module, "planned_batches", None) or 0
         per_batch = (time.monotonic() - self._first_batch_began) / self._batches_here
         left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""
+        speed = f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s"
         self.console.print(
             f"batch {done}/{total or '?'} · reward {_value(seen, 'train/reward/mean')} · static "
             f"{_value(seen, 'train/reward/static')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen)}) · "
-            f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s · {float(seen.get('train/time/step_s', 0)):.1f} s{left}"
+            f"{speed} · {float(seen.get('train/time/step_s', 0)):.1f} s{left}"
         )
+        if self.console.is_terminal:
+            self._move_bar(pl_module, _PHASES["train"], done, f"{speed}{left}")
         if self.table_every_n_batches and done % self.table_every_n_batches == 0:
             self.console.print(level_table(seen, f"levels in batch {done}"))
         self._show_evaluation(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the live line."""
-        self._stop_status()
+        self._stop_bar()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop the live line: the terminal is needed for the error."""
-        self._stop_status()
+        self._stop_bar()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what came out, where everything is, and what to type next."""
@@ -139,9 +145,9 @@ class ConsoleReport(RolloutObserver):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the answers are."""
-        self._stop_status()
+        self._stop_bar()
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "rollouts"
-        if self._speaks(trainer):
+        if trainer.is_global_zero:
             self.console.print(f"responses with their criterion scores: {folder}/predict-*.parquet")
 
     # -- parts ------------------------------------------------------------------------------------------------------------
@@ -149,19 +155,31 @@ class ConsoleReport(RolloutObserver):
     def _speaks(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.quiet
 
-    def _stop_status(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    def _move_bar(self, pl_module: LightningModule, phase: str, done: int | None = None, pace: str | None = None) -> None:
+        if self._bar is None:
+            columns = (SpinnerColumn(), "{task.description}", BarColumn(24), "{task.completed}/{task.fields[planned]}")
+            texts = [TextColumn(c, markup=False) if isinstance(c, str) else c for c in (*columns, "{task.fields[pace]}")]
+            self._bar = Progress(*texts, console=self.console, transient=True)
+            planned = getattr(pl_module, "planned_batches", None)
+            self._bar.add_task(phase, total=planned, planned=planned or "?", pace="")
+            self._bar.start()
+        fields: dict[str, Any] = {} if pace is None else {"pace": pace}
+        self._bar.update(self._bar.task_ids[0], description=phase, completed=done, **fields)
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def _show_levels(self, trainer: Trainer, stage: str) -> None:
         if trainer.state.fn == "fit":
             return
-        self._stop_status()
+        self._stop_bar()
         folder = trainer.log_dir
-        if self._speaks(trainer):
+        if trainer.is_global_zero:
             seen = trainer.callback_metrics
-            self.console.print(level_table(seen, f"{stage} prompts", stage))
+            if not self.quiet:
+                self.console.print(level_table(seen, f"{stage} prompts", stage))
             interval = [_value(seen, f"{stage}/held_out/{name}") for name in ("mean", "low", "high")]
             between = "" if interval[0] == "-" else f" [{interval[1]}, {interval[2]}]"
             self.console.print(f"prior-weighted static score {_value(seen, f'{stage}/reward/prior')}{between}; {folder}")

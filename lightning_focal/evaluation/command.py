@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 
 from lightning_focal.evaluation.harness import evaluate_tasks, flat_scores
@@ -19,7 +18,9 @@ from lightning_focal.evaluation.sources import is_checkpoint, load_evaluated
 from lightning_focal.evaluation.tasks import Tasks, load_tasks, task_names
 from lightning_focal.evaluation.vllm import vllm_lm
 from lightning_focal.files import write_json
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.policies import export_policy
+from lightning_focal.terminal import make_console
 
 __all__ = ["eval_command", "parser"]
 
@@ -27,6 +28,7 @@ __all__ = ["eval_command", "parser"]
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal eval",
         description="Put tasks of lm-evaluation-harness to a policy. The scores are those of `lm-eval run --model hf "
         "--apply_chat_template` on the exported folder.",
@@ -69,7 +71,7 @@ def eval_command(args: list[str]) -> None:
     config = parser().parse_args(args)
     if config.batch_size < 1 or (config.limit is not None and config.limit <= 0):
         raise ValueError(f"`--batch_size` must be >= 1 and `--limit` > 0, got {config.batch_size} and {config.limit}")
-    console = Console(highlight=False, soft_wrap=True, emoji=False)
+    console = make_console(soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = 140  # a file has room for whole names
     tasks = load_tasks(config.tasks, include_path=config.include_path, allow_code=config.allow_code)

@@ -19,6 +19,8 @@ from lightning_focal.files import write_json
 from lightning_focal.functional.agreement import cohen_kappa, confusion_matrix
 from lightning_focal.judges import Judge, Outcome, RuleJudge, Verdict
 from lightning_focal.judging.gold import GoldCase, read_gold
+from lightning_focal.parsing import HelpFormatter
+from lightning_focal.terminal import make_console
 
 __all__ = ["agreement_command", "judge_in", "measure_agreement", "parser"]
 
@@ -29,6 +31,7 @@ _Judged = tuple[str, float, Verdict, float | None]
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal judge --agreement",
         description="Measure a judge against labelled responses: accuracy, Cohen's kappa, confusion by criterion, share of errors, "
         "and how steady it is when asked again.",
@@ -73,7 +76,7 @@ def agreement_command(args: list[str]) -> None:
         "judge": json.loads(made.dump(config, format="json"))["judge"],
         **measure_agreement(judge, cases, config.repeats),
     }
-    console = Console(highlight=False)
+    console = make_console()
     _show(console, figures)
     if config.json is not None:
         write_json(Path(config.json), figures)

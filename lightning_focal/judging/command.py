@@ -13,7 +13,9 @@ from rich.table import Table
 
 from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome
 from lightning_focal.judges.http.verdicts import CUT_OFF, NO_VERDICTS
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.rubrics import Criterion
+from lightning_focal.terminal import make_console
 
 __all__ = ["check_server", "judge_command", "judges_in", "parser"]
 
@@ -34,6 +36,7 @@ _TRIES = 2  # of the dry run: it is to say soon what is wrong
 def parser() -> ArgumentParser:
     """Return the parser of the dry run."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal judge",
         description="--check asks a judge's server, before training, for three verdicts on a sample: tests address, key, model and replies. "
         "--agreement FILE measures a judge against labelled responses; it has a --help of its own.",
@@ -70,7 +73,7 @@ def judge_command(args: list[str]) -> None:
     found = [{}] if config.config is None else list(judges_in(Path(config.config)))
     if not found:
         raise ValueError(f"`--config` must name a configuration with an HTTPJudge, {config.config!r} has none")
-    console, good = Console(highlight=False), True
+    console, good = make_console(), True
     for settings in found:
         settings = {**settings, **given}
         missing = [name for name in _USUAL if settings.get(name) is None]

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from lightning_focal.data import read_questions
 from lightning_focal.generation import Sampling
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.rephrasing.checks import REASONS, Checks
 from lightning_focal.rephrasing.instruction import read_instruction
 from lightning_focal.rephrasing.journal import Journal
@@ -23,6 +24,7 @@ from lightning_focal.rephrasing.outputs import beside, write_outputs
 from lightning_focal.rephrasing.work import Tally, rephrase
 from lightning_focal.rephrasing.writers import LocalWriter, ServerWriter, Writer
 from lightning_focal.servers import ChatClient
+from lightning_focal.terminal import make_console
 
 __all__ = ["parser", "rephrase_command"]
 
@@ -30,6 +32,7 @@ __all__ = ["parser", "rephrase_command"]
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal rephrase",
         description="Write a rephrasing of every question: new words, a new setting, the same mathematics and answer. The same "
         "command again goes on where it stopped.",
@@ -81,7 +84,7 @@ def rephrase_command(args: list[str]) -> None:
         raise FileExistsError(
             f"`out` {config.out!r} exists, and no {journal_file.name} beside it says what it was made from: name another file"
         )
-    console = Console(highlight=False)
+    console = make_console()
     with Journal(journal_file, _header(config, source, instruction)) as journal:
         tally, status = Tally.of(rows, journal), 0
         if journal.repaired:
@@ -172,7 +175,8 @@ def _writer(config: Namespace) -> Writer:
 def _progress() -> Iterator[Any]:
     """Show a bar, and give the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as bar:
+    console = make_console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("rephrasing", total=None, said="")
 
         def show(tally: Tally) -> None:

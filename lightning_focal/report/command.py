@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.report.page import ROLLOUTS, write_report
+from lightning_focal.terminal import make_console
 
 __all__ = ["report_command"]
 
@@ -13,6 +14,7 @@ __all__ = ["report_command"]
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal report",
         description="Write what came out of some runs as one HTML file that needs neither a network nor anything else. Runs whose "
         "configurations differ in seeds alone count as one method, with intervals over seeds.",
@@ -29,7 +31,7 @@ def report_command(args: list[str]) -> None:
     """Run the command; see :func:`parser` for its arguments."""
     config = parser().parse_args(args)
     written = write_report(config.runs, config.out, config.rollouts)
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console(soft_wrap=True, markup=False, emoji=False)
     for sentence in written.verdict:
         console.print(sentence.encode("utf-8", "replace").decode("utf-8"))
     for note in written.notes:

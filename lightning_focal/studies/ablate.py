@@ -174,7 +174,10 @@ def ablate_command(args: list[str]) -> None:
     """``lightning_focal ablate``: run a grid and write one table and one figure."""
     from jsonargparse import ArgumentParser
 
+    from lightning_focal.parsing import HelpFormatter
+
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal ablate",
         description="Run a configuration over a grid and seeds; write one table and one figure. "
         "Arguments behind a -- go to every run.",
@@ -196,7 +199,7 @@ def ablate_command(args: list[str]) -> None:
 
 
 def _printer() -> Any:
-    from rich.console import Console
+    from lightning_focal.terminal import make_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     return lambda line: console.print(line, markup=False)

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_focal.files import write_json, write_parquet, write_text
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.studies.plots import replay_figure
 from lightning_focal.studies.replay import read_rollouts, replay
 from lightning_focal.studies.tables import markdown_table
+from lightning_focal.terminal import make_console
 
 __all__ = ["replay_command"]
 
@@ -23,6 +25,7 @@ __all__ = ["replay_command"]
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal replay",
         description="Recompute rewards, weights and ranks of recorded rollouts under another strategy, without a model.",
     )
@@ -44,7 +47,7 @@ def replay_command(args: list[str]) -> None:
     """Run the command; see :func:`parser` for its arguments."""
     made = parser()
     config = made.parse_args(args)
-    console = Console(highlight=False)
+    console = make_console()
     batches = list(read_rollouts(config.rollouts, config.stage))
     out = Path(config.out)
     results = []

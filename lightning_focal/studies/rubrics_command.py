@@ -13,9 +13,11 @@ from rich.table import Table
 from lightning_focal.files import write_json
 from lightning_focal.judges import RuleJudge
 from lightning_focal.judges.routing import is_rule
+from lightning_focal.parsing import HelpFormatter
 from lightning_focal.rubrics import Reading, RubricRow, read_all
 from lightning_focal.rubrics.summary import summary_of
 from lightning_focal.studies.given_responses import read_responses, score_responses
+from lightning_focal.terminal import make_console
 
 __all__ = ["find_problems", "parser", "rubrics_command"]
 
@@ -23,6 +25,7 @@ __all__ = ["find_problems", "parser", "rubrics_command"]
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
+        formatter_class=HelpFormatter,
         prog="lightning_focal rubrics",
         description="Show what a rubric file holds: format, rows, criteria, points, tags, kinds of check, and its problems. "
         "Exit status 1 where there are problems.",
@@ -63,7 +66,7 @@ def rubrics_command(args: list[str]) -> None:
         sound = [row for row in reading.rows if not any(criterion.where in broken for criterion in row.rubric.criteria)]
         responses, unread = read_responses(config.responses, sound)
         problems += unread
-    console = Console(highlight=False)
+    console = make_console()
     _show_summary(console, found, reading, config.show)
     if responses:
         found["scores"] = score_responses(judge, responses)

@@ -253,19 +253,56 @@ def test_predictions_say_where_they_are():
     assert printed(report) == "responses with their criterion scores: runs/a/rollouts/predict-*.parquet\n"
 
 
-def test_a_live_line_on_a_terminal_only():
+def test_a_live_bar_on_a_terminal_only():
     report, trainer = recorded(), fit_trainer()
     answers = make_answers(make_scores([[[1.0]]]), "val", batch_idx=2)
     report.on_answers(trainer, Module(), answers)
-    assert report._status is None
+    one_batch(report, trainer)
+    assert report._bar is None
     report = recorded(terminal=True)
     report.on_answers(trainer, Module(), answers)
-    assert report._status.status == "answering held-out prompts · batch 3"
+    (task,) = report._bar.tasks
+    assert (task.description, task.completed, task.total) == ("answering held-out prompts, 3", 0, 10)
+    one_batch(report, trainer, 4)
+    assert (task.description, task.completed) == ("training", 4)
+    assert task.fields["pace"].startswith("1234 tok/s · 0:0")
+    assert task.fields["pace"].endswith(" left")
     report.on_exception(trainer, Module(), KeyboardInterrupt())
-    assert report._status is None
+    assert report._bar is None
     report.on_answers(trainer, Module(), answers)
     report.on_train_end(trainer, Module())
-    assert report._status is None
+    assert report._bar is None
+
+
+def test_without_an_end_in_sight_the_bar_counts():
+    report, trainer, module = recorded(terminal=True), fit_trainer(), Module()
+    module.planned_batches = None
+    trainer.batches = 7
+    report.on_train_batch_end(trainer, module, None, None, 6)
+    (task,) = report._bar.tasks
+    report.on_train_end(trainer, module)
+    assert (task.completed, task.total, task.fields["planned"]) == (7, None, "?")
+
+
+def test_nothing_but_plain_lines_under_continuous_integration(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    report, trainer = ConsoleReport(table_every_n_batches=1), fit_trainer()
+    report.console.file = io.StringIO()
+    report.on_fit_start(trainer, Module())
+    one_batch(report, trainer)
+    text = printed(report)
+    assert "batch 1/10 · reward 0.500" in text
+    assert "brevity    0.250       0.125   0.750" in " ".join(text.splitlines())
+    assert not set(text) & set("\x1b┃│━─┏└")
+
+
+def test_quiet_evaluations_say_what_came_out():
+    report, trainer = recorded(quiet=True), fit_trainer()
+    trainer.state.fn = "validate"
+    trainer.callback_metrics = {"val/reward/prior": 0.5, "val/criterion/brevity/score": 0.25}
+    report.on_validation_end(trainer, Module())
+    assert printed(report) == "prior-weighted static score 0.500; runs/a\n"
 
 
 def test_arguments_are_checked():

@@ -10,19 +10,21 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 PROGRAMS = (["lightning_focal"], ["python", "-m", "lightning_focal"])
 _FENCE = re.compile(
-    r"(?:^<!-- file: (?P<file>\S+) -->\n)?^(?P<ticks>`{3,})(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^(?P=ticks)$",
+    r"(?:^<!-- file: (?P<file>\S+) -->\n|^<!-- needs: (?P<needs>[^>]+) -->\n)?"
+    r"^(?P<ticks>`{3,})(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^(?P=ticks)$",
     re.DOTALL | re.MULTILINE,
 )
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, the line it starts at, and the file it is to be saved as, if any."""
+    """A fenced block: its language, its text, the line it starts at, the file it is saved as, and what it needs that tests lack."""
 
     language: str
     text: str
     line: int
     file: str | None
+    needs: str | None
 
 
 def blocks(page):
@@ -30,7 +32,7 @@ def blocks(page):
     found = []
     for fence in _FENCE.finditer(source):
         line = source.count("\n", 0, fence.start("text")) + 1
-        found.append(Block(fence["language"], fence["text"], line, fence["file"]))
+        found.append(Block(fence["language"], fence["text"], line, fence["file"], fence["needs"]))
     return found
 
 
@@ -60,7 +62,9 @@ def commands(page):
 
 
 def arguments(command):
-    """What follows the name of our program, or None for another program."""
+    """What follows the name of our program, or None for another program; variables set before it (`CI=1 ...`) are left out."""
+    while command and re.match(r"[A-Z_]+=", command[0]):
+        command = command[1:]
     for program in PROGRAMS:
         if command[: len(program)] == program:
             return command[len(program) :]

@@ -1,17 +1,21 @@
 """The pages agree with each other and with the code."""
 
 import csv
+import importlib
 import importlib.util
 import re
 
 import pytest
+import yaml
 
+import lightning_focal
 from lightning_focal import functional, rewards
 from lightning_focal.cli import COMMANDS, main
 from tests.docs.pages import PAGES, ROOT, commands, prose, set_up_program, title
 
 DOCS = ROOT / "docs"
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+CONFIGURATION = (DOCS / "reference" / "configuration.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -66,12 +70,61 @@ def test_paths_that_pages_name_are_there(page):
         assert (ROOT / path.rstrip("./")).exists(), f"{title(page)} names {path}"
 
 
-def test_tables_of_arguments_are_those_of_the_code():
+@pytest.fixture(scope="module")
+def tables():
     spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    assert "<!-- arguments: " in CLI
-    assert tables.filled(CLI) == CLI, "docs/reference/cli.md is behind the code: run `python docs/tables.py`"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_configuration_page_is_that_of_the_code(tables):
+    behind = "is behind the code: run `python docs/tables.py`"
+    assert tables.page() == CONFIGURATION, f"docs/reference/configuration.md {behind}"
+    assert tables.filled(CLI) == CLI, f"docs/reference/cli.md {behind}"
+
+
+def test_the_configuration_page_has_every_key(tables, capsys, monkeypatch):
+    """What the parser takes, and what stands on the page, are one."""
+    set_up_program(monkeypatch)
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    keys = set(re.findall(r"^  --([a-z_.0-9]+)(?: |$|,)", text, re.MULTILINE)) - {"config", "print_config"}
+    keys = {key for key in keys if not key.startswith("trainer") and not key.endswith(".help")}
+    keys -= {"model", "data", "reward", "weights_only"} | {key for key in keys if f"{key}.help" in text and "." not in key}
+    assert len(keys) > 35
+    missing = {key for key in keys if f"| `{key}` |" not in CONFIGURATION}
+    assert missing <= {"model.sampling", "model.update", "checkpoint"}, missing
+    for name in ("FocalReward", "HTTPJudge", "RubricDataModule", "EMATeacher", "DvaoAdvantage", "HFGenerator", "Gate"):
+        assert re.search(rf"^### .*\b{name}\b", CONFIGURATION, re.MULTILINE), name
+
+
+def test_types_and_defaults_read_as_in_a_file(tables):
+    rows = {name: rest for name, *rest in tables.arguments("lightning_focal.modules.Update")}
+    assert rows["kl_estimator"][:2] == ["`k1 \\| k2 \\| k3`", "`k3`"]
+    assert rows["dual_clip"][:2] == ["`float \\| null`", "`null`"]
+    assert tables.arguments("lightning_focal.modules.GRPOModule")[0][2] == "required"
+
+
+def api_blocks():
+    """Modules on the page that are shown with the names they re-export, and those shown alone."""
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    found = re.findall(r"automodule:: ([\w.]+)\n((?:   :[\w-]+:.*\n)*)", page)
+    return {name: "imported-members" in options for name, options in found}
+
+
+def test_the_api_page_has_every_public_name(tables):
+    shown = api_blocks()
+    for package in ("lightning_focal.types", *tables.packages()):
+        module = importlib.import_module(package)
+        if getattr(module, "__all__", ()):
+            assert package in shown, f"docs/reference/api.md lacks {package}"
+            own = [getattr(module, name) for name in module.__all__]
+            foreign = [value for value in own if getattr(value, "__module__", package) != package]
+            assert shown[package] or not foreign, f"docs/reference/api.md: {package} wants `:imported-members:`"
+    for package in shown:
+        importlib.import_module(package)
 
 
 def test_every_command_is_described():
@@ -87,8 +140,31 @@ def test_stages_and_functions_of_the_advantages_page_exist():
     assert names <= {*rewards.__all__, *functional.__all__}
 
 
+def test_measures_of_the_balance_page_are_those_that_are_logged():
+    page = (DOCS / "concepts" / "balance.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(balance/\w+)` \|.*?\| (?:`(\w+)`)? ?\|[^|]*\|$", page, re.MULTILINE)
+    assert {key for key, _ in rows} == set(re.findall(r"^\| `(balance/\w+)` \|", CLI, re.MULTILINE))
+    assert {name for _, name in rows if name} <= set(functional.__all__)
+
+
+def test_the_citation_file_agrees_with_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation.keys() >= {"cff-version", "message", "title", "authors", "version", "license"}
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert all(author.keys() <= {"name", "family-names", "given-names"} for author in citation["authors"])
+    assert citation["version"] == lightning_focal.__version__
+    assert citation["license"] == "Apache-2.0"
+    pages = README + (DOCS / "citing.md").read_text(encoding="utf-8")
+    for reference in citation["references"]:
+        assert pages.count(reference["title"]) == 2
+        assert reference["identifiers"][0]["value"].removeprefix("arXiv:") in pages
+    bibtex = [re.search(r"```bibtex\n(.*?)```", text, re.DOTALL)[1] for text in (README,)]
+    assert bibtex[0].count("@") == 3
+    assert lightning_focal.__version__ in bibtex[0]
+
+
 def test_parts_listed_are_all_there_are():
-    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("### Module")]))
+    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("## What is printed")]))
     bases = (rewards.Weighting, rewards.RewardRule, rewards.Advantage)
     parts = [getattr(rewards, name) for name in rewards.__all__ if name != "NINE_CHOICES"]
     kinds = {part.__name__ for part in parts if isinstance(part, type) and issubclass(part, bases) and part not in bases}

@@ -1,4 +1,7 @@
-"""Every Python snippet of README and docs runs, and every command of ours parses."""
+"""Every Python snippet of README and docs runs, every YAML parses as a configuration, and every command of ours runs.
+
+Commands run on a policy of a few thousand parameters and one batch, everything else as it is typed; those that cannot run here are
+parsed, with the reason in `REASONS`."""
 
 import doctest
 import json
@@ -9,14 +12,58 @@ import pytest
 import yaml
 
 from lightning_focal.cli import COMMANDS, main
+from lightning_focal.entry import main as entry_main
 from lightning_focal.judges import CHECKS
 from tests.docs.pages import PAGES, ROOT, arguments, blocks, commands, set_up_program, title
 
-FITTED = ("--model.policy=random:tiny-llama?hidden=32&layers=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null")
+TINY = "random:tiny-llama?hidden=32&layers=1"
+FORCED = {
+    "model.policy": TINY,
+    "model.sampling.max_new_tokens": "4",
+    "trainer.limit_train_batches": "1",
+    "trainer.max_epochs": "1",
+    "trainer.devices": "1",
+}
 """Makes a run of any configuration take a second."""
+SMALLER = {
+    "model.val_group_size": "1",
+    "model.group_size": "2",
+    "trainer.limit_val_batches": "1",
+    "trainer.accelerator": "cpu",
+    "trainer.precision": "32-true",
+}
+"""The same, where the command does not say otherwise."""
+FEW_QUESTIONS = {
+    "trainer.val_check_interval": "1",
+    "data.train": "12",
+    "data.val": "2",
+    "data.batch_size": "2",
+    "data.max_prompt_tokens": "512",
+}  # bytes for tokens
+WARM_START = {"model.val_questions": "2", "model.val_group_size": "1", "data.train": "8", "data.val": "2", "data.batch_size": "4"}
+WARM_START |= {"model.policy": TINY, "trainer.max_steps": "1", "trainer.val_check_interval": "1", "trainer.accelerator": "cpu"}
+REASONS = {
+    "http://localhost": "asks a server",
+    "https://api.example.com": "asks a server",
+    "configs/healthbench_judge.yaml": "asks a server",
+    "configs/qwen3_8b_focal.yaml": "for GPUs",
+    "configs/scale/": "for GPUs",
+    "vllm": "needs vLLM; tests/generation has it",
+    "--ckpt_path=last": "goes on after a kill; tests/runs kills one",
+    "LMEval": "needs lm-evaluation-harness; tests/evaluation has it",
+}
+"""What in a command keeps it from being run here, and why; it is parsed."""
+COMMAND_REASONS = {
+    "ablate": "a grid of runs; tests/studies runs one",
+    "eval": "needs lm-evaluation-harness; tests/evaluation has it",
+    "lm-eval": "the same",
+    "plan": "reads the configuration of a large model; tests/test_planning.py has it",
+    "rephrase": "asks a model that follows an instruction; tests/rephrasing has a server",
+}
+"""The same of whole commands."""
 
-PARSED = set()
-"""Commands that need no file of their page and were parsed on another one."""
+DONE = set()
+"""Commands that need no file of their page and were tried on another one."""
 
 WITH_PYTHON = [page for page in PAGES if any(block.language in ("python", "pycon") for block in blocks(page))]
 WITH_COMMANDS = [page for page in PAGES if any(arguments(command) for command in commands(page))]
@@ -30,15 +77,7 @@ def run_folder(tmp_path_factory):
         patch.chdir(ROOT)
         set_up_program(patch)
         patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
-        main(
-            [
-                "fit",
-                "--config",
-                "configs/focal_tiny.yaml",
-                "--trainer.limit_train_batches=1",
-                "--trainer.enable_checkpointing=false",
-            ]
-        )
+        main(["fit", "--config", "configs/focal_tiny.yaml", "--trainer.limit_train_batches=1"])
     return folder
 
 
@@ -47,6 +86,8 @@ def place(tmp_path, monkeypatch, run_folder):
     """A folder like a checkout in which two runs have finished; what a page registers is forgotten afterwards."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     shutil.copy(ROOT / "configs/data/everyday/heldout.jsonl", tmp_path / "train.jsonl")
+    first = json.loads((tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"id": first["id"], "response": "Three minutes."}), encoding="utf-8")
     for name in ("focal", "focal_tiny"):
         (tmp_path / "runs").mkdir(exist_ok=True)
         shutil.copytree(run_folder, tmp_path / "runs" / name)
@@ -74,7 +115,9 @@ def test_python_snippets_run(page, place, capsys):
     namespace = {"__name__": "page"}
     for block in blocks(page):
         if block.language == "python":
-            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+            if block.needs is None:
+                exec(code, namespace)
         elif block.language == "pycon":
             example = doctest.DocTestParser().get_doctest(block.text, namespace, title(page), str(page), block.line - 1)
             runner = doctest.DocTestRunner(verbose=False)
@@ -93,14 +136,83 @@ def test_json_and_yaml_blocks_are_what_they_say(page):
             assert isinstance(yaml.safe_load(block.text), dict)
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=title)
-def test_commands_parse(page, place, capsys):
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_configurations_parse(page, place, capsys):
+    """A block of YAML that holds keys of a run is what a run takes."""
     save_files(page, place)
+    for block in blocks(page):
+        if block.language == "yaml" and yaml.safe_load(block.text).keys() <= {"reward", "model", "data", "trainer", "quiet"}:
+            (place / "block.yaml").write_text(block.text, encoding="utf-8")
+            with pytest.raises(SystemExit) as ended:
+                main(["fit", "--config", "configs/focal_tiny.yaml", "--config", "block.yaml", "--print_config"])
+            assert ended.value.code in (0, None), f"{title(page)}:{block.line}\n{capsys.readouterr().err}"
+
+
+def why_not_run(given):
+    typed = " ".join(given)
+    return COMMAND_REASONS.get(given[0]) or next((reason for sign, reason in REASONS.items() if sign in typed), None)
+
+
+def own_commands(page):
+    """Commands of ours on a page, each with whether it needs a file of the page; what was tried on another page is left out."""
     files = [block.file.rsplit(".", 1)[0] for block in blocks(page) if block.file]
     for given in filter(None, map(arguments, commands(page))):
-        if any(file in word for file in files for word in given) or tuple(given) not in PARSED:
+        if any(file in word for file in files for word in given) or tuple(given) not in DONE:
+            DONE.add(tuple(given))
+            yield given
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=title)
+def test_commands_that_cannot_run_here_parse(page, place, capsys):
+    save_files(page, place)
+    for given in filter(None, map(arguments, commands(page))):
+        if why_not_run(given):
             parse(given, capsys)
-            PARSED.add(tuple(given))
+
+
+@pytest.mark.slow  # half a hundred short runs
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=title)
+def test_commands_run(page, place, monkeypatch, capsys):
+    save_files(page, place)
+    for given in own_commands(page):
+        if why_not_run(given):
+            continue
+        monkeypatch.delenv("LIGHTNING_FOCAL_RUN_FOLDER", raising=False)
+        code = status(smaller(given))
+        assert code in (0, None), f"{title(page)}: {' '.join(given)}\n{capsys.readouterr().err}"
+
+
+def status(given):
+    try:
+        entry_main(given)
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def smaller(given):
+    """The command with what makes it short."""
+    if any(word.endswith("help") or word in ("--print_config", "--reward.help") for word in given) or "--ckpt_path" in given:
+        return given
+    named = {word.removeprefix("--").split("=")[0] for word in given}
+    if given[0] == "sft":
+        return [*given, *(f"--{key}={value}" for key, value in WARM_START.items())]
+    if given[0] == "fit":
+        added = {**FORCED, **{key: value for key, value in SMALLER.items() if key not in named}}
+        if "co_rewarding" in " ".join(given):
+            added |= {key: value for key, value in FEW_QUESTIONS.items() if key not in named}
+        if "LocalJudge" in " ".join(given):
+            added["reward.judge.other.source"] = TINY
+        return [*given, *(f"--{key}={value}" for key, value in added.items())]
+    if given[0] == "judge" and "--judge=LocalJudge" in given:
+        return [*given, f"--judge.source={TINY}"]
+    return given
+
+
+def test_reasons_are_needed():
+    typed = [" ".join(given) for page in PAGES for given in filter(None, map(arguments, commands(page)))]
+    assert all(any(sign in command for command in typed) for sign in REASONS)
+    assert {command.split()[0] for command in typed} >= set(COMMAND_REASONS)
 
 
 def parse(given, capsys):
@@ -164,29 +276,3 @@ def check_ablation(given):
     with pytest.raises(SystemExit) as ended:
         main(["fit", "--config", str(grid.config), *rest, "--print_config"])
     assert ended.value.code in (0, None)
-
-
-@pytest.mark.parametrize(
-    "page",
-    [ROOT / "README.md", ROOT / "docs/howto/judge.md", ROOT / "docs/howto/strategy.md", ROOT / "docs/howto/rubric.md"],
-    ids=title,
-)
-def test_own_classes_and_files_train(page, place, monkeypatch):
-    """A command that names a file or a class written on its page is run, on a policy of a few thousand parameters."""
-    save_files(page, place)
-    names = [block.file.rsplit(".", 1)[0] for block in blocks(page) if block.file]
-    ran = 0
-    for given in filter(None, map(arguments, commands(page))):
-        if given[0] == "fit" and any(name in word for name in names for word in given):
-            monkeypatch.delenv("LIGHTNING_FOCAL_RUN_FOLDER", raising=False)
-            main(
-                [
-                    *given,
-                    *FITTED,
-                    "--model.sampling.max_new_tokens=4",
-                    "--trainer.enable_checkpointing=false",
-                    "--run_dir=runs/own",
-                ]
-            )
-            ran += 1
-    assert ran

@@ -1,0 +1,95 @@
+"""What the page about TRL and verl says of both sides."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lightning_focal.functional import clipped_policy_loss, group_advantage, weighted_reward
+from tests.docs.pages import ROOT, blocks
+
+PAGE = ROOT / "docs" / "coming_from.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+
+
+def column(heading, number):
+    part = TEXT[TEXT.index(f"## {heading}") :].split("\n## ")[0]
+    return [line.split("|")[number] for line in part.splitlines() if line.startswith("| ") and "---" not in line][1:]
+
+
+def test_our_keys_exist():
+    keys = set(re.findall(r"`((?:model|data|reward)\.[a-z_.]+)", " ".join(column("Keys of TRL", 2) + column("Keys of verl", 2))))
+    assert len(keys) > 20
+    for key in keys - {"data.train", "data.val"}:
+        known = key if "init_args" not in key else key.split(".init_args")[0]
+        assert f"| `{known}` |" in CONFIGURATION or f"`{known}`" in CONFIGURATION, key
+
+
+def test_trl_has_these_keys():
+    trl = pytest.importorskip("trl")
+    import dataclasses
+
+    fields = {field.name: field.default for field in dataclasses.fields(trl.GRPOConfig)}
+    named = {name for cell in column("Keys of TRL", 1) for name in re.findall(r"`([a-z_]+)", cell)}
+    assert named - set(fields) == {"model", "reward_funcs", "train_dataset", "peft_config"}  # of the trainer
+    assert (fields["loss_type"], fields["beta"], fields["scale_rewards"]) == ("dapo", 0.0, "group")
+
+
+@pytest.mark.parametrize("delta", [None, 1.5])
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
+def test_losses_are_those_of_trl(loss_type, delta):
+    """TRL's formulas, written out: coef_1 is clamped by delta before, coef_2 by epsilon; then the loss type's mean."""
+    generator = np.random.default_rng(0)
+    logp, old = generator.normal(-2, 0.5, (4, 6)), generator.normal(-2, 0.5, (4, 6))
+    advantages, longest = np.array([1.2, -0.7, -0.9, 0.4]), 10
+    mask = np.arange(6) < np.array([6, 3, 1, 4])[:, None]
+    total, sequences = 0.0, []
+    for i in range(4):
+        terms = []
+        for t in range(6):
+            ratio = float(np.exp(logp[i, t] - old[i, t]))
+            clipped = min(max(ratio, 1 - 0.2), 1 + 0.28)
+            bounded = ratio if delta is None else min(ratio, delta)
+            if mask[i, t]:
+                terms.append(-min(bounded * advantages[i], clipped * advantages[i]))
+        total += sum(terms)
+        sequences.append(sum(terms) / len(terms))
+    wanted = {"dapo": total / mask.sum(), "grpo": sum(sequences) / 4, "dr_grpo": total / (4 * longest)}[loss_type]
+    aggregation = {"dapo": "token_mean", "grpo": "sequence_mean", "dr_grpo": "fixed_length"}[loss_type]
+    assert f'`loss_type="{loss_type}"`' in TEXT
+    ours = clipped_policy_loss(
+        torch.tensor(logp),
+        torch.tensor(old),
+        torch.tensor(advantages),
+        torch.tensor(mask),
+        clip_low=0.2,
+        clip_high=0.28,
+        dual_clip=delta,
+        aggregation=aggregation,
+        fixed_length=longest if loss_type == "dr_grpo" else None,
+    )
+    assert float(ours) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_failed_judgement_is_a_zero_in_a_sum_and_masked_here():
+    """TRL: ``nansum(weights * rewards)``; the rollout with the failure falls behind, here it does not."""
+    scores = torch.tensor([[[1.0, 1.0], [1.0, float("nan")]]])
+    weights = torch.tensor([[0.5, 0.5]])
+    assert torch.nansum(scores * weights[:, None], -1).tolist() == [[1.0, 0.5]]
+    rewards = weighted_reward(scores.nan_to_num(), weights, mask=~scores.isnan())
+    assert rewards.tolist() == [[1.0, 1.0]]
+    assert group_advantage(rewards).tolist() == [[0.0, 0.0]]
+
+
+def test_the_two_jobs_have_the_same_numbers():
+    (ours,) = [yaml.safe_load(block.text) for block in blocks(PAGE) if block.language == "yaml"]
+    (theirs,) = [block.text for block in blocks(PAGE) if block.language == "python"]
+    assert f"num_generations={ours['model']['group_size']}" in theirs
+    assert f"max_completion_length={ours['model']['sampling']['max_new_tokens']}" in theirs
+    assert float(re.search(r"learning_rate=([\de.-]+)", theirs)[1]) == ours["model"]["optimizer"]["init_args"]["lr"]
+    (rubric,) = [yaml.safe_load(block.text) for block in blocks(PAGE) if block.language == "json"]
+    points = [criterion["points"] for criterion in rubric[0]["rubric"]]
+    assert [p / sum(points) for p in points] == [float(w) for w in re.search(r"reward_weights=\[([^\]]*)", theirs)[1].split(",")]

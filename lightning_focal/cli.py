@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import lightning_focal.data
+import lightning_focal.evaluation
 import lightning_focal.report
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable

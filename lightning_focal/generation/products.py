@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_focal.functional import linear, prefers_onednn
+from lightning_focal.generation.weights import is_sharded
 
 __all__ = ["onednn_linears"]
 
@@ -18,13 +19,14 @@ __all__ = ["onednn_linears"]
 def onednn_linears(model: nn.Module, *, but: nn.Module | None = None) -> Iterator[None]:
     """Within the context the model's float32 linear layers on a CPU multiply by oneDNN, forward and backward.
 
-    Nothing happens where :func:`~lightning_focal.functional.prefers_onednn` is False, or under autocast. Attention is left out.
+    Nothing happens where :func:`~lightning_focal.functional.prefers_onednn` is False, under autocast, or where the
+    model is sharded: which of its weights are whole would depend on what ran before. Attention is left out.
 
     Args:
         model: any.
         but: a layer to leave alone.
     """
-    if not prefers_onednn() or torch.is_autocast_enabled("cpu"):
+    if not prefers_onednn() or torch.is_autocast_enabled("cpu") or is_sharded(model):
         yield
         return
     layers = [

@@ -13,8 +13,15 @@ __all__ = ["RolloutCopy", "compute_device", "full_weights", "is_flat", "is_shard
 
 
 def is_sharded(policy: nn.Module) -> bool:
-    """True when parameters are DTensors (FSDP2, tensor parallelism) or pieces of flat ones (FSDP): a forward then needs every rank."""
-    return is_flat(policy) or any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
+    """True when parameters are DTensors (FSDP2, tensor parallelism) or pieces of flat ones (FSDP): a forward then needs every rank.
+
+    The answer stays the same while some of the shards are gathered.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if is_flat(policy) or any(isinstance(module, FSDPModule) for module in policy.modules()):
+        return True
+    return any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
 
 
 def is_flat(policy: nn.Module) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.functional import gated_mlp, rms_norm, rotate
+from lightning_focal.generation.weights import is_sharded
 
 if TYPE_CHECKING:
     from lightning_focal.policies.packing import Pack
@@ -30,7 +31,8 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
     Args:
         model: called with a ``packed`` argument within the context.
     """
-    found = {module: run for module in model.modules() if (run := _leaner(module)) is not None}
+    modules = () if is_sharded(model) else model.modules()  # which weights are whole would depend on what ran before
+    found = {module: run for module in modules if (run := _leaner(module)) is not None}
     for module, run in found.items():
         module.forward = functools.partial(run, module)
     try:

@@ -33,7 +33,7 @@ class Answering:
         assert len(measures) == 2
         return {"val/reward/mean": self.level}
 
-    def log_dict(self, values):
+    def log_dict(self, values, sync_dist=False):
         self.logged |= values
 
 

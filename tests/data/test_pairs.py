@@ -367,10 +367,6 @@ def test_ranks_share_batches_by_pair(pairs_file):
             assert len(share) == 4  # two pairs
             assert None not in share.partners  # both views on one rank
         assert sorted(shares[0].ids + shares[1].ids) == sorted(whole.ids)
-    data = ready(train=pairs_file, batch_size=3)
-    data.trainer = FakeTrainer(rank=0, world_size=2)
-    with pytest.raises(ValueError, match=r"`data.batch_size` must be a positive multiple of the 2 processes, got 3"):
-        data.train_dataloader()
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -129,11 +129,17 @@ def test_loaders_know_their_rank(files):
 
 
 @pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
-def test_a_batch_that_ranks_cannot_share_names_its_key(files, name):
-    data = ready("fit", **{name: 3}, **files)
-    data.trainer = FakeTrainer(rank=0, world_size=2)
-    with pytest.raises(ValueError, match=rf"`data.{name}` must be a positive multiple of the 2 processes, got 3"):
-        data.train_dataloader() if name == "batch_size" else data.val_dataloader()
+def test_a_batch_that_ranks_cannot_share_evenly(files, name, caplog):
+    """Every prompt is on one rank; waiting in training steps is told once, with its key."""
+    parts = []
+    for rank in range(2):
+        data = ready("fit", **{name: 3}, **files)
+        data.trainer = FakeTrainer(rank=rank, world_size=2)
+        parts.append([batch.ids for batch in (data.train_dataloader() if name == "batch_size" else data.val_dataloader())])
+    alone = ready("fit", **{name: 3}, **files)
+    whole = [batch.ids for batch in (alone.train_dataloader() if name == "batch_size" else alone.val_dataloader())]
+    assert [sorted(first + second) for first, second in zip(*parts, strict=True)] == [sorted(ids) for ids in whole]
+    assert [message.count("`data.batch_size` is 3") for message in caplog.messages] == ([1] if name == "batch_size" else [])
 
 
 def test_a_batch_larger_than_the_file(files):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-import lightning_focal.modules.grpo as grpo
+import lightning_focal.modules.parallel as parallel
 from lightning_focal.cli import main
 from lightning_focal.policies import PolicySourceError, encode_chat, load_policy, load_tokenizer
 from tests.conftest import TINY, rubric_rows, write_rows
@@ -21,7 +21,7 @@ def fit(tmp_path, rubric_file, capsys, monkeypatch):
 
     def run(*extra, train=None, reward="FocalReward", load=False, config=None):
         if not load:
-            monkeypatch.setattr(grpo, "load_trainable", never)
+            monkeypatch.setattr(parallel, "load_trainable", never)
         content = {
             "run_dir": str(tmp_path / "run"),
             "model": {"policy": TINY, "group_size": 4, "sampling": {"max_new_tokens": 4}},
@@ -374,7 +374,7 @@ def test_foreign_errors_keep_their_traceback(tmp_path, rubric_file, monkeypatch)
     def fail(*args, **kwargs):
         return {}["nothing"]
 
-    monkeypatch.setattr(grpo, "load_trainable", fail)
+    monkeypatch.setattr(parallel, "load_trainable", fail)
     with pytest.raises(KeyError):
         main(["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"])
 

@@ -147,8 +147,9 @@ def idle_pass(model: nn.Module) -> Tensor:
     Where parameters are sharded, a forward or backward needs every process. One that has no rows left keeps the others company.
 
     >>> from lightning_focal.policies import load_policy
-    >>> idle_pass(load_policy("random:tiny-llama?hidden=32&layers=1")[0])
-    tensor(0., grad_fn=<MulBackward0>)
+    >>> zero = idle_pass(load_policy("random:tiny-llama?hidden=32&layers=1")[0])
+    >>> zero.requires_grad, abs(float(zero))
+    (True, 0.0)
     """
     token = torch.zeros(1, 1, dtype=torch.int64, device=compute_device(model))
     logits: Tensor = model(input_ids=token, use_cache=False).logits

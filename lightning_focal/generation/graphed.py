@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
+
+from lightning_focal.generation.attention import replaced_attention
 
 __all__ = ["GraphedSteps", "graphs_steps"]
 
@@ -131,7 +131,7 @@ class GraphedSteps:
             logits: Tensor = self.model(**inputs, graphed=self).logits[:, -1]
             return logits
 
-        with self._attended():
+        with replaced_attention(self.config, _NAME, _attention):
             side = _side_stream(self.bias.device)
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -140,17 +140,6 @@ class GraphedSteps:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
                 self._logits = forward()
-
-    @contextmanager
-    def _attended(self) -> Iterator[None]:
-        from transformers import AttentionInterface
-
-        AttentionInterface.register(_NAME, _attention)
-        before, self.config._attn_implementation = self.config._attn_implementation, _NAME
-        try:
-            yield
-        finally:
-            self.config._attn_implementation = before
 
 
 class _FixedLayer(DynamicLayer):  # type: ignore[misc]

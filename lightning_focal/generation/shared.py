@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_focal.generation.attention import replaced_attention
 
 __all__ = ["SharedPrompts", "shares_prompts"]
 
@@ -41,17 +42,9 @@ class SharedPrompts:
         for layer in cache.layers:
             layer.share(repeats)
 
-    @contextmanager
-    def attended(self) -> Iterator[None]:
+    def attended(self) -> AbstractContextManager[None]:
         """Within the context the model attends through its ``shared`` argument."""
-        from transformers import AttentionInterface
-
-        AttentionInterface.register(_NAME, _attention)
-        before, self.config._attn_implementation = self.config._attn_implementation, _NAME
-        try:
-            yield
-        finally:
-            self.config._attn_implementation = before
+        return replaced_attention(self.config, _NAME, _attention)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows; groups may then be of different sizes, so each row gets a prompt of its own."""

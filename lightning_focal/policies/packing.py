@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_focal.generation.attention import replaced_attention
 from lightning_focal.generation.cache import why_not_growing
 from lightning_focal.generation.products import onednn_linears
 from lightning_focal.policies.layers import lean_layers
@@ -254,17 +255,13 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
     if why_not_packed(model) is not None:
         yield
         return
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_NAME, _attention)
     base = _base(model)
-    config = base.config.get_text_config()
-    before, config._attn_implementation = config._attn_implementation, _NAME
-    try:
-        with lean_layers(model), onednn_linears(model, but=base.get_output_embeddings()):
-            yield
-    finally:
-        config._attn_implementation = before
+    with (
+        replaced_attention(base.config.get_text_config(), _NAME, _attention),
+        lean_layers(model),
+        onednn_linears(model, but=base.get_output_embeddings()),
+    ):
+        yield
 
 
 def is_packed(model: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from lightning_focal.data import RubricDataModule
@@ -14,6 +15,9 @@ from lightning_focal.rewards import FocalReward
 from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder
 
 TINY = "random:tiny-llama?hidden=32&layers=1&heads=2&kv_heads=1&std=0.1"
+
+GROUP = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Where a process is told which one it is."""
 
 RUBRIC = (
     {"name": "short", "points": 2, "tags": ["axis:brevity"], "check": {"kind": "max_characters", "characters": 5}},
@@ -34,11 +38,15 @@ def write_rows(path, rows):
 
 
 @pytest.fixture(autouse=True)
-def fresh_environment(monkeypatch):
-    """What `seed_everything` and the command line leave behind in the environment ends with the test."""
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "LIGHTNING_FOCAL_RUN_FOLDER"):
+def fresh_process(monkeypatch):
+    """What `seed_everything`, a distributed run and the command line leave behind in this process ends with the test."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "LIGHTNING_FOCAL_RUN_FOLDER", *GROUP):
         monkeypatch.setenv(name, "")  # remembers that it was not set
         monkeypatch.delenv(name)
+    had_group = dist.is_initialized()  # of a fixture that outlives the test
+    yield
+    if dist.is_initialized() and not had_group:
+        dist.destroy_process_group()
 
 
 @pytest.fixture

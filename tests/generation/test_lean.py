@@ -66,7 +66,7 @@ def test_tokens_and_logp_are_those_of_the_model_itself(kind):
         assert alive.any(-1).all()
         assert not alive.all()
         assert tokens[alive].equal(expected[alive])
-        torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-5, rtol=0)
+        torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-5, rtol=3e-6)  # a few units in the last place
 
 
 def test_bfloat16_stays_close():

@@ -1,4 +1,4 @@
-"""A model's attention handed in for a while."""
+"""A model's attention handed in for a while, and the question whether it can be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["replaced_attention"]
+__all__ = ["replaced_attention", "takes_attention"]
+
+
+def takes_attention(model: Any) -> bool:
+    """Say whether another attention computes what the model's own does: scores, an additive mask, softmax, and nothing besides.
+
+    Not where scores are soft-capped or a learned sink takes a share of each softmax.
+
+    Args:
+        model: a transformers model, no wrapper round it.
+    """
+    config = model.config.get_text_config()
+    return (
+        config._attn_implementation == "sdpa"
+        and bool(getattr(model, "_supports_attention_backend", False))
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not any(name.endswith("sinks") for name, _ in model.named_parameters())
+    )
 
 
 @contextmanager

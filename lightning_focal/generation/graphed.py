@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from lightning_focal.generation.attention import replaced_attention
+from lightning_focal.generation.attention import replaced_attention, takes_attention
 
 __all__ = ["GraphedSteps", "graphs_steps"]
 
@@ -29,16 +29,8 @@ def graphs_steps(model: Any, tokens: int) -> bool:
         model: a transformers model for which :func:`~lightning_focal.generation.cache.why_not_growing` gives None.
         tokens: to decode.
     """
-    config = model.config.get_text_config()
-    return (
-        next(model.parameters()).device.type == "cuda"
-        and tokens >= _WORTH
-        and type(model).__name__ not in _told
-        and config._attn_implementation == "sdpa"
-        and bool(getattr(model, "_supports_attention_backend", False))
-        and getattr(config, "attn_logit_softcapping", None) is None
-        and not any(name.endswith("sinks") for name, _ in model.named_parameters())
-    )
+    there = next(model.parameters()).device.type == "cuda"
+    return there and tokens >= _WORTH and type(model).__name__ not in _told and takes_attention(model)
 
 
 class GraphedSteps:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_focal.generation.attention import replaced_attention
+from lightning_focal.generation.attention import replaced_attention, takes_attention
 
 __all__ = ["SharedPrompts", "shares_prompts"]
 
@@ -21,9 +21,7 @@ def shares_prompts(model: Any) -> bool:
     Args:
         model: a transformers model for which :func:`~lightning_focal.generation.cache.why_not_growing` gives None.
     """
-    device = next(model.parameters()).device
-    plain = model.config.get_text_config()._attn_implementation == "sdpa"
-    return device.type == "cpu" and plain and bool(getattr(model, "_supports_attention_backend", False))
+    return next(model.parameters()).device.type == "cpu" and takes_attention(model)
 
 
 class SharedPrompts:

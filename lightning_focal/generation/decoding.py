@@ -15,6 +15,7 @@ from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.lean import LeanStep
 from lightning_focal.generation.sampling import pick_tokens
 from lightning_focal.generation.shared import SharedPrompts, shares_prompts
+from lightning_focal.generation.weights import bare_model
 
 __all__ = ["Batch", "decode", "decode_with_generate", "plan_batches"]
 
@@ -104,18 +105,16 @@ def decode(
     tokens = torch.full((count * repeats, limit), pad, device=device)
     logp = torch.zeros(count * repeats, limit, device=device)
 
-    cache = growing_cache()
+    cache, bare = growing_cache(), bare_model(model)
     inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True}
     if padded:
         inputs["attention_mask"] = prompt_mask.long()
         inputs["position_ids"] = (prompt_mask.long().cumsum(1) - 1).clamp(min=0)
-    if "logits_to_keep" in inspect.signature(_bare(model).forward).parameters:
+    if "logits_to_keep" in inspect.signature(bare.forward).parameters:
         inputs["logits_to_keep"] = 1
     logits = model(**inputs).logits[:, -1].repeat_interleave(repeats, 0)
-    shared = SharedPrompts(_bare(model), cache, prompt_mask, repeats) if shares_prompts(_bare(model)) else None
-    graphed = (
-        GraphedSteps.of(model, _bare(model), cache, prompt_mask, repeats, limit) if graphs_steps(_bare(model), limit) else None
-    )
+    shared = SharedPrompts(bare, cache, prompt_mask, repeats) if shares_prompts(bare) else None
+    graphed = GraphedSteps.of(model, bare, cache, prompt_mask, repeats, limit) if graphs_steps(bare, limit) else None
     if shared is None and graphed is None:
         for layer in cache.layers:
             layer.batch_repeat_interleave(repeats)
@@ -159,18 +158,13 @@ def decode(
     return tokens.reshape(count, repeats, limit), logp.reshape(count, repeats, limit)
 
 
-def _bare(model: Any) -> Any:
-    """The transformers model inside a peft wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _step_mask(model: Any, seen: Tensor, padded: bool) -> Tensor | None:
     """The mask of one decoding step: ready-made ``[N, 1, 1, S]`` where that is understood, else ``[N, S]``, or None.
 
     Without a mask the grouped-query kernel on the CPU takes half as long again for a whole step (SmolLM2, bfloat16), so one is
     passed there even where nothing is padded; a CUDA device is quicker without.
     """
-    bare = _bare(model)
+    bare = bare_model(model)
     if bare.config._attn_implementation == "sdpa" and getattr(bare, "_supports_attention_backend", False):
         return seen[:, None, None] if padded or seen.device.type == "cpu" else None
     return seen.long() if padded else None
@@ -201,7 +195,7 @@ def decode_with_generate(
     ids, mask = (t.to(device).repeat_interleave(repeats, 0) for t in left_pad(prompts, pad))
     ends = torch.tensor(sorted(eos), device=device)
     choice = _ForcedChoice(uniforms.reshape(count * repeats, limit).to(device), sampling, ends, pad)
-    bare = _bare(model)
+    bare = bare_model(model)
     stored = bare.generation_config
     plain = GenerationConfig(do_sample=False, num_beams=1, eos_token_id=sorted(eos), pad_token_id=pad)
     plain.cache_implementation = getattr(stored, "cache_implementation", None)

@@ -18,7 +18,7 @@ from lightning_focal.generation.lean import LeanStep
 from lightning_focal.generation.products import onednn_linears
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.generation.shared import shares_prompts
-from lightning_focal.generation.weights import RolloutCopy, is_sharded
+from lightning_focal.generation.weights import RolloutCopy, bare_model, is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,7 +108,7 @@ class HFGenerator(Generator):
         if self._needs_copy(policy) and self._copied is not policy:
             self.sync(policy, self.version)
         model: Any = self._copy.model if self._copy is not None else policy
-        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        bare = bare_model(model)
         _check_context(bare, prompts, sampling)
         eos = eos_ids(bare, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos)

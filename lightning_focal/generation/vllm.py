@@ -26,7 +26,7 @@ from lightning_focal.generation.vllm_requests import (
     expect_context,
     sampling_params,
 )
-from lightning_focal.generation.weights import is_sharded, stamp
+from lightning_focal.generation.weights import bare_model, is_held, is_sharded, stamp
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -155,13 +155,10 @@ class VLLMGenerator(Generator):
         mode = self._mode = self._mode or best_mode(sampling)
         if self._engine is None:
             self._engine = self._made(policy, tokenizer, mode)
-        if self._held is None or self._held[0] is not policy:
+        if not is_held(self._held, policy, self.version):
             self._hand_over(self._engine, policy)
-        elif self._held[1] != stamp(policy):
-            raise RuntimeError(f"the policy was changed after `sync`: vLLM still has the weights of version {self.version}")
         expect_context(prompts, sampling, self._engine.context)
-        bare = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
-        eos = eos_ids(bare, tokenizer)
+        eos = eos_ids(bare_model(policy), tokenizer)
         wanted = [sampling_params(sampling, seed=seed, count=group_size, eos=eos) for seed in seeds]
         with self._awake(self._engine):
             answers = self._engine.generate(prompts.tokens, wanted, self._adapter)

@@ -21,7 +21,7 @@ from lightning_focal.generation.ranks import on_first_rank, rank
 from lightning_focal.generation.vllm_http import VLLMServer
 from lightning_focal.generation.vllm_requests import LogprobsMode, assemble, expect_comparable, expect_context, sampling_params
 from lightning_focal.generation.vllm_transfer import Transfer
-from lightning_focal.generation.weights import stamp
+from lightning_focal.generation.weights import bare_model, is_held, stamp
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -146,16 +146,11 @@ class VLLMServerGenerator(Generator):
         check_request(prompts, group_size, seeds)
         if self._limits is None:
             self.start(sampling)
-        if self._held is None or self._held[0] is not policy:
+        if not is_held(self._held, policy, self.version):
             self.sync(policy, self.version)
-        elif self._held[1] != stamp(policy):
-            raise RuntimeError(
-                f"the policy was changed after `sync`: the servers still have the weights of version {self.version}"
-            )
         context, mode = self._limits or (0, "raw_logprobs")
         expect_context(prompts, sampling, context)
-        bare = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
-        eos, first = eos_ids(bare, tokenizer), rank()
+        eos, first = eos_ids(bare_model(policy), tokenizer), rank()
 
         dealt = [self.servers[(first + row) % len(self.servers)] for row in range(len(prompts))]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RolloutCopy", "compute_device", "full_weights", "is_flat", "is_sharded", "stamp"]
+__all__ = ["RolloutCopy", "bare_model", "compute_device", "full_weights", "is_flat", "is_held", "is_sharded", "stamp"]
 
 
 def is_sharded(policy: nn.Module) -> bool:
@@ -43,6 +43,29 @@ def stamp(policy: nn.Module) -> int:
     return 0 if is_sharded(policy) else sum(parameter._version for parameter in policy.parameters())
 
 
+def is_held(held: tuple[nn.Module, int] | None, policy: nn.Module, version: int) -> bool:
+    """Say whether an engine beside the trainer has the weights of ``policy``, or must be given them.
+
+    Args:
+        held: whose weights it was given last, and their :func:`stamp` then.
+        policy: whose weights it is to decode with.
+        version: of the weights it was given last.
+
+    Raises:
+        RuntimeError: if it has those of ``policy`` as they were before an update.
+    """
+    if held is None or held[0] is not policy:
+        return False
+    if held[1] != stamp(policy):
+        raise RuntimeError(f"the policy was changed after `sync`: vLLM still has the weights of version {version}")
+    return True
+
+
+def bare_model(policy: nn.Module) -> Any:
+    """Return the transformers model inside a peft wrapper; one without a wrapper as it is."""
+    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+
+
 def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Name and value of every parameter, named as in the plain transformers model.
 
@@ -61,7 +84,7 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     if is_flat(policy):
         yield from _flat_weights(policy)
         return
-    base = _plain(policy)
+    base = bare_model(policy)
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             owner, _, leaf = name.rpartition(".")
@@ -94,11 +117,6 @@ def _flat_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _unwrapped(name: str) -> str:
     kept = (part for part in name.split(".") if part not in ("_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
     return ".".join(kept)
-
-
-def _plain(policy: nn.Module) -> Any:
-    """The transformers model inside a peft wrapper."""
-    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
 
 
 def _gathered(parameter: Tensor) -> Tensor:
@@ -136,12 +154,12 @@ class RolloutCopy:
         self.model = _rebuilt(policy, dtype) if is_sharded(policy) else _cloned(policy, dtype)
         self.model.eval().requires_grad_(False)
         self.device = next(policy.parameters()).device
-        self._config = _plain(policy).config
+        self._config = bare_model(policy).config
         self.refresh(policy)
 
     def fits(self, policy: nn.Module) -> bool:
         """Say whether :meth:`refresh` would make this the copy of ``policy``: same architecture, same device."""
-        return _plain(policy).config == self._config and next(policy.parameters()).device == self.device
+        return bare_model(policy).config == self._config and next(policy.parameters()).device == self.device
 
     def refresh(self, policy: nn.Module) -> None:
         """Take over the policy's weights; no allocation beyond one parameter.
@@ -168,7 +186,7 @@ def _cloned(policy: nn.Module, dtype: torch.dtype | None) -> Any:
 def _rebuilt(policy: nn.Module, dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForCausalLM
 
-    base = _plain(policy)
+    base = bare_model(policy)
     first = next(policy.parameters())
     with torch.random.fork_rng(devices=[]), torch.device(compute_device(policy)):
         model = AutoModelForCausalLM.from_config(base.config, dtype=dtype or first.dtype)

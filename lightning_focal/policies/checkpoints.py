@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_focal.shard_index import INDEX, read_index
+
 __all__ = ["check_shards", "is_sharded_checkpoint", "read_weights"]
 
-_INDEX = ".metadata"
 _PREFIXES = ("state_dict.", "model.")
 """What weights are filed under in a folder of shards: by ``ModelParallelStrategy`` and by ``FSDPStrategy``."""
-
-_PLAIN = {
-    "torch.distributed.checkpoint.metadata": None,
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo", "_StoragePrefix"},
-    "torch.serialization": {"_get_layout"},
-    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"},
-    "pathlib._local": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"},
-    "collections": {"OrderedDict"},
-    "torch": {"Size", "device"},
-}
-"""What the index of a folder of shards is made of; None = any class of that module."""
-
-
-class _Index(pickle.Unpickler):
-    """Reads an index, which is a pickle, and nothing that could act."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a class that holds data, or refuse."""
-        allowed = _PLAIN.get(module, set())
-        if "." not in name and (allowed is None or name in allowed or (module == "torch" and _is_dtype(name))):
-            found = super().find_class(module, name)
-            if allowed is not None or (isinstance(found, type) and found.__module__ == module):
-                return found
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no index of weights needs")
-
-
-def _is_dtype(name: str) -> bool:
-    return isinstance(getattr(torch, name, None), (torch.dtype, torch.layout, torch.memory_format))
 
 
 def is_sharded_checkpoint(path: str | Path) -> bool:
     """Say whether a checkpoint is a folder of shards, written by several processes side by side."""
-    return (Path(path) / _INDEX).is_file()
+    return (Path(path) / INDEX).is_file()
 
 
 def check_shards(path: str | Path) -> Any:
@@ -61,13 +34,10 @@ def check_shards(path: str | Path) -> Any:
     Raises:
         ValueError: for an index that is broken, or that names anything but tensors and where they lie.
     """
-    with open(Path(path) / _INDEX, "rb") as file:
-        return _read_index(file, path)
-
-
-def _read_index(file: IO[bytes], path: str | Path) -> Any:
     try:
-        return _Index(file).load()
+        return read_index(path)
+    except OSError:
+        raise
     except Exception as error:  # a broken pickle may raise anything
         raise ValueError(f"the index of the checkpoint {str(path)!r} is refused: {error}") from error
 

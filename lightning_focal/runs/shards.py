@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from lightning_focal.shard_index import read_index
+
 __all__ = ["look_through"]
-
-_PLAIN = {
-    ("collections", "OrderedDict"),
-    ("pathlib", "Path"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
-    ("pathlib", "WindowsPath"),
-    ("torch", "Size"),
-    ("torch", "device"),
-    ("torch.serialization", "_get_layout"),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-}
-_METADATA = "torch.distributed.checkpoint.metadata"
-
-
-class _Plain(pickle.Unpickler):
-    """Reads the list of what a folder holds, and knows nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PLAIN:
-            return super().find_class(module, name)
-        if (
-            module == _METADATA
-            and "." not in name
-            and isinstance(getattr(__import__(_METADATA, fromlist=[name]), name, None), type)
-        ):
-            return super().find_class(module, name)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        raise pickle.UnpicklingError(f"Unsupported GLOBAL {module}.{name}")
 
 
 def look_through(folder: Path) -> None:
@@ -53,8 +23,7 @@ def look_through(folder: Path) -> None:
         OSError: where a shard is missing.
         ValueError: where one is shorter than the list says.
     """
-    with open(folder / ".metadata", "rb") as file:
-        held = _Plain(file).load()
+    held = read_index(folder)
     torch.load(folder / "meta.pt", map_location="cpu", weights_only=True)
     for index, place in held.storage_data.items():
         path = folder / place.relative_path

@@ -3,7 +3,8 @@
     python docs/tables.py [FILE]
 
 Every class that a configuration can name is found through the ``__all__`` of its package. A page may also hold single tables,
-between ``<!-- arguments: CLASS, at KEY -->`` and ``<!-- end -->``; those of docs/reference/cli.md are written, too.
+between ``<!-- arguments: CLASS, at KEY -->`` and ``<!-- end -->`` (``at KEY, only NAME NAME`` for some of its arguments); those of
+all pages are written, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +25,10 @@ from unittest import mock
 from docstring_parser import parse
 
 REFERENCE = Path(__file__).parent / "reference"
-_BLOCK = re.compile(r"(<!-- arguments: (?P<target>[\w.]+), at (?P<key>[\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(?P<head><!-- arguments: (?P<target>[\w.]+), at (?P<key>[\w.]+)(?:, only (?P<only>[\w ]+))? -->\n).*?(?P<foot><!-- end -->)",
+    re.DOTALL,
+)
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?(?:[\w.]+\.)?(\w+)`")
 Row = tuple[str, str, str, str]
 
@@ -123,9 +127,13 @@ def _markdown(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def table(target: str | type, key: str) -> str:
-    """The table of one class, its arguments spelt as keys of a config."""
-    return _table([(f"{key}.{name}", *rest) for name, *rest in arguments(target)])
+def table(target: str | type, key: str, only: Sequence[str] = ()) -> str:
+    """The table of one class, its arguments spelt as keys of a config; all of them, or those named alone."""
+    rows = arguments(target)
+    unknown = set(only) - {name for name, *_ in rows}
+    if unknown:
+        raise ValueError(f"{target} has no argument {sorted(unknown)[0]!r}")
+    return _table([(f"{key}.{name}", *rest) for name, *rest in rows if not only or name in only])
 
 
 def _table(rows: list[Any]) -> str:
@@ -135,7 +143,11 @@ def _table(rows: list[Any]) -> str:
 
 def filled(page: str) -> str:
     """A page with every single table as the code has it."""
-    return _BLOCK.sub(lambda found: found[1] + table(found["target"], found["key"]) + found[4], page)
+
+    def fill(found: re.Match[str]) -> str:
+        return found["head"] + table(found["target"], found["key"], (found["only"] or "").split()) + found["foot"]
+
+    return _BLOCK.sub(fill, page)
 
 
 def classes(package: str, base: type, itself: bool = False) -> list[type]:
@@ -267,6 +279,7 @@ def page() -> str:
 if __name__ == "__main__":
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else REFERENCE / "configuration.md"
     path.write_text(page(), encoding="utf-8")
-    cli_page = REFERENCE / "cli.md"
-    if len(sys.argv) == 1:
-        cli_page.write_text(filled(cli_page.read_text(encoding="utf-8")), encoding="utf-8")
+    for other in REFERENCE.parent.rglob("*.md") if len(sys.argv) == 1 else ():
+        text = other.read_text(encoding="utf-8")
+        if (there := filled(text)) != text:
+            other.write_text(there, encoding="utf-8")

@@ -11,7 +11,7 @@ import yaml
 import lightning_focal
 from lightning_focal import functional, rewards
 from lightning_focal.cli import COMMANDS, main
-from tests.docs.pages import PAGES, ROOT, commands, prose, set_up_program, title
+from tests.docs.pages import PAGES, ROOT, arguments, commands, prose, set_up_program, title
 
 DOCS = ROOT / "docs"
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
@@ -81,7 +81,40 @@ def tables():
 def test_the_configuration_page_is_that_of_the_code(tables):
     behind = "is behind the code: run `python docs/tables.py`"
     assert tables.page() == CONFIGURATION, f"docs/reference/configuration.md {behind}"
-    assert tables.filled(CLI) == CLI, f"docs/reference/cli.md {behind}"
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert tables.filled(text) == text, f"{title(page)} {behind}"
+
+
+def test_a_table_of_some_arguments(tables):
+    block = "<!-- arguments: lightning_focal.rewards.SoftMinAdvantage, at a.b, only k -->\n{}<!-- end -->"
+    assert re.findall(r"^\| `([\w.]+)`", tables.filled(block.format("")), re.MULTILINE) == ["a.b.k"]
+    assert tables.filled(tables.filled(block.format("old\n"))) == tables.filled(block.format(""))
+    with pytest.raises(ValueError, match="has no argument 'q'"):
+        tables.filled(block.replace("only k", "only k q").format(""))
+
+
+def test_every_method_has_a_page():
+    """With its formula, its source, a way to run it, and what it is for; linked from the page that compares them."""
+    parts = [getattr(rewards, name) for name in rewards.__all__ if isinstance(getattr(rewards, name), type)]
+    bases = (rewards.RewardStrategy, rewards.Weighting, rewards.RewardRule, rewards.Advantage)
+    general = {rewards.RewardStrategy, rewards.StaticWeighting, rewards.FocalWeighting, rewards.WeightedSum, *bases}
+    methods = {part.__name__ for part in parts if issubclass(part, bases) and part not in general}
+    assert len(methods) == 16
+    concepts = DOCS / "concepts"
+    overview = "".join((concepts / f"{name}.md").read_text(encoding="utf-8") for name in ("advantages", "co-rewarding"))
+    told = set()
+    for page in concepts.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        if "**When to use" in text:
+            found = {name for name in methods if re.search(rf"\b{name}\b", text.split("**When to use")[0])}
+            assert found, f"{title(page)} names no class"
+            told |= found
+            assert "$$" in text or "| $" in text, f"{title(page)} has no formula"
+            assert re.search(r"\*\*Source|\[paper|arXiv:", text), f"{title(page)} has no source"
+            assert any(arguments(command) for command in commands(page)), f"{title(page)} has no command"
+            assert page.name == "static.md" or f"({page.name})" in overview, f"{title(page)} is not linked"
+    assert told | {"FocalReward"} == methods
 
 
 def test_the_configuration_page_has_every_key(tables, capsys, monkeypatch):

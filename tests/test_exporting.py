@@ -72,6 +72,8 @@ def test_adapters_are_merged_or_written_alone(trained, tmp_path):
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
     again = peft.PeftModel.from_pretrained(load_policy(TINY)[0], tmp_path / "adapter")
     assert logits(again).equal(expected)
+    assert (logits(load_policy(TINY)[0]) - expected).abs().max() > 1e-4  # the adapters do something
+    torch.testing.assert_close(logits(again.merge_and_unload()), logits(load_policy(tmp_path / "merged")[0]), atol=1e-6, rtol=0)
 
 
 def test_tied_weights(run_tiny, tmp_path):

@@ -198,7 +198,9 @@ def policy_config(source: str | Path, *, cache_dir: str | Path | None = None) ->
 
 def _expect_file(folder: Path, patterns: tuple[str, ...], what: str) -> None:
     if not any(next(folder.glob(pattern), None) for pattern in patterns):
-        raise PolicySourceError(f"the policy folder {str(folder.absolute())!r} has no {what}")
+        alone = (folder / "adapter_config.json").is_file()
+        why = ": it holds adapters alone, which a policy is not; export the run without `--adapter`" if alone else ""
+        raise PolicySourceError(f"the policy folder {str(folder.absolute())!r} has no {what}{why}")
 
 
 def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:

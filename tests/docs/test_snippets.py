@@ -1,12 +1,14 @@
 """Every Python snippet of README and docs runs, every YAML parses as a configuration, and every command of ours runs.
 
-Commands run on a policy of a few thousand parameters and one batch, everything else as it is typed; those that cannot run here are
-parsed, with the reason in `REASONS`."""
+Commands run on a policy of a few thousand parameters and one batch, against a server on this machine, everything else as it is typed
+(`short.py`); those that cannot run here are parsed, with the reason in `REASONS`."""
 
 import doctest
 import json
 import shutil
+import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import yaml
@@ -14,53 +16,21 @@ import yaml
 from lightning_focal.cli import COMMANDS, main
 from lightning_focal.entry import main as entry_main
 from lightning_focal.judges import CHECKS
+from lightning_focal.policies import export_policy, load_policy
 from tests.docs.pages import PAGES, ROOT, arguments, blocks, commands, set_up_program, title
+from tests.docs.short import MODELS, TINY, reply, save_files, smaller
+from tests.servers.fake import serving
 
-TINY = "random:tiny-llama?hidden=32&layers=1"
-FORCED = {
-    "model.policy": TINY,
-    "model.sampling.max_new_tokens": "4",
-    "trainer.limit_train_batches": "1",
-    "trainer.max_epochs": "1",
-    "trainer.devices": "1",
-}
-"""Makes a run of any configuration take a second."""
-SMALLER = {
-    "model.val_group_size": "1",
-    "model.group_size": "2",
-    "trainer.limit_val_batches": "1",
-    "trainer.accelerator": "cpu",
-    "trainer.precision": "32-true",
-}
-"""The same, where the command does not say otherwise."""
-FEW_QUESTIONS = {
-    "trainer.val_check_interval": "1",
-    "data.train": "12",
-    "data.val": "2",
-    "data.batch_size": "2",
-    "data.max_prompt_tokens": "512",
-}  # bytes for tokens
-WARM_START = {"model.val_questions": "2", "model.val_group_size": "1", "data.train": "8", "data.val": "2", "data.batch_size": "4"}
-WARM_START |= {"model.policy": TINY, "trainer.max_steps": "1", "trainer.val_check_interval": "1", "trainer.accelerator": "cpu"}
 REASONS = {
-    "http://localhost": "asks a server",
-    "https://api.example.com": "asks a server",
-    "configs/healthbench_judge.yaml": "asks a server",
     "configs/qwen3_8b_focal.yaml": "for GPUs",
-    "configs/scale/": "for GPUs",
-    "vllm": "needs vLLM; tests/generation has it",
+    "fit --config configs/scale/": "for GPUs",
+    "vllm": "needs vLLM; tests/generation and tests/evaluation have it",
     "--ckpt_path=last": "goes on after a kill; tests/runs kills one",
-    "LMEval": "needs lm-evaluation-harness; tests/evaluation has it",
+    "configs/eval/co_rewarding.yaml": "the questions lie on a hub",
 }
 """What in a command keeps it from being run here, and why; it is parsed."""
-COMMAND_REASONS = {
-    "ablate": "a grid of runs; tests/studies runs one",
-    "eval": "needs lm-evaluation-harness; tests/evaluation has it",
-    "lm-eval": "the same",
-    "plan": "reads the configuration of a large model; tests/test_planning.py has it",
-    "rephrase": "asks a model that follows an instruction; tests/rephrasing has a server",
-}
-"""The same of whole commands."""
+NO_PAIR = "no pair was made"
+"""What `rephrase` may say of a policy with random weights: it follows no instruction."""
 
 DONE = set()
 """Commands that need no file of their page and were tried on another one."""
@@ -81,8 +51,14 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def policy_folder(tmp_path_factory):
+    """An exported policy."""
+    return export_policy(*load_policy(TINY), tmp_path_factory.mktemp("policies") / "policy")
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch, run_folder):
+def place(tmp_path, monkeypatch, run_folder, policy_folder):
     """A folder like a checkout in which two runs have finished; what a page registers is forgotten afterwards."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     shutil.copy(ROOT / "configs/data/everyday/heldout.jsonl", tmp_path / "train.jsonl")
@@ -91,6 +67,8 @@ def place(tmp_path, monkeypatch, run_folder):
     for name in ("focal", "focal_tiny"):
         (tmp_path / "runs").mkdir(exist_ok=True)
         shutil.copytree(run_folder, tmp_path / "runs" / name)
+    for name in ("POLICY", "my-model"):
+        shutil.copytree(policy_folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     set_up_program(monkeypatch)
@@ -101,12 +79,6 @@ def place(tmp_path, monkeypatch, run_folder):
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
-
-
-def save_files(page, folder):
-    for block in blocks(page):
-        if block.file:
-            (folder / block.file).write_text(block.text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=title)
@@ -150,7 +122,7 @@ def test_configurations_parse(page, place, capsys):
 
 def why_not_run(given):
     typed = " ".join(given)
-    return COMMAND_REASONS.get(given[0]) or next((reason for sign, reason in REASONS.items() if sign in typed), None)
+    return next((reason for sign, reason in REASONS.items() if sign in typed), None)
 
 
 def own_commands(page):
@@ -170,16 +142,37 @@ def test_commands_that_cannot_run_here_parse(page, place, capsys):
             parse(given, capsys)
 
 
-@pytest.mark.slow  # half a hundred short runs
+@pytest.mark.slow  # a hundred short runs
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=title)
-def test_commands_run(page, place, monkeypatch, capsys):
+def test_commands_run(page, place, server, monkeypatch, capsys):
     save_files(page, place)
+    monkeypatch.setenv("MY_API_KEY", "secret")
     for given in own_commands(page):
         if why_not_run(given):
             continue
         monkeypatch.delenv("LIGHTNING_FOCAL_RUN_FOLDER", raising=False)
-        code = status(smaller(given))
-        assert code in (0, None), f"{title(page)}: {' '.join(given)}\n{capsys.readouterr().err}"
+        code = status(smaller(given, server))
+        said = capsys.readouterr()
+        unfit = given[0] == "rephrase" and "--policy" in given and NO_PAIR in said.out
+        assert code in (0, None) or unfit, f"{title(page)}: {' '.join(given)}\n{said.err}"
+
+
+@pytest.mark.slow
+def test_commands_of_the_harness_run(place):
+    """A plain ``lm-eval`` of the pages, beside ours."""
+    typed = [command for page in PAGES for command in commands(page) if command[0] == "lm-eval"]
+    assert typed
+    for command in typed:
+        given = [*command[1:], "--limit", "2", "--device", "cpu"]
+        done = subprocess.run([sys.executable, "-m", "lm_eval", *given], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The address of a server on this machine that stands in for every server of the pages."""
+    with serving(reply, models=MODELS) as fake:
+        yield fake.url
 
 
 def status(given):
@@ -190,89 +183,25 @@ def status(given):
     return 0
 
 
-def smaller(given):
-    """The command with what makes it short."""
-    if any(word.endswith("help") or word in ("--print_config", "--reward.help") for word in given) or "--ckpt_path" in given:
-        return given
-    named = {word.removeprefix("--").split("=")[0] for word in given}
-    if given[0] == "sft":
-        return [*given, *(f"--{key}={value}" for key, value in WARM_START.items())]
-    if given[0] == "fit":
-        added = {**FORCED, **{key: value for key, value in SMALLER.items() if key not in named}}
-        if "co_rewarding" in " ".join(given):
-            added |= {key: value for key, value in FEW_QUESTIONS.items() if key not in named}
-        if "LocalJudge" in " ".join(given):
-            added["reward.judge.other.source"] = TINY
-        return [*given, *(f"--{key}={value}" for key, value in added.items())]
-    if given[0] == "judge" and "--judge=LocalJudge" in given:
-        return [*given, f"--judge.source={TINY}"]
-    return given
-
-
 def test_reasons_are_needed():
     typed = [" ".join(given) for page in PAGES for given in filter(None, map(arguments, commands(page)))]
     assert all(any(sign in command for command in typed) for sign in REASONS)
-    assert {command.split()[0] for command in typed} >= set(COMMAND_REASONS)
+
+
+def test_most_commands_run():
+    """What is parsed alone needs a GPU, vLLM, a hub, or a run that was killed."""
+    typed = {tuple(given) for page in PAGES for given in filter(None, map(arguments, commands(page)))}
+    parsed = {given for given in typed if why_not_run(given)}
+    assert {given[0] for given in parsed} <= {"fit", "eval"}
+    assert len(parsed) < len(typed) / 8
 
 
 def parse(given, capsys):
     """Put a command to its own parser; one that runs the Trainer prints its configuration in place of running."""
-    asks_for_help = any(word.endswith("help") for word in given)
-    if given[0] in COMMANDS and given[0] != "sft":
-        if given[0] == "replay":
-            from lightning_focal.studies.replay_command import parser
-
-            parser().parse_args(given[1:])
-        elif given[0] == "judge":
-            from lightning_focal.judging import agreement, command
-
-            measured = any(word.split("=")[0] == "--agreement" for word in given)
-            (agreement if measured else command).parser().parse_args(given[1:])
-        elif given[0] == "report":
-            from lightning_focal.report.command import parser
-
-            parser().parse_args(given[1:])
-        elif given[0] == "rubrics":
-            from lightning_focal.studies.rubrics_command import parser
-
-            parser().parse_args(given[1:])
-        elif given[0] in ("eval", "export"):
-            from importlib import import_module
-
-            import_module(COMMANDS[given[0]][0]).parser().parse_args(given[1:])
-        elif given[0] == "lm-eval":
-            from lm_eval._cli import HarnessCLI
-
-            HarnessCLI()._parser.parse_args(given[1:])
-        elif given[0] == "rephrase":
-            from lightning_focal.rephrasing.command import parser
-
-            parser().parse_args(given[1:])
-        elif given[0] == "export":
-            from lightning_focal.exporting import parser
-
-            parser().parse_args(given[1:])
-        elif given[0] == "plan":
-            from lightning_focal.planning.command import parser
-
-            own, rest = parser().parse_known_args(given[1:])
-            parse(["fit", f"--config={own.config}", *rest], capsys)
-        else:
-            assert given[0] == "ablate", f"say here how `{given[0]}` is checked"
-            check_ablation(given[1:])
+    if given[0] in COMMANDS:
+        import_module(COMMANDS[given[0]][0]).parser().parse_args(given[1:])
         return
     with pytest.raises(SystemExit) as ended:
-        main(given if asks_for_help else [*given, "--print_config"])
+        main([*given, "--print_config"])
     said = capsys.readouterr()
     assert ended.value.code in (0, None), f"{' '.join(given)}\n{said.err}"
-
-
-def check_ablation(given):
-    """The file is read, and what every run gets besides is parsed with its configuration."""
-    from lightning_focal.studies.ablate import read_ablation
-
-    own, rest = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
-    grid = read_ablation(own[own.index("--config") + 1])
-    with pytest.raises(SystemExit) as ended:
-        main(["fit", "--config", str(grid.config), *rest, "--print_config"])
-    assert ended.value.code in (0, None)

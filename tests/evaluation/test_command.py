@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.cli import main
 from lightning_focal.evaluation import LMEval
-from lightning_focal.policies import Lora, load_policy
+from lightning_focal.policies import Lora, export_policy, load_policy
 from tests.conftest import TINY
 from tests.evaluation.helpers import choice_task, generate_task, half_right
 from tests.test_configs import ROOT
@@ -79,10 +79,16 @@ def test_checkpoint_and_exported_folder_score_as_the_live_policy(evaluated, tmp_
 
 
 @pytest.mark.slow
-def test_the_harness_itself_scores_the_exported_folder_the_same(evaluated, tmp_path):
-    path, tasks, expected = evaluated()
-    main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "policy")])
-    assert harness(["-m", "lm_eval"], "hf", f"pretrained={tmp_path / 'policy'}", tasks, tmp_path / "out") == expected
+@pytest.mark.parametrize("kind", ["whole", "merged", "adapter"])
+def test_the_harness_itself_scores_the_exported_folder_the_same(evaluated, tmp_path, kind):
+    """Whole weights, adapters merged into them, and adapters that peft puts on the base policy."""
+    path, tasks, expected = evaluated(None if kind == "whole" else Lora(r=2, alpha=64.0))
+    folder = tmp_path / "policy"
+    main(["export", "--ckpt_path", str(path), "--out", str(folder), *(["--adapter"] if kind == "adapter" else [])])
+    named = f"pretrained={folder}"
+    if kind == "adapter":
+        named = f"pretrained={export_policy(*load_policy(TINY), tmp_path / 'base')},peft={folder}"
+    assert harness(["-m", "lm_eval"], "hf", named, tasks, tmp_path / "out") == expected
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,19 +56,23 @@ class WriteReport(Callback):
 class LiveFigures(Callback):
     """Draws the report's figures into TensorBoard every few batches, and once at the end.
 
-    Read back from the run folder, so they are the report's own; levels by criterion, without tags.
+    Read back from the run folder, so they are the report's own. Levels and shares of the weight are drawn by criterion, and by each
+    kind of tag (``level:hard``) as ``report/levels/tag level``, as far as rollouts are recorded.
 
     Args:
-        every_n_batches: how often; each time takes about a second.
+        every_n_batches: how often; each time takes a second or two.
+        rollouts: recorded rollouts to read for tags at most, evenly spread over the run; 0 = no tags.
 
     Raises:
-        ValueError: for a number below 1.
+        ValueError: for a number out of range.
     """
 
-    def __init__(self, every_n_batches: int = 50) -> None:
+    def __init__(self, every_n_batches: int = 50, rollouts: int = 1600) -> None:
         if every_n_batches < 1:
             raise ValueError(f"`every_n_batches` must be >= 1, got {every_n_batches}")
-        self.every_n_batches = every_n_batches
+        if rollouts < 0:
+            raise ValueError(f"`rollouts` must be >= 0, got {rollouts}")
+        self.every_n_batches, self.rollouts = every_n_batches, rollouts
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Draw what the batches before this one have logged."""
@@ -85,15 +90,31 @@ class LiveFigures(Callback):
         if not trainer.is_global_zero or not boards or folder is None or not (Path(folder) / "metrics.csv").exists():
             return
         for board in boards:
-            log_figures(board, folder, batch)
+            log_figures(board, folder, batch, self.rollouts)
 
 
-def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int) -> Sequence[str]:
-    """Draw the figures of a run folder, in their first view each, into TensorBoard; returns the tags they have there."""
+def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int, rollouts: int = 0) -> Sequence[str]:
+    """Draw the figures of a run folder into TensorBoard; returns the tags they have there.
+
+    The first view of each is called after the figure, the others after what their criteria are grouped by, too.
+    """
+    run, levels = read_run(folder), {}
+    if rollouts:
+        levels = run_levels(read_run(folder, rollouts))
+    levels |= run_levels(run)  # by criterion those logged in every batch, by tag those of the rollouts that were read
     tags = []
-    run = read_run(folder)
-    for views in all_figures(group_runs([run]), {run.folder: run_levels(run)}):
-        figure = next(iter(views.views.values()))
-        board.experiment.add_figure(f"report/{views.name}", matplotlib_figure(figure), global_step=batch)
-        tags.append(f"report/{views.name}")
+    for views in all_figures(group_runs([run]), {run.folder: levels}):
+        for at, (choice, figure) in enumerate(views.views.items()):
+            tag = f"report/{views.name}" + (f"/{_plain(choice[-1])}" if at else "")
+            board.experiment.add_figure(tag, matplotlib_figure(figure), global_step=batch)
+            tags.append(tag)
     return tags
+
+
+def _plain(choice: str) -> str:
+    """A choice of the report without what TensorBoard's tags do not hold.
+
+    >>> _plain("tag “level”")
+    'tag level'
+    """
+    return " ".join(re.sub(r"[^\w.\- ]", "", choice).split())

@@ -28,7 +28,7 @@ __all__ = ["ROLLOUTS", "Written", "write_report"]
 ROLLOUTS = 6400
 """Training rollouts that a report shows by default, over all its runs."""
 
-_SCRIPTS = ("data.js", "figures.js", "rollouts.js", "page.js")
+_SCRIPTS = ("data.js", "figures.js", "rollouts.js", "tables.js", "page.js")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The report in a browser: drawn whole, filtered, silent, and nobody's text is run."""
 
+import csv
+import io
+
 import pytest
 
 from lightning_focal.report import write_report
@@ -160,6 +163,39 @@ def test_filters_against_the_data(opened):
 
 def page_prompt(page, at):
     return page.run(f"report.browser.data.prompts[{at}].map(turn => turn[1]).join()")
+
+
+def test_tables_as_csv(opened):
+    page = opened("one")
+    parts = "[report.cellParts('0.46 → 0.56\\n+0.10 [+0.07, +0.13]'), report.cellParts('0.5\\n[0.4, 0.6]'), report.cellParts('? → 0.1'),"
+    parts += " report.cellParts('-'), report.cellParts('0, 1'), report.cellParts('')]"
+    assert page.run(parts) == [
+        {"from": "0.46", "to": "0.56", "difference": "+0.10", "low": "+0.07", "high": "+0.13"},
+        {"": "0.5", "low": "0.4", "high": "0.6"},
+        {"from": "?", "to": "0.1"},
+        {"": "-"},
+        {"": "0, 1"},
+        {"": ""},
+    ]
+    head, *rows = csv.reader(io.StringIO(page.run('report.csv(document.querySelector("#numbers table"))')))
+    assert head[:5] == ["criterion", "score from", "score to", "saturation from", "saturation to"]
+    assert head[-5:] == [f"held-out score {part}" for part in ("from", "to", "difference", "low", "high")]
+    texts = page.run('[...document.querySelectorAll("#numbers tbody tr")].map(r => [...r.cells].map(c => c.textContent))')
+    assert [row[0] for row in rows] == [cells[0] for cells in texts]
+    assert all(" → ".join(row[1:3]) == cells[1] for row, cells in zip(rows, texts, strict=True))
+    assert all(len(row) == len(head) for row in rows)
+    page.run("""window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push([this.download, this.protocol]); };
+        document.querySelector("#numbers button.csv").click()""")
+    assert page.run("saved") == [["numbers.csv", "blob:"]]
+
+
+def test_names_in_a_csv_are_no_formulas(opened):
+    page = opened("evil")
+    cells = ["=1+1", "+x", "-x", "@x", 'a "b", c', "plain"]
+    assert page.run(f"{cells}.map(text => report.csvCell(text, true))") == ["'=1+1", "'+x", "'-x", "'@x", '"a ""b"", c"', "plain"]
+    assert page.run("report.csvCell('-0.1', false)") == "-0.1"
+    rows = list(csv.reader(io.StringIO(page.run('report.csv(document.querySelector("#numbers table"))'))))
+    assert sorted(row[0] for row in rows[1:]) == sorted(NAMES)
 
 
 def test_a_filter_is_quick(opened):

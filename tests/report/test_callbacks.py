@@ -83,8 +83,23 @@ def test_live_figures_show_the_held_out_prompts(tmp_path):
     assert tags(tmp_path / "board")["report/criteria"] == [4]
 
 
+def test_live_figures_show_tags(tmp_path):
+    """Levels by criterion stay those of every batch; tags are those of the recorded rollouts."""
+    folder = make_run(tmp_path / "run", batches=4)
+    board = EventLog(tmp_path / "board")
+    without = callbacks.log_figures(board, folder, 4)
+    shown = callbacks.log_figures(board, folder, 4, rollouts=100)
+    by = ("criterion name", "tag level")
+    assert set(shown) - set(without) == {f"report/{figure}/{kind}" for figure in ("levels", "shares") for kind in by}
+    assert set(without) <= set(shown)
+    board.save()
+    assert tags(tmp_path / "board")["report/levels/tag level"] == [4]
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="`rollouts` must be >= 0, got -1"):
         WriteReport(rollouts=-1)
     with pytest.raises(ValueError, match="`every_n_batches` must be >= 1, got 0"):
         LiveFigures(every_n_batches=0)
+    with pytest.raises(ValueError, match="`rollouts` must be >= 0, got -1"):
+        LiveFigures(rollouts=-1)

@@ -98,10 +98,9 @@ def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int, rollou
 
     The first view of each is called after the figure, the others after what their criteria are grouped by, too.
     """
-    run, levels = read_run(folder), {}
-    if rollouts:
-        levels = run_levels(read_run(folder, rollouts))
-    levels |= run_levels(run)  # by criterion those logged in every batch, by tag those of the rollouts that were read
+    run = read_run(folder)
+    recorded = run_levels(read_run(folder, rollouts)) if rollouts else {}
+    levels = recorded | run_levels(run)  # by criterion those logged in every batch, by tag those of the rollouts that were read
     tags = []
     for views in all_figures(group_runs([run]), {run.folder: levels}):
         for at, (choice, figure) in enumerate(views.views.items()):

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_focal.overview import example
 from lightning_focal.terminal import plain_message
 
-__all__ = ["TRAINER_DEFAULTS", "HelpFormatter", "RunParser", "run_parser_settings"]
+__all__ = ["TRAINER_DEFAULTS", "ExampleFormatter", "HelpFormatter", "RunParser", "run_parser_settings"]
 
 TRAINER_DEFAULTS = MappingProxyType(
     {
@@ -35,7 +36,18 @@ _MANY = 24
 """More options than this are not all repeated in the line of usage."""
 
 
-class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
+class ExampleFormatter(argparse.HelpFormatter):
+    """argparse's, with the example of the command at the end."""
+
+    def format_help(self) -> str:
+        """Return the help; a line of usage alone stays alone."""
+        text, shown = str(super().format_help()), example(_program(self._prog).removeprefix("lightning_focal "))
+        if not shown or "\noptions:" not in text:
+            return text
+        return f"{text}\nexample:\n{textwrap.indent(shown, '  ')}\n"
+
+
+class HelpFormatter(ExampleFormatter, DefaultHelpFormatter):  # type: ignore[misc]
     """jsonargparse's, with a short line of usage, words in place of markup, and classes by the names that can be typed.
 
     >>> formatter = HelpFormatter("lightning_focal fit")

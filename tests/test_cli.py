@@ -357,7 +357,7 @@ def test_a_quiet_run_says_what_came_out(tiny, capsys):
 
 
 def test_the_overview_fits_a_narrow_terminal():
-    from lightning_focal.entry import OVERVIEW
+    from lightning_focal.overview import OVERVIEW
 
     assert max(map(len, OVERVIEW.splitlines())) <= 80
 

@@ -1,20 +1,16 @@
 """Help that a person can read, at any width."""
 
 import re
+import textwrap
 
 import pytest
 
-from lightning_focal.cli import main
+from lightning_focal.cli import COMMANDS, main
+from lightning_focal.overview import example
 from lightning_focal.parsing import TRAINER_DEFAULTS, RunParser, run_parser_settings
 from tests.docs.pages import set_up_program
 
-OWN = {
-    "judge": "lightning_focal.judging.command",
-    "judge --agreement gold.json": "lightning_focal.judging.agreement",
-    "rephrase": "lightning_focal.rephrasing.command",
-    "replay": "lightning_focal.studies.replay_command",
-    "rubrics": "lightning_focal.studies.rubrics_command",
-}
+OWN = ("judge", "judge --agreement gold.json", *sorted({*COMMANDS} - {"judge", "lm-eval", "sft"}))
 
 
 def said(capsys, *arguments):
@@ -54,6 +50,18 @@ def test_a_run_s_help_reads_well(command, columns, capsys):
     assert places == sorted(places)
     assert "--reward NAME One or more" in " ".join(text.split()) or command == "sft"
     assert "--quiet" in text
+    assert text.endswith(f"\nexample:\n{textwrap.indent(example(command), '  ')}\n")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", *COMMANDS])
+def test_every_command_has_an_example(command):
+    first = example(command).splitlines()[0]
+    assert first.startswith(f"lightning_focal {command} ")
+    assert example(f"{command} --more") == example(command)
+
+
+def test_nothing_else_has_one():
+    assert [example(name) for name in ("", "fi", "fits", "usage:", "options", "COMMAND", "judges --check")] == [""] * 7
 
 
 @pytest.mark.parametrize("command", OWN)
@@ -64,6 +72,7 @@ def test_help_of_the_others(command, columns, capsys):
     assert "``" not in text
     assert ":data:" not in text
     assert all(len(line) <= columns for line in text.splitlines() if line.startswith(" "))
+    assert text.endswith(f"\nexample:\n{textwrap.indent(example(command), '  ')}\n")
 
 
 def test_help_of_one_class(capsys, monkeypatch):

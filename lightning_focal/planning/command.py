@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_focal.cli import main
+from lightning_focal.parsing import ExampleFormatter
 from lightning_focal.planning.memory import Job, Share, memory, together
 from lightning_focal.planning.sharded import Counts, count_parameters
 from lightning_focal.policies import Lora, Sharding, policy_config
@@ -27,6 +28,7 @@ _STATES = {"AdamW": 2, "Adam": 2, "NAdam": 2, "RAdam": 2, "SGD": 1, "RMSprop": 1
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's own options; all others are those of ``fit``."""
     made = argparse.ArgumentParser(
+        formatter_class=ExampleFormatter,
         prog="lightning_focal plan",
         allow_abbrev=False,
         description="Build the policy of a configuration without memory, split it as in the run, and print what every process will "

@@ -54,7 +54,9 @@ def test_by_its_short_name_in_a_configuration(tmp_path, rubric_file):
     )
     text = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "version and commit" not in text  # they are recorded
-    assert set(tags(tmp_path / "r")) == {"report/levels", "report/shares", "report/balance", "report/health"}
+    drawn = {"report/levels", "report/shares", "report/balance", "report/health"}
+    drawn |= {f"report/{figure}/{kind}" for figure in ("levels", "shares") for kind in ("criterion name",)}
+    assert set(tags(tmp_path / "r")) == drawn
 
 
 def tags(folder):

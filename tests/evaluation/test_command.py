@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.cli import main
 from lightning_focal.evaluation import LMEval
+from lightning_focal.evaluation.sources import load_evaluated
 from lightning_focal.policies import Lora, export_policy, load_policy
 from tests.conftest import TINY
-from tests.evaluation.helpers import choice_task, generate_task, half_right
+from tests.evaluation.helpers import choice_task, generate_task, greedy, half_right
 from tests.test_configs import ROOT
 
 SCORES = ("words/exact_match/word", "choices/acc")
@@ -86,6 +87,7 @@ def test_the_harness_itself_scores_the_exported_folder_the_same(evaluated, tmp_p
     folder = tmp_path / "policy"
     main(["export", "--ckpt_path", str(path), "--out", str(folder), *(["--adapter"] if kind == "adapter" else [])])
     named = f"pretrained={folder}"
+    assert greedy(*load_evaluated(path)) != greedy(*load_policy(TINY))  # what was trained makes a difference
     if kind == "adapter":
         named = f"pretrained={export_policy(*load_policy(TINY), tmp_path / 'base')},peft={folder}"
     assert harness(["-m", "lm_eval"], "hf", named, tasks, tmp_path / "out") == expected
@@ -171,8 +173,6 @@ def test_what_a_set_lacks_is_said(tmp_path, capsys):
 
 def test_the_folder_a_run_was_exported_to_has_the_same_logits(evaluated, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from lightning_focal.evaluation.sources import load_evaluated
 
     path, _, _ = evaluated()
     main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "policy")])

@@ -100,15 +100,15 @@ def test_text_of_others_stays_text(tmp_path):
     written = write_report([folder])
     page = page_of(written)
     plain = page_of(write_report([make_run(tmp_path / "plain", criteria=[("a", ("axis:a", "b:1")), ("c", ())])]))
-    assert [tag for tag, _ in page.tags].count("script") == [tag for tag, _ in plain.tags].count("script") == 7
+    assert [tag for tag, _ in page.tags].count("script") == [tag for tag, _ in plain.tags].count("script") == 8
     assert not [tag for tag, _ in page.tags if tag in ("img", "b", "i")]
     assert "{{ 7*7 }}" in page.text  # not 49
     packed = page.unpacked("rollouts")
     assert packed["text"][0] == EVIL
     assert packed["rubrics"][0][0][0] == EVIL
     raw = written.path.read_text(encoding="utf-8")
-    assert raw.count("</script>") == 7
-    assert raw.count("<script") == 7
+    assert raw.count("</script>") == 8
+    assert raw.count("<script") == 8
 
 
 def test_half_of_a_surrogate_pair(tmp_path):

@@ -47,6 +47,10 @@ CONTROLLED = [
 _ADDRESS = re.compile(r"https?://(?:localhost|api\.example\.com)[:\d]*/v1")
 
 
+def asks_a_server(given):
+    return any(_ADDRESS.search(word) or "healthbench_judge" in word for word in given)
+
+
 def reply(request, number):
     """What the server on this machine says: verdicts to a judge's request, a rephrasing to a question."""
     prompt = request["messages"][-1]["content"]

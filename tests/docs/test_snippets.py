@@ -11,14 +11,16 @@ import sys
 from importlib import import_module
 
 import pytest
+import torch.distributed as dist
 import yaml
 
 from lightning_focal.cli import COMMANDS, main
 from lightning_focal.entry import main as entry_main
 from lightning_focal.judges import CHECKS
 from lightning_focal.policies import export_policy, load_policy
+from tests.conftest import GROUP
 from tests.docs.pages import PAGES, ROOT, arguments, blocks, commands, set_up_program, title
-from tests.docs.short import MODELS, TINY, reply, save_files, smaller
+from tests.docs.short import MODELS, TINY, asks_a_server, reply, save_files, smaller
 from tests.servers.fake import serving
 
 REASONS = {
@@ -150,9 +152,12 @@ def test_commands_run(page, place, server, monkeypatch, capsys):
     for given in own_commands(page):
         if why_not_run(given):
             continue
-        monkeypatch.delenv("LIGHTNING_FOCAL_RUN_FOLDER", raising=False)
-        code = status(smaller(given, server))
+        for name in ("LIGHTNING_FOCAL_RUN_FOLDER", *GROUP):  # each command is a process of its own to a person
+            monkeypatch.delenv(name, raising=False)
+        before = len(server.requests)
+        code = status(smaller(given, server.url))
         said = capsys.readouterr()
+        assert (len(server.requests) > before) == asks_a_server(given), " ".join(given)
         unfit = given[0] == "rephrase" and "--policy" in given and NO_PAIR in said.out
         assert code in (0, None) or unfit, f"{title(page)}: {' '.join(given)}\n{said.err}"
 
@@ -170,9 +175,9 @@ def test_commands_of_the_harness_run(place):
 
 @pytest.fixture(scope="module")
 def server():
-    """The address of a server on this machine that stands in for every server of the pages."""
+    """A server on this machine that stands in for every server of the pages."""
     with serving(reply, models=MODELS) as fake:
-        yield fake.url
+        yield fake
 
 
 def status(given):
@@ -180,6 +185,9 @@ def status(given):
         entry_main(given)
     except SystemExit as ended:
         return ended.code
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
     return 0
 
 

@@ -32,8 +32,27 @@ TRAINER_DEFAULTS = MappingProxyType(
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?(?:[\w.]+\.)?(\w+)`")
 _KNOWN = re.compile(r", known subclasses: (?P<names>[\w., ]+)")
 _DEFAULT = re.compile(r"\s+Default: ``[^`]*``\.(?= \()")  # said twice: the parser adds its own
-_MANY = 24
+_MANY = 5
 """More options than this are not all repeated in the line of usage."""
+_SAID = tuple(
+    (re.compile(pattern, re.DOTALL), words)
+    for pattern, words in (
+        (r'One or more arguments specifying "class_path".*?\.', "A class by its name; in a file, class_path and init_args."),
+        (r"^Path to a configuration file\.$", "YAML file with these keys."),
+        (r"^Path to a configuration file in json or yaml format\.$", "Configuration, YAML or JSON; of several the later wins."),
+        (r"^Show the help for the given subclass of .+ and exit\.$", "Explain the options of one of its classes, and exit."),
+        (r"^Show the help for \w+ and exit\.$", "Explain its options, and exit."),
+        (
+            r"^Print the configuration after applying .*$",
+            "Print the whole configuration of a run; =skip_default leaves out defaults.",
+        ),
+        (
+            r"^Set to an int to run seed_everything .*? seed\.(?= \()",
+            "Seed of the run: weights, dice, order of prompts; true draws one.",
+        ),
+    )
+)
+"""Words of the parser's and of Lightning's own, and plainer ones in their place."""
 
 
 class ExampleFormatter(argparse.HelpFormatter):
@@ -59,14 +78,28 @@ class HelpFormatter(ExampleFormatter, DefaultHelpFormatter):  # type: ignore[mis
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _DEFAULT.sub("", str(super()._get_help_string(action)))
         text = _KNOWN.sub(lambda found: _known(action.dest, found["names"]), text)
+        for pattern, words in _SAID:
+            text = pattern.sub(words, text)
+        if str(action.metavar or "").strip("[]").startswith("{"):  # the choices stand there already
+            text = text.replace("type: %(type)s, ", "").replace("type: %(type)s", "").replace(" ()", "")
         return _plain(text)
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        text = super()._get_type_str(action)
+        return None if text is None else _short_type(str(text))
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = str(super()._expand_help(action))
+        return re.sub(r"default: (True|False)\b", lambda found: found[0].lower(), text)  # as a file spells them
 
     def _format_usage(self, usage: Any, actions: Any, *args: Any, **kwargs: Any) -> str:
         kept = list(actions)
         prefix = (args[1] if len(args) > 1 else kwargs.get("prefix")) or "usage: "
         if usage is None and len(kept) > _MANY:
             named = [str(action.metavar or action.dest) for action in kept if not action.option_strings]
-            return " ".join([f"{prefix}{_program(self._prog)}", "[options]", *named]) + "\n\n"
+            needed = [action for action in kept if action.option_strings and action.required and "." not in action.dest]
+            named += [f"{action.option_strings[-1]} {action.metavar or action.dest.upper()}" for action in needed]
+            return " ".join([f"{prefix}{_program(self._prog)}", *named, "[options]"]) + "\n\n"
         return _named(str(super()._format_usage(usage, kept, *args, **kwargs)).replace(" [options] ", " "))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -78,6 +111,37 @@ class HelpFormatter(ExampleFormatter, DefaultHelpFormatter):  # type: ignore[mis
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = textwrap.wrap(" ".join(text.split()), width - len(indent), break_on_hyphens=False, break_long_words=False)
         return "\n".join(indent + line for line in lines)
+
+
+def _short_type(text: str) -> str:
+    """A type as a file would have its values.
+
+    >>> _short_type("Optional[Union[int, Literal['a', 'b']]]"), _short_type("dict[str, list[Any]]")
+    ('int | a | b | null', 'dict[str, list[Any]]')
+    >>> _short_type("Optional[Callable[[Optimizer], Union[LRScheduler, ReduceLROnPlateau]]]")
+    'LRScheduler | ReduceLROnPlateau | null'
+    """
+    kind, _, rest = text.partition("[")
+    if kind not in ("Optional", "Union", "Literal", "Callable") or not rest.endswith("]"):
+        return text
+    parts = _split(rest[:-1])
+    if kind == "Literal":
+        return " | ".join(part.strip("'\"") for part in parts)
+    if kind == "Callable":
+        return _short_type(parts[-1])
+    return " | ".join([*map(_short_type, parts), *(["null"] if kind == "Optional" else [])])
+
+
+def _split(text: str) -> list[str]:
+    """Members of a type: split at commas outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
 
 
 def _known(key: str, names: str) -> str:
@@ -109,6 +173,7 @@ class RunParser(LightningArgumentParser):
         "model": "model: policy, rollouts, updates",
         "model.sampling": "model.sampling: how training rollouts are drawn",
         "model.update": "model.update: how a batch becomes optimiser steps",
+        "model.sharding": "model.sharding: how the policy is split over processes",
         "data": "data: prompts (--data.help NAME lists the options of one)",
         "checkpoint": "checkpoint: what a run goes on from",
         "trainer": "trainer: Lightning's own",

@@ -42,13 +42,21 @@ def test_a_run_s_help_reads_well(command, columns, capsys):
         "Runs the full",
         "lightning.pytorch.callbacks",
         "Default: None",
+        "Union[",
+        "Optional[",
+        "Literal[",
+        "One or more arguments",
+        "customizes",
+        "instantiation.Set",
+        "default: True",
+        "...:",
     ):
         assert noise not in text
     order = ["options:", "model: policy, rollouts, updates:", "data: prompts", "trainer: Lightning's own:"]
     order = [*order[:1], "reward: the strategy", *order[1:]] if command != "sft" else order
     places = [text.index(f"\n{heading}") for heading in order]
     assert places == sorted(places)
-    assert "--reward NAME One or more" in " ".join(text.split()) or command == "sft"
+    assert "--reward NAME A class by its name" in " ".join(text.split()) or command == "sft"
     assert "--quiet" in text
     assert text.endswith(f"\nexample:\n{textwrap.indent(example(command), '  ')}\n")
 
@@ -78,7 +86,7 @@ def test_help_of_the_others(command, columns, capsys):
 def test_help_of_one_class(capsys, monkeypatch):
     set_up_program(monkeypatch)
     text = said(capsys, "fit", "--reward.help", "FocalReward")
-    assert "[--reward.gamma GAMMA]" in text
+    assert "  --reward.gamma GAMMA " in text
     assert "tau, in units of reward" in " ".join(text.split())
 
 

@@ -32,7 +32,7 @@ def parser() -> ArgumentParser:
     """Return the parser of the command."""
     made = ArgumentParser(
         formatter_class=HelpFormatter,
-        prog="lightning_focal judge --agreement",
+        prog="lightning_focal judge",
         description="Measure a judge against labelled responses: accuracy, Cohen's kappa, confusion by criterion, share of errors, "
         "and how steady it is when asked again.",
     )
@@ -43,7 +43,7 @@ def parser() -> ArgumentParser:
         required=True,
         help="Labelled responses, in any rubric format; rows also hold `response` and `verdicts`.",
     )
-    made.add_subclass_arguments(Judge, "judge", required=False, help="The judge to measure.")
+    made.add_subclass_arguments(Judge, "judge", as_group=False, required=False, help="The judge to measure.")
     made.add_argument("--repeats", type=int, default=1, help="How often each response is judged; 2 or more measure consistency.")
     made.add_argument("--limit", type=int | None, default=None, help="Only the first so many responses.")
     made.add_argument("--json", type=str | None, default=None, help="File to write the figures to.")

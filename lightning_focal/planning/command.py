@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--config", type=str, required=True, help="Configuration of a run, as for `fit`.")
     made.add_argument("--devices", type=int, default=None, help="Devices of a node; trainer.devices by default.")
     made.add_argument("--nodes", type=int, default=None, help="Nodes; trainer.num_nodes by default.")
-    made.add_argument("--memory", type=float, default=80.0, help="Memory of a device, in GB (10^9 bytes).")
+    made.add_argument("--memory", type=float, default=80.0, help="Memory of a device, in GB (10^9 bytes); 80 by default.")
     made.add_argument(
         "--architecture",
         type=str,

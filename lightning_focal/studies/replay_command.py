@@ -30,7 +30,7 @@ def parser() -> ArgumentParser:
         description="Recompute rewards, weights and ranks of recorded rollouts under another strategy, without a model.",
     )
     made.add_argument("--rollouts", type=str, required=True, help="Folder `rollouts` of a run.")
-    made.add_subclass_arguments(RewardStrategy, "reward", required=True, help="The strategy to replay.")
+    made.add_subclass_arguments(RewardStrategy, "reward", as_group=False, required=True, help="The strategy to replay.")
     made.add_argument(
         "--grid",
         type=dict[str, list[Any]],

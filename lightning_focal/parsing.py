@@ -116,19 +116,21 @@ class HelpFormatter(ExampleFormatter, DefaultHelpFormatter):  # type: ignore[mis
 def _short_type(text: str) -> str:
     """A type as a file would have its values.
 
-    >>> _short_type("Optional[Union[int, Literal['a', 'b']]]"), _short_type("dict[str, list[Any]]")
-    ('int | a | b | null', 'dict[str, list[Any]]')
+    >>> _short_type("Optional[Union[int, Literal['a', 'b']]]"), _short_type("dict[str, list[Union[int, str]]]")
+    ('int | a | b | null', 'dict[str, list[int | str]]')
     >>> _short_type("Optional[Callable[[Optimizer], Union[LRScheduler, ReduceLROnPlateau]]]")
     'LRScheduler | ReduceLROnPlateau | null'
     """
     kind, _, rest = text.partition("[")
-    if kind not in ("Optional", "Union", "Literal", "Callable") or not rest.endswith("]"):
+    if not rest.endswith("]") or not kind.isidentifier():
         return text
     parts = _split(rest[:-1])
     if kind == "Literal":
         return " | ".join(part.strip("'\"") for part in parts)
     if kind == "Callable":
         return _short_type(parts[-1])
+    if kind not in ("Optional", "Union"):
+        return f"{kind}[{', '.join(map(_short_type, parts))}]"
     return " | ".join([*map(_short_type, parts), *(["null"] if kind == "Optional" else [])])
 
 
@@ -154,7 +156,7 @@ def _known(key: str, names: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return _ROLE.sub(r"\1", text).replace("``", "")
+    return re.sub(r"\bNone\b", "null", _ROLE.sub(r"\1", text).replace("``", ""))
 
 
 def _named(text: str) -> str:

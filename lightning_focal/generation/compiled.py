@@ -63,12 +63,12 @@ def _pieces(model: nn.Module) -> list[nn.Module]:
 
 
 @functools.cache
-def _compiled(kind: type[nn.Module]) -> Any:
+def _compiled(kind: Any) -> Any:
     return torch.compile(kind.forward, fullgraph=True, dynamic=True)
 
 
 def _run(piece: nn.Module, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-    kind = type(piece)
+    kind: Any = type(piece)
     with onednn_products(hidden):
         if kind not in _failed and hidden.ndim == 3 and hidden.shape[1] == 1:
             try:

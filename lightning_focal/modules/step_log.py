@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,7 +23,7 @@ class StepLog:
     """
 
     def __init__(self) -> None:
-        self._row: dict[str, float] | None = None
+        self._row: tuple[int, dict[str, float]] | None = None
 
     def show(self, module: LightningModule, values: Mapping[str, float]) -> None:
         """Hand the values of a batch to callbacks; they stay until the next batch has others.
@@ -33,22 +34,24 @@ class StepLog:
         """
         wide = torch.get_default_dtype() == torch.float64
         row = torch.tensor(list(values.values()), dtype=torch.float64 if wide else torch.float32)
-        self._row = dict(zip(values, row.tolist(), strict=True))
+        self._row = batches_done(module.trainer), dict(zip(values, row.tolist(), strict=True))
         shown = dict(zip(values, row.to(module.device).unbind(), strict=True))
         module.trainer.callback_metrics.update(shown)
         module.trainer.logged_metrics.update(shown)
 
     def write(self, trainer: Trainer) -> None:
-        """Hand them to the loggers, in every ``log_every_n_steps``-th batch and the last of a run that was stopped.
+        """Hand them to the loggers, once, in every ``log_every_n_steps``-th batch and the last of a run that was stopped.
 
         Args:
-            trainer: in `on_train_batch_end` of the module, when all callbacks have had their say.
+            trainer: in `on_train_batch_end` of the module, when all callbacks have had their say, or before that where a checkpoint
+                is about to be written: a run that is resumed from it goes on behind this row.
         """
-        row, self._row = self._row, None
-        every, step = trainer.log_every_n_steps, batches_done(trainer) - 1
+        known: Any = trainer
+        step, every = batches_done(trainer) - 1, known.log_every_n_steps
         due = every > 0 and ((step + 1) % every == 0 or trainer.should_stop)
-        if row is None or not (due or trainer.fast_dev_run):
+        if self._row is None or self._row[0] != step or not (due or known.fast_dev_run):
             return
+        row, self._row = {**self._row[1], "epoch": trainer.current_epoch}, None
         for logger in trainer.loggers:
-            logger.log_metrics({**row, "epoch": trainer.current_epoch}, step=step)
+            logger.log_metrics(row, step=step)
             logger.save()

@@ -52,9 +52,10 @@ class HFGenerator(Generator):
         dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"``: sample from a copy of the policy in this precision, adapters
             merged. It costs the copy's memory and is about twice as quick on recent CPUs; log-probabilities then are the copy's.
             None: sample from the policy as it is. Autocast is off while decoding, so its precision is the weights'.
-        compile: let ``torch.compile`` make norms and feed-forward blocks of the decoder layers quicker, for any model whose pieces it
-            takes whole; half a minute the first time. On a CPU it stands in place of decoding from packed weights, which is the
-            quicker of the two where a model allows it. Nothing of it stays on the policy; without a compiler that is said once.
+        compile: decode with norms and feed-forward blocks of the decoder layers compiled by ``torch.compile``, which takes from ten
+            seconds to a minute once. On a CPU this stands in place of decoding from packed weights, and is slower; on a GPU the
+            kernels go into the captured graph. Nothing of it stays on the policy; what does not compile, or the lack of a
+            compiler, is said once. :func:`~lightning_focal.generation.compiled.compiled_pieces`.
 
     Raises:
         ValueError: on a value out of range.

@@ -110,7 +110,7 @@ FOREIGN = {
     "rephrasing": {"lightning", "transformers"},
 }
 LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval"}
-LATE |= {"aiohttp", "tenacity", "reasoning_gym", "diskcache", "jinja2"}
+LATE |= {"aiohttp", "tenacity", "reasoning_gym", "diskcache", "jinja2", "liger_kernel"}
 """Imported where they are used: nobody waits for them who does not need them."""
 
 

@@ -24,16 +24,17 @@ def onednn_linears(model: nn.Module, *, but: nn.Module | None = None) -> Iterato
 
     Args:
         model: any.
-        but: a layer to leave alone.
+        but: a module to leave alone, with all that is in it.
     """
     if not prefers_onednn() or torch.is_autocast_enabled("cpu") or is_sharded(model):
         yield
         return
+    left = set() if but is None else set(but.modules())
     layers = [
         module
         for module in model.modules()
         if type(module) is nn.Linear
-        and module is not but
+        and module not in left
         and "forward" not in module.__dict__
         and not module._forward_hooks
         and type(module.weight) is nn.Parameter

@@ -26,7 +26,7 @@ from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
-from lightning_focal.modules.step_log import log_step
+from lightning_focal.modules.step_log import StepLog
 from lightning_focal.modules.update import Sequences, Update
 from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
@@ -108,7 +108,7 @@ class GRPOModule(LightningModule):
         self.teacher: nn.Module | None = None
         self.log_names, self._names = log_names, list[str]()
         self.inner = InnerLoop(update, self.reference)
-        self.phases, self.processes = Phases(), Processes(self)
+        self.phases, self.processes, self.step_log = Phases(), Processes(self), StepLog()
         self._tokenizer: Any = None
         self._strategy: RewardStrategy | None = None
         self._teacher: EMATeacher | None = None
@@ -308,7 +308,11 @@ class GRPOModule(LightningModule):
         if self._teacher is not None:
             logged["train/teacher/weight"] = self._teacher_weight
         times = self.processes.times(self.phases.seconds(), float(answers.rollouts.lengths.sum()))
-        log_step(self, logged | {f"train/time/{name}": value for name, value in times.items()}, max(1, len(batch)))
+        self.step_log.show(self, logged | {f"train/time/{name}": value for name, value in times.items()})
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write what the batch logged."""
+        self.step_log.write(self.trainer)
 
     def learn(self, sequences: Sequences) -> dict[str, Tensor]:
         """Run the inner loop over a batch and return what to watch, as scalar tensors."""

@@ -79,13 +79,13 @@ class InnerLoop:
             raise ValueError(
                 "`model.update.importance_cap` needs the sampler's log-probabilities, and the generator reports none for this sampling"
             )
-        micro = (update.micro_batch_size, update.micro_batch_tokens)
+        micro = (update.micro_batch_size, update.micro_batch_tokens, around.most, update.fused_logp)
         if update.steps > 1:
-            old = sequence_logp(model, sequences, temperature, *micro, most=around.most)
+            old = sequence_logp(model, sequences, temperature, *micro)
             sequences = replace(sequences, old_logp=old)
         if update.kl_coef > 0:
             with self.reference.model(model) as reference:
-                ref = sequence_logp(reference, sequences, temperature, *micro, most=around.most)
+                ref = sequence_logp(reference, sequences, temperature, *micro)
             sequences = replace(sequences, ref_logp=ref)
         model.train()
         sums, losses, norms = UpdateSums(), [], []
@@ -110,7 +110,8 @@ class InnerLoop:
         torch.clear_autocast_cache()
         device = sequences.advantages.device
         nothing = torch.full((), torch.nan, device=device)
-        names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if update.kl_coef > 0 else [])]
+        names = ["ratio_mean", "clip_fraction", "old_kl", *(["kl"] if update.kl_coef > 0 else [])]
+        names += [] if update.fused_logp else ["entropy"]
         if sequences.sampling_logp is not None:
             names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if update.importance_cap is not None else [])]
         means = sums.means(names, device, around.all_reduce_sum)

@@ -6,30 +6,52 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["log_step"]
+from lightning_focal.callbacks.observer import batches_done
+
+__all__ = ["StepLog"]
 
 
-def log_step(module: LightningModule, values: Mapping[str, float], batch_size: int) -> None:
-    """Do what ``log_dict`` does in `training_step`, at a twentieth of its cost a value.
+class StepLog:
+    """Shows and writes what ``log_dict`` would in `training_step`, at a hundredth of its cost a value.
 
-    ``log_dict`` takes half a millisecond a name and batch, most of it to find out what it knows from the batch before; a rubric of 64
-    criteria has six hundred names. The first batch of an epoch, and one with a new name, go through it; otherwise the values are put
-    where it would have put them.
-
-    Args:
-        module: in `training_step`, called once a batch.
-        values: by name.
-        batch_size: prompts in the batch.
+    ``log_dict`` takes a good part of a millisecond a name and batch, most of it to find out what it knows from the batch before; a
+    rubric of 64 criteria has six hundred names. Lightning's own callbacks for learning rates and devices hand their values to
+    callbacks and loggers directly instead; so does this. What others log with ``log`` reaches the loggers in a call of its own with
+    the same step: ``metrics.csv`` has both in one row.
     """
-    trainer: Any = module.trainer
-    results = getattr(trainer, "_results", None) or {}
-    known: list[Any] = [results.get(f"training_step.{name}") for name in values]
-    if any(metric is None for metric in known) or getattr(trainer._logger_connector, "_first_loop_iter", None) is not False:
-        module.log_dict(dict(values), batch_size=batch_size, rank_zero_only=False)
-        return
-    row = torch.tensor(list(values.values()), dtype=torch.get_default_dtype(), device=module.device)
-    for metric, value in zip(known, row.unbind(), strict=True):
-        metric.forward(value, batch_size)
-        metric.has_reset = False
+
+    def __init__(self) -> None:
+        self._row: tuple[int, dict[str, float]] | None = None
+
+    def show(self, module: LightningModule, values: Mapping[str, float]) -> None:
+        """Hand the values of a batch to callbacks; they stay until the next batch has others.
+
+        Args:
+            module: in `training_step`.
+            values: by name; rounded as ``log`` does.
+        """
+        wide = torch.get_default_dtype() == torch.float64
+        row = torch.tensor(list(values.values()), dtype=torch.float64 if wide else torch.float32)
+        self._row = batches_done(module.trainer), dict(zip(values, row.tolist(), strict=True))
+        shown = dict(zip(values, row.to(module.device).unbind(), strict=True))
+        module.trainer.callback_metrics.update(shown)
+        module.trainer.logged_metrics.update(shown)
+
+    def write(self, trainer: Trainer) -> None:
+        """Hand them to the loggers, once, in every ``log_every_n_steps``-th batch and the last of a run that was stopped.
+
+        Args:
+            trainer: in `on_train_batch_end` of the module, when all callbacks have had their say, or before that where a checkpoint
+                is about to be written: a run that is resumed from it goes on behind this row.
+        """
+        known: Any = trainer
+        step, every = batches_done(trainer) - 1, known.log_every_n_steps
+        due = every > 0 and ((step + 1) % every == 0 or trainer.should_stop)
+        if self._row is None or self._row[0] != step or not (due or known.fast_dev_run):
+            return
+        row, self._row = {**self._row[1], "epoch": trainer.current_epoch}, None
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step)
+            logger.save()

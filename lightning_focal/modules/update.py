@@ -22,6 +22,7 @@ from lightning_focal.functional import (
 )
 from lightning_focal.policies import (
     Sizes,
+    expect_liger,
     idle_pass,
     packed_attention,
     put_away,
@@ -55,6 +56,8 @@ class Update:
         fixed_length: tokens, for ``fixed_length`` alone.
         kl_coef: weight of the KL term; 0 = no term, and no reference pass.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
+        fused_logp: ``liger``: log-probabilities of policy and reference by liger-kernel in place of our own output layer in chunks; the
+            losses stay as they are, the entropy of the policy is not measured. None = our own.
         importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
             :func:`~lightning_focal.functional.truncated_importance_weights`; 2 is usual. Needs a generator that reports
             log-probabilities; None = off.
@@ -76,6 +79,7 @@ class Update:
     fixed_length: int | None = None
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    fused_logp: Literal["liger"] | None = None
     importance_cap: float | None = None
     max_bad_steps: int = 3
 
@@ -91,6 +95,10 @@ class Update:
         for name, allowed in (("loss_aggregation", AGGREGATIONS), ("kl_estimator", ("k1", "k2", "k3"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`update.{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.fused_logp is not None:
+            if self.fused_logp != "liger":
+                raise ValueError(f"`update.fused_logp` must be 'liger' or null, got {self.fused_logp!r}")
+            expect_liger("update.fused_logp")
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"`update.clip_low` must be in [0, 1], got {self.clip_low}")
         if not self.clip_high >= 0:
@@ -226,10 +234,11 @@ def sequence_logp(
     micro_batch_size: int,
     micro_batch_tokens: int | None = None,
     most: Callable[[int], int] = _alone,
+    fused: Literal["liger"] | None = None,
 ) -> Tensor:
     """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode.
 
-    Micro-batches are those of :class:`Update`; ``most`` returns the largest of a number over processes.
+    Micro-batches and ``fused`` are those of :class:`Update`; ``most`` returns the largest of a number over processes.
     """
     training = model.training
     model.eval()
@@ -241,7 +250,8 @@ def sequence_logp(
                 continue
             part = sequences.rows(index)
             tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
-            result[index.to(result.device)] = response_logp(model, *tokens_of, temperature=temperature, sizes=part.sizes)
+            found = response_logp(model, *tokens_of, temperature=temperature, sizes=part.sizes, fused=fused)
+            result[index.to(result.device)] = found
     finally:
         put_away(model)
         model.train(training)
@@ -328,15 +338,16 @@ def accumulate_gradients(
             logp, measured = response_measures(
                 policy,
                 *(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask),
-                ("entropy",),
+                () if update.fused_logp else ("entropy",),
                 temperature=temperature,
                 sizes=part.sizes,
+                fused=update.fused_logp,
             )
             policy_loss, loss, watched = _micro_loss(part, logp, update, normaliser)
             backward(loss)
         losses["policy"] = losses["policy"] + policy_loss.detach()
         losses["total"] = losses["total"] + loss.detach()
-        watched["entropy"] = masked_aggregate(measured["entropy"].detach(), part.loss_mask)
+        watched |= {name: masked_aggregate(value.detach(), part.loss_mask) for name, value in measured.items()}
         largest = {name: watched.pop(name) for name in ("sampling_gap_max",) if name in watched}
         sums.add(watched.pop("tokens"), watched, largest)
     return losses

@@ -7,6 +7,7 @@ from lightning_focal.policies.checkpoints import check_shards, is_sharded_checkp
 from lightning_focal.policies.errors import PolicySourceError
 from lightning_focal.policies.export import export_adapter, export_policy
 from lightning_focal.policies.flat import wrap_flat
+from lightning_focal.policies.liger import expect_liger
 from lightning_focal.policies.logprobs import idle_pass, response_logp, response_measures
 from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
 from lightning_focal.policies.packing import Sizes, packed_attention, why_not_packed
@@ -28,6 +29,7 @@ __all__ = [
     "check_shards",
     "empty_policy",
     "encode_chat",
+    "expect_liger",
     "export_adapter",
     "export_policy",
     "has_adapters",

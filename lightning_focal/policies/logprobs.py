@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
 from lightning_focal.generation.products import onednn_linears
 from lightning_focal.generation.weights import compute_device
+from lightning_focal.policies.liger import liger_logp
 from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, ranges, why_not_packed
 
 __all__ = ["idle_pass", "response_logp", "response_measures"]
@@ -33,6 +34,7 @@ def response_logp(
     temperature: float = 1.0,
     chunk_size: int = 256,
     sizes: Sizes | None = None,
+    fused: Literal["liger"] | None = None,
 ) -> Tensor:
     r"""Per-token log-probabilities ``log softmax(logits / temperature)[token]`` of responses, teacher-forced in one pass.
 
@@ -54,6 +56,8 @@ def response_logp(
         chunk_size: positions per chunk of logits.
         sizes: of these rows. With it, they are laid out in one row without padding and each prompt is computed once for all the
             responses to it, where the model's attention allows (:func:`~lightning_focal.policies.why_not_packed`).
+        fused: ``liger``: leave the output layer and what follows it to liger-kernel; ``chunk_size`` then has no effect. None =
+            our own.
 
     Returns:
         ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
@@ -69,7 +73,7 @@ def response_logp(
     tensor([[ 0.0000, -5.5568]])
     """
     inputs = (prompt_ids, prompt_mask, response_ids, response_mask)
-    return response_measures(model, *inputs, temperature=temperature, chunk_size=chunk_size, sizes=sizes)[0]
+    return response_measures(model, *inputs, temperature=temperature, chunk_size=chunk_size, sizes=sizes, fused=fused)[0]
 
 
 def response_measures(
@@ -83,6 +87,7 @@ def response_measures(
     temperature: float = 1.0,
     chunk_size: int = 256,
     sizes: Sizes | None = None,
+    fused: Literal["liger"] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Like :func:`response_logp`, with more about each next-token distribution from the same pass.
 
@@ -97,10 +102,16 @@ def response_measures(
         temperature: > 0.
         chunk_size: positions per chunk of logits.
         sizes: of these rows, see :func:`response_logp`.
+        fused: see :func:`response_logp`.
 
     Returns:
         ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
+
+    Raises:
+        ValueError: as :func:`response_logp`, and for measures by ``liger``.
     """
+    if fused is not None and measures:
+        raise ValueError(f"`fused` = {fused!r} makes log-probabilities alone, got `measures` = {list(measures)}")
     _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size, sizes)
     n, length = response_ids.shape
     if sizes is None:
@@ -116,7 +127,8 @@ def response_measures(
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False}
         with packed_attention(model):
-            scored = _score(model, inputs | {"packed": pack}, pack.predicting, pack.targets, temperature, chunk_size, measures)
+            inputs["packed"] = pack
+            scored = _score(model, inputs, pack.predicting, pack.targets, temperature, chunk_size, measures, fused)
         return _spread(scored, response_mask, length, measures)
     prompt_ids, prompt_mask = prompt_ids[:, first:], prompt_mask[:, first:]
     targets, mask = response_ids[:, :kept], response_mask[:, :kept]
@@ -129,7 +141,8 @@ def response_measures(
         attended = torch.cat([prompt_mask, mask[:, :-1]], dim=1)
         inputs["attention_mask"] = attended.long()
         inputs["position_ids"] = (attended.long().cumsum(1) - 1).clamp(min=0)
-    scored = _score(model, inputs, places, targets.flatten().index_select(0, places), temperature, chunk_size, measures)
+    wanted = targets.flatten().index_select(0, places)
+    scored = _score(model, inputs, places, wanted, temperature, chunk_size, measures, fused)
     return _spread(scored, mask, length, measures)
 
 
@@ -213,6 +226,7 @@ def _score(
     temperature: float,
     chunk_size: int,
     measures: Sequence[str],
+    fused: Literal["liger"] | None,
 ) -> Tensor:
     """``[1 + M, tokens]``: log-probabilities of ``targets`` and M measures at ``places`` of the flattened last positions."""
     base = _base(model)
@@ -222,6 +236,8 @@ def _score(
 
         def score(hidden: Tensor) -> Tensor:
             rows = hidden.flatten(0, 1).index_select(0, places)
+            if fused is not None:
+                return liger_logp(rows, head.weight, targets, temperature, head.bias)[None]
             logp, measured = chunked_logp_from_hidden(
                 rows, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures
             )

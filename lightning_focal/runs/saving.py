@@ -216,9 +216,12 @@ class RunCheckpoint(Checkpoint):
 def log_pending(trainer: Trainer) -> None:
     """Hand the row of the batch that has just ended to the run folder's loggers, and flush them.
 
-    The Trainer would do it right behind the hooks; a run that is killed in between would resume without the row. The loggers take
-    the same row twice.
+    Module and Trainer would do it right behind the hooks; a run that is killed in between would resume without the row. What others
+    logged by ``log`` is handed over twice, which the run folder's loggers take.
     """
+    module: Any = trainer.lightning_module
+    if hasattr(module, "step_log"):
+        module.step_log.write(trainer)
     connector: Any = trainer._logger_connector
     ours = [logger for logger in trainer.loggers if isinstance(logger, (CSVLog, EventLog))]
     if trainer.training and connector.should_update_logs and trainer._results is not None:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 
 from lightning_focal.callbacks import HeldOut, RolloutObserver
 from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
@@ -39,7 +40,7 @@ def snapshots():
 
     def watch(run):
         kept = []
-        run.module.on_train_batch_end = lambda *_: kept.append(weights_of(run.module))
+        run.trainer.callbacks.append(LambdaCallback(on_train_batch_end=lambda *_: kept.append(weights_of(run.module))))
         return kept
 
     return watch

@@ -75,6 +75,7 @@ def whole(tmp_path_factory):
 
     def behind(self, *args):
         between.between(self.trainer)
+        before(self, *args)
 
     GRPOModule.on_train_batch_end, before = behind, GRPOModule.on_train_batch_end
     try:

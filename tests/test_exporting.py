@@ -211,7 +211,7 @@ def test_both_kinds_are_exported(sharded, tmp_path, case, kind):
     assert written.keys() == final["weights"].keys()
     for name, value in final["weights"].items():
         torch.testing.assert_close(written[name], value, atol=1e-6 if case == "adapters" else 0, rtol=0)
-    if case == "co_rewarding_2":
+    if sharded_checkpoints.run_of(case) == "co_rewarding_2":
         taught = export_checkpoint(run / "checkpoints" / "step=4.ckpt", tmp_path / "t", model, part="teacher")
         for mine, (_, theirs) in zip(final["teacher"], sorted(load_policy(taught)[0].named_parameters()), strict=True):
             assert theirs.equal(mine)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
@@ -191,6 +192,18 @@ class SFTModule(LightningModule):
             return idle_pass(self.model), torch.zeros((), device=self.device)
         logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
         return -logp.sum(), response_mask.sum()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer does; it cannot itself by a norm over layers that several processes compute together and those between."""
+        if gradient_clip_val and self.processes.team.group is not None and gradient_clip_algorithm in (None, "norm"):
+            clip_global_norm(self.model, float(gradient_clip_val))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- held-out questions -------------------------------------------------------------------------------------------------
 

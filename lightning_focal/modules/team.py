@@ -21,11 +21,11 @@ class Team:
 
     Args:
         group: process group; None = this process alone, which is asked nothing.
-        device: that the group exchanges tensors on.
+        device: that the group exchanges tensors on; None = where they are.
     """
 
     group: Any = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device | None = None
 
     def counts(self, rows: int) -> list[int]:
         """Return the number of rows each process brings, in order."""
@@ -82,7 +82,7 @@ class Team:
         return joined[before : before + rows]
 
     def _gather(self, values: Tensor) -> list[Tensor]:
-        values = values.to(self.device).contiguous()
+        values = values.to(self.device or values.device).contiguous()
         parts = [torch.empty_like(values) for _ in range(dist.get_world_size(self.group))]
         dist.all_gather(parts, values, group=self.group)
         return parts

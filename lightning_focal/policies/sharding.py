@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -116,6 +117,8 @@ class _Layout:
             return cls(mesh, mesh, None)
         if mesh["tensor_parallel"].size() == 1:
             return cls(mesh["data_parallel"], mesh["data_parallel"], None)
+        # It says once for each kind of exchange that slices of slices are gathered in two steps, as they have to be.
+        logging.getLogger("torch.distributed.tensor._redistribute").addFilter(_tells_no_number_of_steps)
         return cls(mesh["data_parallel"], init_device_mesh(mesh.device_type, (mesh.size(),)), mesh["tensor_parallel"])
 
     def split(self, unit: nn.Module, styles: Mapping[nn.Module, str]) -> None:
@@ -134,6 +137,10 @@ class _Layout:
                 f"got blocks without {len(outside)} of {len(styles)} of them"
             )
         return styles
+
+
+def _tells_no_number_of_steps(record: logging.LogRecord) -> bool:
+    return "While redistributing" not in record.getMessage()
 
 
 def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:

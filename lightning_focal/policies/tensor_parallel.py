@@ -41,7 +41,9 @@ def check_tensor_parallel(config: Any, size: int, lora: Lora | None = None) -> N
     if size == 1:
         return
     if lora is not None and lora.dropout > 0:
-        raise ValueError(f"`model.lora.dropout` must be 0 with `{_KEY}` = {size}, got {lora.dropout}: each process would drop others")
+        raise ValueError(
+            f"`model.lora.dropout` must be 0 with `{_KEY}` = {size}, got {lora.dropout}: each process would drop others"
+        )
     text, styles = config.get_text_config(), dict[str, str]()
     model = empty_policy(config)
     for name, module, style in _matched(model):

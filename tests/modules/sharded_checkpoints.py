@@ -8,12 +8,18 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from tests.modules import parallel
 
-CASES = ("co_rewarding_2", "adapters")
+CASES = ("co_rewarding_2", "adapters", "together")
 KINDS = ("shards", "file")
 
 
-def strategy(kind):
-    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=kind == "shards")
+def run_of(case):
+    """The run behind a case: ``together`` computes layers on both processes (tensor parallelism)."""
+    return "co_rewarding_2" if case == "together" else case
+
+
+def strategy(case, kind):
+    together = 2 if case == "together" else 1
+    return ModelParallelStrategy(2 // together, together, save_distributed_checkpoint=kind == "shards")
 
 
 def worker(rank, folder):
@@ -25,8 +31,8 @@ def worker(rank, folder):
                 path.mkdir(exist_ok=True)
             saving = ModelCheckpoint(run / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
             torch.distributed.barrier()
-            whole = parallel.fit(case, run, strategy(kind), 2, steps=4, callbacks=[saving])
+            whole = parallel.fit(run_of(case), run, strategy(case, kind), 2, steps=4, callbacks=[saving])
             torch.save(parallel.result(whole), run / f"result-{rank}.pt")
             ckpt_path = str(run / "checkpoints" / "step=2.ckpt")
-            resumed = parallel.fit(case, again, strategy(kind), 2, steps=4, ckpt_path=ckpt_path)
+            resumed = parallel.fit(run_of(case), again, strategy(case, kind), 2, steps=4, ckpt_path=ckpt_path)
             torch.save(parallel.result(resumed), again / f"result-{rank}.pt")

@@ -45,7 +45,9 @@ class FlatOnCPU(FSDPStrategy):
         return torch.device("cpu")
 
 
-LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"}
+LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"} | {
+    ("tensor", case) for case in CASES if case != "co_rewarding_1"
+}
 """Flat parameters take no teacher and no adapters; the others are left out to save time."""
 
 
@@ -128,7 +130,7 @@ def worker(rank, folder, names, cases, world_size=2):
     A world of other than two processes is part of the folder's name: ``<strategy><world size>-<case>/``.
     """
     for name in names:
-        for case in [case for case in cases if (name, case) not in LEFT_OUT]:
+        for case in [case for case in cases if (name, case) not in LEFT_OUT or world_size > 2]:
             run = Path(folder) / f"{name}{'' if world_size == 2 else world_size}-{case}"
             run.mkdir(parents=True, exist_ok=True)
             torch.distributed.barrier()

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from tests.conftest import TINY
 from tests.modules import parallel
 
 CASES = ("co_rewarding_2", "adapters", "together")
@@ -23,7 +25,14 @@ def strategy(case, kind):
 
 
 def worker(rank, folder):
-    """Train four steps, saving after each two (of several) optimiser steps; go on from the first half; keep both results."""
+    """Train four steps, saving after each two (of several) optimiser steps; go on from the first half; keep both results.
+
+    First of all, a policy with one key/value head is not split by two, and not read either.
+    """
+    refused = Path(folder) / "refused"
+    refused.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=r"tensor_parallel_size` must divide the policy's num_key_value_heads = 1, got 2"):
+        parallel.fit("focal", refused, strategy("together", "file"), 2, policy=TINY)
     for case in CASES:
         for kind in KINDS:
             run, again = (Path(folder) / f"{name}-{case}-{kind}" for name in ("whole", "resumed"))

@@ -1,13 +1,17 @@
 """Rows of several processes, joined for a forward that they compute together."""
 
-import pytest
+import copy
+
 import torch
 import torch.distributed as dist
 
+from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.team import Team, join_sequences
 from lightning_focal.modules.update import Sequences
-from lightning_focal.policies import Sizes
-from tests.processes import run_ranks
+from lightning_focal.policies import Sizes, load_policy
+from tests.conftest import TINY
+from tests.helpers import make_prompts, make_rollouts
+from tests.processes import run_threads
 
 
 def rows(count, prompt, response, first=0, logp=True):
@@ -64,7 +68,24 @@ def worker(rank):
     assert (len(nothing), len(nothing.sampling_logp)) == (0, 0)
 
 
-@pytest.mark.slow
 def test_every_process_gets_the_rows_of_all():
-    """Starts two processes."""
-    run_ranks(worker)
+    run_threads(worker)
+
+
+def certain(rank, shares):
+    policy, rollouts, expected = shares[rank]
+    passes = []
+    found = mean_certainty(policy, rollouts, 1.0, 2, lambda count: passes.append(count) or count, Team(dist.group.WORLD))
+    assert passes == [3]  # of the six responses there are, two at a time
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, atol=1e-5, rtol=0)
+
+
+def test_each_process_is_told_the_certainty_of_its_own_responses():
+    policy, _ = load_policy(TINY)
+    shares = []
+    for count, tokens in ((2, 3), (1, 5)):
+        responses = torch.arange(2 * count * tokens).reshape(count, 2, tokens) % 250
+        rollouts = make_rollouts(make_prompts(count), tokens=tokens, response_ids=responses)
+        shares.append((copy.deepcopy(policy), rollouts, mean_certainty(policy, rollouts, 1.0, 8)))
+    run_threads(certain, shares)

@@ -86,7 +86,6 @@ class FakeTrainer:
     def __init__(self, folder=None, callbacks=(), rank=0, world_size=1, batches=0, **kwargs):
         self.folder, self.callbacks, self.loggers = folder, list(callbacks), []
         self.global_rank, self.world_size, self.is_global_zero = rank, world_size, rank == 0
-        self.distributed_sampler_kwargs = {"rank": rank, "num_replicas": world_size} if world_size > 1 else None
         self.default_root_dir, self.ckpt_path, self.sanity_checking = str(folder), None, False
         self.log_dirs_asked = 0
         self.callback_metrics, self.checkpoint_callback, self.datamodule = {}, None, None

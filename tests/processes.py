@@ -1,8 +1,9 @@
-"""Functions run by several fresh processes that know each other, as a launcher would start them."""
+"""Functions run by several fresh processes that know each other, as a launcher would start them, or by threads in their place."""
 
 import faulthandler
 import os
 import socket
+import threading
 import time
 
 import torch
@@ -49,3 +50,44 @@ def _enter(rank, world_size, port, init, function, arguments):
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def run_threads(function, *arguments, world_size=2, timeout=120):
+    """Run ``function(rank, *arguments)`` in ``world_size`` threads that exchange tensors like processes; needs no new process.
+
+    For what keeps no state in its module and draws no random number: both are the same for all threads.
+
+    Args:
+        function: any.
+        arguments: handed to each thread as they are.
+        world_size: number of threads.
+        timeout: seconds.
+    """
+    from torch.testing._internal.distributed import multi_threaded_pg as threaded
+
+    store, errors = dist.HashStore(), []
+
+    def work(rank):
+        dist.init_process_group("threaded", rank=rank, world_size=world_size, store=store)
+        try:
+            function(rank, *arguments)
+        except BaseException as error:
+            errors.append(error)
+            threaded.ProcessLocalGroup.exception_handle(error)  # ends the others
+        finally:
+            dist.destroy_process_group()
+
+    torch._C._distributed_c10d._set_thread_isolation_mode(True)
+    threaded._install_threaded_pg()
+    try:
+        running = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(world_size)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join(timeout)
+        if errors:
+            raise errors[0]
+        assert not any(thread.is_alive() for thread in running), "the threads wait for each other"
+    finally:
+        threaded._uninstall_threaded_pg()
+        torch._C._distributed_c10d._set_thread_isolation_mode(False)

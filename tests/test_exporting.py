@@ -202,6 +202,18 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(sharded, case, kind):
 
 
 @pytest.mark.slow
+def test_layers_computed_together_learn_what_one_process_learns(sharded, tmp_path):
+    """Policy and teacher of Co-rewarding-II, after four steps."""
+    one = parallel.result(parallel.fit("co_rewarding_2", tmp_path, steps=4))
+    for rank in range(2):
+        two = torch.load(sharded / "whole-together-file" / f"result-{rank}.pt")
+        for name, value in one["weights"].items():
+            torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=0, msg=name)
+        for mine, theirs in zip(one["teacher"], two["teacher"], strict=True):
+            torch.testing.assert_close(theirs, mine, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sharded_checkpoints.KINDS)
 @pytest.mark.parametrize("case", sharded_checkpoints.CASES)
 def test_both_kinds_are_exported(sharded, tmp_path, case, kind):
@@ -213,7 +225,7 @@ def test_both_kinds_are_exported(sharded, tmp_path, case, kind):
     assert written.keys() == final["weights"].keys()
     for name, value in final["weights"].items():
         torch.testing.assert_close(written[name], value, atol=1e-6 if case == "adapters" else 0, rtol=0)
-    if case == "co_rewarding_2":
+    if sharded_checkpoints.run_of(case) == "co_rewarding_2":
         taught = export_checkpoint(run / "checkpoints" / "step=4.ckpt", tmp_path / "t", model, part="teacher")
         for mine, (_, theirs) in zip(final["teacher"], sorted(load_policy(taught)[0].named_parameters()), strict=True):
             assert theirs.equal(mine)

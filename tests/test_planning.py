@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_shards_are_those_of_a_real_split():
     assert whole.held == whole.total == sum(p.numel() for p in model.parameters())
 
 
+def test_layers_computed_together_are_held_in_slices():
+    """Linear layers by half, what is outside of blocks shared by all, norms of a block on each process whole."""
+    config, _ = policy_config("random:tiny-llama?hidden=32&layers=1&heads=4&kv_heads=2")
+    linear = 32 * (32 + 16 + 16) + 32 * 32 + 3 * 32 * 64
+    counts = count_parameters(config, "float32", None, Sharding(), 2, True, tensor_parallel=2)
+    assert counts.total == linear + 2 * 32 + 2 * 259 * 32 + 32
+    assert counts.block == linear / 2 + 2 * 32
+    assert counts.held == counts.block + 2 * 130 * 32 + 32 / 2
+    pairs = count_parameters(config, "float32", None, Sharding(), 4, True, tensor_parallel=2)
+    assert pairs.block == counts.block
+    assert pairs.held == counts.block / 2 + 2 * 65 * 32 + 32 / 4
+
+
 def test_adapters_alone_are_trained():
     config, _ = policy_config(TINY)
     counts = count_parameters(config, "bfloat16", Lora(r=2, target_modules=["q_proj"]), Sharding(), 2, True)
@@ -86,6 +100,14 @@ def test_bytes_by_hand():
     assert samples[0] - learns[0] == shares["key/value cache"].device - sum(
         shares[name].device for name in ("gradients", "gathered blocks", "activations")
     )
+
+
+def test_a_process_keeps_what_it_computes_of_a_layer():
+    _, alone = shares_of()
+    _, together = shares_of(tensor_parallel=2)
+    inside = (8 * 32 + 8 * 32 + 4 * 64) * 2  # bytes a token: norms and sums, then attention and the wide layer
+    assert alone["activations"].device == 30 * (32 * 2 + inside)
+    assert together["activations"].device == 30 * (32 * 2 + inside - (8 * 32 + 4 * 64) * 2 / 2)
 
 
 def test_offloaded_shards_wait_in_main_memory():
@@ -137,6 +159,27 @@ def test_devices_and_options_of_fit(capsys, monkeypatch):
     assert "2 x 3 devices, replicated" in said
     assert "trained)" in said
     assert "does not fit a device of 1e-06 GB" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--devices", "4", "--trainer.strategy.tensor_parallel_size=2"], "split by FSDP2, tensor parallel 2"),
+        (["--devices", "3", "--trainer.strategy.tensor_parallel_size=2"], "must divide the number of devices, 3, got 2"),
+        (
+            ["--devices", "4", "--trainer.strategy.tensor_parallel_size=4"],
+            "must divide the policy's num_key_value_heads = 2, got 4",
+        ),
+    ],
+)
+def test_layers_computed_together_are_planned(capsys, monkeypatch, arguments, said):
+    monkeypatch.chdir(ROOT)
+    policy = "--model.policy=random:tiny-llama?heads=4&kv_heads=2"
+    command = ["plan", "--config", "configs/focal_tiny.yaml", policy, "--trainer.strategy=ModelParallelStrategy", *arguments]
+    with pytest.raises(SystemExit) if "must" in said else nullcontext():
+        main(command)
+    printed = capsys.readouterr()
+    assert said in " ".join((printed.out + printed.err).split())
 
 
 def test_an_architecture_by_hand(tmp_path, capsys):

@@ -34,12 +34,12 @@ def content_mark(prompts: Prompts) -> str:
 
 
 def data_rank(trainer: Any) -> tuple[int, int]:
-    """Return this process's place among those that share the prompts, and their number; ``(0, 1)`` without a Trainer.
+    """Return this process's place among all, and their number; ``(0, 1)`` without a Trainer.
 
-    Processes that hold parts of one layer (tensor parallelism) work on the same prompts.
+    Processes that compute layers together (tensor parallelism) still get prompts of their own: Lightning's
+    ``distributed_sampler_kwargs`` would give them the same.
     """
-    shared = (trainer.distributed_sampler_kwargs if trainer is not None else None) or {"rank": 0, "num_replicas": 1}
-    return int(shared["rank"]), int(shared["num_replicas"])
+    return (0, 1) if trainer is None else (int(trainer.global_rank), int(trainer.world_size))
 
 
 class PromptDataModule(LightningDataModule, ABC):

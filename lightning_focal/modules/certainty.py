@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightning_focal.modules.team import Team
 from lightning_focal.policies import idle_pass, put_away, response_measures
 from lightning_focal.types import Rollouts
 
@@ -20,6 +21,7 @@ def mean_certainty(
     temperature: float,
     micro_batch_size: int,
     most: Callable[[int], int] = lambda number: number,
+    team: Team = Team(),  # noqa: B008 - frozen
 ) -> dict[str, Tensor]:
     """Return self-certainty and entropy of each response: means over its tokens, in eval mode and without gradient.
 
@@ -29,14 +31,15 @@ def mean_certainty(
         temperature: > 0, of the distribution that is measured.
         micro_batch_size: sequences in one forward pass.
         most: the largest of a number over processes; every process makes as many passes.
+        team: processes that compute the policy's layers together: each row is computed by all of them.
 
     Returns:
         ``self_certainty`` and ``entropy``, each ``[P, G]`` float32 in nats; NaN for a response without a token.
     """
-    g = rollouts.group_size
-    mask = rollouts.response_mask.flatten(0, 1)
-    prompts, prompt_mask = (t.repeat_interleave(g, 0) for t in (rollouts.prompt_ids, rollouts.prompt_mask))
-    responses, names = rollouts.response_ids.flatten(0, 1), ("self_certainty", "entropy")
+    g, names = rollouts.group_size, ("self_certainty", "entropy")
+    own = rollouts.response_mask.flatten(0, 1)
+    prompts, prompt_mask = (team.join(t.repeat_interleave(g, 0), left=True) for t in (rollouts.prompt_ids, rollouts.prompt_mask))
+    responses, mask = team.join(rollouts.response_ids.flatten(0, 1)), team.join(own)
     means = {name: torch.full((len(mask),), torch.nan, device=mask.device) for name in names}
     training = policy.training
     policy.eval()
@@ -53,4 +56,4 @@ def mean_certainty(
     finally:
         put_away(policy)
         policy.train(training)
-    return {name: values.reshape(-1, g) for name, values in means.items()}
+    return {name: team.own(values, len(own)).reshape(-1, g) for name, values in means.items()}

@@ -53,6 +53,8 @@ def encode_demonstrations(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     prompt_ids, prompt_mask = left_pad([encode_chat(tokenizer, messages) for messages in prompts.messages], pad)
     width = max(map(len, responses), default=0)
-    response_ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids in responses], dtype=torch.int64)
-    lengths = torch.tensor([len(ids) for ids in responses])
+    response_ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids in responses], dtype=torch.int64).reshape(
+        len(responses), width
+    )
+    lengths = torch.tensor([len(ids) for ids in responses], dtype=torch.int64)
     return prompt_ids, prompt_mask, response_ids, torch.arange(width) < lengths[:, None]

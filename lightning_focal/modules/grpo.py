@@ -19,7 +19,7 @@ from lightning_focal.generation import Generator, GeneratorName, Sampling, named
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
-from lightning_focal.modules.parallel import leave_prompts_alone, load_for
+from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone, load_for
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.precision import check_precision
 from lightning_focal.modules.processes import Processes
@@ -27,6 +27,7 @@ from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
+from lightning_focal.modules.team import join_sequences
 from lightning_focal.modules.update import Sequences, Update
 from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
@@ -134,10 +135,12 @@ class GRPOModule(LightningModule):
         """Find the strategy and measure the prompts, before any weight is read.
 
         Raises:
-            ValueError: without exactly one strategy, with a precision that a run cannot take, or on prompts that are too long.
+            ValueError: without exactly one strategy, with a precision or a layout over processes that a run cannot take, or on
+                prompts that are too long.
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
+        check_strategy(self.trainer, self.source, self.lora, self.cache_dir)
         leave_prompts_alone(self.trainer)
         self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
         if self.log_names:
@@ -284,7 +287,7 @@ class GRPOModule(LightningModule):
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""
         with torch.inference_mode(False):
             temperature, size = self.sampling.temperature, self.update.micro_batch_size
-            return mean_certainty(self._model, rollouts, temperature, size, self.processes.most)
+            return mean_certainty(self._model, rollouts, temperature, size, self.processes.most, self.processes.team)
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One rollout iteration."""
@@ -315,7 +318,8 @@ class GRPOModule(LightningModule):
         self.step_log.write(self.trainer)
 
     def learn(self, sequences: Sequences) -> dict[str, Tensor]:
-        """Run the inner loop over a batch and return what to watch, as scalar tensors."""
+        """Run the inner loop over a batch, this process's rows, and return what to watch, as scalar tensors."""
+        joined = join_sequences(sequences, self.processes.team, self.group_size)
         around = Surroundings(
             optimizer=self.optimizers(),
             backward=self.manual_backward,
@@ -327,7 +331,7 @@ class GRPOModule(LightningModule):
             hold=self.processes.hold_gradients,
             places=None if self.processes.count == 1 else lambda: self.processes.places(sequences, self.group_size),
         )
-        return self.inner.run(self._model, sequences, self.sampling.temperature, around)
+        return self.inner.run(self._model, joined, self.sampling.temperature, around)
 
     @property
     def version(self) -> int:

@@ -10,9 +10,17 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from lightning_focal.callbacks.teacher import TeacherWeights
-from lightning_focal.policies import Sharding, load_sharded, load_trainable, wrap_flat
+from lightning_focal.policies import (
+    Lora,
+    Sharding,
+    check_tensor_parallel,
+    load_sharded,
+    load_trainable,
+    policy_config,
+    wrap_flat,
+)
 
-__all__ = ["leave_prompts_alone", "load_for"]
+__all__ = ["check_strategy", "leave_prompts_alone", "load_for"]
 
 Holders = Sequence[tuple[Any, str]]
 
@@ -23,6 +31,23 @@ def leave_prompts_alone(trainer: Any) -> None:
     Its plugins for FSDP and for true half precision refuse frozen dataclasses, which prompts are.
     """
     trainer.precision_plugin.convert_input = lambda batch: batch
+
+
+def check_strategy(trainer: Any, source: str, lora: Lora | None = None, cache_dir: str | None = None) -> None:
+    """Refuse a policy that the Trainer's strategy cannot split, before any weight is read.
+
+    Args:
+        trainer: its strategy is asked.
+        source: where the policy comes from.
+        lora: adapters of the run, or None.
+        cache_dir: where packaged policies are converted to.
+
+    Raises:
+        ValueError: see :func:`~lightning_focal.policies.check_tensor_parallel`.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy) and (size := strategy.device_mesh["tensor_parallel"].size()) > 1:
+        check_tensor_parallel(policy_config(source, cache_dir=cache_dir)[0], size, lora)
 
 
 def load_for(
@@ -45,21 +70,15 @@ def load_for(
         The model and its tokenizer.
 
     Raises:
-        ValueError: for adapters or a teacher under ``FSDPStrategy``, and for tensor parallelism.
+        ValueError: for adapters or a teacher under ``FSDPStrategy``.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
-        if strategy.device_mesh["tensor_parallel"].size() > 1:
-            raise ValueError(
-                "`trainer.strategy.tensor_parallel_size` must be 1 (and `data_parallel_size` the number of processes), got "
-                f"{strategy.device_mesh['tensor_parallel'].size()}: layers are gathered whole, never computed in parts"
-            )
-        mesh = strategy.device_mesh["data_parallel"]
 
         def modules(policy: nn.Module) -> list[nn.Module]:
             return [getattr(holder, name) for holder, name in copies(policy)]
 
-        return load_sharded(source, mesh, sharding, strategy.root_device, copies=modules, **arguments)
+        return load_sharded(source, strategy.device_mesh, sharding, strategy.root_device, copies=modules, **arguments)
     if isinstance(strategy, FSDPStrategy):
         if arguments.get("lora") is not None:
             raise ValueError(

@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from lightning_focal.modules.team import Team
 from lightning_focal.modules.update import VIEWS, Sequences
 
 __all__ = ["Processes"]
@@ -38,9 +40,16 @@ class Processes:
 
     @property
     def place(self) -> tuple[int, int]:
-        """This process's place among those that share the prompts, and their number (fewer than all under tensor parallelism)."""
-        shared = self._trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        return int(shared["rank"]), int(shared["num_replicas"])
+        """This process's place among those that share the prompts, and their number."""
+        return int(self._trainer.global_rank), self.count
+
+    @property
+    def team(self) -> Team:
+        """The processes that compute the policy's layers together with this one (tensor parallelism)."""
+        strategy = self._trainer.strategy
+        if not isinstance(strategy, ModelParallelStrategy) or strategy.device_mesh["tensor_parallel"].size() == 1:
+            return Team()
+        return Team(strategy.device_mesh["tensor_parallel"].get_group(), strategy.root_device)
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum over processes."""
@@ -79,19 +88,24 @@ class Processes:
         return timed | {"tokens_per_s": written / max(1e-9, timed["generate_s"])}
 
     def places(self, sequences: Sequences, group_size: int) -> tuple[list[int], int]:
-        """Where each row would stand if one process had them all, and how many there are.
+        """Where each row that is learned from would stand if one process had them all, and how many there are.
 
         Rank ``r`` of ``W`` holds the questions ``r, r + W, ...`` of a batch (see
-        :class:`~lightning_focal.data.PromptLoader`), all originals before all rephrasings.
+        :class:`~lightning_focal.data.PromptLoader`), all originals before all rephrasings. It learns from those of its
+        team, one process after another.
+
+        Args:
+            sequences: of this process alone.
+            group_size: rows of a prompt.
         """
         rank, world_size = self.place
         n = len(sequences) // group_size
         views = [0] * n if sequences.views is None else sequences.views[::group_size].tolist()
         counts = torch.tensor([views.count(view) for view in range(VIEWS)], device=self._module.device)
-        copies = self.count // world_size  # processes with the same prompts
-        totals = [int(count) // copies for count in self.sum(counts).tolist()]
+        totals = [int(count) for count in self.sum(counts).tolist()]
         seen, prompts = [0] * VIEWS, []
         for view in views:
             prompts.append(sum(totals[:view]) + seen[view] * world_size + rank)
             seen[view] += 1
-        return [prompt * group_size + g for prompt in prompts for g in range(group_size)], sum(totals) * group_size
+        own = torch.tensor([prompt * group_size + g for prompt in prompts for g in range(group_size)], dtype=torch.int64)
+        return self.team.join(own).tolist(), sum(totals) * group_size

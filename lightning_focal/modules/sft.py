@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
-from lightning_focal.modules.parallel import leave_prompts_alone, load_for
+from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone, load_for
 from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.rng import restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine
@@ -107,7 +108,8 @@ class SFTModule(LightningModule):
         return self.policy
 
     def setup(self, stage: str) -> None:
-        """Measure the prompts, before any weight is read."""
+        """See whether the strategy can split the policy and measure the prompts, before any weight is read."""
+        check_strategy(self.trainer, self.source, self.lora, self.cache_dir)
         leave_prompts_alone(self.trainer)
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
@@ -181,13 +183,27 @@ class SFTModule(LightningModule):
         return loss
 
     def _cross_entropy(self, batch: Prompts) -> tuple[Tensor, Tensor]:
-        """Sum over the response's tokens in nats, and their number."""
-        if not len(batch):  # a process that was given no prompt keeps the others company
-            return idle_pass(self.model), torch.zeros((), device=self.device)
+        """Sum over the response's tokens in nats, and their number; of all that compute the policy's layers together."""
         encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens)
-        prompt_ids, prompt_mask, response_ids, response_mask = (tensor.to(self.device) for tensor in encoded)
+        team, sides = self.processes.team, (True, True, False, False)
+        joined = [team.join(tensor.to(self.device), left=side) for tensor, side in zip(encoded, sides, strict=True)]
+        prompt_ids, prompt_mask, response_ids, response_mask = joined
+        if not len(prompt_ids):  # a process that was given no prompt keeps the others company
+            return idle_pass(self.model), torch.zeros((), device=self.device)
         logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
         return -logp.sum(), response_mask.sum()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer does; it cannot itself by a norm over layers that several processes compute together and those between."""
+        if gradient_clip_val and self.processes.team.group is not None and gradient_clip_algorithm in (None, "norm"):
+            clip_global_norm(self.model, float(gradient_clip_val))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- held-out questions -------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from lightning_focal.cli import main
 from lightning_focal.parsing import ExampleFormatter
 from lightning_focal.planning.memory import Job, Share, memory, together
 from lightning_focal.planning.sharded import Counts, count_parameters
-from lightning_focal.policies import Lora, Sharding, policy_config
+from lightning_focal.policies import Lora, Sharding, check_tensor_parallel, policy_config
 
 __all__ = ["architecture", "job_of", "parser", "plan_command"]
 
@@ -62,9 +62,10 @@ def plan_command(args: list[str]) -> None:
     config = architecture(model["policy"], own.config, own.architecture, model.get("cache_dir"))
     sharding = Sharding(**(model.get("sharding") or {}))
     lora = None if model.get("lora") is None else Lora(**model["lora"])
-    kind, tensor_parallel = _strategy(trainer.get("strategy"), devices)
-    job = job_of(settings, kind != "replicated", devices * nodes // tensor_parallel)
-    counts = count_parameters(config, job.dtype, lora, sharding, devices * nodes, job.split)
+    kind, tensor_parallel = _strategy(trainer.get("strategy"), devices, nodes)
+    check_tensor_parallel(config, tensor_parallel, lora)
+    job = job_of(settings, kind != "replicated", devices * nodes, tensor_parallel)
+    counts = count_parameters(config, job.dtype, lora, sharding, devices * nodes, job.split, tensor_parallel)
     shares = memory(counts, config, job)
     seconds = time.perf_counter() - began
     console = Console(highlight=False)
@@ -114,13 +115,14 @@ def architecture(policy: str, config: str, given: str | None = None, cache_dir: 
     return policy_config(policy, cache_dir=cache_dir)[0]
 
 
-def job_of(settings: dict[str, Any], split: bool, groups: int) -> Job:
+def job_of(settings: dict[str, Any], split: bool, processes: int, tensor_parallel: int = 1) -> Job:
     """Read what decides on memory from a whole configuration.
 
     Args:
         settings: as ``--print_config`` prints them.
         split: the policy is split over processes.
-        groups: processes that share the prompts.
+        processes: that share the prompts.
+        tensor_parallel: of these, those that compute a layer together.
     """
     model, trainer = settings["model"], settings["trainer"]
     data = settings["data"].get("init_args", {})
@@ -133,7 +135,7 @@ def job_of(settings: dict[str, Any], split: bool, groups: int) -> Job:
     server = "server" in name.lower()
     copied = not server and (split or rollout != dtype or (model.get("lora") is not None and arguments.get("dtype") is not None))
     at_once = min(
-        int(arguments.get("batch_size") or 64), -(-int(data.get("batch_size") or 1) * int(model["group_size"]) // groups)
+        int(arguments.get("batch_size") or 64), -(-int(data.get("batch_size") or 1) * int(model["group_size"]) // processes)
     )
     reference, reference_arguments = _class(model.get("reference"))
     frozen = reference == "FrozenReference" and model.get("lora") is None
@@ -156,6 +158,7 @@ def job_of(settings: dict[str, Any], split: bool, groups: int) -> Job:
         new_tokens=int(sampling["max_new_tokens"]),
         micro_tokens=int(update.get("micro_batch_tokens") or int(update["micro_batch_size"]) * length),
         checkpointing=bool(model.get("gradient_checkpointing")),
+        tensor_parallel=tensor_parallel,
     )
 
 
@@ -166,12 +169,17 @@ def _class(entry: Any) -> tuple[str, dict[str, Any]]:
     return str(entry.get("class_path", "")).rsplit(".", 1)[-1], entry.get("init_args") or {}
 
 
-def _strategy(entry: Any, devices: int) -> tuple[str, int]:
-    """How the policy is laid out, and over how many processes a layer is split."""
+def _strategy(entry: Any, devices: int, nodes: int) -> tuple[str, int]:
+    """How the policy is laid out, and how many processes compute a layer together."""
     name, arguments = _class(entry) if isinstance(entry, dict) else (str(entry or ""), {})
     if name == "ModelParallelStrategy":
         size = arguments.get("tensor_parallel_size", "auto")
-        return "split by FSDP2", devices if size == "auto" else int(size)
+        tensor = devices if size == "auto" else int(size)
+        if devices * nodes % tensor:
+            raise ValueError(
+                f"`trainer.strategy.tensor_parallel_size` must divide the number of devices, {devices * nodes}, got {tensor}"
+            )
+        return "split by FSDP2", tensor
     if "fsdp" in name.lower():
         return "split by FSDP", 1
     return "replicated", 1

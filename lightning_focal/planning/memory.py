@@ -31,6 +31,7 @@ class Job:
         new_tokens: longest response.
         micro_tokens: tokens, of prompts and responses, in one forward and backward.
         checkpointing: activations are computed again in backward.
+        tensor_parallel: processes that compute a layer together; each keeps what it computes of it.
     """
 
     dtype: str
@@ -46,6 +47,7 @@ class Job:
     new_tokens: int
     micro_tokens: int
     checkpointing: bool
+    tensor_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def memory(counts: Counts, config: Any, job: Job) -> list[Share]:
         if job.rollouts
         else Share("key/value cache", "on the server", 0, phase="samples")
     )
-    inside = int(16 * hidden + 4 * (getattr(text, "num_experts_per_tok", None) or 1) * _wide(text)) * compute
+    wide = 8 * hidden + 4 * (getattr(text, "num_experts_per_tok", None) or 1) * _wide(text)  # within attention and experts
+    inside = int(8 * hidden + wide / job.tensor_parallel) * compute
     kept = layers * hidden * compute + inside if job.checkpointing else layers * inside
     shares.append(
         Share("activations", f"{job.micro_tokens:,} tokens x {kept:,}", job.micro_tokens * kept, rough=True, phase="learns")

@@ -14,6 +14,7 @@ from lightning_focal.policies.packing import Sizes, packed_attention, why_not_pa
 from lightning_focal.policies.sharding import Sharding, blocks_of, put_away, shard
 from lightning_focal.policies.skeleton import empty_policy
 from lightning_focal.policies.source import load_policy, load_tokenizer, policy_config, resolve_source
+from lightning_focal.policies.tensor_parallel import check_tensor_parallel
 from lightning_focal.policies.tiny import TinyLlama
 from lightning_focal.policies.trainable import load_sharded, load_trainable
 
@@ -27,6 +28,7 @@ __all__ = [
     "apply_lora",
     "blocks_of",
     "check_shards",
+    "check_tensor_parallel",
     "empty_policy",
     "encode_chat",
     "expect_liger",

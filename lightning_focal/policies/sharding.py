@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from lightning_focal.policies.tensor_parallel import layer_styles, split_layers
 
 __all__ = ["Sharding", "blocks_of", "fill_and_shard", "put_away", "shard"]
 
@@ -91,19 +94,71 @@ def _plain(model: nn.Module) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Over which processes a policy is split.
+
+    Args:
+        blocks: mesh of the processes that share the slices of blocks.
+        outside: of those that share what lies outside of blocks. Under tensor parallelism that is computed by all alike and shared
+            by all: each weight has one owner, and no copies of it that rounding could drive apart.
+        layers: of those that compute a layer together, or None.
+    """
+
+    blocks: Any
+    outside: Any
+    layers: Any
+
+    @classmethod
+    def of(cls, mesh: Any) -> _Layout:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        if mesh.ndim == 1:
+            return cls(mesh, mesh, None)
+        if mesh["tensor_parallel"].size() == 1:
+            return cls(mesh["data_parallel"], mesh["data_parallel"], None)
+        # It says once for each kind of exchange that slices of slices are gathered in two steps, as they have to be.
+        logging.getLogger("torch.distributed.tensor._redistribute").addFilter(_tells_no_number_of_steps)
+        return cls(mesh["data_parallel"], init_device_mesh(mesh.device_type, (mesh.size(),)), mesh["tensor_parallel"])
+
+    def split(self, unit: nn.Module, styles: Mapping[nn.Module, str]) -> None:
+        """Split the layers within a unit that are computed together, before its slices are shared out."""
+        if self.layers is not None:
+            split_layers(unit, self.layers, styles)
+
+    def styles(self, model: nn.Module, blocks: Sequence[nn.Module]) -> dict[nn.Module, str]:
+        """How layers within the blocks of a model are split; nothing without tensor parallelism."""
+        if self.layers is None:
+            return {}
+        styles, within = layer_styles(model), {module for block in blocks for module in block.modules()}
+        if outside := [type(layer).__name__ for layer in styles if layer not in within]:
+            raise ValueError(
+                "`model.sharding.blocks` must hold all layers that `trainer.strategy.tensor_parallel_size` splits, "
+                f"got blocks without {len(outside)} of {len(styles)} of them"
+            )
+        return styles
+
+
+def _tells_no_number_of_steps(record: logging.LogRecord) -> bool:
+    return "While redistributing" not in record.getMessage()
+
+
 def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
     """Split every block of a model, then what lies outside of them, over the processes of a mesh.
 
     Args:
         model: parameters in memory, or on the meta device.
-        mesh: one-dimensional.
+        mesh: one-dimensional, or with the dimensions ``data_parallel`` and ``tensor_parallel``.
         sharding: how.
     """
     from torch.distributed.fsdp import fully_shard
 
-    for block in blocks_of(model, sharding.blocks):
-        fully_shard(block, mesh=mesh, reshard_after_forward=sharding.reshard_after_forward, **sharding.arguments())
-    fully_shard(model, mesh=mesh, **sharding.arguments())
+    layout, blocks = _Layout.of(mesh), blocks_of(model, sharding.blocks)
+    styles = layout.styles(model, blocks)
+    for block in blocks:
+        layout.split(block, styles)
+        fully_shard(block, mesh=layout.blocks, reshard_after_forward=sharding.reshard_after_forward, **sharding.arguments())
+    fully_shard(model, mesh=layout.outside, **sharding.arguments())
 
 
 def put_away(model: nn.Module) -> None:
@@ -122,7 +177,7 @@ def fill_and_shard(
         policy: parameters on the meta device; filled and split in place.
         copies: models of the same build (a teacher, a reference), filled with the same weights in their own precision.
         source: the whole policy in main memory, on the first process; None on all others.
-        mesh: one-dimensional; all processes of the default group take part in the exchange.
+        mesh: see :func:`shard`; all processes of the default group take part in the exchange.
         sharding: how.
         device: to compute on.
     """
@@ -131,15 +186,19 @@ def fill_and_shard(
     models = [policy, *copies]
     weights = {} if source is None else dict(source.named_parameters())
     names = {id(tensor): name for name, tensor in policy.named_parameters()}
-    arguments = sharding.arguments()
+    arguments, layout = sharding.arguments(), _Layout.of(mesh)
     blocks = [blocks_of(model, sharding.blocks) for model in models]
+    styles: dict[nn.Module, str] = {}
+    for model, own in zip(models, blocks, strict=True):
+        styles |= layout.styles(model, own)
     for units in zip(*blocks, strict=True):
         _fill(units, names, weights, device)
         for unit in units:
-            fully_shard(unit, mesh=mesh, reshard_after_forward=sharding.reshard_after_forward, **arguments)
+            layout.split(unit, styles)
+            fully_shard(unit, mesh=layout.blocks, reshard_after_forward=sharding.reshard_after_forward, **arguments)
     _fill(models, names, weights, device)
     for model in models:  # moves buffers to the device, too; what is outside of blocks is kept between a forward and its backward
-        fully_shard(model, mesh=mesh, reshard_after_forward=None if model is policy else True, **arguments)
+        fully_shard(model, mesh=layout.outside, reshard_after_forward=None if model is policy else True, **arguments)
     _fill_buffers(models, source)
 
 

@@ -72,7 +72,7 @@ def load_sharded(
 
     Args:
         source: see :func:`load_trainable`, as for all that are not explained here.
-        mesh: of the processes that share the shards, see :func:`~lightning_focal.policies.sharding.fill_and_shard`.
+        mesh: of the processes, see :func:`~lightning_focal.policies.sharding.shard`.
         sharding: how it is split.
         device: to compute on.
         dtype: of the weights; ``auto`` is refused.

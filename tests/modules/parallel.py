@@ -16,11 +16,11 @@ from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReferenc
 from lightning_focal.policies import Lora, load_policy
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, FocalReward, SelfCertaintyReward, StaticReward
 from lightning_focal.runs import CSVLog
-from tests.conftest import TINY, adam, rubric_rows, write_rows
+from tests.conftest import adam, rubric_rows, write_rows
 from tests.modules.test_label_free_runs import Boxing
 
 STEPS = 10
-LAYERS = TINY.replace("layers=1", "layers=2")
+LAYERS = "random:tiny-llama?hidden=32&layers=2&heads=4&kv_heads=2&std=0.1"
 
 CASES = {
     "static": lambda: (StaticReward(), {"update": Update(kl_coef=0.05), "reference": FrozenReference()}),
@@ -45,7 +45,9 @@ class FlatOnCPU(FSDPStrategy):
         return torch.device("cpu")
 
 
-LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"}
+LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"} | {
+    ("tensor", case) for case in CASES if case != "co_rewarding_1"
+}
 """Flat parameters take no teacher and no adapters; the others are left out to save time."""
 
 
@@ -54,6 +56,7 @@ def strategies(world_size):
         "fsdp": lambda: FlatOnCPU(process_group_backend="gloo"),
         "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
         "fsdp2": lambda: ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1),
+        "tensor": lambda: ModelParallelStrategy(data_parallel_size=world_size // 2, tensor_parallel_size=2),
         "one": lambda: "auto",
     }
 
@@ -121,15 +124,18 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
 
 
-def worker(rank, folder, names, cases):
-    """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt."""
+def worker(rank, folder, names, cases, world_size=2):
+    """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt.
+
+    A world of other than two processes is part of the folder's name: ``<strategy><world size>-<case>/``.
+    """
     for name in names:
-        for case in [case for case in cases if (name, case) not in LEFT_OUT]:
-            run = Path(folder) / f"{name}-{case}"
+        for case in [case for case in cases if (name, case) not in LEFT_OUT or world_size > 2]:
+            run = Path(folder) / f"{name}{'' if world_size == 2 else world_size}-{case}"
             run.mkdir(parents=True, exist_ok=True)
             torch.distributed.barrier()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                module = fit(case, run, strategies(2)[name](), 2)
+                module = fit(case, run, strategies(world_size)[name](), world_size)
             torch.save(result(module), run / f"result-{rank}.pt")
             (run / f"warnings-{rank}.json").write_text(json.dumps(sorted({str(warning.message) for warning in caught})))

@@ -2,22 +2,37 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from tests.conftest import TINY
 from tests.modules import parallel
 
-CASES = ("co_rewarding_2", "adapters")
+CASES = ("co_rewarding_2", "adapters", "together")
 KINDS = ("shards", "file")
 
 
-def strategy(kind):
-    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=kind == "shards")
+def run_of(case):
+    """The run behind a case: ``together`` computes layers on both processes (tensor parallelism)."""
+    return "co_rewarding_2" if case == "together" else case
+
+
+def strategy(case, kind):
+    together = 2 if case == "together" else 1
+    return ModelParallelStrategy(2 // together, together, save_distributed_checkpoint=kind == "shards")
 
 
 def worker(rank, folder):
-    """Train four steps, saving after each two (of several) optimiser steps; go on from the first half; keep both results."""
+    """Train four steps, saving after each two (of several) optimiser steps; go on from the first half; keep both results.
+
+    First of all, a policy with one key/value head is not split by two, and not read either.
+    """
+    refused = Path(folder) / "refused"
+    refused.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=r"tensor_parallel_size` must divide the policy's num_key_value_heads = 1, got 2"):
+        parallel.fit("focal", refused, strategy("together", "file"), 2, policy=TINY)
     for case in CASES:
         for kind in KINDS:
             run, again = (Path(folder) / f"{name}-{case}-{kind}" for name in ("whole", "resumed"))
@@ -25,8 +40,8 @@ def worker(rank, folder):
                 path.mkdir(exist_ok=True)
             saving = ModelCheckpoint(run / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
             torch.distributed.barrier()
-            whole = parallel.fit(case, run, strategy(kind), 2, steps=4, callbacks=[saving])
+            whole = parallel.fit(run_of(case), run, strategy(case, kind), 2, steps=4, callbacks=[saving])
             torch.save(parallel.result(whole), run / f"result-{rank}.pt")
             ckpt_path = str(run / "checkpoints" / "step=2.ckpt")
-            resumed = parallel.fit(case, again, strategy(kind), 2, steps=4, ckpt_path=ckpt_path)
+            resumed = parallel.fit(run_of(case), again, strategy(case, kind), 2, steps=4, ckpt_path=ckpt_path)
             torch.save(parallel.result(resumed), again / f"result-{rank}.pt")

@@ -1,4 +1,7 @@
-"""Two processes do what one does: replicated (DDP), split (FSDP2) and flat (FSDP); uneven batches, a process without prompts."""
+"""Several processes do what one does; uneven batches, a process without prompts.
+
+Replicated (DDP), split (FSDP2), flat (FSDP), and layers computed together (tensor parallelism), by two pairs of processes, too.
+"""
 
 import json
 
@@ -10,8 +13,9 @@ from tests.modules.helpers import metrics
 from tests.processes import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two fresh processes import everything and train ten runs
-STRATEGIES = ("ddp", "fsdp2", "fsdp")
+STRATEGIES = ("ddp", "fsdp2", "fsdp", "tensor")
 RUNS = [(name, case) for name in STRATEGIES for case in parallel.CASES if (name, case) not in parallel.LEFT_OUT]
+RUNS += [("tensor4", "focal")]  # two pairs of processes
 TOLERANCE = 1e-5
 
 
@@ -24,6 +28,7 @@ def runs(tmp_path_factory):
         module = parallel.fit(case, folder / f"one-{case}")
         torch.save(parallel.result(module), folder / f"one-{case}" / "result-0.pt")
     run_ranks(parallel.worker, str(folder), STRATEGIES, tuple(parallel.CASES), timeout=800)
+    run_ranks(parallel.worker, str(folder), ("tensor",), ("focal",), 4, world_size=4, timeout=800)
     return folder
 
 
@@ -33,10 +38,10 @@ def results(runs, strategy, case):
 
 @pytest.mark.parametrize(("strategy", "case"), RUNS)
 def test_weights_and_teacher_equal_those_of_one_process(runs, strategy, case):
-    (one,), both = results(runs, "one", case), results(runs, strategy, case)
+    (one,), all_of_them = results(runs, "one", case), results(runs, strategy, case)
     start = dict(parallel.start(case))
     assert max(float((one["weights"][name] - value).abs().max()) for name, value in start.items()) > 100 * TOLERANCE  # it moved
-    for two in both:
+    for two in all_of_them:
         assert two["weights"].keys() == one["weights"].keys()
         for name, value in one["weights"].items():
             torch.testing.assert_close(two["weights"][name], value, atol=TOLERANCE, rtol=0, msg=name)
@@ -59,15 +64,17 @@ def test_everything_that_is_logged_equals_that_of_one_process(runs, strategy, ca
 
 
 @pytest.mark.parametrize(("strategy", "case"), RUNS)
-def test_both_processes_log_the_same(runs, strategy, case):
-    first, second = (two["logged"] for two in results(runs, strategy, case))
-    assert first.keys() == second.keys()
-    assert first == pytest.approx(second, abs=0, rel=0, nan_ok=True)
+def test_all_processes_log_the_same(runs, strategy, case):
+    first, *others = (one["logged"] for one in results(runs, strategy, case))
+    assert others
+    for other in others:
+        assert first.keys() == other.keys()
+        assert first == pytest.approx(other, abs=0, rel=0, nan_ok=True)
 
 
 @pytest.mark.parametrize(("strategy", "case"), RUNS)
 def test_nothing_is_said_that_nobody_can_act_upon(runs, strategy, case):
     """Above all no advice to log with ``sync_dist``, and nothing of gradients that lack."""
-    for rank in range(2):
+    for rank in range(4 if strategy.endswith("4") else 2):
         said = json.loads((runs / f"{strategy}-{case}" / f"warnings-{rank}.json").read_text())
         assert not [words for words in said if "sync_dist" in words or "unused" in words or "grad" in words.split()], said

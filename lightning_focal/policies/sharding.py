@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_focal.functional.flat import drop_gathered, is_flat
+
 __all__ = ["Sharding", "blocks_of", "fill_and_shard", "put_away", "shard"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -108,6 +110,9 @@ def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
 
 def put_away(model: nn.Module) -> None:
     """Drop what a forward without a backward has left gathered of a sharded model; nothing for any other."""
+    if is_flat(model):
+        drop_gathered(model)
+        return
     reshard = getattr(model, "reshard", None)
     if callable(reshard):
         reshard()

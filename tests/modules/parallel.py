@@ -45,10 +45,6 @@ class FlatOnCPU(FSDPStrategy):
         return torch.device("cpu")
 
 
-LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"}
-"""Flat parameters take no teacher and no adapters; the others are left out to save time."""
-
-
 def strategies(world_size):
     return {
         "fsdp": lambda: FlatOnCPU(process_group_backend="gloo"),
@@ -58,7 +54,7 @@ def strategies(world_size):
     }
 
 
-def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, callbacks=(), **module):
+def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, callbacks=(), precision="32-true", **module):
     """Train one case; uneven batches throughout: 5 prompts a step, 3 held-out prompts of which 2 are answered at once."""
     seed_everything(0, verbose=False)  # the adapters' first weights
     reward, arguments = CASES[case]()
@@ -88,6 +84,7 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
         accelerator="cpu",
         devices=devices,
         strategy=strategy,
+        precision=precision,
         logger=[CSVLog(folder)],
         log_every_n_steps=1,
         default_root_dir=str(folder),
@@ -124,7 +121,7 @@ def whole(tensor):
 def worker(rank, folder, names, cases):
     """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt."""
     for name in names:
-        for case in [case for case in cases if (name, case) not in LEFT_OUT]:
+        for case in cases:
             run = Path(folder) / f"{name}-{case}"
             run.mkdir(parents=True, exist_ok=True)
             torch.distributed.barrier()

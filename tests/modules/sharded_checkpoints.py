@@ -9,10 +9,13 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tests.modules import parallel
 
 CASES = ("co_rewarding_2", "adapters")
-KINDS = ("shards", "file")
+KINDS = ("shards", "file", "flat_shards", "flat_file")
 
 
 def strategy(kind):
+    if kind.startswith("flat"):
+        state = "sharded" if kind == "flat_shards" else "full"
+        return parallel.FlatOnCPU(process_group_backend="gloo", state_dict_type=state)
     return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=kind == "shards")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["drop_gathered", "is_flat", "own_stretches", "plain_name", "whole_values"]
+__all__ = ["drop_gathered", "handles_of", "is_flat", "own_stretches", "plain_name", "unwrapped", "whole_values"]
 
 
 def is_flat(model: nn.Module) -> bool:
@@ -19,6 +19,15 @@ def is_flat(model: nn.Module) -> bool:
     False
     """
     return type(model).__name__ == "FullyShardedDataParallel"
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrapper, any other as it is.
+
+    >>> unwrapped(nn.Linear(1, 1))
+    Linear(in_features=1, out_features=1, bias=True)
+    """
+    return model.module if is_flat(model) else model  # type: ignore[return-value]
 
 
 def plain_name(name: str) -> str:
@@ -31,6 +40,14 @@ def plain_name(name: str) -> str:
     return ".".join(kept)
 
 
+def handles_of(model: nn.Module) -> list[Any]:
+    """Return what PyTorch keeps of each flat parameter; without those that no forward has met yet."""
+    from torch.distributed.fsdp import FullyShardedDataParallel as Flat
+
+    found = [getattr(unit, "_handle", None) for unit in model.modules() if isinstance(unit, Flat)]
+    return [handle for handle in found if handle is not None and hasattr(handle.flat_param, "_local_shard")]
+
+
 def drop_gathered(model: nn.Module) -> None:
     """Free what forwards without a backward have left gathered, so that the next one sees the shards as they are by then.
 
@@ -39,11 +56,8 @@ def drop_gathered(model: nn.Module) -> None:
     Args:
         model: nothing is done where it is not wrapped.
     """
-    from torch.distributed.fsdp import FullyShardedDataParallel as Flat
-
-    for unit in model.modules():
-        handle: Any = getattr(unit, "_handle", None) if isinstance(unit, Flat) else None
-        if handle is not None and handle.uses_sharded_strategy and hasattr(handle.flat_param, "_full_param_padded"):
+    for handle in handles_of(model):
+        if handle.uses_sharded_strategy:
             handle.reshard(free_unsharded_flat_param=True)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_focal.functional.flat import unwrapped
 from lightning_focal.generation.weights import full_weights
 
 __all__ = ["hub_weights", "whole_folder", "write_description", "write_weights"]
@@ -54,7 +55,7 @@ def hub_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
     group: dict[str, Tensor] = {}
     place: tuple[str, ...] | None = None
     for name, value in full_weights(policy):
@@ -70,7 +71,7 @@ def hub_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def write_description(policy: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write everything of a model but its weights: config, generation config, tokenizer."""
-    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    base: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
     config = copy.deepcopy(base.config)
     config.architectures = [_class_name(base)]
     config.save_pretrained(folder)

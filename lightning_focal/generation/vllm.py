@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from lightning_focal.functional.flat import unwrapped
 from lightning_focal.generation.assemble import check_request, eos_ids
 from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.generation.folder import hub_weights, write_description, write_weights
@@ -160,7 +161,7 @@ class VLLMGenerator(Generator):
         elif self._held[1] != stamp(policy):
             raise RuntimeError(f"the policy was changed after `sync`: vLLM still has the weights of version {self.version}")
         expect_context(prompts, sampling, self._engine.context)
-        bare = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+        bare = policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
         eos = eos_ids(bare, tokenizer)
         wanted = [sampling_params(sampling, seed=seed, count=group_size, eos=eos) for seed in seeds]
         with self._awake(self._engine):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from lightning_focal.functional.flat import unwrapped
 from lightning_focal.generation.assemble import check_request, eos_ids
 from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.generation.folder import whole_folder, write_weights
@@ -154,7 +155,7 @@ class VLLMServerGenerator(Generator):
             )
         context, mode = self._limits or (0, "raw_logprobs")
         expect_context(prompts, sampling, context)
-        bare = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+        bare = policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
         eos, first = eos_ids(bare, tokenizer), rank()
 
         dealt = [self.servers[(first + row) % len(self.servers)] for row in range(len(prompts))]

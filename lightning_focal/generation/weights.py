@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional.flat import is_flat, plain_name, whole_values
+from lightning_focal.functional.flat import is_flat, plain_name, unwrapped, whole_values
 
 __all__ = ["RolloutCopy", "compute_device", "full_weights", "is_flat", "is_sharded", "stamp"]
 
@@ -107,7 +107,7 @@ def _gathered_layers(policy: nn.Module) -> Callable[[nn.Linear], Tensor]:
 
 def _plain(policy: nn.Module) -> Any:
     """The transformers model inside a peft wrapper."""
-    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    return policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
 
 
 def _gathered(parameter: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from lightning_focal.modules.rng import dice, restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import log_step
 from lightning_focal.modules.update import Sequences, Update
-from lightning_focal.policies import Lora, Sharding, adding_backward, encode_chat, has_adapters, load_tokenizer
+from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer
 from lightning_focal.rewards import RewardStrategy, find_strategy
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
@@ -316,7 +316,7 @@ class GRPOModule(LightningModule):
         """Run the inner loop over a batch and return what to watch, as scalar tensors."""
         around = Surroundings(
             optimizer=self.optimizers(),
-            backward=adding_backward(self._model, self.manual_backward),
+            backward=self.manual_backward,
             all_reduce_sum=self.processes.sum,
             all_reduce_mean=self.processes.mean,
             seed=lambda epoch: self._seed("mini", f"{self.version}/{epoch}"),

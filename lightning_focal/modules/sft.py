@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
@@ -144,6 +145,15 @@ class SFTModule(LightningModule):
                 "`model.lr_scheduler` must be stepped by optimiser steps, got ReduceLROnPlateau: it waits for a metric"
             )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the norm over all shards, which Lightning does not under its ``FSDPStrategy``."""
+        if gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm"):
+            clip_global_norm(self.model, float(gradient_clip_val))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the random state: dropout in adapters draws from it."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional.flat import is_flat, plain_name
+from lightning_focal.functional.flat import handles_of, is_flat, plain_name
 from lightning_focal.policies.sharding import blocks_of
 
 __all__ = ["adding_backward", "wrap_flat"]
@@ -60,26 +60,28 @@ def _tied(model: nn.Module) -> set[frozenset[str]]:
 
 
 def adding_backward(model: Any, backward: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-    """Have gradients of several backwards add up where the shards wait in main memory, where PyTorch would keep the last alone.
+    """Have gradients of the backwards of one step add up where the shards wait in main memory: PyTorch would keep the last alone.
 
     Args:
         model: the policy; any but one that :func:`wrap_flat` has put into main memory is left to PyTorch.
         backward: called with a loss.
 
     Returns:
-        What to call in its place.
+        What to call in its place, made anew for every optimiser step.
     """
     if not is_flat(model) or not model.cpu_offload.offload_params:
         return backward
+    sums: list[Tensor] = []
 
     def added(loss: Tensor) -> None:
-        parameters = list(model.parameters())
-        before = [None if parameter.grad is None else parameter.grad.clone() for parameter in parameters]
-        for parameter in parameters:
-            parameter.grad = None
+        flats = [handle.flat_param for handle in handles_of(model)]
+        for each in (*flats, *model.parameters()):
+            each.grad = None
         backward(loss)
-        for parameter, grad in zip(parameters, before, strict=True):
-            if grad is not None:
-                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+        flats = [flat for flat in flats if flat.grad is not None]
+        for flat, earlier in zip(flats, sums or [None] * len(flats), strict=True):
+            if earlier is not None:
+                flat.grad.add_(earlier)  # those of the parameters are views into it
+        sums[:] = [flat.grad.clone() for flat in flats]
 
     return added

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
+from lightning_focal.functional.flat import unwrapped
 from lightning_focal.generation.products import onednn_linears
 from lightning_focal.generation.weights import compute_device
 from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, ranges, why_not_packed
@@ -245,7 +246,7 @@ def _score(
 
 def _base(model: nn.Module) -> Any:
     """The transformers model inside a peft wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return model.get_base_model() if hasattr(model, "get_base_model") else unwrapped(model)  # type: ignore[operator]
 
 
 def _is_plain(head: nn.Linear) -> bool:

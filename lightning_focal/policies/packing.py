@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_focal.functional.flat import unwrapped
 from lightning_focal.generation.attention import replaced_attention
 from lightning_focal.generation.cache import why_not_growing
 from lightning_focal.generation.products import onednn_linears
@@ -328,4 +329,4 @@ def _misfit(model: nn.Module) -> str | None:
 
 def _base(model: nn.Module) -> Any:
     """The transformers model inside a peft wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return model.get_base_model() if hasattr(model, "get_base_model") else unwrapped(model)  # type: ignore[operator]

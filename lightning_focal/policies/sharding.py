@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_focal.functional.flat import drop_gathered, is_flat
+from lightning_focal.functional.flat import drop_gathered, is_flat, unwrapped
 
 __all__ = ["Sharding", "blocks_of", "fill_and_shard", "put_away", "shard"]
 
@@ -90,7 +90,7 @@ def blocks_of(model: nn.Module, names: Sequence[str] | None = None) -> list[nn.M
 
 
 def _plain(model: nn.Module) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return model.get_base_model() if hasattr(model, "get_base_model") else unwrapped(model)  # type: ignore[operator]
 
 
 def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
@@ -113,9 +113,11 @@ def put_away(model: nn.Module) -> None:
     if is_flat(model):
         drop_gathered(model)
         return
-    reshard = getattr(model, "reshard", None)
-    if callable(reshard):
-        reshard()
+    from torch.distributed.fsdp import FSDPModule
+
+    for unit in model.modules():  # with `reshard_after_forward: false` the blocks, too
+        if isinstance(unit, FSDPModule):
+            unit.reshard()
 
 
 def fill_and_shard(

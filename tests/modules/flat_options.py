@@ -62,7 +62,8 @@ def fit(folder, strategy="auto", devices=1, **more):
 
 def worker(rank, folder):
     """Leave ``<option>/`` with metrics.csv and result-<rank>.pt."""
-    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # there is nothing to pin memory for
+    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # there is nothing to pin memory for, and nothing to wait for
+    torch.cpu.Stream.synchronize = lambda stream: None
     for name in (*EXACT, *NARROW):
         run = Path(folder) / name
         run.mkdir(parents=True, exist_ok=True)

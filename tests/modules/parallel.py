@@ -2,11 +2,19 @@
 
 import json
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from torch.distributed.fsdp import (
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    OptimStateKeyType,
+    StateDictType,
+)
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
 from lightning_focal.data import ReasoningGymData, RubricDataModule
@@ -38,11 +46,34 @@ CASES = {
 
 
 class FlatOnCPU(FSDPStrategy):
-    """Lightning refuses its ``FSDPStrategy`` without GPUs by its name alone; PyTorch runs it."""
+    """Lightning refuses its ``FSDPStrategy`` without GPUs by its name alone; PyTorch runs it.
+
+    But for whole states of a checkpoint: moved to where they are already, they would be overwritten before they are read.
+    """
 
     @property
     def root_device(self):
         return torch.device("cpu")
+
+    @contextmanager
+    def _whole(self):
+        where = (FullStateDictConfig(False, rank0_only=True), FullOptimStateDictConfig(False, rank0_only=True))
+        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, *where):
+            yield
+
+    def lightning_module_state_dict(self):
+        if self._state_dict_type != "full":
+            return super().lightning_module_state_dict()
+        with self._whole():
+            return self.model.state_dict()
+
+    def optimizer_state(self, optimizer):
+        if self._state_dict_type != "full":
+            return super().optimizer_state(optimizer)
+        with self._whole():
+            state = FullyShardedDataParallel.optim_state_dict(self.model, getattr(optimizer, "_optimizer", optimizer))
+        by_number = OptimStateKeyType.PARAM_ID
+        return FullyShardedDataParallel.rekey_optim_state_dict(state, by_number, self.model) if self.global_rank == 0 else state
 
 
 def strategies(world_size):

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
+from lightning_focal.functional.flat import drop_gathered, is_flat, own_stretches, whole_values
 
 __all__ = ["EMATeacher", "TeacherWeights", "find_teacher", "match_teachers"]
 
@@ -25,13 +26,15 @@ class TeacherWeights(nn.Module):
 
     Args:
         policy: what to average, as it is before training.
+        offload: keep the averages in main memory while they are not lent.
 
     Raises:
         ValueError: if nothing of the policy is trained.
     """
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, offload: bool = False) -> None:
         super().__init__()
+        self.offload = offload
         trained = _trained(policy)
         if not trained:
             raise ValueError("a teacher needs a policy with parameters that are trained, got one that is frozen")
@@ -45,33 +48,42 @@ class TeacherWeights(nn.Module):
 
     @torch.no_grad()
     def update(self, policy: nn.Module, weight: float) -> None:
-        """``teacher <- weight * teacher + (1 - weight) * policy``, in float32."""
-        ema_update(self.parts(), _trained(policy), weight)
+        """``teacher <- weight * teacher + (1 - weight) * policy``, in float32, each process its shards."""
+        trained = _trained(policy)
+        if self.model is not None:
+            drop_gathered(self.model)
+        elif is_flat(policy):  # adapters are small: every process keeps their averages whole
+            trained = [value.view_as(part) for value, part in zip(whole_values(policy, trained), self.parts(), strict=True)]
+        ema_update(self.parts(), trained, weight)
 
     @contextmanager
-    def lend(self, policy: nn.Module, offload: bool = False) -> Iterator[nn.Module]:
+    def lend(self, policy: nn.Module) -> Iterator[nn.Module]:
         """Within the context lend the teacher on the policy's device, in eval mode.
 
         Args:
             policy: must not be used otherwise meanwhile; left as it was.
-            offload: keep the averages in main memory at other times.
         """
+        if self.model is not None and is_flat(self.model):  # is where it was put when it was wrapped
+            yield self.model.eval()
+            drop_gathered(self.model)
+            return
         if self.model is not None:
             device = next(policy.parameters()).device
             if next(self.model.parameters()).device != device:
                 self.model.to(device)
             yield self.model.eval()
-            if offload:
+            if self.offload:
                 self.model.to("cpu")
             return
         trained, training = _trained(policy), policy.training
         own = [parameter.detach().clone() for parameter in trained]
+        averages = own_stretches(policy, trained, self.parts()) if is_flat(policy) else self.parts()
         policy.eval()
         try:
-            _overwrite(trained, self.parts())
+            _overwrite(policy, trained, averages)
             yield policy
         finally:
-            _overwrite(trained, own)
+            _overwrite(policy, trained, own)
             policy.train(training)
             torch.clear_autocast_cache()  # may hold the teacher's weights under the policy's names
 
@@ -81,7 +93,8 @@ def _trained(policy: nn.Module) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _overwrite(parameters: list[Tensor], values: list[Tensor]) -> None:
+def _overwrite(policy: nn.Module, parameters: list[Tensor], values: list[Tensor]) -> None:
+    drop_gathered(policy)
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
 
@@ -144,7 +157,7 @@ class EMATeacher(Callback):
     def attach(self, policy: nn.Module) -> TeacherWeights:
         """Make the teacher from the policy as it is before training, or return the one there is."""
         if self.weights is None:
-            self.weights = TeacherWeights(policy)
+            self.weights = TeacherWeights(policy, self.offload)
         return self.weights
 
     def advance(self, policy: nn.Module, batch: int, planned: int | None) -> float:
@@ -168,7 +181,7 @@ class EMATeacher(Callback):
     @contextmanager
     def lend(self, policy: nn.Module) -> Iterator[nn.Module]:
         """Within the context lend the teacher, see :meth:`TeacherWeights.lend`."""
-        with self._weights.lend(policy, self.offload) as model:
+        with self._weights.lend(policy) as model:
             yield model
 
     @property

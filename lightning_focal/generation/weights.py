@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RolloutCopy", "bare_model", "compute_device", "full_weights", "is_flat", "is_held", "is_sharded", "stamp"]
+from lightning_focal.functional.flat import is_flat, plain_name, unwrapped, whole_values
+
+__all__ = ["RolloutCopy", "bare_model", "compute_device", "full_weights", "is_held", "is_sharded", "stamp"]
 
 
 def is_sharded(policy: nn.Module) -> bool:
@@ -24,13 +26,11 @@ def is_sharded(policy: nn.Module) -> bool:
     return any(hasattr(parameter, "full_tensor") for parameter in policy.parameters())
 
 
-def is_flat(policy: nn.Module) -> bool:
-    """True for a policy wrapped by PyTorch's first ``FullyShardedDataParallel``."""
-    return type(policy).__name__ == "FullyShardedDataParallel"
-
-
 def compute_device(policy: nn.Module) -> torch.device:
     """Return the device that ``policy`` computes on; its shards may wait in main memory."""
+    if is_flat(policy):
+        flat: Any = policy
+        return torch.device(flat.compute_device)
     first: Any = next(policy.parameters())
     mesh = getattr(first, "device_mesh", None)
     if mesh is None or mesh.device_type == first.device.type:
@@ -62,8 +62,8 @@ def is_held(held: tuple[nn.Module, int] | None, policy: nn.Module, version: int)
 
 
 def bare_model(policy: nn.Module) -> Any:
-    """Return the transformers model inside a peft wrapper; one without a wrapper as it is."""
-    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # type: ignore[operator]
+    """Return the transformers model inside the wrapper of peft or of FSDP; one without a wrapper as it is."""
+    return policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
 
 
 def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -81,42 +81,52 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Raises:
         TypeError: for adapters other than plain LoRA.
     """
-    if is_flat(policy):
-        yield from _flat_weights(policy)
-        return
-    base = bare_model(policy)
+    base, gathered = bare_model(policy), _gathered_layers(policy)
     with torch.no_grad():
-        for name, parameter in base.named_parameters():
+        for name, value in _flat_values(policy) if is_flat(policy) else _values(base):
             owner, _, leaf = name.rpartition(".")
-            if ".lora_" in name:
-                continue
-            if "modules_to_save" in name or "lora_magnitude" in name or ".original_module." in name:
-                raise TypeError(f"only plain LoRA adapters can be merged, the policy has {name!r}")
-            value = _gathered(parameter)
             if owner.endswith(".base_layer"):
                 owner = owner.removesuffix(".base_layer")
                 if leaf == "weight":
-                    value = _merged(value, base.get_submodule(owner), owner)
+                    value = _merged(value, base.get_submodule(owner), owner, gathered)
             yield f"{owner}.{leaf}" if owner else leaf, value
 
 
-def _flat_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _values(base: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in base.named_parameters():
+        if not _is_adapter(name):
+            yield name, _gathered(parameter)
+
+
+def _is_adapter(name: str) -> bool:
+    if "modules_to_save" in name or "lora_magnitude" in name or ".original_module." in name:
+        raise TypeError(f"only plain LoRA adapters can be merged, the policy has {name!r}")
+    return ".lora_" in name
+
+
+def _flat_values(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Gather one wrapped unit at a time."""
     from torch.distributed.fsdp import FullyShardedDataParallel as Flat
 
-    units = {_unwrapped(name): module for name, module in policy.named_modules() if isinstance(module, Flat)}
+    outer = "base_model.model." if hasattr(policy, "get_base_model") else ""
+    units = {plain_name(name): module for name, module in policy.named_modules() if isinstance(module, Flat)}
     for place, unit in units.items():
         others = tuple(f"{name}." for name in units if name and name != place)
-        with torch.no_grad(), Flat.summon_full_params(unit, recurse=False, writeback=False):
+        with Flat.summon_full_params(unit, recurse=False, writeback=False):
             for name, parameter in unit.named_parameters():
-                full = _unwrapped(f"{place}.{name}" if place else name)
-                if not full.startswith(others):  # those are gathered with their own unit
-                    yield full, parameter.detach().clone()  # the gathered one is gone when the unit is left
+                full = plain_name(f"{place}.{name}" if place else name)
+                if not full.startswith(others) and not _is_adapter(full):  # others are gathered with their own unit
+                    yield full.removeprefix(outer), parameter.detach().clone()  # the gathered one is gone when the unit is left
 
 
-def _unwrapped(name: str) -> str:
-    kept = (part for part in name.split(".") if part not in ("_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
-    return ".".join(kept)
+def _gathered_layers(policy: nn.Module) -> Callable[[nn.Linear], Tensor]:
+    """Return what gathers the weight of an adapter's layer; those in flat parameters, which are small, are gathered at once."""
+    if not is_flat(policy):
+        return lambda layer: _gathered(layer.weight)
+    small = [(name, parameter) for name, parameter in policy.named_parameters() if ".lora_" in name]
+    values = whole_values(policy, [parameter for _, parameter in small]) if small else []
+    whole = {id(parameter): value for (_, parameter), value in zip(small, values, strict=True)}
+    return lambda layer: whole[id(layer.weight)].view(layer.out_features, layer.in_features)
 
 
 def _gathered(parameter: Tensor) -> Tensor:
@@ -129,7 +139,7 @@ def _gathered(parameter: Tensor) -> Tensor:
     return whole
 
 
-def _merged(weight: Tensor, layer: Any, name: str) -> Tensor:
+def _merged(weight: Tensor, layer: Any, name: str, gathered: Callable[[Any], Tensor]) -> Tensor:
     if layer.disable_adapters or layer.merged:
         return weight
     for adapter in layer.active_adapters:
@@ -137,7 +147,7 @@ def _merged(weight: Tensor, layer: Any, name: str) -> Tensor:
             continue
         if not isinstance(layer.base_layer, nn.Linear) or getattr(layer, "use_dora", {}).get(adapter):
             raise TypeError(f"only plain LoRA adapters of linear layers can be merged, {name!r} is {type(layer).__name__}")
-        down, up = _gathered(layer.lora_A[adapter].weight), _gathered(layer.lora_B[adapter].weight)
+        down, up = gathered(layer.lora_A[adapter]), gathered(layer.lora_B[adapter])
         weight = weight + (layer.scaling[adapter] * (up @ down)).to(weight.dtype)
     return weight
 

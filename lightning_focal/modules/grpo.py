@@ -175,6 +175,8 @@ class GRPOModule(LightningModule):
     def _copies(self, policy: nn.Module) -> list[tuple[Any, str]]:
         """Who holds copies of a policy that is trained as a whole: they are split over processes with it."""
         if has_adapters(policy):
+            if self._teacher is not None and not next(policy.parameters()).is_meta:
+                self._teacher.attach(policy)  # while the adapters are whole
             return []
         if self._teacher is not None:
             self._teacher.attach(policy)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.reference import Reference
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.policies import adding_backward
 
 __all__ = ["InnerLoop", "Surroundings"]
 
@@ -97,8 +98,9 @@ class InnerLoop:
                 if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
                     continue
                 torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
+                backward = adding_backward(model, around.backward)
                 step = accumulate_gradients(
-                    model, mini, update, temperature, normaliser, around.backward, sums, around.hold, around.most
+                    model, mini, update, temperature, normaliser, backward, sums, around.hold, around.most
                 )
                 norm = clip_global_norm(model, update.gradient_clip_val or float("inf"))
                 if self._accept(step["total"], norm, around):

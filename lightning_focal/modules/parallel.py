@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
@@ -70,7 +71,7 @@ def load_for(
         The model and its tokenizer.
 
     Raises:
-        ValueError: for adapters or a teacher under ``FSDPStrategy``.
+        ValueError: for units of ``FSDPStrategy`` that would part tied weights.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
@@ -80,29 +81,27 @@ def load_for(
 
         return load_sharded(source, strategy.device_mesh, sharding, strategy.root_device, copies=modules, **arguments)
     if isinstance(strategy, FSDPStrategy):
-        if arguments.get("lora") is not None:
-            raise ValueError(
-                "`model.lora` does not go with `trainer.strategy: FSDPStrategy`, whose flat parameters cannot be merged layer by layer; "
-                "use ModelParallelStrategy"
-            )
         policy, tokenizer = load_trainable(source, **arguments)
-        holders, flat = copies(policy), _flat_arguments(strategy)
-        if any(isinstance(holder, TeacherWeights) for holder, _ in holders):
-            raise ValueError(
-                "an EMATeacher does not go with `trainer.strategy: FSDPStrategy`, whose flat parameters cannot be averaged one by one; "
-                "use ModelParallelStrategy"
-            )
-        for holder, name in holders:
-            setattr(holder, name, wrap_flat(getattr(holder, name), strategy.root_device, sharding.blocks, **flat))
+        flat = _flat_arguments(strategy)
+        for holder, name in copies(policy):
+            own = {"cpu_offload": True} if isinstance(holder, TeacherWeights) and holder.offload else {}
+            setattr(holder, name, wrap_flat(getattr(holder, name), strategy.root_device, sharding.blocks, **flat | own))
         return wrap_flat(policy, strategy.root_device, sharding.blocks, **flat), tokenizer
     return load_trainable(source, **arguments)
 
 
 def _flat_arguments(strategy: FSDPStrategy) -> dict[str, Any]:
-    """What the strategy would wrap with; the wrapping is done here, so it is told of no policy any more."""
+    """What the strategy would wrap with; the wrapping is done here, so it is told of no policy any more.
+
+    Its mixed precision would also narrow buffers, rotary frequencies among them, and have weights that are stored in bfloat16
+    computed in float32: of what it derives from `trainer.precision` only the arithmetic of mixed precision is taken.
+    """
+    mixed = strategy.mixed_precision
+    if mixed is None and "mixed" in str(strategy.precision_plugin.precision):
+        mixed = replace(cast(Any, strategy.mixed_precision_config), buffer_dtype=None)
     own = {
         "cpu_offload": strategy.cpu_offload,
-        "mixed_precision": strategy.mixed_precision_config,
+        "mixed_precision": mixed,
         "sharding_strategy": strategy.sharding_strategy,
         "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None),
     }

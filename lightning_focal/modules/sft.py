@@ -147,6 +147,15 @@ class SFTModule(LightningModule):
             )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the norm over all shards; Lightning has none under its ``FSDPStrategy``, nor for layers computed together."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            clip_global_norm(self.model, float(gradient_clip_val))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the random state: dropout in adapters draws from it."""
         checkpoint["lightning_focal"] = {"rng": rng_states(self.trainer.world_size)}
@@ -192,18 +201,6 @@ class SFTModule(LightningModule):
             return idle_pass(self.model), torch.zeros((), device=self.device)
         logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
         return -logp.sum(), response_mask.sum()
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as the Trainer does; it cannot itself by a norm over layers that several processes compute together and those between."""
-        if gradient_clip_val and self.processes.team.group is not None and gradient_clip_algorithm in (None, "norm"):
-            clip_global_norm(self.model, float(gradient_clip_val))
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- held-out questions -------------------------------------------------------------------------------------------------
 

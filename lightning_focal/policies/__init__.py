@@ -6,7 +6,7 @@ from lightning_focal.policies.chat import encode_chat, validate_messages
 from lightning_focal.policies.checkpoints import check_shards, is_sharded_checkpoint, read_weights
 from lightning_focal.policies.errors import PolicySourceError
 from lightning_focal.policies.export import export_adapter, export_policy
-from lightning_focal.policies.flat import wrap_flat
+from lightning_focal.policies.flat import adding_backward, wrap_flat
 from lightning_focal.policies.liger import expect_liger
 from lightning_focal.policies.logprobs import idle_pass, response_logp, response_measures
 from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
@@ -25,6 +25,7 @@ __all__ = [
     "Sizes",
     "TinyLlama",
     "adapters_off",
+    "adding_backward",
     "apply_lora",
     "blocks_of",
     "check_shards",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_focal.functional.flat import handles_of, is_flat, plain_name
 from lightning_focal.policies.sharding import blocks_of
 
-__all__ = ["wrap_flat"]
+__all__ = ["adding_backward", "wrap_flat"]
 
 
 def wrap_flat(model: nn.Module, device: torch.device, blocks: Sequence[str] | None = None, **arguments: Any) -> nn.Module:
@@ -23,11 +25,63 @@ def wrap_flat(model: nn.Module, device: torch.device, blocks: Sequence[str] | No
         model: a transformers causal language model.
         device: to compute on.
         blocks: class names of the layers that are gathered one at a time; None = what the model itself calls indivisible.
-        arguments: of ``FullyShardedDataParallel``; ``auto_wrap_policy`` takes the place of ``blocks``.
+        arguments: of ``FullyShardedDataParallel``; ``auto_wrap_policy`` takes the place of ``blocks``, and ``cpu_offload`` may be a
+            bool.
+
+    Raises:
+        ValueError: where tied weights would come to lie in two units, and so be two.
     """
-    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp import CPUOffload, FullyShardedDataParallel
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
     if arguments.get("auto_wrap_policy") is None:
         arguments["auto_wrap_policy"] = ModuleWrapPolicy({type(block) for block in blocks_of(model, blocks)})
-    return FullyShardedDataParallel(model, device_id=device, **{"use_orig_params": True, **arguments})
+    if isinstance(arguments.get("cpu_offload"), bool):
+        arguments["cpu_offload"] = CPUOffload(arguments["cpu_offload"])
+    tied = _tied(model)
+    with warnings.catch_warnings():  # adapters are trained beside frozen weights in one unit: meant, and told in the manual
+        warnings.filterwarnings("ignore", ".*has both parameters with requires_grad=True and False.*")
+        wrapped = FullyShardedDataParallel(model, device_id=device, **{"use_orig_params": True, **arguments})
+    lost = tied - _tied(wrapped)
+    if lost:
+        raise ValueError(
+            f"`trainer.strategy.auto_wrap_policy` puts tied weights into two units ({', '.join(sorted(sorted(lost)[0]))}), where they "
+            "would be trained apart; name classes of layers that hold both or neither"
+        )
+    return wrapped
+
+
+def _tied(model: nn.Module) -> set[frozenset[str]]:
+    """Names of parameters that are one."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(plain_name(name))
+    return {frozenset(found) for found in names.values() if len(found) > 1}
+
+
+def adding_backward(model: Any, backward: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    """Have gradients of the backwards of one step add up where the shards wait in main memory: PyTorch would keep the last alone.
+
+    Args:
+        model: the policy; any but one that :func:`wrap_flat` has put into main memory is left to PyTorch.
+        backward: called with a loss.
+
+    Returns:
+        What to call in its place, made anew for every optimiser step.
+    """
+    if not is_flat(model) or not model.cpu_offload.offload_params:
+        return backward
+    sums: list[Tensor] = []
+
+    def added(loss: Tensor) -> None:
+        flats = [handle.flat_param for handle in handles_of(model)]
+        for each in (*flats, *model.parameters()):
+            each.grad = None
+        backward(loss)
+        flats = [flat for flat in flats if flat.grad is not None]
+        if sums:
+            for flat, earlier in zip(flats, sums, strict=True):
+                flat.grad.add_(earlier)  # those of the parameters are views into it
+        sums[:] = [flat.grad.clone() for flat in flats]
+
+    return added

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
 from lightning_focal.generation.products import onednn_linears
-from lightning_focal.generation.weights import compute_device
+from lightning_focal.generation.weights import bare_model, compute_device
 from lightning_focal.policies.liger import liger_logp
 from lightning_focal.policies.packing import Pack, Sizes, is_packed, packed_attention, ranges, why_not_packed
 
@@ -229,7 +229,7 @@ def _score(
     fused: Literal["liger"] | None,
 ) -> Tensor:
     """``[1 + M, tokens]``: log-probabilities of ``targets`` and M measures at ``places`` of the flattened last positions."""
-    base = _base(model)
+    base = bare_model(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     kept = inputs.get("logits_to_keep", inputs["input_ids"].shape[1])
     if isinstance(head, nn.Linear) and _is_plain(head) and base not in _whole_logits:
@@ -257,11 +257,6 @@ def _score(
     logp = torch.log_softmax(scaled, dim=-1).gather(-1, targets[:, None])[:, 0]
     made_of = {"entropy": token_entropy, "self_certainty": self_certainty}
     return torch.stack([logp, *(made_of[name](scaled) for name in measures)])
-
-
-def _base(model: nn.Module) -> Any:
-    """The transformers model inside a peft wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def _is_plain(head: nn.Linear) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_focal.generation.attention import replaced_attention
 from lightning_focal.generation.cache import why_not_growing
 from lightning_focal.generation.products import onednn_linears
+from lightning_focal.generation.weights import bare_model
 from lightning_focal.policies.layers import lean_layers
 
 __all__ = ["Pack", "Sizes", "is_packed", "packed_attention", "ranges", "why_not_packed"]
@@ -255,7 +256,7 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
     if why_not_packed(model) is not None:
         yield
         return
-    base = _base(model)
+    base = bare_model(model)
     with (
         replaced_attention(base.config.get_text_config(), _NAME, _attention),
         lean_layers(model),
@@ -266,7 +267,7 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
 
 def is_packed(model: nn.Module) -> bool:
     """Say whether :func:`packed_attention` is open."""
-    return bool(getattr(_base(model).config.get_text_config(), "_attn_implementation", None) == _NAME)
+    return bool(getattr(bare_model(model).config.get_text_config(), "_attn_implementation", None) == _NAME)
 
 
 def why_not_packed(model: nn.Module) -> str | None:
@@ -277,7 +278,7 @@ def why_not_packed(model: nn.Module) -> str | None:
     Args:
         model: see :func:`packed_attention`.
     """
-    base = _base(model)
+    base = bare_model(model)
     if base not in _reasons:
         _reasons[base] = _reason(model, base) or ""
         if _reasons[base]:
@@ -302,7 +303,7 @@ def _misfit(model: nn.Module) -> str | None:
     prompts = torch.tensor([[1, 2, 3], [1, 2, 3], [0, 4, 5]], device=device)
     responses = torch.tensor([[6, 7, 1], [8, 9, 3], [5, 2, 4]], device=device)
     pack = Pack.of(prompts, responses, Sizes((0, 0, 1), (3, 3, 2), (3, 2, 3)))
-    base = _base(model)
+    base = bare_model(model)
     _reasons[base] = ""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -324,8 +325,3 @@ def _misfit(model: nn.Module) -> str | None:
     found = packed.index_select(0, pack.predicting).float()
     exact = expected.abs().max() * (1e-4 if packed.dtype == torch.float32 and not torch.is_autocast_enabled(device.type) else 0.1)
     return None if bool((found - expected).abs().max() <= exact) else "its logits are others in a packed row"
-
-
-def _base(model: nn.Module) -> Any:
-    """The transformers model inside a peft wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_focal.functional.flat import drop_gathered, is_flat
+from lightning_focal.generation.weights import bare_model
 from lightning_focal.policies.tensor_parallel import layer_styles, split_layers
 
 __all__ = ["Sharding", "blocks_of", "fill_and_shard", "put_away", "shard"]
@@ -76,7 +78,7 @@ def blocks_of(model: nn.Module, names: Sequence[str] | None = None) -> list[nn.M
     >>> [type(block).__name__ for block in blocks_of(load_policy("random:tiny-llama?layers=2")[0])]
     ['LlamaDecoderLayer', 'LlamaDecoderLayer']
     """
-    wanted = set(names or getattr(_plain(model), "_no_split_modules", None) or ())
+    wanted = set(names or getattr(bare_model(model), "_no_split_modules", None) or ())
     found = [module for module in model.modules() if type(module).__name__ in wanted]
     if not found and names is None:
         found = [*max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=())]
@@ -84,14 +86,10 @@ def blocks_of(model: nn.Module, names: Sequence[str] | None = None) -> list[nn.M
     found = [block for block in found if id(block) not in within]
     if not found:
         raise ValueError(
-            f"`sharding.blocks` must name layers of the policy, {type(_plain(model)).__name__} has none called "
+            f"`sharding.blocks` must name layers of the policy, {type(bare_model(model)).__name__} has none called "
             f"{', '.join(sorted(wanted)) or 'a block'}"
         )
     return found
-
-
-def _plain(model: nn.Module) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -163,9 +161,14 @@ def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
 
 def put_away(model: nn.Module) -> None:
     """Drop what a forward without a backward has left gathered of a sharded model; nothing for any other."""
-    reshard = getattr(model, "reshard", None)
-    if callable(reshard):
-        reshard()
+    if is_flat(model):
+        drop_gathered(model)
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for unit in model.modules():  # with `reshard_after_forward: false` the blocks, too
+        if isinstance(unit, FSDPModule):
+            unit.reshard()
 
 
 def fill_and_shard(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_focal.generation.weights import bare_model
 from lightning_focal.policies.lora import Lora
 from lightning_focal.policies.skeleton import empty_policy
 
@@ -78,7 +79,7 @@ def _width(module: nn.Module) -> int | None:
 
 def _matched(model: Any) -> Iterable[tuple[str, nn.Module, str]]:
     """Name, module and style of every layer that transformers' plan of a model names."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = bare_model(model)
     plan = getattr(base.config.get_text_config(), "base_model_tp_plan", None) or {}
     prefix = base.base_model_prefix
     for name, module in base.named_modules():

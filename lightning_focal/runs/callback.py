@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_focal.runs.csv_log import CSVLog
 from lightning_focal.runs.events import EventLog
 from lightning_focal.runs.record import record_end, record_start
+from lightning_focal.runs.saving import RunCheckpoint
 
 __all__ = ["RunFolder", "RunRecord"]
 
@@ -15,8 +16,13 @@ __all__ = ["RunFolder", "RunRecord"]
 class RunFolder(Callback):
     """Drops what was logged behind the checkpoint a run goes on from: it is about to be written again.
 
-    A run that begins anew in the folder of one that was killed before its first checkpoint drops everything.
+    A run that begins anew in the folder of one that was killed before its first checkpoint drops everything. As the first callback
+    of a run it also has the run's checkpoints listen to signals before anybody evaluates anything.
     """
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen from here on."""
+        _listen(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without a checkpoint: before anything is logged."""
@@ -25,8 +31,15 @@ class RunFolder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """With one: as soon as it is restored."""
+        _listen(trainer)
         if trainer.ckpt_path is not None:
             _forget(trainer)
+
+
+def _listen(trainer: Trainer) -> None:
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, RunCheckpoint):
+            callback.signals.listen(trainer)
 
 
 def _forget(trainer: Trainer) -> None:

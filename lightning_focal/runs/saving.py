@@ -79,13 +79,14 @@ class RunCheckpoint(Checkpoint):
         self.folder = trainer.strategy.broadcast(str(Path(log_dir or trainer.default_root_dir) / "checkpoints"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear what a killed run was writing, and listen to signals from here on."""
+        """Clear what a killed run was writing; end at once where that was asked for while the first evaluation ran."""
         self._saved, self._saved_at = _done(trainer), time.monotonic()
         if trainer.is_global_zero:
             if Path(self._folder / LAST).exists():
                 self.last_model_path = str(self._folder / LAST)
             remove_leftovers(self._folder.parent)
-        self.signals.listen(trainer)
+        self.signals.listen(trainer)  # RunFolder, which comes before everybody else, may have done so
+        self._leave(trainer, self.signals.asked(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write one where it is time to, unless more is to be done for this batch."""
@@ -128,7 +129,6 @@ class RunCheckpoint(Checkpoint):
         """Write the last one, behind the evaluation after training."""
         self._save(trainer)
         self._loops = None
-        self.signals.ignore()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the progress of the last batch in place of that of an epoch that the Trainer takes for done."""
@@ -137,7 +137,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where the run can go on."""
-        self.signals.ignore()
+        self.signals.let_go()
         if trainer.is_global_zero and isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
             _log.warning("stopped by Ctrl-C; %s", self.how_to_go_on())
 

@@ -40,7 +40,9 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def listen(self, trainer: Trainer) -> None:
-        """Take the signals over; Lightning gives them back when the Trainer is done."""
+        """Take the signals over, once Lightning has; it gives them back when the Trainer is done."""
+        if self._before and all(signal.getsignal(number) == self._note for number in self._before):
+            return
         self._noted, self._before, self._requeue_signal = 0, {}, 0
         if threading.current_thread() is not threading.main_thread():
             return
@@ -50,10 +52,13 @@ class Signals:
             self._requeue_signal = int(environment.requeue_signal or signal.SIGUSR1)
             self._requeue = self._before[self._requeue_signal] = signal.signal(self._requeue_signal, self._note)
 
-    def ignore(self) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def let_go(self) -> None:
+        """Have them end this process at once: something failed, and there is no batch any more to wait for.
+
+        Lightning's own handler would talk to processes that may be gone.
+        """
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -168,8 +168,8 @@ def test_policy_without_trained_parameters():
 
 def test_offloaded_teacher_comes_back():
     policy, _ = load_policy(TINY)
-    teacher = TeacherWeights(policy)
-    with teacher.lend(policy, offload=True) as lent:
+    teacher = TeacherWeights(policy, offload=True)
+    with teacher.lend(policy) as lent:
         assert next(lent.parameters()).device == next(policy.parameters()).device
     assert next(teacher.parameters()).device == torch.device("cpu")
 

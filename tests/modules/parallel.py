@@ -2,11 +2,19 @@
 
 import json
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from torch.distributed.fsdp import (
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    OptimStateKeyType,
+    StateDictType,
+)
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
 from lightning_focal.data import ReasoningGymData, RubricDataModule
@@ -38,17 +46,38 @@ CASES = {
 
 
 class FlatOnCPU(FSDPStrategy):
-    """Lightning refuses its ``FSDPStrategy`` without GPUs by its name alone; PyTorch runs it."""
+    """Lightning refuses its ``FSDPStrategy`` without GPUs by its name alone; PyTorch runs it.
+
+    But for whole states of a checkpoint: moved to where they are already, they would be overwritten before they are read.
+    """
 
     @property
     def root_device(self):
         return torch.device("cpu")
 
+    @contextmanager
+    def _whole(self):
+        where = (FullStateDictConfig(False, rank0_only=True), FullOptimStateDictConfig(False, rank0_only=True))
+        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, *where):
+            yield
 
-LEFT_OUT = {("fsdp", case) for case in CASES if case != "focal"} | {
-    ("tensor", case) for case in CASES if case != "co_rewarding_1"
-}
-"""Flat parameters take no teacher and no adapters; the others are left out to save time."""
+    def lightning_module_state_dict(self):
+        if self._state_dict_type != "full":
+            return super().lightning_module_state_dict()
+        with self._whole():
+            return self.model.state_dict()
+
+    def optimizer_state(self, optimizer):
+        if self._state_dict_type != "full":
+            return super().optimizer_state(optimizer)
+        with self._whole():
+            state = FullyShardedDataParallel.optim_state_dict(self.model, getattr(optimizer, "_optimizer", optimizer))
+        by_number = OptimStateKeyType.PARAM_ID
+        return FullyShardedDataParallel.rekey_optim_state_dict(state, by_number, self.model) if self.global_rank == 0 else state
+
+
+LEFT_OUT = {("tensor", case) for case in CASES if case != "co_rewarding_1"}
+"""To save time."""
 
 
 def strategies(world_size):
@@ -61,7 +90,7 @@ def strategies(world_size):
     }
 
 
-def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, callbacks=(), **module):
+def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, callbacks=(), precision="32-true", **module):
     """Train one case; uneven batches throughout: 5 prompts a step, 3 held-out prompts of which 2 are answered at once."""
     seed_everything(0, verbose=False)  # the adapters' first weights
     reward, arguments = CASES[case]()
@@ -91,6 +120,7 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
         accelerator="cpu",
         devices=devices,
         strategy=strategy,
+        precision=precision,
         logger=[CSVLog(folder)],
         log_every_n_steps=1,
         default_root_dir=str(folder),

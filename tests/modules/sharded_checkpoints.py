@@ -10,8 +10,12 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tests.conftest import TINY
 from tests.modules import parallel
 
-CASES = ("co_rewarding_2", "adapters", "together")
-KINDS = ("shards", "file")
+KINDS = ("shards", "file", "flat_shards", "flat_file")
+SAVED = [(case, kind) for case in ("co_rewarding_2", "adapters") for kind in KINDS] + [
+    ("together", "shards"),
+    ("together", "file"),
+]
+"""Which run is saved in which way; flat parameters are never computed together."""
 
 
 def run_of(case):
@@ -20,6 +24,9 @@ def run_of(case):
 
 
 def strategy(case, kind):
+    if kind.startswith("flat"):
+        state = "sharded" if kind == "flat_shards" else "full"
+        return parallel.FlatOnCPU(process_group_backend="gloo", state_dict_type=state)
     together = 2 if case == "together" else 1
     return ModelParallelStrategy(2 // together, together, save_distributed_checkpoint=kind == "shards")
 
@@ -33,15 +40,14 @@ def worker(rank, folder):
     refused.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=r"tensor_parallel_size` must divide the policy's num_key_value_heads = 1, got 2"):
         parallel.fit("focal", refused, strategy("together", "file"), 2, policy=TINY)
-    for case in CASES:
-        for kind in KINDS:
-            run, again = (Path(folder) / f"{name}-{case}-{kind}" for name in ("whole", "resumed"))
-            for path in (run, again):
-                path.mkdir(exist_ok=True)
-            saving = ModelCheckpoint(run / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
-            torch.distributed.barrier()
-            whole = parallel.fit(run_of(case), run, strategy(case, kind), 2, steps=4, callbacks=[saving])
-            torch.save(parallel.result(whole), run / f"result-{rank}.pt")
-            ckpt_path = str(run / "checkpoints" / "step=2.ckpt")
-            resumed = parallel.fit(run_of(case), again, strategy(case, kind), 2, steps=4, ckpt_path=ckpt_path)
-            torch.save(parallel.result(resumed), again / f"result-{rank}.pt")
+    for case, kind in SAVED:
+        run, again = (Path(folder) / f"{name}-{case}-{kind}" for name in ("whole", "resumed"))
+        for path in (run, again):
+            path.mkdir(exist_ok=True)
+        saving = ModelCheckpoint(run / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+        torch.distributed.barrier()
+        whole = parallel.fit(run_of(case), run, strategy(case, kind), 2, steps=4, callbacks=[saving])
+        torch.save(parallel.result(whole), run / f"result-{rank}.pt")
+        ckpt_path = str(run / "checkpoints" / "step=2.ckpt")
+        resumed = parallel.fit(run_of(case), again, strategy(case, kind), 2, steps=4, ckpt_path=ckpt_path)
+        torch.save(parallel.result(resumed), again / f"result-{rank}.pt")

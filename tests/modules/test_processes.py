@@ -12,7 +12,7 @@ from tests.modules import parallel
 from tests.modules.helpers import metrics
 from tests.processes import run_ranks
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two fresh processes import everything and train ten runs
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two fresh processes import everything and train sixteen runs
 STRATEGIES = ("ddp", "fsdp2", "fsdp", "tensor")
 RUNS = [(name, case) for name in STRATEGIES for case in parallel.CASES if (name, case) not in parallel.LEFT_OUT]
 RUNS += [("tensor4", "focal")]  # two pairs of processes

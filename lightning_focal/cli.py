@@ -176,7 +176,9 @@ class FocalCLI(LightningCLI):
                 report.quiet = True
         if config.get("enable_checkpointing") is not False:
             share_folder([c for c in callbacks if isinstance(c, ModelCheckpoint)], self.folder / "checkpoints")
-            added.append(self._get(self.config_init, "checkpoint"))
+            checkpoint: RunCheckpoint = self._get(self.config_init, "checkpoint")
+            checkpoint.resumed_from = self.config[self.subcommand]["ckpt_path"]
+            added.append(checkpoint)
         config["callbacks"] = [RunFolder(), *config["callbacks"], *added]
         trainer_config = {**config, **kwargs}
         reward = self._get(self.config_init, "reward")

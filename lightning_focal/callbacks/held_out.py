@@ -91,6 +91,8 @@ class HeldOut(RolloutObserver):
         self._scores, means = {}, None
         for batch_idx, batch in enumerate(loader):
             means = pl_module.evaluate(batch, "val", batch_idx, means)
+            for callback in trainer.checkpoint_callbacks:  # a run that was asked to end need not finish this
+                getattr(callback, "leave_if_asked", _stay)(trainer)
         self._scores = _gathered(trainer, self._scores)
         measures = pl_module.finish_evaluation(means) | self._interval_measures()
         for logger in trainer.loggers:
@@ -128,6 +130,10 @@ class HeldOut(RolloutObserver):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the history back."""
         self.history = list(state_dict["history"])
+
+
+def _stay(trainer: Trainer) -> None:
+    """Go on."""
 
 
 def _gathered(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:

@@ -45,6 +45,7 @@ class RunCheckpoint(Checkpoint):
     Attributes:
         folder: ``<run folder>/checkpoints``.
         last_model_path: ``last.ckpt``, empty before the first was written.
+        resumed_from: the checkpoint that this process is about to go on from; told by who starts the run.
 
     Raises:
         ValueError: for an argument out of range.
@@ -66,6 +67,7 @@ class RunCheckpoint(Checkpoint):
         self.every_n_batches, self.every_minutes, self.every_epoch, self.keep = every_n_batches, every_minutes, every_epoch, keep
         self.folder: str | None = None
         self.last_model_path = ""
+        self.resumed_from: str | None = None
         self.signals = Signals()
         self._saved = -1  # batches done when the last one was written
         self._saved_at = time.monotonic()
@@ -74,9 +76,21 @@ class RunCheckpoint(Checkpoint):
     # -- when -----------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agree on the folder."""
+        """Agree on the folder, and on what the run goes on from: every process has looked for itself.
+
+        Raises:
+            ValueError: on every process, where one has found another checkpoint than the first one.
+        """
         log_dir = trainer.log_dir  # a collective: asked for on every process
         self.folder = trainer.strategy.broadcast(str(Path(log_dir or trainer.default_root_dir) / "checkpoints"))
+        own = str(self.resumed_from or "none")
+        first = trainer.strategy.broadcast(own)
+        same = Path(own).parts[-3:] == Path(first).parts[-3:]  # machines may mount folders in different places
+        if not trainer.strategy.reduce_boolean_decision(same, all=True):
+            raise ValueError(
+                f"the processes of this run would go on from different checkpoints, the first one from {first}, process "
+                f"{trainer.global_rank} from {own}: name one with --ckpt_path"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear what a killed run was writing; end at once where that was asked for while the first evaluation ran."""
@@ -86,7 +100,7 @@ class RunCheckpoint(Checkpoint):
                 self.last_model_path = str(self._folder / LAST)
             remove_leftovers(self._folder.parent)
         self.signals.listen(trainer)  # RunFolder, which comes before everybody else, may have done so
-        self._leave(trainer, self.signals.asked(trainer))
+        self.leave_if_asked(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write one where it is time to, unless more is to be done for this batch."""
@@ -140,6 +154,11 @@ class RunCheckpoint(Checkpoint):
         self.signals.let_go()
         if trainer.is_global_zero and isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
             _log.warning("stopped by Ctrl-C; %s", self.how_to_go_on())
+
+    def leave_if_asked(self, trainer: Trainer) -> None:
+        """End the run where that was asked for and everything it has trained is saved; called by every process alike."""
+        if _done(trainer) <= max(self._saved, 0) or self._saved < 0:
+            self._leave(trainer, self.signals.asked(trainer))
 
     def _due(self, trainer: Trainer) -> bool:
         if self.every_n_batches is not None and _done(trainer) - self._saved >= self.every_n_batches:

@@ -30,13 +30,17 @@ class Snapshots(Callback):
 
 
 class Signalled(Callback):
-    """Sends this process a signal in the middle of a training batch."""
+    """Sends a process a signal in the middle of a training batch, or, with batch -1, before the first evaluation."""
 
-    def __init__(self, number: int, batch: int):
-        self.number, self.batch = number, batch
+    def __init__(self, number: int, batch: int, rank: int = 0):
+        self.number, self.batch, self.rank = number, batch, rank
+
+    def on_train_start(self, trainer, pl_module):
+        if self.batch == -1 and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == self.batch:
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == self.batch and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.number)
 
 

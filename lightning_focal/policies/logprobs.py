@@ -237,7 +237,7 @@ def _score(
         def score(hidden: Tensor) -> Tensor:
             rows = hidden.flatten(0, 1).index_select(0, places)
             if fused is not None:
-                return liger_logp(rows, head.weight, targets, temperature, head.bias)[None]
+                return torch.stack([liger_logp(rows, head.weight, targets, temperature, head.bias)])  # no view: FSDP2 hooks it
             logp, measured = chunked_logp_from_hidden(
                 rows, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures
             )

@@ -14,16 +14,15 @@ from lightning_focal.modules import TeacherReference, Update
 from lightning_focal.policies import Sharding
 from tests.modules import parallel
 
-CASE, STEPS = "co_rewarding_2", 3
+CASE, STEPS = "co_rewarding_2", 2
 UPDATE = {"update": Update(kl_coef=0.05, micro_batch_size=3), "reference": TeacherReference}
 """Several micro-batches: gradients are added up; the teacher answers, votes and is the reference."""
 
 LAYERS = {LlamaDecoderLayer}
 
 FLAT = {
-    "wrapped_by_class": {"auto_wrap_policy": LAYERS},
     "wrapped_by_size": {"auto_wrap_policy": functools.partial(size_based_auto_wrap_policy, min_num_params=2000)},
-    "activation_checkpointing": {"activation_checkpointing_policy": LAYERS},
+    "wrapped_and_checkpointed_by_class": {"auto_wrap_policy": LAYERS, "activation_checkpointing_policy": LAYERS},
     "cpu_offload": {"cpu_offload": True},
     "gradients_and_states_alone": {"sharding_strategy": "SHARD_GRAD_OP"},
     "not_split": {"sharding_strategy": "NO_SHARD"},
@@ -34,7 +33,7 @@ SPLIT = {
     "fsdp2_gradient_checkpointing": {"gradient_checkpointing": True},
 }
 EXACT = (*FLAT, "gradient_checkpointing", *SPLIT)
-NARROW = ("bf16_mixed", "bf16_weights_gathered", "fsdp2_bf16_gathered", "fsdp2_bf16_reduced")
+NARROW = ("bf16_mixed", "bf16_weights_gathered", "fsdp2_bf16")
 
 
 def arguments(name):
@@ -49,9 +48,7 @@ def arguments(name):
     if name == "bf16_weights_gathered":
         mixed = MixedPrecision(param_dtype=bf16, reduce_dtype=torch.float32)
         return parallel.FlatOnCPU(process_group_backend="gloo", mixed_precision=mixed), {}
-    module = SPLIT.get(name) or {
-        "sharding": Sharding(param_dtype="bfloat16", reduce_dtype="bfloat16" if "reduced" in name else "float32")
-    }
+    module = SPLIT.get(name) or {"sharding": Sharding(param_dtype="bfloat16", reduce_dtype="float32")}
     return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1), module
 
 

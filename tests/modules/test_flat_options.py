@@ -33,7 +33,7 @@ def furthest(one, other):
 def test_the_run_is_that_of_one_process(runs, name):
     (one,), both = results(runs, "one"), results(runs, name)
     start = {"weights": dict(flat_options.parallel.start("co_rewarding_2"))}
-    assert furthest(start, one) > 5e-4  # it moved
+    assert furthest(start, one) > 3e-4  # it moved
     for two in both:
         assert furthest(one, two) < 1e-5
         for mine, theirs in zip(one["teacher"], two["teacher"], strict=True):

@@ -42,21 +42,22 @@ def wrap_flat(model: nn.Module, device: torch.device, blocks: Sequence[str] | No
     with warnings.catch_warnings():  # adapters are trained beside frozen weights in one unit: meant, and told in the manual
         warnings.filterwarnings("ignore", ".*has both parameters with requires_grad=True and False.*")
         wrapped = FullyShardedDataParallel(model, device_id=device, **{"use_orig_params": True, **arguments})
-    lost = tied - _tied(wrapped)
-    if lost:
-        raise ValueError(
-            f"`trainer.strategy.auto_wrap_policy` puts tied weights into two units ({', '.join(sorted(sorted(lost)[0]))}), where they "
-            "would be trained apart; name classes of layers that hold both or neither"
-        )
+    units = sorted((plain_name(name) for name, unit in wrapped.named_modules() if is_flat(unit)), key=len, reverse=True)
+    for names in tied:
+        if len({next(unit for unit in units if not unit or name.startswith(f"{unit}.")) for name in names}) > 1:
+            raise ValueError(
+                f"`trainer.strategy.auto_wrap_policy` puts tied weights into two units ({', '.join(sorted(names))}), where they would "
+                "be trained apart; name classes of layers that hold both or neither"
+            )
     return wrapped
 
 
-def _tied(model: nn.Module) -> set[frozenset[str]]:
+def _tied(model: nn.Module) -> list[set[str]]:
     """Names of parameters that are one."""
     names: dict[int, set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), set()).add(plain_name(name))
-    return {frozenset(found) for found in names.values() if len(found) > 1}
+        names.setdefault(id(parameter), set()).add(name)
+    return [found for found in names.values() if len(found) > 1]
 
 
 def adding_backward(model: Any, backward: Callable[[Tensor], None]) -> Callable[[Tensor], None]:

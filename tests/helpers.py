@@ -88,7 +88,7 @@ class FakeTrainer:
         self.global_rank, self.world_size, self.is_global_zero = rank, world_size, rank == 0
         self.default_root_dir, self.ckpt_path, self.sanity_checking = str(folder), None, False
         self.log_dirs_asked = 0
-        self.callback_metrics, self.checkpoint_callback, self.datamodule = {}, None, None
+        self.callback_metrics, self.checkpoint_callback, self.checkpoint_callbacks, self.datamodule = {}, None, [], None
         self.max_epochs, self.max_steps, self.estimated_stepping_batches = 1, -1, 10
         self.state = SimpleNamespace(fn="fit")
         self.batches = batches

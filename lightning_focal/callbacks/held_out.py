@@ -91,7 +91,7 @@ class HeldOut(RolloutObserver):
         self._scores, means = {}, None
         for batch_idx, batch in enumerate(loader):
             means = pl_module.evaluate(batch, "val", batch_idx, means)
-            for callback in getattr(trainer, "checkpoint_callbacks", []):  # a run that was asked to end need not finish this
+            for callback in trainer.checkpoint_callbacks:  # a run that was asked to end need not finish this
                 getattr(callback, "leave_if_asked", _stay)(trainer)
         self._scores = _gathered(trainer, self._scores)
         measures = pl_module.finish_evaluation(means) | self._interval_measures()

@@ -83,6 +83,8 @@ def test_a_process_killed_at_work_is_asked_once_more(monkeypatch):
     send = math_process._Process.send
 
     def send_and_kill(self, request):
+        if self.popen.pid == first:
+            os.kill(first, signal.SIGSTOP)  # so that it cannot have answered before
         send(self, request)
         if self.popen.pid == first:
             os.kill(first, signal.SIGKILL)

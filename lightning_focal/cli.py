@@ -35,6 +35,7 @@ from lightning_focal.runs import (
     run_folder,
 )
 from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, take
+from lightning_focal.runs.rejoin import rejoin
 from lightning_focal.runs.saving import share_folder
 from lightning_focal.runs.signals import ENDED_BY_CTRL_C
 from lightning_focal.runs.watch import end_with_parent
@@ -182,7 +183,9 @@ class FocalCLI(LightningCLI):
         config["callbacks"] = [RunFolder(), *config["callbacks"], *added]
         trainer_config = {**config, **kwargs}
         reward = self._get(self.config_init, "reward")
-        return self._instantiate_trainer(trainer_config, [] if reward is None else [reward])
+        trainer: Trainer = self._instantiate_trainer(trainer_config, [] if reward is None else [reward])
+        rejoin(trainer)
+        return trainer
 
 
 def _expect_no_automatic_optimisation(trainer: Any) -> None:

@@ -112,7 +112,8 @@ def sft(given, url):
 def judge(given, url):
     if "--judge=LocalJudge" in given:
         return [*given, f"--judge.source={TINY}"]
-    return [*given, f"--url={url}"] if "--config" in given else given
+    checks = "--config" in given and "--agreement" not in given
+    return [*given, f"--url={url}"] if checks else given
 
 
 def evaluate(given, url):

@@ -104,6 +104,7 @@ class Engine:
         self.llm.update_weight_version(f"loading {label}")
         with _undisturbed(), _expect_all_loaded():
             self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self.llm.apply_model(_pack_output_layers)
         for _ in weights:  # a gather of shards hangs the other processes if it stops half-way
             pass
         self.mark(label)
@@ -188,3 +189,14 @@ def _expect_all_loaded() -> Iterator[None]:
     missing = [message for message in found if "not loaded" in message]
     if missing:
         raise RuntimeError(f"vLLM's model and the policy do not match: {missing[0]}")
+
+
+def _pack_output_layers(model: Any) -> None:
+    """On a CPU, vLLM multiplies by packed copies of weights; after a reload that of a tied output layer would be the old one."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        for module in model.modules():
+            if isinstance(module, ParallelLMHead):
+                module.quant_method.process_weights_after_loading(module)

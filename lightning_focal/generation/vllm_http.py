@@ -43,6 +43,7 @@ class VLLMServer:
     def __init__(self, url: str, key_env: str | None = None, timeout_s: float = 600.0, attempts: int = 4) -> None:
         self.url = base_url(url).removesuffix("/v1")
         self.timeout_s, self.attempts = timeout_s, attempts
+        self.on_cpu = False
         self._key = Key(key_env)
         proxy = proxy_of(self.url)
         proxies = {} if proxy is None else {self.url.split(":")[0]: proxy}
@@ -61,7 +62,7 @@ class VLLMServer:
             raise ServerError(f"{self.url} gave no token ids with log-probabilities and weight versions ({error!r})") from None
 
     def check(self) -> tuple[int, LogprobsMode]:
-        """Find out whether it is there and can do what is needed.
+        """Find out whether it is there and can do what is needed, and whether it is ``on_cpu``.
 
         Returns:
             Tokens of a prompt and its response together, at most; and what log-probabilities it reports.
@@ -87,7 +88,8 @@ class VLLMServer:
         except ServerError as error:
             raise ServerError(f"{self.url} is no vLLM server that takes new weights ({error}); {_START}") from None
         scheduler, device = config.get("scheduler_config", {}), config.get("device_config", {})
-        if device.get("device") == "cpu" and scheduler.get("enable_chunked_prefill"):
+        self.on_cpu = device.get("device") == "cpu"
+        if self.on_cpu and scheduler.get("enable_chunked_prefill"):
             raise ServerError(f"{self.url} splits long prompts, and on a CPU a seeded request then ends it; {_START}")
         mode: LogprobsMode = "processed_logprobs" if all(logp == 0 for logp in answer.logp) else "raw_logprobs"
         return int(models[0]["max_model_len"]), mode

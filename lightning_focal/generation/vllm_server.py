@@ -111,7 +111,9 @@ class VLLMServerGenerator(Generator):
         Raises:
             ServerError: if a server does not take them; RuntimeError on the other processes.
             TypeError: for adapters that cannot be merged.
+            ValueError: for a server on a CPU and a policy whose output layer is its embedding: vLLM would keep the old one.
         """
+        self._expect_renewable(policy)
         self._held, self.version = None, version
         if self.transfer == "nccl":
             self._label = on_first_rank(self._new_label)
@@ -182,6 +184,15 @@ class VLLMServerGenerator(Generator):
         if self._transfer is not None:
             self._transfer.close()
         self._written = self._temporary = self._held = self._transfer = None
+
+    def _expect_renewable(self, policy: nn.Module) -> None:
+        """On a CPU vLLM multiplies by packed copies of weights and does not renew that of a tied output layer."""
+        on_cpu = [server.url for server in self.servers if server.on_cpu]
+        if on_cpu and bare_model(policy).config.get_text_config().tie_word_embeddings:
+            raise ValueError(
+                f"`addresses`: {on_cpu[0]} runs on a CPU and would keep the old output layer of a policy that ties it to its "
+                "embedding; use `model.generator: vllm`, in this process, or a server with a GPU"
+            )
 
     def _new_label(self) -> str:
         return f"{self._run}/{next(self._syncs)}/{self.version}"

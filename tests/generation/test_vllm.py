@@ -53,6 +53,23 @@ def test_after_each_of_twenty_updates_it_has_the_new_weights(made):
             assert gap(before, rollouts) > 1e-3
 
 
+def test_an_output_layer_that_is_the_embedding_is_renewed_with_it():
+    policy, tokenizer = tiny_policy(tied=True)
+    generator = VLLMGenerator(**SMALL)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.02)
+    try:
+        for version in range(3):
+            generator.sync(policy, version)
+            rollouts = roll((policy, tokenizer, generator))
+            assert gap(policy, rollouts) < 1e-5
+            before = copy.deepcopy(policy)
+            update(policy, optimizer, rollouts)
+            assert gap(policy, rollouts) > 1e-3
+            assert gap(before, rollouts) < 1e-5
+    finally:
+        generator.close()
+
+
 def test_greedy_responses_are_those_of_transformers(made):
     sampling = Sampling(temperature=0, max_new_tokens=24)
     arguments = {"group_size": 2, "seeds": SEEDS, "sampling": sampling}

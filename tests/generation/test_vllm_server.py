@@ -138,6 +138,8 @@ def test_refused(server):
         generator.start(Sampling(temperature=0.7), needs_logp=True)
     with pytest.raises(ValueError, match="context of 256"):
         roll(generator, policy, tokenizer, Sampling(max_new_tokens=256))
+    with pytest.raises(ValueError, match=r"runs on a CPU and would keep the old output layer"):
+        generator.sync(tiny_policy(tied=True)[0], 1)
 
 
 def test_servers_that_cannot_do_it_are_named_before_training(server, tmp_path):

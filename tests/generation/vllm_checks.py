@@ -14,8 +14,14 @@ MARKS = [
 ]
 
 
-def tiny_policy():
-    return load_policy(TINY)
+def tiny_policy(tied=False):
+    """A policy and its tokenizer; ``tied``: one whose output layer is its embedding."""
+    policy, tokenizer = load_policy(TINY)
+    if tied:
+        policy.config.tie_word_embeddings = True
+        policy.tie_weights()
+        assert policy.lm_head.weight is policy.model.embed_tokens.weight
+    return policy, tokenizer
 
 
 @torch.no_grad()

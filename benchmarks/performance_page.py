@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
-RUNS = ("tiny", "small", "smollm2", "tiny_bf16", "small_bf16", "tiny_mixed")
+RUNS = ("tiny", "small", "smollm2", "tiny_bf16", "small_bf16", "tiny_mixed", "small_mixed")
 ON_GPU = ("qwen_gpu",)
 BARS = {"tiny": 2.5, "small": 2.1, "smollm2": 1.8, "tiny_bf16": 1.8, "small_bf16": 1.5}
 MEMORY_BARS = {"tiny": 0.9, "smollm2": 0.6}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from lightning_focal.functional import gated_mlp, rms_norm, rotate
 from lightning_focal.generation.weights import is_sharded
 
-if TYPE_CHECKING:
-    from lightning_focal.policies.packing import Pack
-
 __all__ = ["lean_layers"]
 
 _FAMILY = ("Llama", "Mistral", "Qwen2", "Qwen3")
+
+
+class _Packed(Protocol):
+    """A row of tokens that knows who attends to whom."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None) -> Tensor:
+        """``[1, heads, S, dim]`` each to ``[1, S, heads, dim]``."""
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def _mlp(module: Any, x: Tensor) -> Tensor:
 
 
 def _attention(
-    module: Any, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], packed: Pack | None = None, **kwargs: Any
+    module: Any, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], packed: _Packed | None = None, **kwargs: Any
 ) -> Any:
     """``[1, S, H]`` to ``[1, S, H]``, and no weights."""
     if packed is None:

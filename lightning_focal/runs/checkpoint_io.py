@@ -65,12 +65,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             weights_only: None means True here, also for an address.
 
         Raises:
-            ValueError: when the file is broken, when it holds more than plain data, or for ``weights_only=False``.
+            ValueError: when the file is broken, when it holds more than plain data, for a folder of shards, or for
+                ``weights_only=False``.
         """
         if weights_only is False:
             raise ValueError(
                 "`weights_only` must be true: a checkpoint is read as plain data, and nothing in it is run; a class of your own that "
                 "a callback saves is made known with torch.serialization.add_safe_globals"
+            )
+        if os.path.isdir(path):
+            raise ValueError(
+                f"the checkpoint {path} is a folder of shards, which one process on its own does not read: use the strategy it was saved "
+                f"with, or `lightning_focal export --ckpt_path {path} --out FOLDER` and --model.policy=FOLDER"
             )
         try:
             return super().load_checkpoint(path, map_location=map_location, weights_only=True)

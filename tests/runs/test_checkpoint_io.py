@@ -73,3 +73,8 @@ def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
 def test_storage_options_are_refused(tmp_path):
     with pytest.raises(TypeError, match="`storage_options` is not supported"):
         AtomicCheckpointIO().save_checkpoint({}, tmp_path / "a.ckpt", storage_options={})
+
+
+def test_a_folder_of_shards_is_refused_in_words(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder of shards.*lightning_focal export --ckpt_path"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path)

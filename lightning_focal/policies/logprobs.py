@@ -105,7 +105,7 @@ def response_measures(
         fused: see :func:`response_logp`.
 
     Returns:
-        ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
+        ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False; measures carry no gradient.
 
     Raises:
         ValueError: as :func:`response_logp`, and for measures by ``liger``.
@@ -186,7 +186,7 @@ def _spread(scored: Tensor, mask: Tensor, length: int, measures: Sequence[str]) 
     """``[1 + M, tokens]`` to ``[N, T]`` each."""
     wide = nn.functional.pad(mask, (0, length - mask.shape[1]))
     logp, *others = (torch.zeros(wide.shape, device=mask.device).masked_scatter(wide, row) for row in scored)
-    return logp, dict(zip(measures, others, strict=True))
+    return logp, {name: values.detach() for name, values in zip(measures, others, strict=True)}
 
 
 def _check(
@@ -241,7 +241,8 @@ def _score(
             logp, measured = chunked_logp_from_hidden(
                 rows, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures
             )
-            return torch.stack([logp, *measured.values()])
+            # with a gradient, even one of zeros, the backward pass would make the measures' part of it
+            return torch.stack([logp, *(values.detach() for values in measured.values())])
 
         with nullcontext() if _runs_again(model) else onednn_linears(model, but=head), _replaced(head, score, kept) as made:
             found: Tensor = model(**inputs).logits
@@ -256,7 +257,7 @@ def _score(
     scaled = logits.float() / temperature
     logp = torch.log_softmax(scaled, dim=-1).gather(-1, targets[:, None])[:, 0]
     made_of = {"entropy": token_entropy, "self_certainty": self_certainty}
-    return torch.stack([logp, *(made_of[name](scaled) for name in measures)])
+    return torch.stack([logp, *(made_of[name](scaled.detach()) for name in measures)])
 
 
 def _is_plain(head: nn.Linear) -> bool:

@@ -46,12 +46,13 @@ def test_a_run_in_float32_is_that_of_the_cpu(tmp_path):
             "--model.update.kl_coef=0.01",
         ],
         ["--model.dtype=bfloat16"],
+        ["--model.reference=FrozenReference", "--model.reference.offload=true", "--model.update.kl_coef=0.01"],
         ["--model.lora.r=4", "--trainer.precision=bf16-mixed"],
         ["--model.gradient_checkpointing=true"],
         ["--model.generator=HFGenerator", "--model.generator.compile=true", "--model.sampling.max_new_tokens=40"],
         ["--reward=FocalReward", "--reward.scope=running", "--model.sampling.max_new_tokens=40"],
     ],
-    ids=["mixed", "bf16", "lora", "checkpointed", "compiled", "running"],
+    ids=["mixed", "bf16", "offloaded", "lora", "checkpointed", "compiled", "running"],
 )
 def test_runs_end_with_finite_numbers(tmp_path, arguments):
     rows = fit(tmp_path / "gpu", "--trainer.accelerator=gpu", *arguments)

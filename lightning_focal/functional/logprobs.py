@@ -136,7 +136,9 @@ class _HeadLogp(torch.autograd.Function):
         blank = torch.empty_like if len(targets) else torch.zeros_like
         to_hidden, to_weight, to_bias = (
             make(t) if t is not None and need else None
-            for make, t, need in zip((blank, blank, torch.zeros_like), (hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+            for make, t, need in zip(
+                (blank, blank, torch.zeros_like), (hidden, weight, bias), ctx.needs_input_grad[:3], strict=True
+            )
         )
         logp_alone = all(grad is None for name, grad in given.items() if name != "logp")
         for number, start in enumerate(range(0, len(targets), ctx.chunk)):

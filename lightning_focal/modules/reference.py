@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lightning_focal.callbacks.teacher import EMATeacher
-from lightning_focal.policies import adapters_off, has_adapters
+from lightning_focal.policies import MappedWeights, adapters_off, has_adapters
 
 __all__ = ["FrozenReference", "NoReference", "Reference", "TeacherReference"]
 
@@ -63,13 +63,17 @@ class FrozenReference(Reference):
 
     Args:
         dtype: of the copy, ``bfloat16`` halves its memory; None = as the policy.
+        offload: keep the copy in a mapped file while it is not needed: it then takes up no memory, on a GPU or in the process, while
+            the policy learns. The file, as large as the copy, lies in the folder for temporary files. Not for a policy that is split
+            over processes.
     """
 
-    def __init__(self, dtype: str | None = None) -> None:
+    def __init__(self, dtype: str | None = None, offload: bool = False) -> None:
         if dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
-        self.dtype = dtype
+        self.dtype, self.offload = dtype, offload
         self.copy: nn.Module | None = None
+        self._mapped: MappedWeights | None = None
 
     def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
         """Copy the policy's weights, unless it has adapters to switch off."""
@@ -77,12 +81,18 @@ class FrozenReference(Reference):
             return
         frozen = copy.deepcopy(policy).eval().requires_grad_(False)
         self.copy = frozen.to(getattr(torch, self.dtype)) if self.dtype else frozen
+        if self.offload:
+            self._mapped = MappedWeights(self.copy)
 
     @contextmanager
     def model(self, policy: nn.Module) -> Iterator[nn.Module]:
         """See :class:`Reference`."""
         if self.copy is not None:
             device = next(policy.parameters()).device
+            if self._mapped is not None:
+                with self._mapped.lent(device):
+                    yield self.copy
+                return
             if next(self.copy.parameters()).device != device:
                 self.copy.to(device)
             yield self.copy

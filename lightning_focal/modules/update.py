@@ -56,6 +56,8 @@ class Update:
         fixed_length: tokens, for ``fixed_length`` alone.
         kl_coef: weight of the KL term; 0 = no term, and no reference pass.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
+        kl_bias_correction: multiply each token's KL by the policy ratio: the gradient of ``k1`` and ``k3`` is then, in expectation, that
+            of the divergence from the reference (DeepSeek-V3.2, arXiv:2512.02556), in a batch's first step, too, where the ratio is 1.
         fused_logp: ``liger``: log-probabilities of policy and reference by liger-kernel in place of our own output layer in chunks; the
             losses stay as they are, the entropy of the policy is not measured. None = our own.
         importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
@@ -79,6 +81,7 @@ class Update:
     fixed_length: int | None = None
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_bias_correction: bool = False
     fused_logp: Literal["liger"] | None = None
     importance_cap: float | None = None
     max_bad_steps: int = 3
@@ -372,8 +375,10 @@ def _micro_loss(part: Sequences, logp: Tensor, update: Update, normaliser: Tenso
     loss = policy_loss = clipped_policy_loss(logp, old_logp, advantages, mask, *clips, *aggregation)
     if part.ref_logp is not None:
         kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
-        loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
         watched["kl"] = masked_aggregate(kl, mask).detach()
+        if update.kl_bias_correction:
+            kl = kl * torch.exp(logp - old_logp)
+        loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
     statistics = policy_statistics(logp.detach(), old_logp, part.advantages, mask, *clips)
     return policy_loss, loss, watched | {key: statistics[key] for key in ("tokens", "ratio_mean", "clip_fraction", "old_kl")}
 

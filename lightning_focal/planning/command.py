@@ -159,6 +159,7 @@ def job_of(settings: dict[str, Any], split: bool, processes: int, tensor_paralle
         micro_tokens=int(update.get("micro_batch_tokens") or int(update["micro_batch_size"]) * length),
         checkpointing=bool(model.get("gradient_checkpointing")),
         tensor_parallel=tensor_parallel,
+        reference_filed=bool(frozen and reference_arguments.get("offload")),
     )
 
 

@@ -32,6 +32,7 @@ class Job:
         micro_tokens: tokens, of prompts and responses, in one forward and backward.
         checkpointing: activations are computed again in backward.
         tensor_parallel: processes that compute a layer together; each keeps what it computes of it.
+        reference_filed: the frozen copy is in a file while the policy learns.
     """
 
     dtype: str
@@ -48,6 +49,7 @@ class Job:
     micro_tokens: int
     checkpointing: bool
     tensor_parallel: int = 1
+    reference_filed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def memory(counts: Counts, config: Any, job: Job) -> list[Share]:
         shares.append(_placed("teacher", f"{taught:,} x 4", taught * 4, job.teacher == "host" or job.offload))
     if job.reference_dtype is not None:
         bytes_each = WIDTHS[job.reference_dtype]
-        shares.append(_placed("reference", f"{counts.held:,} x {bytes_each}", counts.held * bytes_each, job.offload))
+        share = _placed("reference", f"{counts.held:,} x {bytes_each}", counts.held * bytes_each, job.offload)
+        shares.append(replace(share, phase="samples") if job.reference_filed else share)
     if job.rollout_dtype is not None:
         bytes_each = WIDTHS[job.rollout_dtype]
         shares.append(Share("rollout copy, whole", f"{counts.total:,} x {bytes_each}", counts.total * bytes_each))

@@ -10,6 +10,7 @@ from lightning_focal.policies.flat import adding_backward, wrap_flat
 from lightning_focal.policies.liger import expect_liger
 from lightning_focal.policies.logprobs import idle_pass, response_logp, response_measures
 from lightning_focal.policies.lora import Lora, adapters_off, apply_lora, has_adapters
+from lightning_focal.policies.mapped import MappedWeights
 from lightning_focal.policies.packing import Sizes, packed_attention, why_not_packed
 from lightning_focal.policies.sharding import Sharding, blocks_of, put_away, shard
 from lightning_focal.policies.skeleton import empty_policy
@@ -20,6 +21,7 @@ from lightning_focal.policies.trainable import load_sharded, load_trainable
 
 __all__ = [
     "Lora",
+    "MappedWeights",
     "PolicySourceError",
     "Sharding",
     "Sizes",

@@ -78,6 +78,20 @@ def test_reference_may_have_another_precision(run_tiny):
     assert 0 < float(run.trainer.callback_metrics["train/policy/kl"]) < 1e-2  # rounding alone
 
 
+def test_a_reference_in_a_file_gives_the_same_run(run_tiny):
+    update = Update(kl_coef=0.1)
+    kept = run_tiny(StaticReward(), reference=FrozenReference(), update=update, folder="kept")
+    filed = run_tiny(StaticReward(), reference=FrozenReference(offload=True), update=update, folder="filed")
+    assert column(filed.folder, "train/policy/kl") == column(kept.folder, "train/policy/kl")
+    assert same(weights_of(filed.module), weights_of(kept.module))
+
+
+def test_a_reference_in_a_file_is_not_split(run_tiny):
+    run = run_tiny(StaticReward(), fit=False, reference=FrozenReference(offload=True), update=Update(kl_coef=0.1))
+    with pytest.raises(ValueError, match=r"`model.reference.init_args.offload` keeps whole weights in a file"):
+        run.module._copies(load_policy(TINY)[0])
+
+
 def test_unknown_precision():
     with pytest.raises(ValueError, match="`dtype` must be float32, bfloat16 or float16, got 'float8'"):
         FrozenReference("float8")

@@ -113,13 +113,37 @@ def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_co
             assert torch.allclose(value, other_losses[name], atol=1e-5), name
 
 
-def test_loss_by_hand(policy, sequences):
+def test_the_corrected_kl_has_the_gradient_of_the_divergence(policy, sequences):
+    """On policy that of k3 times the ratio is ``(logp - ref) grad logp`` at every token, though the loss is that without."""
+    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
+    ref = old + torch.linspace(-2, 1, old.numel()).reshape(old.shape)
+    given = Sequences(**{**sequences.__dict__, "advantages": torch.zeros(len(sequences)), "ref_logp": ref})
+    losses, grads = gradients(policy[0], given, Update(kl_coef=0.5, kl_bias_correction=True))
+    plain_losses, plain = gradients(policy[0], given, Update(kl_coef=0.5))
+    assert float(losses["total"]) == pytest.approx(float(plain_losses["total"]), rel=1e-6)
+    model = copy.deepcopy(policy[0])
+    mask = given.loss_mask
+    total = 0.0
+    for n, (prompt, response) in enumerate(rows_of(given)):
+        logp = full_logp_at(model, prompt, response)
+        total = total + ((logp.detach() - ref[n, : len(response)]) * logp * mask[n, : len(response)]).sum()
+    (0.5 * total / mask.sum()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            grads[name], parameter.grad, atol=1e-5 * float(parameter.grad.abs().max()), rtol=1e-4, msg=name
+        )
+    assert not torch.allclose(grads["lm_head.weight"], plain["lm_head.weight"], rtol=0.1)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_loss_by_hand(policy, sequences, corrected):
     """Two tokens' worth of PPO arithmetic in plain Python, summed over every token."""
     old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
     shift = torch.linspace(-0.6, 0.6, old.numel()).reshape(old.shape)
     ref = old - 0.25
     sequences = Sequences(**{**sequences.__dict__, "old_logp": old + shift, "ref_logp": ref})
-    losses, _ = gradients(policy[0], sequences, Update(micro_batch_size=3, kl_coef=0.5, kl_estimator="k1"))
+    update = Update(micro_batch_size=3, kl_coef=0.5, kl_estimator="k1", kl_bias_correction=corrected)
+    losses, _ = gradients(policy[0], sequences, update)
     policy_sum = kl_sum = tokens = 0.0
     for n in range(len(sequences)):
         if not sequences.valid[n]:
@@ -128,7 +152,7 @@ def test_loss_by_hand(policy, sequences):
         for t in range(int(sequences.response_mask[n].sum())):
             ratio = float((-shift[n, t]).exp())
             policy_sum += -min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage)
-            kl_sum += 0.25
+            kl_sum += 0.25 * (ratio if corrected else 1)
             tokens += 1
     assert abs(float(losses["policy"]) - policy_sum / tokens) < 1e-5
     assert abs(float(losses["total"]) - (policy_sum + 0.5 * kl_sum) / tokens) < 1e-5

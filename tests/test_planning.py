@@ -102,6 +102,14 @@ def test_bytes_by_hand():
     )
 
 
+def test_a_reference_in_a_file_is_not_there_while_the_policy_learns():
+    counts, shares = shares_of(reference_dtype="float32", reference_filed=True)
+    _, kept = shares_of(reference_dtype="float32")
+    assert shares["reference"].device == kept["reference"].device == counts.held * 4
+    found, usual = ([together(list(s.values()), phase)[0] for phase in ("samples", "learns")] for s in (shares, kept))
+    assert (found[0] - usual[0], found[1] - usual[1]) == (0, -counts.held * 4)
+
+
 def test_a_process_keeps_what_it_computes_of_a_layer():
     _, alone = shares_of()
     _, together = shares_of(tensor_parallel=2)

@@ -4,6 +4,7 @@ import logging
 import pytest
 import torch
 
+from lightning_focal.functional import logprobs
 from lightning_focal.policies import Lora, Sizes, apply_lora, load_policy, packed_attention, response_measures, why_not_packed
 from lightning_focal.policies import packing as module
 from lightning_focal.policies.packing import Pack
@@ -128,6 +129,21 @@ def test_grouped_query_heads_and_biases():
     with torch.no_grad():
         logp, _ = response_measures(model, *data, sizes=sizes_of(data))
         torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
+    assert_same(weighted(model, data, sizes_of(data)), weighted(model, data, None))
+
+
+def test_measures_that_are_watched_cost_the_backward_pass_nothing(tiny, monkeypatch):
+    """Probabilities that were kept are enough for the gradient; with one for the entropy, logits would be made again."""
+    made = []
+    plain = logprobs._scaled_logits
+    monkeypatch.setattr(logprobs, "_scaled_logits", lambda *a: made.append(a) or plain(*a))
+    data = grouped(EVEN)
+    logp, measured = response_measures(tiny[0], *data, ["entropy"], sizes=sizes_of(data))
+    assert not measured["entropy"].requires_grad
+    forward = len(made)
+    logp.sum().backward()
+    tiny[0].zero_grad()
+    assert len(made) == forward > 0
 
 
 def test_adapters():

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,8 @@ def _expect_room(size: int) -> None:
 
 
 def _bytes_of(parameter: Tensor) -> memoryview:
-    return memoryview(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    flat: Any = parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
 
 
 def _read(file: mmap.mmap, place: int, like: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def test_trl_has_these_keys():
     named = {name for cell in column("Keys of TRL", 1) for name in re.findall(r"`([a-z_]+)", cell)}
     assert named - set(fields) == {"model", "reward_funcs", "train_dataset", "peft_config"}  # of the trainer
     assert (fields["loss_type"], fields["beta"], fields["scale_rewards"]) == ("dapo", 0.0, "group")
+    assert fields["use_bias_correction_kl"] is True
 
 
 @pytest.mark.parametrize("delta", [None, 1.5])

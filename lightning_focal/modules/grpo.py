@@ -23,7 +23,7 @@ from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.precision import check_precision
 from lightning_focal.modules.processes import Processes
-from lightning_focal.modules.reference import FrozenReference, NoReference, Reference
+from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
@@ -140,7 +140,7 @@ class GRPOModule(LightningModule):
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
-        check_strategy(self.trainer, self.source, self.lora, self.cache_dir)
+        check_strategy(self.trainer, self.source, self.lora, self.cache_dir, offload=self.reference.offload)
         leave_prompts_alone(self.trainer)
         self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
         if self.log_names:
@@ -174,10 +174,6 @@ class GRPOModule(LightningModule):
 
     def _copies(self, policy: nn.Module) -> list[tuple[Any, str]]:
         """Who holds copies of a policy that is trained as a whole: they are split over processes with it."""
-        if isinstance(self.reference, FrozenReference) and self.reference.offload:
-            raise ValueError(
-                "`model.reference.init_args.offload` keeps whole weights in a file, the strategy splits them over processes: leave it out"
-            )
         if has_adapters(policy):
             if self._teacher is not None and not next(policy.parameters()).is_meta:
                 self._teacher.attach(policy)  # while the adapters are whole

@@ -34,7 +34,9 @@ def leave_prompts_alone(trainer: Any) -> None:
     trainer.precision_plugin.convert_input = lambda batch: batch
 
 
-def check_strategy(trainer: Any, source: str, lora: Lora | None = None, cache_dir: str | None = None) -> None:
+def check_strategy(
+    trainer: Any, source: str, lora: Lora | None = None, cache_dir: str | None = None, *, offload: bool = False
+) -> None:
     """Refuse a policy that the Trainer's strategy cannot split, before any weight is read.
 
     Args:
@@ -42,11 +44,17 @@ def check_strategy(trainer: Any, source: str, lora: Lora | None = None, cache_di
         source: where the policy comes from.
         lora: adapters of the run, or None.
         cache_dir: where packaged policies are converted to.
+        offload: the reference waits in a file, whole.
 
     Raises:
-        ValueError: see :func:`~lightning_focal.policies.check_tensor_parallel`.
+        ValueError: for a strategy that splits what ``offload`` keeps whole, and see
+            :func:`~lightning_focal.policies.check_tensor_parallel`.
     """
     strategy = trainer.strategy
+    if offload and isinstance(strategy, ModelParallelStrategy | FSDPStrategy):
+        raise ValueError(
+            "`model.reference.init_args.offload` keeps whole weights in a file, the strategy splits them over processes: leave it out"
+        )
     if isinstance(strategy, ModelParallelStrategy) and (size := strategy.device_mesh["tensor_parallel"].size()) > 1:
         check_tensor_parallel(policy_config(source, cache_dir=cache_dir)[0], size, lora)
 

@@ -22,6 +22,9 @@ class Reference(ABC):
     A reference is no part of the checkpoint unless it says so in ``state_dict``: a frozen one is made again from its source.
     """
 
+    offload = False
+    """The reference waits in a file, whole: not for a policy that is split over processes."""
+
     def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
         """Learn the policy, and the teacher where there is one, once, before a checkpoint is restored into them."""
 

@@ -1,8 +1,11 @@
 """What the KL term compares with: a frozen copy, or the adapters switched off."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from lightning_focal.modules import FrozenReference, NoReference, Update
 from lightning_focal.policies import Lora, has_adapters, load_policy
@@ -86,10 +89,15 @@ def test_a_reference_in_a_file_gives_the_same_run(run_tiny):
     assert same(weights_of(filed.module), weights_of(kept.module))
 
 
-def test_a_reference_in_a_file_is_not_split(run_tiny):
+@pytest.mark.parametrize("strategy", [ModelParallelStrategy, FSDPStrategy])
+def test_a_reference_in_a_file_is_not_split(run_tiny, strategy):
+    """Said when the run is set up, before a weight is read."""
     run = run_tiny(StaticReward(), fit=False, reference=FrozenReference(offload=True), update=Update(kl_coef=0.1))
+    given = {"strategy": strategy(), "callbacks": run.trainer.callbacks, "precision_plugin": run.trainer.precision_plugin}
+    run.module.trainer = SimpleNamespace(**given)
     with pytest.raises(ValueError, match=r"`model.reference.init_args.offload` keeps whole weights in a file"):
-        run.module._copies(load_policy(TINY)[0])
+        run.module.setup("fit")
+    assert run.module.policy is None
 
 
 def test_unknown_precision():

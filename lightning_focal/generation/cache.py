@@ -78,8 +78,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 def _widened(states: Tensor, length: int) -> Tensor:
     batch, heads, used, dim = states.shape
-    buffer = states.new_zeros(batch, heads, length, dim)
+    buffer = states.new_empty(batch, heads, length, dim)
     buffer[:, :, :used] = states
+    buffer[:, :, used:] = 0
     return buffer
 
 

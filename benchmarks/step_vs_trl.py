@@ -34,6 +34,7 @@ from steps import (
     REWARDS,
     Turns,
     busy,
+    job_update,
     make_ours,
     policy_folder,
     questions,
@@ -144,7 +145,7 @@ def make_trl(folder, job, options, steps, turns, output, first):
 
 def loss_on(first, folder, options):
     """Our loss and gradient norm from the initial weights, on the rollouts of TRL's first step."""
-    from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+    from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
     from lightning_focal.policies import load_policy
 
     policy, _ = load_policy(folder)
@@ -164,7 +165,7 @@ def loss_on(first, folder, options):
         joined["advantages"],
         torch.ones(len(joined["advantages"]), dtype=torch.bool, device=device),
     )
-    update = Update(micro_batch_size=MICRO, kl_coef=KL, kl_bias_correction=True)
+    update = job_update()
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
         ref = sequence_logp(reference, sequences, 1.0, MICRO)
         sequences = Sequences(**{**sequences.__dict__, "ref_logp": ref})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
 import warnings
@@ -172,6 +173,13 @@ def synchronize():
 # -- ours -------------------------------------------------------------------------------------------------------------------------
 
 
+def job_update():
+    """Micro-batches and KL term of the job; TRL multiplies that term by the policy ratio, too."""
+    from lightning_focal.modules import Update
+
+    return Update(micro_batch_size=MICRO, kl_coef=KL, kl_bias_correction=True)
+
+
 def string_scores(turns, name):
     """The job's rewards as criteria of equal weight."""
     from lightning_focal.rewards import ScoreSource
@@ -197,8 +205,7 @@ def make_ours(folder, job, options, steps, turns, output, seen, name="ours", sou
 
     from lightning_focal.callbacks import RolloutObserver
     from lightning_focal.generation import HFGenerator, Sampling
-    from lightning_focal.modules import FrozenReference, GRPOModule, Update
-    from lightning_focal.policies import MappedWeights
+    from lightning_focal.modules import FrozenReference, GRPOModule
     from lightning_focal.rewards import GroupAdvantage, StaticReward
     from lightning_focal.types import Prompts
 
@@ -219,28 +226,25 @@ def make_ours(folder, job, options, steps, turns, output, seen, name="ours", sou
         )
         for first in range(0, len(rows), job.prompts)
     ]
-    low, offload = options.precision == "bf16", getattr(options, "offload", False)
+    low = options.precision == "bf16"
     source = source or string_scores(turns, name)
     strategy = StaticReward(weights="prior", source=source, advantage=GroupAdvantage(epsilon=1e-4))
     module = GRPOModule(
         policy=folder,
         group_size=job.group,
         sampling=Sampling(max_new_tokens=job.tokens, min_new_tokens=0 if options.mixed else job.tokens),
-        update=Update(micro_batch_size=MICRO, kl_coef=KL, kl_bias_correction=True),
+        update=job_update(),
         generator=HFGenerator(batch_size=64, dtype="bfloat16" if low else None),
-        reference=FrozenReference(dtype="bfloat16" if low else None, offload=offload),
+        reference=FrozenReference(dtype="bfloat16" if low else None, offload=getattr(options, "offload", False)),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0, fused=True),
         seed=0,
     )
     attach, lend = module.reference.attach, module.reference.model
 
     def attach_and_shift(policy, teacher=None):
-        module.reference.offload = False
-        attach(policy, teacher)
-        shift_reference(module.reference.copy)
-        module.reference.offload = offload
-        if offload:  # nobody may write to it from here on
-            module.reference._mapped = MappedWeights(module.reference.copy)
+        shifted = copy.deepcopy(policy)
+        shift_reference(shifted)
+        attach(shifted, teacher)
 
     @contextlib.contextmanager
     def timed_model(policy):

@@ -133,12 +133,9 @@ class _HeadLogp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalisers, entropies, *kept = ctx.saved_tensors
         given = dict(zip(("logp", *ctx.measures), grads, strict=True))
-        blank = torch.empty_like if len(targets) else torch.zeros_like
         to_hidden, to_weight, to_bias = (
-            make(t) if t is not None and need else None
-            for make, t, need in zip(
-                (blank, blank, torch.zeros_like), (hidden, weight, bias), ctx.needs_input_grad[:3], strict=True
-            )
+            torch.zeros_like(t) if t is not None and need else None
+            for t, need in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
         )
         logp_alone = all(grad is None for name, grad in given.items() if name != "logp")
         for number, start in enumerate(range(0, len(targets), ctx.chunk)):
@@ -153,9 +150,7 @@ class _HeadLogp(torch.autograd.Function):
             with onednn_products(part, weight, hidden):
                 if to_hidden is not None:
                     torch.mm(part, weight, out=to_hidden[rows])
-                if to_weight is not None and number == 0:
-                    torch.mm(part.t(), hidden[rows], out=to_weight)
-                elif to_weight is not None:
+                if to_weight is not None:
                     to_weight.addmm_(part.t(), hidden[rows])
             if to_bias is not None:
                 to_bias += part.sum(0)

@@ -90,11 +90,11 @@ def pick_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling, barred: Te
     scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
     weights = scaled.exp()
     normaliser = weights.sum(-1, keepdim=True)
-    if barred is not None:
-        weights = weights.index_fill(1, barred, 0.0)
     if sampling.top_k > 0 or sampling.top_p < 1:
         kept = scaled if barred is None else scaled.index_fill(1, barred, -torch.inf)
         weights = truncate_logits(kept, sampling.top_k, sampling.top_p).exp()
+    elif barred is not None:
+        weights = weights.index_fill(1, barred, 0.0)
     cumulative = weights.cumsum(-1)
     total = cumulative[:, -1:]
     # Strictly below the total: rounding may never reach a token of probability 0 at the end of the vocabulary.

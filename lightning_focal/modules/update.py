@@ -350,7 +350,7 @@ def accumulate_gradients(
             backward(loss)
         losses["policy"] = losses["policy"] + policy_loss.detach()
         losses["total"] = losses["total"] + loss.detach()
-        watched |= {name: masked_aggregate(value.detach(), part.loss_mask) for name, value in measured.items()}
+        watched |= {name: masked_aggregate(value, part.loss_mask) for name, value in measured.items()}
         largest = {name: watched.pop(name) for name in ("sampling_gap_max",) if name in watched}
         sums.add(watched.pop("tokens"), watched, largest)
     return losses

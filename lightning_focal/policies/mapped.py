@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_focal.generation.weights import is_sharded
+
 __all__ = ["MappedWeights"]
 
 _ALIGNED = 64
@@ -42,7 +44,7 @@ class MappedWeights:
 
     def __init__(self, model: nn.Module) -> None:
         parameters = list(model.parameters())
-        if not parameters or any(p.is_meta or hasattr(p, "full_tensor") for p in parameters):
+        if not parameters or is_sharded(model) or any(p.is_meta for p in parameters):
             raise ValueError("`model` must have parameters, each of them whole and with its values")
         _expect_room(sum(p.numel() * p.element_size() + _ALIGNED for p in parameters))
         self._buffers, places = list(model.buffers()), []

@@ -224,11 +224,12 @@ def _mask(prompts: Sequence[int], width: int, limit: int) -> Tensor:
 def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scale: float | None) -> Tensor:
     """Attention, causal without a mask; each key head serves as many query heads as it takes."""
     times = q.shape[1] // k.shape[1]
-    grouped = times > 1 and q.device.type == "cpu"  # CUDA's kernels for groups take no mask
-    if times > 1 and not grouped:
+    if times > 1 and q.device.type != "cpu":  # CUDA's kernels for groups take no mask
         k, v = (t.repeat_interleave(times, 1) for t in (k, v))
-    kind: dict[str, Any] = {"attn_mask": mask, "dropout_p": dropout, "is_causal": mask is None, "scale": scale}
-    return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **kind)
+    grouped = k.shape[1] < q.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=grouped
+    )
 
 
 def _attention(

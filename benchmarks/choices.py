@@ -1,8 +1,8 @@
-"""What is off by default beside what is on: compiled pieces in decoding, liger-kernel's output layer; and logging beside `log_dict`.
+"""What is off by default beside what is on: liger-kernel's output layer; and logging beside `log_dict`.
 
     python benchmarks/choices.py --json benchmarks/results/choices.json
 
-Decoding: the job of step_vs_trl.py. Output layer: forward and backward over 512 tokens. Logging: 600 names a batch. Ways take turns;
+Output layer: forward and backward over 512 tokens. Logging: 600 names a batch. Ways take turns;
 the first turn is dropped and told as such.
 """
 
@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from provenance import provenance
-from steps import JOBS, busy, policy_folder, quiet, spread
+from steps import JOBS, busy, quiet, spread
 
 
 def in_turns(ways, rounds):
@@ -31,33 +29,6 @@ def in_turns(ways, rounds):
             run()
             seconds[name].append(time.perf_counter() - began)
     return {name: {"first": found[0], **spread(found[1:])} for name, found in seconds.items()}
-
-
-def decoding(job, dtype, rounds):
-    """Seconds to decode the job from packed weights, step by step, and with compiled pieces."""
-    from lightning_focal.generation import HFGenerator, Sampling
-    from lightning_focal.generation.lean import LeanStep
-    from lightning_focal.policies import load_policy
-    from lightning_focal.types import Prompts
-
-    with tempfile.TemporaryDirectory() as folder:
-        policy, tokenizer = load_policy(policy_folder(job, Path(folder) / "policy"))
-    draw = torch.Generator().manual_seed(0)
-    chats = tuple(({"role": "user", "content": "?"},) for _ in range(job.prompts))
-    tokens = tuple(tuple(torch.randint(5, 2000, (job.words,), generator=draw).tolist()) for _ in chats)
-    prompts = Prompts(ids=tuple(str(i) for i in range(job.prompts)), messages=chats, tokens=tokens)
-    sampling = Sampling(max_new_tokens=job.tokens, min_new_tokens=job.tokens)
-
-    def way(compile, packed):
-        generator = HFGenerator(dtype=dtype, compile=compile)
-
-        def run():
-            with mock.patch.object(LeanStep, "of", LeanStep.of if packed else lambda model: None):
-                generator.generate(policy, tokenizer, prompts, group_size=job.group, seeds=range(job.prompts), sampling=sampling)
-
-        return run
-
-    return in_turns({"packed": way(False, True), "plain": way(False, False), "compiled": way(True, False)}, rounds)
 
 
 def output_layer(vocabulary, width, rounds):
@@ -128,10 +99,6 @@ def main():
     quiet()
     before, began = busy(), time.perf_counter()
     result = {"size": options.size}
-    result["decoding"] = {
-        precision: decoding(JOBS[options.size], dtype, options.rounds)
-        for precision, dtype in (("float32", None), ("bfloat16", "bfloat16"))
-    }
     result["output_layer"] = {f"{v} x {h}": output_layer(v, h, options.rounds) for v, h in ((2048, 256), (49152, 576))}
     result["logging"] = {"direct": logging_of(True), "log_dict": logging_of(False)}
     after, seconds = busy(), time.perf_counter() - began

@@ -87,8 +87,6 @@ def choices(result):
         cells = [f"{way}: {median:.{0 if median >= 100 else 2}f} {unit}" for way, median in medians.items()]
         lines.append(f"| {name} | " + " | ".join(cells + [""] * (3 - len(cells))) + " |")
 
-    for precision, ways in result["decoding"].items():
-        row(f"decoding, {precision}", ways, "s", 1)
     for size, ways in result["output_layer"].items():
         row(f"output layer, {size.replace('x', 'by')}, 512 tokens", ways, "ms", 1000)
     row("logging 600 names", result["logging"], "ms", 1000)
@@ -96,8 +94,7 @@ def choices(result):
     lines.append("")
     lines.append(
         f"Medians, `{result['size']}`, {where['cpu']}, {where['cores']} cores, torch {where['torch']}; others kept the processor busy for "
-        f"{100 * max(result['other_processes_cpu_share'], 0):.0f} % of the time. The first decoding with compiled pieces took "
-        f"{result['decoding']['float32']['compiled']['first']:.0f} s."
+        f"{100 * max(result['other_processes_cpu_share'], 0):.0f} % of the time."
     )
     return lines
 

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_focal.overview import example
 from lightning_focal.terminal import plain_message
+from lightning_focal.trainer import Trainer
 
 __all__ = ["TRAINER_DEFAULTS", "ExampleFormatter", "HelpFormatter", "RunParser", "run_parser_settings"]
 
@@ -246,6 +247,7 @@ def run_parser_settings(parser: type[RunParser], **parser_kwargs: Any) -> dict[s
         **parser_kwargs: of the parser: ``prog``, ``description``.
     """
     return {
+        "trainer_class": Trainer,
         "subclass_mode_data": True,
         "parser_class": parser,
         "save_config_kwargs": {"overwrite": True},

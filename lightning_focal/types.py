@@ -248,7 +248,7 @@ class CriterionScores(_Data):
 
     @property
     def valid(self) -> Tensor:
-        """``[P, G]`` bool, True = at least one criterion of this rollout was judged."""
+        """``[P, G]`` bool, True = at least one criterion of this rollout was judged, whatever it weighs; see :meth:`judged`."""
         return self.mask.any(-1)
 
     def judged(self, weights: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_focal.data  # noqa: F401 - data modules are found by their short names
+from lightning_focal.callbacks.console import first_line
 from lightning_focal.files import write_json
 from lightning_focal.modules import SFTModule
 from lightning_focal.parsing import RunParser, run_parser_settings
@@ -55,8 +56,9 @@ class PolicyFolder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and say what runs."""
-        self._began = time.monotonic()
+        self._began, paths = time.monotonic(), first_line(pl_module)
         if trainer.is_global_zero and not self.quiet:
+            self.console.print(paths)
             count = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
             source = getattr(pl_module, "source", "?")
             words = f"warm start of {source} · {count / 1e6:.2f} M trained parameters · run folder {self.folder}"

@@ -150,7 +150,7 @@ def zscores(scores, mask, epsilon=1e-6):
 def gdpo(scores, weights, mask, epsilon=1e-6):
     """A batch: ``scores``, ``mask`` ``[P, G, C]``, ``weights [P, C]``."""
     raw = np.array([(zscores(s, m) * w).sum(-1) for s, w, m in zip(scores, weights, mask, strict=True)])
-    valid = mask.any(-1)
+    valid = (mask & (weights > 0)[:, None]).any(-1)
     kept = [float(x) for x in raw[valid]]
     mean, std = mean_std(kept) if len(kept) > 1 else (0.0, 0.0)
     return np.where(valid, (raw - mean) / (std + epsilon), 0.0)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lightning_focal.callbacks.held_out import HeldOut
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.precision import describe_device
 from lightning_focal.terminal import make_console
 
 __all__ = ["ConsoleReport"]
@@ -47,8 +48,10 @@ class ConsoleReport(RolloutObserver):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is about to run."""
         self._began, folder = time.monotonic(), trainer.log_dir  # a collective: asked for on every process
+        paths = first_line(pl_module)
         if not self._speaks(trainer):
             return
+        self.console.print(paths)
         data = getattr(trainer, "datamodule", None)
         rows = {split: len(split_rows) for split, split_rows in getattr(data, "rows", {}).items()}
         counts = ", ".join(f"{count} {split} prompts" for split, count in rows.items())
@@ -213,6 +216,12 @@ class ConsoleReport(RolloutObserver):
                 cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
                 table.add_row(label, *("-" if "nan" in cell else cell for cell in cells))
         return table
+
+
+def first_line(module: LightningModule) -> str:
+    """Return what a run computes with: the device, and what computes rollouts and updates; asked for on every process."""
+    describe = getattr(module, "describe", None)
+    return describe_device(module.device) + ("" if describe is None else f" · {describe()}")
 
 
 def level_table(seen: Any, title: str, stage: str = "train") -> Table:

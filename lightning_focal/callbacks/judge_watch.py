@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.types import CriterionScores
 
 __all__ = ["JudgeWatch"]
 
@@ -62,14 +64,7 @@ class JudgeWatch(RolloutObserver):
         """Note why judgements of a training batch failed."""
         if answers.stage != "train":
             return
-        scores = answers.scores
-        self._reasons = Counter(
-            reason
-            for outcomes, reasons in zip(scores.outcomes or (), scores.reasons or (), strict=True)
-            for said, why in zip(outcomes, reasons, strict=True)
-            for outcome, reason in zip(said, why, strict=True)
-            if outcome == "error"
-        )
+        self._reasons = Counter(_failures(answers.scores))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look at a batch.
@@ -94,3 +89,16 @@ class JudgeWatch(RolloutObserver):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the window, as much of it as this one holds."""
         self.rates = [float(rate) for rate in state_dict["rates"]][-self.window :]
+
+
+def _failures(scores: CriterionScores) -> Iterator[str]:
+    """Give the reason of every judgement that failed, "" where the source has none; outcomes and reasons are optional."""
+    if scores.outcomes is not None:
+        failed = [[[outcome == "error" for outcome in row] for row in group] for group in scores.outcomes]
+    else:
+        failed = [] if scores.failed is None else scores.failed.tolist()
+    for p, group in enumerate(failed):
+        for g, row in enumerate(group):
+            for c in range(len(scores.names[p])):
+                if row[c]:
+                    yield scores.reasons[p][g][c] if scores.reasons is not None else ""

@@ -10,9 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.files import write_parquet
+from lightning_focal.functional.choices import expect_choice
 
 __all__ = ["RolloutTable", "rollout_rows", "rollout_schema"]
 
+_STAGES = ("train", "val", "test", "predict")
 _NAME = re.compile(r"(train|val)-(\d+)(?:-\d+)?-r\d+\.parquet")
 
 
@@ -108,12 +110,17 @@ class RolloutTable(RolloutObserver):
 
     Args:
         folder: where to; ``<run folder>/rollouts`` by default.
-        stages: which stages to write.
+        stages: which stages to write: ``train``, ``val``, ``test``, ``predict``; all by default.
+
+    Raises:
+        ValueError: for another stage.
     """
 
     def __init__(self, folder: str | None = None, stages: list[str] | None = None) -> None:
         self.folder = folder
-        self.stages = ["train", "val", "test", "predict"] if stages is None else stages
+        self.stages = list(_STAGES) if stages is None else stages
+        for i, stage in enumerate(self.stages):
+            expect_choice(f"stages[{i}]", stage, _STAGES)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove what a run wrote behind the checkpoint that this one goes on from."""

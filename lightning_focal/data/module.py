@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from lightning_focal.data.loader import PromptLoader
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts
 
@@ -83,8 +84,7 @@ class PromptDataModule(LightningDataModule, ABC):
         for name, count in {**counts, "limit_train": limit_train, "limit_val": limit_val}.items():
             if count is not None and count < 1:
                 raise ValueError(f"`data.{name}` must be >= 1, got {count}")
-        if on_long_prompt not in ("drop", "error"):
-            raise ValueError(f"`data.on_long_prompt` must be 'drop' or 'error', got {on_long_prompt!r}")
+        expect_choice("data.on_long_prompt", on_long_prompt, ("drop", "error"))
         self.files = dict(files)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_prompt_tokens, self.on_long_prompt = max_prompt_tokens, on_long_prompt

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_focal.data.pair_layouts import LAYOUTS, PairLayout, PairRow
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rubrics import RubricError
 from lightning_focal.rubrics.readers.files import raw_rows
 
@@ -168,8 +169,7 @@ def _joined(row: Parsed, other: Parsed) -> Parsed:
 
 def _good(path: Path, rows: Sequence[Parsed], on_bad_row: str, both: bool) -> list[PairRow]:
     """Return the rows in order; raise at the first bad one, or leave bad ones out and say so."""
-    if on_bad_row not in ("error", "skip"):
-        raise ValueError(f"`on_bad_row` must be 'error' or 'skip', got {on_bad_row!r}")
+    expect_choice("on_bad_row", on_bad_row, ("error", "skip"))
     good: list[PairRow] = []
     taken: dict[str, str] = {}
     bad: list[RubricError] = []

@@ -9,6 +9,7 @@ from typing import Literal
 from lightning_focal.data.module import PromptDataModule
 from lightning_focal.data.pair_files import read_pairs, read_questions
 from lightning_focal.data.pair_layouts import PairRow
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.types import Message, Prompts
 
 __all__ = ["BOXED_ANSWER", "PairDataModule", "prompts_of_pairs"]
@@ -112,6 +113,7 @@ class PairDataModule(PromptDataModule):
         if train_rephrased is not None and train is None:
             raise ValueError(f"`data.train_rephrased` needs `data.train`, the originals, got {train_rephrased!r} alone")
         self.train_rephrased, self.pairs = train_rephrased, pairs
+        expect_choice("data.on_bad_row", on_bad_row, ("error", "skip"))
         self.system_prompt, self.on_bad_row = system_prompt, on_bad_row
 
     def read_split(self, split: str, path: str) -> list[PairRow]:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from lightning_focal.data.module import PromptDataModule
 from lightning_focal.data.pairs import BOXED_ANSWER
 from lightning_focal.data.tasks import TaskGrader, draw_questions, make_task
-from lightning_focal.data.wordings import TASK, reword, worked_steps
+from lightning_focal.data.wordings import TASK, WORDINGS, reword, worked_steps
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.types import Message, Prompts
 
 __all__ = ["ReasoningGymData", "TaskRow"]
@@ -112,8 +113,7 @@ class ReasoningGymData(PromptDataModule):
             shuffle=shuffle,
             seed=seed,
         )
-        if val_view not in (0, 1, "both"):
-            raise ValueError(f"`data.val_view` must be 0, 1 or 'both', got {val_view!r}")
+        expect_choice("data.val_view", val_view, (0, 1, "both"))
         for name, text in {"template": template, "second_template": second_template}.items():
             if text is not None and "{question}" not in text:
                 raise ValueError(f"`data.{name}` must have {{question}} in it, got {text!r}")
@@ -121,6 +121,9 @@ class ReasoningGymData(PromptDataModule):
             raise ValueError(f"`data.response` must have {{answer}} in it, got {response!r}")
         self.task, self.task_args = task, dict(task_args or {})
         make_task(task, self.task_args)  # a wrong name or argument is said before anything is loaded
+        wordings = (TASK, *WORDINGS.get(task, {}))
+        expect_choice("data.wording", wording, wordings)
+        expect_choice("data.second_wording", second_wording, (None, *wordings))
         self.sizes, self.skip_train = {**sizes, "predict": val}, skip_train
         self.pairs, self.val_view = pairs, val_view
         self.wording, self.second_wording = wording, second_wording

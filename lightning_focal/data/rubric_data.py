@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_focal.data.module import PromptDataModule
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rubrics import RubricRow, read_rows
 from lightning_focal.types import Message, Prompts, level_key
 
@@ -76,6 +77,7 @@ class RubricDataModule(PromptDataModule):
             shuffle=shuffle,
             seed=seed,
         )
+        expect_choice("data.on_bad_row", on_bad_row, ("error", "skip"))
         self.system_prompt, self.on_bad_row = system_prompt, on_bad_row
 
     def read_split(self, split: str, path: str) -> list[RubricRow]:

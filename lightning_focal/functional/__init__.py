@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_focal.functional.advantages import (
-    ADVANTAGE_ESTIMATORS,
-    batch_advantage,
-    dr_grpo_advantage,
-    group_advantage,
-    rloo_advantage,
-)
+from lightning_focal.functional.advantages import group_advantage, rloo_advantage
 from lightning_focal.functional.aggregation import AGGREGATIONS, loss_normaliser, masked_aggregate
 from lightning_focal.functional.balance import (
     bottom_quartile_mean,
@@ -32,8 +26,8 @@ from lightning_focal.functional.groups import batch_moments, batch_std
 from lightning_focal.functional.importance import sampling_gap, truncated_importance_weights
 from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.layers import gated_mlp, rms_norm, rotate
-from lightning_focal.functional.levels import gather_levels, level_index, level_sums, pool_levels, scatter_sums
-from lightning_focal.functional.logprobs import chunked_logp_from_hidden, token_logp
+from lightning_focal.functional.levels import level_index, level_sums, pool_levels, scatter_sums
+from lightning_focal.functional.logprobs import chunked_logp_from_hidden
 from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
 from lightning_focal.functional.products import linear, onednn_products, prefers_onednn
 from lightning_focal.functional.projection import inverse_reward_projection, projected_sums
@@ -47,12 +41,10 @@ from lightning_focal.functional.weighting import base_weights, focal_weights
 from lightning_focal.functional.zscores import group_spread, group_zscores
 
 __all__ = [
-    "ADVANTAGE_ESTIMATORS",
     "AGGREGATIONS",
     "CriterionSums",
     "Vote",
     "base_weights",
-    "batch_advantage",
     "batch_moments",
     "batch_std",
     "bootstrap_interval",
@@ -62,7 +54,6 @@ __all__ = [
     "cosine_ema_weight",
     "criterion_moments",
     "criterion_sums",
-    "dr_grpo_advantage",
     "dvao_advantage",
     "effective_number",
     "ema_update",
@@ -70,7 +61,6 @@ __all__ = [
     "focal_weights",
     "gated_mlp",
     "gated_reward",
-    "gather_levels",
     "gdpo_advantage",
     "gini",
     "group_advantage",
@@ -105,7 +95,6 @@ __all__ = [
     "student_interval",
     "student_quantile",
     "token_entropy",
-    "token_logp",
     "truncated_importance_weights",
     "weighted_reward",
     "worst_criterion",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lightning_focal.functional._inputs import expect_shape, working_dtype
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.functional.groups import batch_moments, batch_std, centre, expect_valid
 
-__all__ = ["ADVANTAGE_ESTIMATORS", "batch_advantage", "dr_grpo_advantage", "group_advantage", "rloo_advantage"]
+__all__ = ["group_advantage", "rloo_advantage"]
 
 
 def group_advantage(
@@ -47,8 +46,7 @@ def group_advantage(
     >>> group_advantage(torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
     tensor([[ 0.8660, -0.8660,  0.8660, -0.8660]])
     """
-    if scale not in ("group", "none", "batch"):
-        raise ValueError(f"`scale` must be 'group', 'none' or 'batch', got {scale!r}")
+    expect_choice("scale", scale, ("group", "none", "batch"))
     expect_shape("rewards", rewards, "P, G")
     expect_valid(rewards, valid)
     rewards = rewards.to(working_dtype(rewards))
@@ -61,25 +59,6 @@ def group_advantage(
     std = (deviations.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
     # With epsilon = 0 a group without spread would divide 0 by 0.
     return deviations / (std + epsilon).clamp_min(torch.finfo(std.dtype).tiny)
-
-
-def dr_grpo_advantage(rewards: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Rewards centred by the mean of their group, unscaled: :func:`group_advantage` with ``scale="none"`` (arXiv:2503.20783).
-
-    >>> dr_grpo_advantage(torch.tensor([[1.0, 0.0]]))
-    tensor([[ 0.5000, -0.5000]])
-    """
-    return group_advantage(rewards, valid, scale="none")
-
-
-def batch_advantage(rewards: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Rewards centred by group, scaled by the batch: :func:`group_advantage` with ``scale="batch"``.
-
-    >>> batch_advantage(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
-    tensor([[ 1.0000, -1.0000],
-            [ 0.0000,  0.0000]])
-    """
-    return group_advantage(rewards, valid, scale="batch")
 
 
 def rloo_advantage(rewards: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -105,9 +84,3 @@ def rloo_advantage(rewards: Tensor, valid: Tensor | None = None) -> Tensor:
     expect_valid(rewards, valid)
     deviations, count = centre(rewards.to(working_dtype(rewards)), valid)
     return deviations * (count / (count - 1).clamp_min(1))
-
-
-ADVANTAGE_ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = MappingProxyType(
-    {"group": group_advantage, "dr_grpo": dr_grpo_advantage, "rloo": rloo_advantage, "batch": batch_advantage}
-)
-"""The estimators by the name a config gives them; each takes ``(rewards [P, G], valid [P, G] or None)``."""

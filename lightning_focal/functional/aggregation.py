@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.functional._inputs import expect_bool, expect_shape
+from lightning_focal.functional.choices import expect_choice
 
 __all__ = ["AGGREGATIONS", "loss_normaliser", "masked_aggregate"]
 
@@ -29,8 +30,7 @@ AGGREGATIONS: tuple[str, ...] = tuple(_COUNTS)
 
 
 def _expect_aggregation(aggregation: str, fixed_length: int | None) -> None:
-    if aggregation not in _COUNTS:
-        raise ValueError(f"`aggregation` must be one of {', '.join(AGGREGATIONS)}, got {aggregation!r}")
+    expect_choice("aggregation", aggregation, AGGREGATIONS)
     if aggregation == "fixed_length" and (fixed_length is None or fixed_length < 1):
         raise ValueError(f"`fixed_length` must be at least 1 token with aggregation 'fixed_length', got {fixed_length}")
 

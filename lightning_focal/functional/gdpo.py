@@ -22,9 +22,9 @@ def gdpo_advantage(
 ) -> Tensor:
     """Weighted sum of group z-scores, then z-scored over the batch.
 
-    ``A_i = sum_c b_c z_ic``, then ``(A_i - mean A) / (std A + epsilon)`` over all valid rollouts of the batch (NVlabs/GDPO; TRL
-    ``normalize_then_sum``). The z-scores of a group add up to 0, so the batch mean is 0 and is not computed. A score that does
-    not count adds nothing, as if it were the group's mean.
+    ``A_i = sum_c b_c z_ic``, then ``(A_i - mean A) / (std A + epsilon)`` over all valid rollouts of the batch, those judged on
+    something that weighs (NVlabs/GDPO; TRL ``normalize_then_sum``). The z-scores of a group add up to 0, so the batch mean is 0
+    and is not computed. A score that does not count adds nothing, as if it were the group's mean.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].
@@ -32,8 +32,8 @@ def gdpo_advantage(
         mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
         epsilon: added to every standard deviation.
         batch_scale: False leaves out the second step.
-        moments: :func:`batch_moments` of the unscaled result (``batch_scale=False``), summed over all processes; None = of this
-            batch.
+        moments: :func:`batch_moments` of the unscaled result (``batch_scale=False``) over valid rollouts, summed over all processes;
+            None = of this batch.
 
     Returns:
         ``[P, G]``, at least float32; exactly 0 where nothing was judged and where all rollouts of a group agree.
@@ -50,6 +50,8 @@ def gdpo_advantage(
     advantage = torch.bmm(z, weights.to(z.dtype)[:, :, None])[..., 0]
     if not batch_scale:
         return advantage
-    valid = None if mask is None else mask.any(-1)
-    _, std = batch_std(batch_moments(advantage, valid) if moments is None else moments)
+    if moments is None:
+        weighs = (weights > 0)[:, None].expand_as(z)
+        moments = batch_moments(advantage, (weighs if mask is None else weighs & mask).any(-1))
+    _, std = batch_std(moments)
     return advantage / (std.to(advantage.dtype) + epsilon)

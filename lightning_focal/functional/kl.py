@@ -8,6 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from lightning_focal.functional.choices import expect_choice
+
 __all__ = ["kl_divergence"]
 
 
@@ -46,8 +48,7 @@ def kl_divergence(logp: Tensor, ref_logp: Tensor, estimator: str = "k3") -> Tens
     >>> kl_divergence(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -2.0]))
     tensor([0.1065, 0.0000])
     """
-    if estimator not in _ESTIMATORS:
-        raise ValueError(f"`estimator` must be one of {', '.join(_ESTIMATORS)}, got {estimator!r}")
+    expect_choice("estimator", estimator, _ESTIMATORS)
     if logp.shape != ref_logp.shape:
         raise ValueError(f"`ref_logp` must have the shape of `logp`, {tuple(logp.shape)}, got {tuple(ref_logp.shape)}")
     return _ESTIMATORS[estimator](ref_logp - logp)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_focal.functional._inputs import expect_shape
 from lightning_focal.functional.projection import projected_sums
 
-__all__ = ["gather_levels", "level_index", "level_sums", "pool_levels", "scatter_sums"]
+__all__ = ["level_index", "level_sums", "pool_levels", "scatter_sums"]
 
 
 def level_index(keys: Sequence[Sequence[str]], names: Sequence[str], width: int) -> Tensor:
@@ -95,21 +95,3 @@ def pool_levels(projected: Tensor, judged: Tensor) -> Tensor:
     seen = judged > 0
     level = (projected / torch.where(seen, judged, torch.ones_like(judged))).clamp(0, 1)
     return torch.where(seen, level, torch.full_like(level, torch.nan))
-
-
-def gather_levels(levels: Tensor, index: Tensor, unseen: float = 0.0) -> Tensor:
-    """Read levels back to the criteria that bear their names.
-
-    Args:
-        levels: ``[K]``, NaN = never seen.
-        index: ``[P, C]`` int64, -1 = padding.
-        unseen: what a level that was never seen reads as; 0 = nothing satisfied yet (ours).
-
-    Returns:
-        ``[P, C]``; 0 at padding.
-
-    >>> gather_levels(torch.tensor([0.75, torch.nan]), torch.tensor([[1, 0, -1]]))
-    tensor([[0.0000, 0.7500, 0.0000]])
-    """
-    padded = torch.cat([torch.where(levels.isnan(), torch.full_like(levels, unseen), levels), levels.new_zeros(1)])
-    return padded[torch.where(index < 0, torch.full_like(index, len(levels)), index)]

@@ -12,74 +12,13 @@ from torch import Tensor
 
 from lightning_focal.functional.products import onednn_products
 
-__all__ = ["chunked_logp_from_hidden", "token_logp"]
+__all__ = ["chunked_logp_from_hidden"]
 
 
 def _expect_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"`{name}` must be > 0, got {value}")
-
-
-class _TokenLogp(torch.autograd.Function):
-    """Keeps the logits as they came and one number a row; both passes work on ``chunk`` rows at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float, chunk: int) -> Tensor:
-        normalisers = torch.empty(logits.shape[0], dtype=torch.float32, device=logits.device)
-        logp = torch.empty_like(normalisers)
-        for start in range(0, logits.shape[0], chunk):
-            rows = slice(start, start + chunk)
-            scaled = logits[rows].float() / temperature
-            normalisers[rows] = scaled.logsumexp(-1)
-            logp[rows] = scaled.gather(-1, targets[rows, None])[:, 0] - normalisers[rows]
-        ctx.save_for_backward(logits, targets, normalisers)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        return logp
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, targets, normalisers = ctx.saved_tensors
-        out = torch.empty_like(logits)
-        for start in range(0, logits.shape[0], ctx.chunk):
-            rows = slice(start, start + ctx.chunk)
-            scale = grad[rows, None] / ctx.temperature
-            part = (logits[rows].float() / ctx.temperature - normalisers[rows, None]).exp_().mul_(-scale)
-            part.scatter_add_(-1, targets[rows, None], scale)
-            out[rows] = part
-        return out, None, None, None
-
-
-def token_logp(logits: Tensor, targets: Tensor, temperature: float = 1.0, chunk: int = 256) -> Tensor:
-    """Log-probabilities of ``targets`` under ``softmax(logits / temperature)``, in float32.
-
-    ``logp = z_target - logsumexp(z)``, ``z = logits / temperature``. Besides the logits no tensor of their size lives in the
-    forward pass, and only their gradient in the backward pass (ours). Differentiable once.
-
-    Args:
-        logits: ``[..., V]`` floating point, any precision.
-        targets: ``[...]`` int64 token ids.
-        temperature: > 0, that of the sampling.
-        chunk: rows (tokens) whose float32 copy lives at once.
-
-    Returns:
-        ``[...]`` float32, nats.
-
-    Raises:
-        ValueError: on shapes that do not fit, a temperature or chunk that is not positive.
-
-    >>> token_logp(torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]]]), torch.tensor([[0, 1]])).exp()
-    tensor([[0.5000, 0.7500]])
-    """
-    _expect_positive(temperature=temperature, chunk=chunk)
-    if targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"`targets` must be {tuple(logits.shape[:-1])}, the shape of `logits` without V, got {tuple(targets.shape)}"
-        )
-    flat = logits.reshape(-1, logits.shape[-1])
-    logp: Tensor = _TokenLogp.apply(flat, targets.reshape(-1), temperature, chunk)  # type: ignore[no-untyped-call]
-    return logp.reshape(targets.shape)
 
 
 MEASURES = ("entropy", "self_certainty")

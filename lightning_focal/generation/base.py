@@ -70,6 +70,14 @@ class Generator(ABC):
             ValueError: if it cannot work as it is set up.
         """
 
+    def describe(self, policy: nn.Module) -> str:
+        """Say in a few words how it rolls out, for the run's first line; its class by default.
+
+        Args:
+            policy: what it will decode with.
+        """
+        return type(self).__name__
+
     def close(self) -> None:
         """Free what it holds, at the end of a run. Does nothing by default."""
 

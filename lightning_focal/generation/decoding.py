@@ -12,15 +12,17 @@ from torch import Tensor
 
 from lightning_focal.generation.assemble import left_pad
 from lightning_focal.generation.base import Sampling
-from lightning_focal.generation.lean import LeanStep
+from lightning_focal.generation.cache import cache_argument
 from lightning_focal.generation.sampling import pick_tokens
-from lightning_focal.generation.shared import SharedPrompts, shares_prompts
 from lightning_focal.generation.weights import bare_model
 
-__all__ = ["Batch", "decode", "decode_with_generate", "plan_batches"]
+__all__ = ["Batch", "decode", "decode_with_generate", "gap_to_forward", "plan_batches"]
 
 _CHECK_EVERY = 8
 """Tokens between two looks at what has finished, on a device where a look waits for it."""
+
+_COMPARED, _COMPARED_TOKENS = 4, 64
+"""Responses, and tokens of each, that are compared with the model's own forward."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Batch:
     stop: int
 
 
-def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int) -> list[Batch]:
+def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int, even: bool = False) -> list[Batch]:
     """Cut the work into batches of at most ``batch_size`` rollouts, as even as can be.
 
     Prompts of like length go together, groups are kept whole unless one alone exceeds ``batch_size``.
@@ -41,6 +43,7 @@ def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int) -> li
         lengths: of the prompts, in tokens.
         group_size: rollouts of a prompt.
         batch_size: rollouts at once.
+        even: let only prompts of one length go together, so that nothing is padded.
 
     Returns:
         The batches; each rollout of each prompt is in exactly one.
@@ -51,13 +54,13 @@ def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int) -> li
     [Batch(prompts=(0,), start=0, stop=2), Batch(prompts=(0,), start=2, stop=3)]
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    if not order:
-        return []
-    pieces = _even(group_size, batch_size)
+    alike = [[i for i in order if lengths[i] == length] for length in sorted(set(lengths))] if even else [order]
     return [
-        Batch(tuple(order[first:last]), start, stop)
-        for first, last in _even(len(order), max(batch_size // group_size, 1))
-        for start, stop in pieces
+        Batch(tuple(run[first:last]), start, stop)
+        for run in alike
+        if run
+        for first, last in _even(len(run), max(batch_size // group_size, 1))
+        for start, stop in _even(group_size, batch_size)
     ]
 
 
@@ -70,59 +73,55 @@ def _even(total: int, largest: int) -> list[tuple[int, int]]:
 
 
 def decode(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    uniforms: Tensor,
-    sampling: Sampling,
-    *,
-    eos: Collection[int],
-    pad: int,
-    lean: LeanStep | None = None,
+    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, sampling: Sampling, *, eos: Collection[int], pad: int
 ) -> tuple[Tensor, Tensor]:
-    """Decode with one prefill a prompt, shared by its rollouts; finished rollouts leave the batch.
+    """Decode over transformers' cache: each prompt is computed once for all its rollouts, and finished rollouts leave the batch.
 
     Args:
-        model: for which :func:`~lightning_focal.generation.cache.why_not_growing` gives None, in eval mode, without gradients.
+        model: for which :func:`~lightning_focal.generation.cache.why_not_cached` gives None, in eval mode, without gradients.
         prompts: ``B`` rows of tokens.
         uniforms: ``[B, R, T]`` in [0, 1): ``R`` rollouts of each prompt, at most ``T`` tokens each.
         sampling: how to draw.
         eos: ids that end a response.
         pad: any valid id; it stands where the masks hide it.
-        lean: steps of ``model``; None = the model's own forward.
 
     Returns:
         ``(tokens [B, R, T] int64, logp [B, R, T] float32)``; what follows a row's first eos is meaningless.
     """
-    from lightning_focal.generation.cache import growing_cache
+    from transformers import DynamicCache
+
     from lightning_focal.generation.graphed import GraphedSteps, graphs_steps
 
     device = next(model.parameters()).device
     count, repeats, limit = uniforms.shape
-    ids, prompt_mask = (t.to(device) for t in left_pad(prompts, pad))
+    ids, seen = (t.to(device) for t in left_pad(prompts, pad))
     padded = len({len(prompt) for prompt in prompts}) > 1
     ends = torch.tensor(sorted(eos), device=device)
     draws = uniforms.reshape(count * repeats, limit).to(device)
     tokens = torch.full((count * repeats, limit), pad, device=device)
     logp = torch.zeros(count * repeats, limit, device=device)
 
-    cache, bare = growing_cache(), bare_model(model)
-    inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True}
-    if padded:
-        inputs["attention_mask"] = prompt_mask.long()
-        inputs["position_ids"] = (prompt_mask.long().cumsum(1) - 1).clamp(min=0)
-    if "logits_to_keep" in inspect.signature(bare.forward).parameters:
-        inputs["logits_to_keep"] = 1
-    logits = model(**inputs).logits[:, -1].repeat_interleave(repeats, 0)
-    shared = SharedPrompts(bare, cache, prompt_mask, repeats) if shares_prompts(bare) else None
-    graphed = GraphedSteps.of(model, bare, cache, prompt_mask, repeats, limit) if graphs_steps(bare, limit) else None
-    if shared is None and graphed is None:
-        for layer in cache.layers:
-            layer.batch_repeat_interleave(repeats)
+    bare = bare_model(model)
+    cache = DynamicCache(config=bare.config)
+    takes, cache_name = inspect.signature(bare.forward).parameters, str(cache_argument(bare))
+
+    def logits_after(new: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        inputs: dict[str, Any] = {"input_ids": new, cache_name: cache, "use_cache": True}
+        if padded:
+            inputs["attention_mask"] = mask.long()
+        optional = {"position_ids": positions, "logits_to_keep": 1}
+        made: Tensor = model(**inputs, **{name: value for name, value in optional.items() if name in takes}).logits[:, -1]
+        return made
+
+    logits = logits_after(ids, (seen.long().cumsum(1) - 1).clamp(min=0), seen).repeat_interleave(repeats, 0)
+    graphed = GraphedSteps.of(model, bare, cache, seen, repeats, limit) if graphs_steps(bare, limit) else None
+    if graphed is None:
+        cache.batch_repeat_interleave(repeats)
 
     rows = torch.arange(count * repeats, device=device)
     finished = torch.zeros_like(rows, dtype=torch.bool)
-    position = prompt_mask.sum(1).repeat_interleave(repeats)[:, None]
-    seen = torch.cat([prompt_mask.repeat_interleave(repeats, 0), prompt_mask.new_ones(len(rows), limit)], dim=1)
+    position = seen.sum(1).repeat_interleave(repeats)[:, None]
+    seen = torch.cat([seen.repeat_interleave(repeats, 0), seen.new_ones(len(rows), limit)], dim=1)
     for step in range(limit):
         barred = ends if step < sampling.min_new_tokens else None
         token, token_logp = pick_tokens(logits, draws[rows, step], sampling, barred)
@@ -137,37 +136,47 @@ def decode(
             few = len(rows) // 2 if graphed is not None else len(rows) * 7 // 8
             if len(alive) <= few:  # more than that is not worth copying the cache, nor capturing again
                 rows, token, finished, position, seen = (t[alive] for t in (rows, token, finished, position, seen))
-                if graphed is not None:
-                    graphed.keep(alive)
-                elif shared is not None:
-                    shared.keep(alive)
+                if graphed is None:
+                    cache.batch_select_indices(alive)
                 else:
-                    for layer in cache.layers:
-                        layer.batch_select_indices(alive)
-        inputs = {"input_ids": token[:, None], "position_ids": position + step, "past_key_values": cache, "use_cache": True}
-        if graphed is not None:
-            logits = graphed.step(token, position + step)
-        elif lean is not None and shared is not None:
-            logits = lean(token[:, None], position + step, cache, shared)
-        elif shared is not None:
-            with shared.attended():
-                logits = model(**inputs, shared=shared).logits[:, -1]
+                    graphed.keep(alive)
+        if graphed is None:
+            logits = logits_after(token[:, None], position + step, seen[:, : ids.shape[1] + step + 1])
         else:
-            mask = _step_mask(model, seen[:, : ids.shape[1] + step + 1], padded)
-            logits = model(**inputs, attention_mask=mask).logits[:, -1]
+            logits = graphed.step(token, position + step)
     return tokens.reshape(count, repeats, limit), logp.reshape(count, repeats, limit)
 
 
-def _step_mask(model: Any, seen: Tensor, padded: bool) -> Tensor | None:
-    """The mask of one decoding step: ready-made ``[N, 1, 1, S]`` where that is understood, else ``[N, S]``, or None.
+def gap_to_forward(
+    model: Any, prompts: Sequence[Sequence[int]], tokens: Tensor, logp: Tensor, sampling: Sampling, *, eos: Collection[int]
+) -> float:
+    """Compare what a loop drew with the model's own forward over whole sequences: one at a time, without cache or padding.
 
-    Without a mask the grouped-query kernel on the CPU takes half as long again for a whole step (SmolLM2, bfloat16), so one is
-    passed there even where nothing is padded; a CUDA device is quicker without.
+    Args:
+        model: see :func:`decode`.
+        prompts: ``B`` rows of tokens; the first response to the shortest, to the longest and to two others is compared.
+        tokens: ``[B, R, T]`` as a loop returned them.
+        logp: ``[B, R, T]`` likewise.
+        sampling: how they were drawn.
+        eos: ids that end a response.
+
+    Returns:
+        Mean over the compared tokens of ``|logp - the model's own|``, in nats.
     """
-    bare = bare_model(model)
-    if bare.config._attn_implementation == "sdpa" and getattr(bare, "_supports_attention_backend", False):
-        return seen[:, None, None] if padded or seen.device.type == "cpu" else None
-    return seen.long() if padded else None
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    chosen = {order[i * (len(order) - 1) // (_COMPARED - 1)] for i in range(_COMPARED)}
+    ends, gaps = torch.tensor(sorted(eos), device=tokens.device), []
+    for row in sorted(chosen):
+        response = tokens[row, 0, :_COMPARED_TOKENS]
+        ended = torch.isin(response, ends).nonzero()
+        response = response[: int(ended[0]) + 1] if len(ended) else response
+        whole = torch.cat([torch.tensor(prompts[row], device=response.device), response])[None]
+        kept = len(response) + 1
+        keep = {"logits_to_keep": kept} if "logits_to_keep" in inspect.signature(bare_model(model).forward).parameters else {}
+        logits = model(input_ids=whole, use_cache=False, **keep).logits[0, -kept:-1].float() / (sampling.temperature or 1.0)
+        own = torch.log_softmax(logits, -1).gather(-1, response[:, None])[:, 0]
+        gaps.append((own - logp[row, 0, : len(response)]).abs())
+    return float(torch.cat(gaps).mean())
 
 
 def decode_with_generate(

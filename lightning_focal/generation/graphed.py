@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from lightning_focal.generation.attention import replaced_attention, takes_attention
+from lightning_focal.generation.cache import cache_argument, why_not_plain
 
 __all__ = ["GraphedSteps", "graphs_steps"]
 
@@ -26,11 +27,12 @@ def graphs_steps(model: Any, tokens: int) -> bool:
     """Say whether decoding ``tokens`` more tokens is worth a graph: on CUDA, with an attention that can be handed in.
 
     Args:
-        model: a transformers model for which :func:`~lightning_focal.generation.cache.why_not_growing` gives None.
+        model: a transformers model, no wrapper round it.
         tokens: to decode.
     """
-    there = next(model.parameters()).device.type == "cuda"
-    return there and tokens >= _WORTH and type(model).__name__ not in _told and takes_attention(model)
+    if next(model.parameters()).device.type != "cuda" or tokens < _WORTH or type(model).__name__ in _told:
+        return False
+    return takes_attention(model) and why_not_plain(model) is None
 
 
 class GraphedSteps:
@@ -49,7 +51,7 @@ class GraphedSteps:
     """
 
     def __init__(self, model: Any, bare: Any, cache: Any, prompt_mask: Tensor, repeats: int, room: int) -> None:
-        self.model, self.config = model, bare.config.get_text_config()
+        self.model, self.config, self._cache_name = model, bare.config.get_text_config(), str(cache_argument(bare))
         length = prompt_mask.shape[1]
         size = -(-(length + room) // 8) * 8  # the kernel wants rows of the bias aligned
         self._slot = torch.full((1,), length, device=prompt_mask.device)
@@ -65,10 +67,13 @@ class GraphedSteps:
 
     @classmethod
     def of(cls, model: Any, bare: Any, cache: Any, prompt_mask: Tensor, repeats: int, room: int) -> GraphedSteps | None:
-        """The steps, captured; None for a model whose call cannot be, which is logged once."""
-        steps = cls(model, bare, cache, prompt_mask, repeats, room)
+        """The steps, captured; None for a model whose call cannot be, and where memory is short, which is logged."""
         try:
+            steps = cls(model, bare, cache, prompt_mask, repeats, room)
             steps._capture()
+        except torch.OutOfMemoryError as error:
+            _log.warning("this batch is decoded without a CUDA graph, which found no memory: %s", str(error).splitlines()[0])
+            return None
         except RuntimeError as error:
             _told.add(type(bare).__name__)
             _log.warning("%s decodes without a CUDA graph: %s", type(bare).__name__, str(error).splitlines()[0])
@@ -119,7 +124,7 @@ class GraphedSteps:
 
         def forward() -> Tensor:
             self.bias.index_fill_(3, self._slot, 0)
-            inputs = {"input_ids": self._token, "position_ids": self._position, "past_key_values": cache, "use_cache": True}
+            inputs = {"input_ids": self._token, "position_ids": self._position, self._cache_name: cache, "use_cache": True}
             logits: Tensor = self.model(**inputs, graphed=self).logits[:, -1]
             return logits
 

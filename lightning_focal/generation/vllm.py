@@ -27,6 +27,7 @@ from lightning_focal.generation.vllm_requests import (
     sampling_params,
 )
 from lightning_focal.generation.weights import bare_model, is_held, is_sharded, stamp
+from lightning_focal.precision import expect_dtype, resolved_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,8 @@ class VLLMGenerator(Generator):
     together with ``top_k``, ``top_p`` or ``min_new_tokens``), ``logp`` is None.
 
     Args:
-        dtype: of the engine's weights and arithmetic, ``"bfloat16"``, ``"float16"`` or ``"float32"``; None = the policy's.
+        dtype: of the engine's weights and arithmetic, ``"bfloat16"``, ``"float16"`` or ``"float32"``; ``"auto"``: bfloat16 where the
+            device is quick at it, else float32; None = the policy's.
         max_model_len: tokens of a prompt and its response together; None = the policy's context. Less needs less memory.
         kv_cache_gb: GiB for keys and values; None = 1 on a CPU, on a GPU what ``gpu_memory_utilization`` leaves.
         gpu_memory_utilization: share of a GPU's memory for weights, keys and values of the engine, in (0, 1]; the trainer needs the rest.
@@ -78,8 +80,7 @@ class VLLMGenerator(Generator):
         enforce_eager: bool | None = None,
         engine: dict[str, Any] | None = None,
     ) -> None:
-        if dtype not in (None, "bfloat16", "float16", "float32"):
-            raise ValueError(f"`dtype` must be None, 'bfloat16', 'float16' or 'float32', got {dtype!r}")
+        expect_dtype("dtype", dtype)
         if max_model_len is not None and max_model_len < 2:
             raise ValueError(f"`max_model_len` must be >= 2 tokens or null, got {max_model_len}")
         if kv_cache_gb is not None and not kv_cache_gb > 0:
@@ -191,7 +192,8 @@ class VLLMGenerator(Generator):
         folder = Path(self._folder.name) / "model"
         folder.mkdir()
         write_description(policy, tokenizer, folder)
-        dtype = self.dtype or str(next(p.dtype for p in policy.parameters() if p.is_floating_point())).removeprefix("torch.")
+        dtype = resolved_dtype(self.dtype, "cpu" if cpu else "cuda")
+        dtype = dtype or str(next(p.dtype for p in policy.parameters() if p.is_floating_point())).removeprefix("torch.")
         options: dict[str, Any] = {
             "dtype": dtype,
             "load_format": "dummy",  # the weights come by `load`

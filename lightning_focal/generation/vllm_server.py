@@ -22,6 +22,7 @@ from lightning_focal.generation.vllm_http import VLLMServer
 from lightning_focal.generation.vllm_requests import LogprobsMode, assemble, expect_comparable, expect_context, sampling_params
 from lightning_focal.generation.vllm_transfer import Transfer
 from lightning_focal.generation.weights import bare_model, is_held, stamp
+from lightning_focal.precision import expect_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,8 +74,7 @@ class VLLMServerGenerator(Generator):
         urls = [addresses] if isinstance(addresses, str) else list(addresses)
         if not urls or len(set(urls)) != len(urls):
             raise ValueError(f"`addresses` must name one server or more, each once, got {urls}")
-        if dtype not in (None, "bfloat16", "float16", "float32"):
-            raise ValueError(f"`dtype` must be None, 'bfloat16', 'float16' or 'float32', got {dtype!r}")
+        expect_dtype("dtype", dtype, auto=False)  # the servers' device is not known here
         if transfer not in ("folder", "nccl"):
             raise ValueError(f"`transfer` must be 'folder' or 'nccl', got {transfer!r}")
         if not timeout_s > 0 or attempts < 1:

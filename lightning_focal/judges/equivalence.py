@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
 
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges.math_process import Comparison, compare_texts
 
 __all__ = ["Equivalence", "formula_text"]
@@ -81,8 +82,7 @@ class Equivalence:
     """
 
     def __init__(self, kind: Literal["math", "string"] = "math", seconds: float = 2.0, max_length: int = 1000) -> None:
-        if kind not in ("math", "string"):
-            raise ValueError(f"`kind` must be 'math' or 'string', got {kind!r}")
+        expect_choice("kind", kind, ("math", "string"))
         if not 0 < seconds < math.inf:
             raise ValueError(f"`seconds` must be positive and finite, got {seconds!r}")
         if not 0 < max_length < math.inf:

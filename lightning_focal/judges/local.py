@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.empty import empty_verdict, is_empty
 from lightning_focal.judges.local_question import NO, YES, Question, question_for
@@ -56,6 +57,7 @@ class LocalJudge(Judge):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be >= 1, got {batch_size}")
+        expect_choice("dtype", dtype, WEIGHT_DTYPES)
         if not 0 <= least_mass <= 1:
             raise ValueError(f"`least_mass` must be in [0, 1], got {least_mass}")
         self.source, self.dtype, self.device = source, dtype, device

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from lightning_focal.functional.boxed import extract_boxed
 from lightning_focal.functional.voting import majority_vote
 from lightning_focal.modules.measures import Means
+from lightning_focal.rewards.answers import AnswerBatch
 from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["VIEWS", "add_grades", "first_questions"]
@@ -32,26 +32,34 @@ def first_questions(prompts: Prompts, count: int) -> Prompts:
     return Prompts(**{name: tuple(column[row] for row in rows) if column else () for name, column in columns.items()})
 
 
-def add_grades(means: Means, rollouts: Rollouts) -> None:
+def add_grades(means: Means, rollouts: Rollouts) -> list[str]:
     """Add what the responses of a held-out batch are worth.
 
     ``val/accuracy/<view>`` is the share of responses whose boxed answer the question's own scorer gives full marks, ``val/majority/<view>``
     the share of questions whose most frequent answer gets them; ``val/response/...`` their mean length in tokens, and the shares that
-    were cut off and that have a boxed answer. Prompts without a scorer count in the latter alone.
+    were cut off and that have a boxed answer. Prompts without a scorer count in the latter alone. Answers are extracted, voted on (as
+    mathematics) and graded as in training, see :class:`~lightning_focal.rewards.answers.AnswerBatch`; one that the scorer fails on is
+    left out, never counted as wrong.
 
     Args:
         means: where they are added; the same names on every process.
         rollouts: ``[P, G]`` responses.
+
+    Returns:
+        What scorers failed on, in words.
     """
     prompts, device = rollouts.prompts, rollouts.response_ids.device
-    answers = [[extract_boxed(text) for text in texts] for texts in rollouts.texts]
+    batch = AnswerBatch(rollouts)
     means.add("val/response/length", rollouts.lengths)
     means.add("val/response/truncated", rollouts.truncated)
-    means.add("val/response/boxed", torch.tensor([[answer is not None for answer in row] for row in answers], device=device))
+    boxed = [[answer is not None for answer in answers] for answers in batch.answers]
+    means.add("val/response/boxed", torch.tensor(boxed, device=device))
     graders, views = prompts.graders or (None,) * len(prompts), prompts.views or (0,) * len(prompts)
     for view, name in enumerate(VIEWS):
-        rows = [(row, grader) for row, grader in enumerate(graders) if grader is not None and views[row] == view]
-        right = [[grader(answer) >= 1 for answer in answers[row]] for row, grader in rows]
-        voted = [grader(majority_vote(answers[row]).label) >= 1 for row, grader in rows]
-        means.add(f"val/accuracy/{name}", torch.tensor(right, device=device))
-        means.add(f"val/majority/{name}", torch.tensor(voted, device=device))
+        rows = [row for row, grader in enumerate(graders) if grader is not None and views[row] == view]
+        right = torch.tensor([[batch.right(row, answer) for answer in batch.answers[row]] for row in rows], device=device)
+        labels = [majority_vote(batch.answers[row], batch.equivalent).label for row in rows]
+        voted = torch.tensor([batch.right(row, label) for row, label in zip(rows, labels, strict=True)], device=device)
+        means.add(f"val/accuracy/{name}", right, ~right.isnan())
+        means.add(f"val/majority/{name}", voted, ~voted.isnan())
+    return batch.failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
+from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone, load_for
 from lightning_focal.modules.phases import Phases
-from lightning_focal.modules.precision import check_precision
+from lightning_focal.modules.precision import check_precision, precision_words
 from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.reference import NoReference, Reference
 from lightning_focal.modules.rng import dice, restore_rng, rng_states
@@ -29,12 +31,14 @@ from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
 from lightning_focal.modules.team import join_sequences
 from lightning_focal.modules.update import Sequences, Update
-from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer
+from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer, put_away, why_not_packed
 from lightning_focal.rewards import RewardStrategy, find_strategy
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
 
 __all__ = ["GRPOModule"]
+
+_log = logging.getLogger(__name__)
 
 
 class GRPOModule(LightningModule):
@@ -57,7 +61,8 @@ class GRPOModule(LightningModule):
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
         lora: train low-rank adapters in place of the weights; the reference is then the adapters switched off.
-        dtype: of the policy's weights; keep ``float32`` for training and let `trainer.precision` lower the arithmetic.
+        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored; keep ``float32`` for training
+            and let `trainer.precision` lower the arithmetic.
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
@@ -91,6 +96,7 @@ class GRPOModule(LightningModule):
         super().__init__()
         if group_size < 1 or val_group_size < 1:
             raise ValueError(f"`group_size` and `val_group_size` must be >= 1, got {group_size} and {val_group_size}")
+        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
         if sampling.temperature == 0:
             raise ValueError("`model.sampling.temperature` must be > 0 in training: greedy rollouts of a prompt are all the same")
         self.automatic_optimization = False
@@ -214,6 +220,13 @@ class GRPOModule(LightningModule):
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Return the length of a chat in tokens, chat template included."""
         return len(encode_chat(self.tokenizer, messages))
+
+    def describe(self) -> str:
+        """Say what computes rollouts and updates, and in which precision; every process asks, since the policy may be run."""
+        reason = why_not_packed(self._model)
+        put_away(self._model)
+        rows = "rows without padding" if reason is None else f"padded rows ({reason})"
+        return f"rollouts: {self.generator.describe(self._model)} · update: {rows}, {precision_words(self.trainer)}"
 
     # -- one rollout batch ------------------------------------------------------------------------------------------------
 
@@ -387,7 +400,8 @@ class GRPOModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights do not hold: number of updates, bad steps, random state."""
-        checkpoint["lightning_focal"] = {**self.inner.state_dict(), "rng": rng_states(self.trainer.world_size)}
+        state = {**self.inner.state_dict(), "rng": rng_states(self.trainer.world_size), "paths": self._paths}
+        checkpoint["lightning_focal"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back.
@@ -399,12 +413,19 @@ class GRPOModule(LightningModule):
         state = checkpoint.get("lightning_focal", {})
         self.inner.load_state_dict(state)
         self._synced = None
-        self._resume_rng = state.get("rng")
+        self._resume_rng, self._began_with = state.get("rng"), state.get("paths")
 
     _resume_rng: list[dict[str, Any]] | None = None
+    _began_with: str | None = None
+    _paths = ""
 
     def on_train_start(self) -> None:
         """Restore the random state last, after everything that may have drawn from it; fit the schedule to the run's length."""
+        self._paths = self.describe()
+        if self._began_with not in (None, self._paths):
+            _log.warning(
+                "this run began with other numbers, it goes on within rounding alone: %s; now %s", self._began_with, self._paths
+            )
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(self.planned_batches or 1)

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from lightning_focal.callbacks.teacher import EMATeacher
+from lightning_focal.generation.weights import compute_device
 from lightning_focal.policies import MappedWeights, adapters_off, has_adapters
+from lightning_focal.precision import expect_dtype, resolved_dtype
 
 __all__ = ["FrozenReference", "NoReference", "Reference", "TeacherReference"]
 
@@ -65,15 +67,15 @@ class FrozenReference(Reference):
     With LoRA it is the same model with its adapters switched off; otherwise a copy.
 
     Args:
-        dtype: of the copy, ``bfloat16`` halves its memory; None = as the policy.
+        dtype: of the copy; ``bfloat16`` halves its memory. ``auto``: bfloat16 where the device is quick at it, else float32. None =
+            as the policy.
         offload: keep the copy in a mapped file while it is not needed: it then takes up no memory, on a GPU or in the process, while
             the policy learns. The file, as large as the copy, lies in the folder for temporary files. Not for a policy that is split
             over processes.
     """
 
     def __init__(self, dtype: str | None = None, offload: bool = False) -> None:
-        if dtype not in (None, "float32", "bfloat16", "float16"):
-            raise ValueError(f"`dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+        expect_dtype("dtype", dtype)
         self.dtype, self.offload = dtype, offload
         self.copy: nn.Module | None = None
         self._mapped: MappedWeights | None = None
@@ -83,7 +85,8 @@ class FrozenReference(Reference):
         if self.copy is not None or has_adapters(policy):
             return
         frozen = copy.deepcopy(policy).eval().requires_grad_(False)
-        self.copy = frozen.to(getattr(torch, self.dtype)) if self.dtype else frozen
+        dtype = resolved_dtype(self.dtype, compute_device(policy))
+        self.copy = frozen.to(getattr(torch, dtype)) if dtype else frozen
         if self.offload:
             self._mapped = MappedWeights(self.copy)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -13,12 +14,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.generation import Generator, HFGenerator, Sampling
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
 from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone, load_for
+from lightning_focal.modules.precision import precision_words
 from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.rng import restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine
@@ -27,6 +30,8 @@ from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
 
 __all__ = ["SFTModule"]
+
+_log = logging.getLogger(__name__)
 
 
 class SFTModule(LightningModule):
@@ -49,7 +54,8 @@ class SFTModule(LightningModule):
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-4 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once an optimiser step; constant by default.
         lora: train low-rank adapters in place of the weights.
-        dtype: of the policy's weights; keep ``float32`` for training and let `trainer.precision` lower the arithmetic.
+        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored; keep ``float32`` for training
+            and let `trainer.precision` lower the arithmetic.
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         max_response_tokens: longest demonstration, its eos included; None = any.
@@ -81,6 +87,7 @@ class SFTModule(LightningModule):
             raise ValueError(
                 f"`model.val_questions` must be >= 0 and `model.val_group_size` >= 1, got {val_questions} and {val_group_size}"
             )
+        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
         self.source, self.val_questions, self.val_group_size = policy, val_questions, val_group_size
         self.val_sampling, self.generator = val_sampling, generator or HFGenerator()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
@@ -90,7 +97,7 @@ class SFTModule(LightningModule):
         self.sharding = sharding
         self.policy: nn.Module | None = None
         self._tokenizer: Any = None
-        self._means, self._asked = Means(), 0
+        self._means, self._asked, self._told = Means(), 0, False
         self.processes = Processes(self)
 
     @property
@@ -179,6 +186,11 @@ class SFTModule(LightningModule):
         """Return the length of a chat in tokens, chat template included."""
         return len(encode_chat(self.tokenizer, messages))
 
+    def describe(self) -> str:
+        """Say what computes answers and updates, and in which precision."""
+        answers = f"answers: {self.generator.describe(self.model)} · " if self.val_questions else ""
+        return f"{answers}update: padded rows, {precision_words(self.trainer)}"
+
     # -- learning ---------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
@@ -220,7 +232,17 @@ class SFTModule(LightningModule):
         if left > 0:
             asked = first_questions(batch, left)
             self._asked += len(set(asked.questions or asked.ids))
-            add_grades(self._means, self._answers(asked))
+            self._tell_once(add_grades(self._means, self._answers(asked)))
+
+    def _tell_once(self, failures: Sequence[str]) -> None:
+        if failures and not self._told:
+            self._told = True
+            _log.warning(
+                "the scorer of held-out questions failed on %d answers (the first: %s): such answers are left out of "
+                "`val/accuracy` and `val/majority`, never counted as wrong; not said again",
+                len(failures),
+                failures[0],
+            )
 
     def _answers(self, prompts: Prompts) -> Rollouts:
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))

@@ -20,6 +20,7 @@ from lightning_focal.functional import (
     sampling_gap,
     truncated_importance_weights,
 )
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.policies import (
     Sizes,
     expect_liger,
@@ -95,12 +96,10 @@ class Update:
         for name in ("gradient_clip_val", "kl_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
-        for name, allowed in (("loss_aggregation", AGGREGATIONS), ("kl_estimator", ("k1", "k2", "k3"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`update.{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        expect_choice("update.loss_aggregation", self.loss_aggregation, AGGREGATIONS)
+        expect_choice("update.kl_estimator", self.kl_estimator, ("k1", "k2", "k3"))
+        expect_choice("update.fused_logp", self.fused_logp, ("liger", None))
         if self.fused_logp is not None:
-            if self.fused_logp != "liger":
-                raise ValueError(f"`update.fused_logp` must be 'liger' or null, got {self.fused_logp!r}")
             expect_liger("update.fused_logp")
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"`update.clip_low` must be in [0, 1], got {self.clip_low}")

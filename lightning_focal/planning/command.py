@@ -19,6 +19,7 @@ from lightning_focal.parsing import ExampleFormatter
 from lightning_focal.planning.memory import Job, Share, memory, together
 from lightning_focal.planning.sharded import Counts, count_parameters
 from lightning_focal.policies import Lora, Sharding, check_tensor_parallel, policy_config
+from lightning_focal.precision import resolved_dtype
 
 __all__ = ["architecture", "job_of", "parser", "plan_command"]
 
@@ -125,13 +126,15 @@ def job_of(settings: dict[str, Any], split: bool, processes: int, tensor_paralle
         tensor_parallel: of these, those that compute a layer together.
     """
     model, trainer = settings["model"], settings["trainer"]
+    auto = str(resolved_dtype("auto", "cpu")) if trainer.get("accelerator") == "cpu" else "bfloat16"  # as on a GPU
     data = settings["data"].get("init_args", {})
     update, sampling, sharding = model["update"], model["sampling"], model.get("sharding") or {}
     generator, dtype = model.get("generator") or {}, model["dtype"]
-    mixed = "bfloat16" if str(trainer.get("precision")).startswith("bf16") else dtype
+    precision = str(trainer.get("precision"))
+    mixed = "bfloat16" if precision.startswith("bf16") or (precision, auto) == ("auto", "bfloat16") else dtype
     length = int(data.get("max_prompt_tokens") or 512) + int(sampling["max_new_tokens"])
     name, arguments = _class(generator)
-    rollout = arguments.get("dtype") or dtype
+    rollout = _named_or(arguments.get("dtype"), auto) or dtype
     server = "server" in name.lower()
     copied = not server and (split or rollout != dtype or (model.get("lora") is not None and arguments.get("dtype") is not None))
     at_once = min(
@@ -146,12 +149,12 @@ def job_of(settings: dict[str, Any], split: bool, processes: int, tensor_paralle
     teachers = [arguments for name, arguments in map(_class, trainer.get("callbacks") or []) if name == "EMATeacher"]
     return Job(
         dtype=dtype,
-        compute_dtype=str(sharding.get("param_dtype") or mixed) if split else mixed,
+        compute_dtype=str(_named_or(sharding.get("param_dtype"), auto) or mixed) if split else mixed,
         states=states,
         split=split,
         offload=bool(split and sharding.get("cpu_offload")),
         teacher=None if not teachers else "host" if teachers[0].get("offload") else "device",
-        reference_dtype=(reference_arguments.get("dtype") or dtype) if frozen else None,
+        reference_dtype=(_named_or(reference_arguments.get("dtype"), auto) or dtype) if frozen else None,
         rollout_dtype=rollout if copied else None,
         rollouts=0 if server else at_once,
         prompt_tokens=int(data.get("max_prompt_tokens") or 512),
@@ -161,6 +164,10 @@ def job_of(settings: dict[str, Any], split: bool, processes: int, tensor_paralle
         tensor_parallel=tensor_parallel,
         reference_filed=bool(frozen and reference_arguments.get("offload")),
     )
+
+
+def _named_or(dtype: str | None, auto: str) -> str | None:
+    return auto if dtype == "auto" else dtype
 
 
 def _class(entry: Any) -> tuple[str, dict[str, Any]]:

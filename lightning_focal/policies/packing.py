@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_focal.generation.attention import replaced_attention
-from lightning_focal.generation.cache import why_not_growing
+from lightning_focal.generation.cache import why_not_plain
 from lightning_focal.generation.products import onednn_linears
 from lightning_focal.generation.weights import bare_model
 from lightning_focal.policies.layers import lean_layers
@@ -297,7 +297,7 @@ def _reason(model: nn.Module, base: Any) -> str | None:
     kind = config.get_text_config()._attn_implementation
     if kind != "sdpa":
         return f"its `attn_implementation` is {kind}, not sdpa"
-    return why_not_growing(base) or _misfit(model)
+    return why_not_plain(base) or _misfit(model)
 
 
 @torch.no_grad()
@@ -322,6 +322,7 @@ def _misfit(model: nn.Module) -> str | None:
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         return f"it does not take a packed row ({type(error).__name__}: {error})"
     finally:
+        torch.clear_autocast_cache()  # weights that were cast here have no gradient
         del _reasons[base]
         for module in training:
             module.training = True

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from lightning_focal.functional.flat import drop_gathered, is_flat
 from lightning_focal.generation.weights import bare_model
 from lightning_focal.policies.tensor_parallel import layer_styles, split_layers
+from lightning_focal.precision import expect_dtype, resolved_dtype
 
 __all__ = ["Sharding", "blocks_of", "fill_and_shard", "put_away", "shard"]
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Sharding:
 
     Args:
         param_dtype: blocks are gathered and computed in it; None = as the weights are stored. ``bfloat16`` halves the traffic and
-            the memory of gathered blocks; weights, gradients and optimiser states stay as they are.
+            the memory of gathered blocks; weights, gradients and optimiser states stay as they are. ``auto``: bfloat16 where the
+            device is quick at it, else float32.
         reduce_dtype: gradients are summed over processes in it; None = ``param_dtype``.
         reshard_after_forward: drop a block's gathered weights after its forward and gather them again in backward: less memory,
             half as much traffic again.
@@ -46,22 +48,18 @@ class Sharding:
 
     def __post_init__(self) -> None:
         for name in ("param_dtype", "reduce_dtype"):
-            if getattr(self, name) not in (None, "float32", "bfloat16", "float16"):
-                raise ValueError(f"`sharding.{name}` must be float32, bfloat16, float16 or null, got {getattr(self, name)!r}")
+            expect_dtype(f"sharding.{name}", getattr(self, name))
 
-    def arguments(self) -> dict[str, Any]:
-        """Return what ``fully_shard`` takes beside the mesh."""
+    def arguments(self, device: torch.device | str) -> dict[str, Any]:
+        """Return what ``fully_shard`` takes beside the mesh, for blocks that are computed on ``device``."""
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy
 
-        dtypes: dict[str, Any] = {name: _dtype(getattr(self, name)) for name in ("param_dtype", "reduce_dtype")}
+        names = {name: resolved_dtype(getattr(self, name), device) for name in ("param_dtype", "reduce_dtype")}
+        dtypes: dict[str, Any] = {name: None if dtype is None else getattr(torch, dtype) for name, dtype in names.items()}
         return {
             "mp_policy": MixedPrecisionPolicy(**dtypes),
             "offload_policy": CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if self.cpu_offload else OffloadPolicy(),
         }
-
-
-def _dtype(name: str | None) -> torch.dtype | None:
-    return None if name is None else getattr(torch, name)
 
 
 def blocks_of(model: nn.Module, names: Sequence[str] | None = None) -> list[nn.Module]:
@@ -152,11 +150,11 @@ def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
     from torch.distributed.fsdp import fully_shard
 
     layout, blocks = _Layout.of(mesh), blocks_of(model, sharding.blocks)
-    styles = layout.styles(model, blocks)
+    styles, arguments = layout.styles(model, blocks), sharding.arguments(mesh.device_type)
     for block in blocks:
         layout.split(block, styles)
-        fully_shard(block, mesh=layout.blocks, reshard_after_forward=sharding.reshard_after_forward, **sharding.arguments())
-    fully_shard(model, mesh=layout.outside, **sharding.arguments())
+        fully_shard(block, mesh=layout.blocks, reshard_after_forward=sharding.reshard_after_forward, **arguments)
+    fully_shard(model, mesh=layout.outside, **arguments)
 
 
 def put_away(model: nn.Module) -> None:
@@ -189,7 +187,7 @@ def fill_and_shard(
     models = [policy, *copies]
     weights = {} if source is None else dict(source.named_parameters())
     names = {id(tensor): name for name, tensor in policy.named_parameters()}
-    arguments, layout = sharding.arguments(), _Layout.of(mesh)
+    arguments, layout = sharding.arguments(device), _Layout.of(mesh)
     blocks = [blocks_of(model, sharding.blocks) for model in models]
     styles: dict[nn.Module, str] = {}
     for model, own in zip(models, blocks, strict=True):

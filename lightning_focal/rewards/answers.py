@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.functional import Vote, extract_boxed, majority_vote
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges import Outcome, Verdict, verdicts_to_scores
 from lightning_focal.judges.equivalence import Equivalence
 from lightning_focal.rewards.sources import Answerer, ScoreSource
@@ -45,14 +46,14 @@ class AnswerBatch:
 
     Args:
         rollouts: the batch.
-        equivalent: whether two answers are one.
+        equivalent: whether two answers are one; as mathematics by default.
 
     Attributes:
         answers: ``[P][G]`` extracted answers, stripped; None = none was found, or a blank one.
     """
 
-    def __init__(self, rollouts: Rollouts, equivalent: Equivalence) -> None:
-        self.rollouts, self.prompts, self.equivalent = rollouts, rollouts.prompts, equivalent
+    def __init__(self, rollouts: Rollouts, equivalent: Equivalence | None = None) -> None:
+        self.rollouts, self.prompts, self.equivalent = rollouts, rollouts.prompts, equivalent or Equivalence()
         self.answers = [[(extract_boxed(text) or "").strip() or None for text in texts] for texts in rollouts.texts]
         self._grades: dict[tuple[int, str | None], Verdict] = {}
 
@@ -76,6 +77,12 @@ class AnswerBatch:
         if not verdict.judged:
             return math.nan
         return float(verdict.outcome is Outcome.MET or (verdict.value or 0.0) >= 1.0)
+
+    @property
+    def failures(self) -> list[str]:
+        """What graders failed on so far, in words: one entry a prompt and answer."""
+        failed = ((row, verdict) for (row, _), verdict in self._grades.items() if verdict.outcome is Outcome.ERROR)
+        return [f"prompt {self.prompts.ids[row]!r}, {verdict.reason}" for row, verdict in failed]
 
     def _grade(self, row: int, answer: str | None) -> Verdict:
         grader = self.prompts.graders[row] if self.prompts.graders else None
@@ -153,8 +160,7 @@ class AnswerScores(ScoreSource):
         for name, weight in (("format", format), ("length", length)):
             if not 0 <= weight < math.inf:
                 raise ValueError(f"`{name}` must be a weight >= 0 (the source's own criterion weighs 1), got {weight}")
-        if equivalence not in ("math", "string"):
-            raise ValueError(f"`equivalence` must be 'math' or 'string', got {equivalence!r}")
+        expect_choice("equivalence", equivalence, ("math", "string"))
         self.kind: EquivalenceKind = equivalence
         self.equivalence = Equivalence(equivalence)
         criteria = [Criterion(self.criterion, self.description)]
@@ -236,8 +242,7 @@ class GoldAnswers(AnswerScores):
         length: float = 0.0,
         unknown: Literal["error", "warn"] = "error",
     ) -> None:
-        if unknown not in ("error", "warn"):
-            raise ValueError(f"`unknown` must be 'error' or 'warn', got {unknown!r}")
+        expect_choice("unknown", unknown, ("error", "warn"))
         super().__init__(equivalence, format, length)
         self.unknown = unknown
         self._warned = False

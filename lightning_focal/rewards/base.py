@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.metrics import CriterionSaturation
 from lightning_focal.rewards.base_weights import BaseWeights, check_base_weights, given_weight, raw_weights
 from lightning_focal.rewards.collective import all_reduce_sum, distributed
@@ -80,8 +81,7 @@ class RewardStrategy(Callback, ABC):
         if warmup < 0:
             raise ValueError(f"`warmup` must be >= 0, got {warmup}")
         check_base_weights(weights)
-        if scope not in ("group", "batch", "running"):
-            raise ValueError(f"`scope` must be 'group', 'batch' or 'running', got {scope!r}")
+        expect_choice("scope", scope, ("group", "batch", "running"))
         self.source = source or RubricScores()
         self.held_out = held_out or self.source
         self.weighting = weighting or StaticWeighting()
@@ -137,7 +137,7 @@ class RewardStrategy(Callback, ABC):
         in_warmup = self.warmup > 0 and self.batches <= self.warmup
         weights = base if in_warmup else self.weighting(scores, saturation, base)
         rewards = self.reward(scores, weights)
-        valid = scores.judged(base)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
+        valid = scores.judged(weights)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
         advantages = self.advantage(scores, weights, rewards, valid)
         return Shaped(
             rewards=torch.where(valid, rewards, torch.zeros_like(rewards)),

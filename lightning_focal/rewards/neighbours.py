@@ -99,7 +99,7 @@ class GdpoAdvantage(Advantage):
         sums = gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, batch_scale=False)
         if not self.batch_scale:
             return sums
-        moments = all_reduce_sum(batch_moments(sums, scores.valid))
+        moments = all_reduce_sum(batch_moments(sums, valid))
         return gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, moments=moments)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_focal.functional import batch_moments, focal_weights, group_advantage, rloo_advantage, weighted_reward
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rewards.collective import all_reduce_sum
 from lightning_focal.types import CriterionScores
 
@@ -157,9 +158,13 @@ class GroupAdvantage(Advantage):
         scale: ``group`` divides by the group's standard deviation (GRPO), ``none`` does not (Dr. GRPO), ``batch`` divides by
             the standard deviation over the batch, all processes together.
         epsilon: added to the standard deviation.
+
+    Raises:
+        ValueError: for another ``scale``.
     """
 
     def __init__(self, scale: Literal["group", "none", "batch"] = "group", epsilon: float = 1e-6) -> None:
+        expect_choice("scale", scale, ("group", "none", "batch"))
         self.scale, self.epsilon = scale, epsilon
 
     def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:

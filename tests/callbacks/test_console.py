@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lightning_focal.callbacks import ConsoleReport, HeldOut
 from lightning_focal.callbacks.console import level_table
+from lightning_focal.precision import describe_device
 from tests.helpers import FakeTrainer, make_answers, make_scores
 
 SEEN = {
@@ -28,12 +29,17 @@ SEEN = {
 
 class Module(torch.nn.Module):
     source, group_size, planned_batches = "random:tiny", 4, 10
-    reward_strategy = SimpleNamespace()
+    reward_strategy, device = SimpleNamespace(), torch.device("cpu")
+    described = 0
 
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1_500_000))
         self.frozen = torch.nn.Parameter(torch.zeros(10), requires_grad=False)
+
+    def describe(self):
+        self.described += 1
+        return "rollouts: scripted · update: padded rows, float32"
 
 
 def recorded(terminal=False, **kwargs):
@@ -66,10 +72,12 @@ def one_batch(report, trainer, number=1):
     report.on_train_batch_end(trainer, Module(), None, None, number - 1)
 
 
-def test_the_opening_line():
+def test_the_opening_lines():
+    """The device and what computes on it first."""
     report = recorded()
     report.on_fit_start(fit_trainer(), Module())
     assert printed(report) == (
+        f"{describe_device('cpu')} · rollouts: scripted · update: padded rows, float32\n"
         "SimpleNamespace on random:tiny · 1.5 M trained parameters · 6 train prompts, 2 val prompts · groups of 4 · run folder runs/a\n"
     )
 
@@ -215,8 +223,9 @@ def test_quiet_says_nothing_but_the_summary():
 def test_one_process_speaks_and_all_ask_for_the_folder():
     asked, texts = [], []
     for rank in range(2):
-        report, trainer = recorded(), fit_trainer(rank=rank, world_size=2)
-        report.on_fit_start(trainer, Module())
+        report, trainer, module = recorded(), fit_trainer(rank=rank, world_size=2), Module()
+        report.on_fit_start(trainer, module)
+        assert module.described == 1  # it may run the policy, which may be split over processes
         one_batch(report, trainer)
         report.on_fit_end(trainer, Module())
         trainer.state.fn = "validate"
@@ -314,6 +323,7 @@ def test_a_real_run_leaves_its_lines(run_tiny):
     report = recorded(table_every_n_batches=2)
     run_tiny(None, report)
     lines = printed(report).splitlines()
-    assert lines[0].startswith("FocalReward on random:tiny-llama")
+    assert lines[0].endswith("rollouts: cache loop, float32 · update: rows without padding, float32")
+    assert lines[1].startswith("FocalReward on random:tiny-llama")
     assert [line.split(" ")[1] for line in lines if line.startswith("batch ")] == ["1/4", "2/4", "3/4", "4/4"]
     assert sum("levels in batch" in line for line in lines) == 2

@@ -8,7 +8,7 @@ import torch
 from lightning_focal.callbacks.judge_watch import JudgeWatch
 from lightning_focal.judges import Judge, Outcome, Verdict
 from lightning_focal.rewards import FocalReward
-from tests.helpers import FakeTrainer
+from tests.helpers import FakeTrainer, make_answers, make_scores
 from tests.modules.helpers import FailingJudge, column
 
 NAN = math.nan
@@ -100,6 +100,28 @@ def test_the_logged_rate_is_that_of_all_processes():
         watch.on_train_batch_end(trainer, None, None, None, 0)
     trainer.callback_metrics = {}
     watch.on_train_batch_end(trainer, None, None, None, 1)
+
+
+FAILED = torch.tensor([[[True, False], [False, True]]])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"outcomes": ((("error", "met"), ("not_met", "error")),)},
+        {},
+        {"reasons": ((("", "seen"), ("seen", "")),)},
+        {"outcomes": ((("error", "met"), ("not_met", "error")),), "reasons": ((("", "seen"), ("seen", "")),)},
+    ],
+    ids=["outcomes", "neither", "reasons", "both"],
+)
+def test_a_source_need_not_give_reasons(words):
+    watch, trainer = JudgeWatch(), FakeTrainer()
+    scores = make_scores([[[None, 1.0], [0.0, None]]], failed=FAILED, **words)
+    watch.on_answers(trainer, None, make_answers(scores))
+    trainer.callback_metrics = {"train/judge/failure_rate": torch.tensor(1.0)}
+    with pytest.raises(RuntimeError, match=r"In the last batch: no reason given \(2 times\)"):
+        watch.on_train_batch_end(trainer, None, None, None, 0)
 
 
 @pytest.mark.parametrize(

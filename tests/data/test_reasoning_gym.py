@@ -175,7 +175,7 @@ def test_an_epoch_goes_on_where_it_was_broken_off():
         ({"template": "Solve!"}, r"`data.template` must have \{question\} in it, got 'Solve!'"),
         ({"second_template": ""}, r"`data.second_template` must have \{question\} in it, got ''"),
         ({"response": "Yes."}, r"`data.response` must have \{answer\} in it, got 'Yes.'"),
-        ({"wording": "sung"}, r"task 'chain_sum' has no wording 'sung'"),
+        ({"wording": "sung"}, r"`data.wording` must be 'task', 'spelt', 'plain', 'told' or 'bare', got 'sung'"),
         ({"task": "chain"}, r"`data.task` must be one of the"),
         ({"task_args": {"terms": 3}}, r"`data.task_args`: chain_sum knows no 'terms'"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.functional import (
-    ADVANTAGE_ESTIMATORS,
-    batch_advantage,
     batch_moments,
     batch_std,
-    dr_grpo_advantage,
     group_advantage,
     rloo_advantage,
 )
 from tests import oracles
+
+ESTIMATORS = {scale: partial(group_advantage, scale=scale) for scale in ("group", "none", "batch")} | {"rloo": rloo_advantage}
 
 
 def rewards_and_valid(seed, cases, most=6):
@@ -52,13 +52,13 @@ def test_leave_one_out_by_hand():
     ("name", "loop"),
     [
         ("group", oracles.group_advantage),
-        ("dr_grpo", lambda r, v: oracles.group_advantage(r, v, scaled=False)),
+        ("none", lambda r, v: oracles.group_advantage(r, v, scaled=False)),
         ("rloo", oracles.rloo_advantage),
     ],
 )
 def test_10_000_ragged_cases_agree_with_the_loop(name, loop):
     rewards, valid = rewards_and_valid(4, 10_000)
-    got = ADVANTAGE_ESTIMATORS[name](torch.from_numpy(rewards), torch.from_numpy(valid))
+    got = ESTIMATORS[name](torch.from_numpy(rewards), torch.from_numpy(valid))
     for p in range(10_000):
         np.testing.assert_allclose(got[p], loop(rewards[p], valid[p]), rtol=0, atol=1e-6)
 
@@ -67,44 +67,44 @@ def test_10_000_ragged_cases_of_the_batch_agree_with_the_loop():
     rewards, valid = rewards_and_valid(5, 10_000)
     for start in range(0, 10_000, 5):
         rows = slice(start, start + 5)
-        got = batch_advantage(torch.from_numpy(rewards[rows]), torch.from_numpy(valid[rows]))
+        got = group_advantage(torch.from_numpy(rewards[rows]), torch.from_numpy(valid[rows]), scale="batch")
         np.testing.assert_allclose(got, oracles.batch_advantage(rewards[rows], valid[rows]), rtol=0, atol=1e-6)
 
 
 @given(
-    st.sampled_from(sorted(ADVANTAGE_ESTIMATORS)),
+    st.sampled_from(sorted(ESTIMATORS)),
     st.floats(0, 1, width=32),
     st.integers(1, 17),
     st.sampled_from([torch.float32, torch.float64]),
 )
 def test_equal_rewards_give_exactly_zero(name, reward, n, dtype):
     rewards = torch.full((2, n), reward, dtype=dtype)
-    assert ADVANTAGE_ESTIMATORS[name](rewards, None).abs().sum() == 0
+    assert ESTIMATORS[name](rewards, None).abs().sum() == 0
     nudged = rewards.clone()
     nudged[0, 0] = torch.nextafter(nudged[0, 0], torch.tensor(2.0, dtype=dtype)) if reward > 0 else 0.0
-    assert ADVANTAGE_ESTIMATORS[name](nudged, None).abs().sum() == 0
+    assert ESTIMATORS[name](nudged, None).abs().sum() == 0
 
 
-@pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_one_unit_apart_below_the_smallest_normal_number(name):
     rewards = torch.tensor([[2.8026e-45, 1.4013e-45], [1.4013e-45, 1.4013e-45]])
-    assert ADVANTAGE_ESTIMATORS[name](rewards, None).abs().sum() == 0
+    assert ESTIMATORS[name](rewards, None).abs().sum() == 0
 
 
-@pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_invalid_is_zero_and_not_read(name):
     rewards = torch.tensor([[1.0, float("nan"), 0.0, float("inf")], [float("nan")] * 4, [0.5, 0.1, 0.2, 0.3]])
     valid = torch.tensor([[True, False, True, False], [False] * 4, [True, False, False, False]])
-    advantage = ADVANTAGE_ESTIMATORS[name](rewards, valid)
+    advantage = ESTIMATORS[name](rewards, valid)
     assert advantage[~valid].tolist() == [0.0] * int((~valid).sum())
     assert advantage[2].tolist() == [0.0] * 4  # one valid rollout
     assert advantage[0, 0] > 0 > advantage[0, 2]
 
 
-@given(st.sampled_from(sorted(ADVANTAGE_ESTIMATORS)), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(sorted(ESTIMATORS)), st.integers(0, 2**32 - 1))
 def test_padding_permutation_and_centre(name, seed):
     rewards, valid = (torch.from_numpy(x) for x in rewards_and_valid(seed, 3))
-    estimator = ADVANTAGE_ESTIMATORS[name]
+    estimator = ESTIMATORS[name]
     advantage = estimator(rewards, valid)
     torch.testing.assert_close(advantage.sum(-1), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-8)
     padded = estimator(torch.nn.functional.pad(rewards, (0, 3), value=7.0), torch.nn.functional.pad(valid, (0, 3)))
@@ -113,16 +113,16 @@ def test_padding_permutation_and_centre(name, seed):
     torch.testing.assert_close(estimator(rewards[:, order], valid[:, order]), advantage[:, order], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(ADVANTAGE_ESTIMATORS))
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_nan_that_counts_stays_visible(name):
     rewards = torch.tensor([[1.0, float("nan")]])
-    assert ADVANTAGE_ESTIMATORS[name](rewards, None).isnan().all()
-    assert ADVANTAGE_ESTIMATORS[name](rewards, torch.ones(1, 2, dtype=torch.bool)).isnan().all()
+    assert ESTIMATORS[name](rewards, None).isnan().all()
+    assert ESTIMATORS[name](rewards, torch.ones(1, 2, dtype=torch.bool)).isnan().all()
 
 
 def test_batch_by_hand():
     # all rewards: 1 0 0.5 0.5, mean 0.5, unbiased std sqrt(0.5 / 3)
-    advantage = batch_advantage(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    advantage = group_advantage(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), scale="batch")
     torch.testing.assert_close(advantage, torch.tensor([[0.5, -0.5], [0.0, 0.0]]) / (math.sqrt(0.5 / 3) + 1e-6))
 
 
@@ -145,7 +145,7 @@ def test_half_precision_is_computed_in_float32():
 
 def test_dr_grpo_is_unscaled():
     rewards = torch.rand(3, 4)
-    torch.testing.assert_close(dr_grpo_advantage(rewards), rewards - rewards.mean(-1, keepdim=True))
+    torch.testing.assert_close(group_advantage(rewards, scale="none"), rewards - rewards.mean(-1, keepdim=True))
 
 
 def test_unknown_scale():

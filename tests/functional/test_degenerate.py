@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from lightning_focal.functional import (
-    ADVANTAGE_ESTIMATORS,
     dvao_advantage,
     focal_weights,
     gdpo_advantage,
+    group_advantage,
     inverse_reward_projection,
+    rloo_advantage,
     saw_weights,
     softmin_advantage,
     strict_completion,
@@ -39,7 +40,8 @@ def test_no_nan_and_no_signal(shape, fill, masked):
     for out in (sigma, w, rewards, worst_of_reward(scores, weights, mask), saw_weights(scores, weights, mask)):
         assert bool(out.isfinite().all())
     valid = None if mask is None else mask.any(-1)
-    advantages = [estimator(rewards, valid) for estimator in ADVANTAGE_ESTIMATORS.values()]
+    advantages = [group_advantage(rewards, valid, scale=scale) for scale in ("group", "none", "batch")]
+    advantages.append(rloo_advantage(rewards, valid))
     advantages += [f(scores, weights, mask) for f in (gdpo_advantage, dvao_advantage, softmin_advantage)]
     for advantage in advantages:
         assert advantage.shape == shape[:2]

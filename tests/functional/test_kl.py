@@ -40,7 +40,7 @@ def test_k3_gradient():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="`estimator` must be one of k1, k2, k3, got 'k4'"):
+    with pytest.raises(ValueError, match="`estimator` must be 'k1', 'k2' or 'k3', got 'k4'"):
         kl_divergence(torch.zeros(1), torch.zeros(1), "k4")
     with pytest.raises(ValueError, match=r"`ref_logp` must have the shape of `logp`, \(2,\), got \(1,\)"):
         kl_divergence(torch.zeros(2), torch.zeros(1))

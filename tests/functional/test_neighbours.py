@@ -36,6 +36,19 @@ def test_gdpo_by_hand():
     torch.testing.assert_close(advantage, torch.tensor([[1.224745, -1.224745], [0.0, 0.0]]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_gdpo_counts_what_was_judged_on_something_that_weighs(masked):
+    # z = +-0.5 / sqrt(0.5) = +-0.707107, whose unbiased std is 1; nothing of the others weighs
+    if masked:
+        scores, weights = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]]), torch.tensor([[1.0, 0.0]])
+        mask = torch.tensor([[[True, False], [True, False], [False, True], [False, True]]])
+        expected = [[0.707107, -0.707107, 0.0, 0.0]]
+    else:
+        scores, weights, mask = torch.tensor([[[1.0], [0.0]], [[1.0], [0.0]]]), torch.tensor([[1.0], [0.0]]), None
+        expected = [[0.707107, -0.707107], [0.0, 0.0]]
+    torch.testing.assert_close(gdpo_advantage(scores, weights, mask), torch.tensor(expected), rtol=0, atol=2e-6)
+
+
 def test_dvao_by_hand():
     # population std 0.5 and 0.25; sum b std = 0.75 * 0.5 + 0.25 * 0.25 = 0.4375
     # A_1 = (0.75 * 0.5 - 0.25 * 0.25) / 0.4375

@@ -122,7 +122,7 @@ def test_statistics_by_hand():
         ({"clip_low": 1.5}, "`clip_low`"),
         ({"clip_high": -0.1}, "`clip_high`"),
         ({"dual_clip": 1.0}, "`dual_clip`"),
-        ({"aggregation": "mean"}, "`aggregation` must be one of sequence_mean, token_mean, fixed_length, got 'mean'"),
+        ({"aggregation": "mean"}, "`aggregation` must be 'sequence_mean', 'token_mean' or 'fixed_length', got 'mean'"),
         ({"aggregation": "fixed_length"}, "`fixed_length`"),
     ],
 )

@@ -47,34 +47,6 @@ def test_forced_length(tiny, loop):
     assert (at_least[..., 5:] % 2 == 0).any(-1).float().mean() > 0.5
 
 
-@pytest.mark.parametrize("rows", [ROWS, [row[:2] for row in ROWS]], ids=["mixed", "equal"])
-def test_shared_prompts_change_nothing(tiny, rows, monkeypatch):
-    """Rows leave as they end; the model's own attention with a prompt copied to each row gives the same tokens."""
-    draws, sampling, eos = draw_uniforms([4, 5, 6], 5, 90), Sampling(temperature=1.3), set(range(0, 259, 40))
-    with torch.no_grad():
-        tokens, logp = decode(tiny[0], rows, draws, sampling, eos=eos, pad=1)
-        assert tiny[0].config._attn_implementation == "sdpa"
-        monkeypatch.setattr("lightning_focal.generation.decoding.shares_prompts", lambda model: False)
-        expected, expected_logp = decode(tiny[0], rows, draws, sampling, eos=eos, pad=1)
-    ends = torch.isin(expected, torch.tensor(sorted(eos)))
-    alive = ends.long().cumsum(-1) - ends.long() == 0
-    assert tokens[alive].equal(expected[alive])
-    torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-5, rtol=0)
-
-
-def test_shared_prompts_refuse_a_call_without_them(tiny):
-    from lightning_focal.generation.cache import growing_cache
-    from lightning_focal.generation.shared import SharedPrompts
-
-    with torch.no_grad():
-        cache = growing_cache()
-        tiny[0](input_ids=torch.tensor([[1, 2]]), past_key_values=cache, use_cache=True)
-        shared = SharedPrompts(tiny[0], cache, torch.ones(1, 2, dtype=torch.bool), 3)
-        with shared.attended(), pytest.raises(RuntimeError, match="`shared` prompts"):
-            tiny[0](input_ids=torch.tensor([[1, 2]]))
-    assert tiny[0].config._attn_implementation == "sdpa"
-
-
 def test_second_tokens_follow_the_model(tiny):
     """Chi-square of second tokens among the four likeliest, given each first token: 99.9 % quantile, freedom of all together."""
     model, n = tiny[0], 4000

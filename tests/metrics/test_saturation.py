@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lightning_focal.functional import gather_levels, level_index, level_sums
+from lightning_focal.functional import level_index, level_sums
 from lightning_focal.metrics import CriterionSaturation
 from tests import oracles
 from tests.functional.cases import tensors
@@ -151,8 +151,6 @@ def test_level_helpers():
     projected, judged = level_sums(torch.ones(2, 3, 2), torch.tensor([[1.0, 0.0]] * 2), None, index, 2)
     assert projected.tolist() == pytest.approx([0.0, 1.0])
     assert judged.tolist() == pytest.approx([0.0, 1.0])
-    levels = torch.tensor([0.25, float("nan")])
-    assert gather_levels(levels, index, unseen=0.5).tolist() == [[0.5, 0.0], [0.0, 0.0]]
 
 
 def _rank(rank, port, queue):

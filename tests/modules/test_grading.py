@@ -17,9 +17,11 @@ def boxed(*answers):
     return tuple(f"\\boxed{{{answer}}}" if answer else "none" for answer in answers)
 
 
-def grades(prompts, texts, **kwargs):
+def grades(prompts, texts, failed=None, **kwargs):
     means = Means()
-    add_grades(means, make_rollouts(prompts, len(texts[0]), texts=tuple(texts), **kwargs))
+    said = add_grades(means, make_rollouts(prompts, len(texts[0]), texts=tuple(texts), **kwargs))
+    if failed is not None:
+        failed += said
     return means.compute()
 
 
@@ -43,6 +45,34 @@ def test_without_graders_and_views():
     assert found["val/accuracy/original"] != found["val/accuracy/original"]  # not known
     found = grades(make_prompts(2, graders=(None, is_four)), [boxed("4", "4"), boxed("4", None)])
     assert found["val/accuracy/original"] == 0.5
+
+
+def test_a_grader_that_fails_is_left_out_never_counted_as_wrong():
+    def grader(answer):
+        if answer == "odd":
+            raise OverflowError("too large")
+        return {"nan": float("nan"), "9": 9.0}.get(answer, float(answer == "4"))
+
+    failed = []
+    grades(make_prompts(1, graders=(grader,)), [boxed("4", None)], failed)
+    assert failed == []
+    prompts = make_prompts(3, graders=(grader,) * 3)
+    texts = [boxed("4", "odd", "5", "5"), boxed("odd", "odd", "nan", "9"), boxed("4", "4", "5", None)]
+    found = grades(prompts, texts, failed)
+    assert found["val/accuracy/original"] == pytest.approx(3 / 7)  # 4, 5, 5 of the first, all four of the last
+    assert found["val/majority/original"] == pytest.approx(1 / 2)  # 5 and 4; "odd" is left out
+    assert failed == [
+        "prompt 'p0', answer odd: the grader failed (OverflowError: too large)",
+        "prompt 'p1', answer odd: the grader failed (OverflowError: too large)",
+        "prompt 'p1', answer nan: the grader must return a number in [0, 1], got nan",
+        "prompt 'p1', answer 9: the grader must return a number in [0, 1], got 9.0",
+    ]
+
+
+def test_votes_are_for_answers_not_for_spellings():
+    prompts = make_prompts(1, graders=(lambda answer: float(answer in ("1/2", "0.5")),))
+    found = grades(prompts, [boxed("3", "1/2", "3", "0.5", r"\frac{1}{2}")])  # a half has three votes, 3 has two
+    assert found["val/majority/original"] == 1
 
 
 def test_names_do_not_depend_on_the_batch():

@@ -1,5 +1,6 @@
 """Supervised warm start of a tiny policy."""
 
+import logging
 import math
 
 import pytest
@@ -174,6 +175,20 @@ def test_questions_without_a_scorer(tmp_path):
     trainer, _ = fit(tmp_path, data=Letters(graded=False), max_steps=1)
     assert "val/response/boxed" in trainer.callback_metrics
     assert not any("accuracy" in name for name in trainer.callback_metrics)
+
+
+def test_a_scorer_that_fails_is_told_once_and_ends_no_run(tmp_path, monkeypatch, caplog):
+    def fails(self, answer):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(Is, "__call__", fails)
+    with caplog.at_level(logging.WARNING, logger="lightning_focal"):
+        trainer, _ = fit(tmp_path, max_epochs=2)  # two validations
+    told = [record.getMessage() for record in caplog.records if record.name == "lightning_focal.modules.sft"]
+    assert len(told) == 1
+    assert "the grader failed (OverflowError: too large)" in told[0]
+    assert "val/response/boxed" in trainer.callback_metrics
+    assert not any("accuracy" in name or "majority" in name for name in trainer.callback_metrics)
 
 
 def test_adapters_alone_are_trained(tmp_path):

@@ -269,8 +269,11 @@ def test_sizes_must_not_be_negative_or_nan(name):
     [
         ({"loss_aggregation": "fixed_length"}, "`update.fixed_length`"),
         ({"micro_batch_tokens": 0}, "`update.micro_batch_tokens` must be >= 1 or null, got 0"),
-        ({"loss_aggregation": "mean"}, "`update.loss_aggregation` must be one of .*token_mean.*got 'mean'"),
-        ({"kl_estimator": "k4"}, "`update.kl_estimator` must be one of k1, k2, k3, got 'k4'"),
+        (
+            {"loss_aggregation": "mean"},
+            "`update.loss_aggregation` must be 'sequence_mean', 'token_mean' or 'fixed_length', got 'mean'",
+        ),
+        ({"kl_estimator": "k4"}, "`update.kl_estimator` must be 'k1', 'k2' or 'k3', got 'k4'"),
         ({"clip_low": 1.5}, r"`update.clip_low` must be in \[0, 1\], got 1.5"),
         ({"clip_high": -0.1}, "`update.clip_high` must be >= 0, got -0.1"),
         ({"dual_clip": 1.0}, "`update.dual_clip` must be > 1 or null, got 1.0"),

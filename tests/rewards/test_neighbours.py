@@ -9,6 +9,7 @@ from lightning_focal.rewards import (
     FocalReward,
     Gate,
     GdpoAdvantage,
+    GroupAdvantage,
     SawWeighting,
     SoftMinAdvantage,
     StaticReward,
@@ -64,6 +65,24 @@ def test_saw_pools_by_key():
     weights = StaticReward(weighting=SawWeighting()).shape(SCORES).weights
     index = torch.tensor([[0, 1], [2, 3]])
     torch.testing.assert_close(weights, saw_weights(SCORES.scores, SCORES.weights, SCORES.mask, index, 4))
+
+
+def test_what_was_judged_on_nothing_that_weighs_is_no_part_of_the_batch():
+    """ "b" has no weight, and the last two rollouts were judged on it alone."""
+    scores = make_scores([[[1.0, None], [0.0, None], [None, 1.0], [None, 0.0]]], weights=[[1.0, 0.0]])
+    shaped = StaticReward(advantage=GdpoAdvantage()).shape(scores)
+    assert shaped.valid.tolist() == [[True, True, False, False]]
+    # z = +-0.5 / sqrt(0.5) = +-0.7071, whose unbiased std is 1
+    assert shaped.advantages.tolist() == [pytest.approx([0.70711, -0.70711, 0.0, 0.0], abs=1e-4)]
+
+
+def test_what_was_judged_on_nothing_that_a_weighting_left_is_no_part_of_the_baseline():
+    """ "b" never varies: SAW takes its weight, and the last rollout, judged on it alone, has no reward."""
+    scores = make_scores([[[1.0, 1.0], [0.0, 1.0], [1.0, None], [None, 1.0]]])
+    shaped = StaticReward(weighting=SawWeighting(), advantage=GroupAdvantage(scale="none")).shape(scores)
+    assert shaped.weights.tolist() == [[1.0, 0.0]]
+    assert shaped.valid.tolist() == [[True, True, True, False]]
+    assert shaped.advantages.tolist() == [pytest.approx([1 / 3, -2 / 3, 1 / 3, 0.0])]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges.base import Judge, JudgeRequest, Verdict
 from lightning_focal.judges.cache import VerdictCache
 from lightning_focal.judges.http.apart import run_apart
@@ -91,8 +92,7 @@ class HTTPJudge(Judge):
         first_wait_s: float = 1.0,
         max_wait_s: float = 30.0,
     ) -> None:
-        if per not in ("response", "criterion"):
-            raise ValueError(f"`per` must be 'response' or 'criterion', got {per!r}")
+        expect_choice("per", per, ("response", "criterion"))
         if temperature is not None and not 0 <= temperature < float("inf"):
             raise ValueError(f"`temperature` must be >= 0, or null to leave it to the server, got {temperature}")
         for name in _OURS:

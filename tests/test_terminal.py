@@ -55,20 +55,17 @@ def test_mistakes_of_code_keep_their_traceback(monkeypatch):
         1 / 0  # noqa: B018
 
 
-def test_quiet_drops_named_lines_alone(monkeypatch):
+def test_quiet_drops_named_lines_alone(monkeypatch, caplog):
     quiet()
     quiet()
-    logger, said = logging.getLogger("lightning.pytorch.utilities.rank_zero"), []
+    name, said = "lightning.pytorch.utilities.rank_zero", []
     listener = logging.Handler()
     listener.emit = lambda record: said.append(record.getMessage())
-    monkeypatch.setattr(logger, "handlers", [listener])
-    logger.setLevel(logging.INFO)
-    for words in (
-        "💡 Tip: For seamless cloud logging",
-        "TPU available: False, using: 0 TPU cores",
-        "GPU available: False, used: False",
-    ):
-        logger.info(words)
+    with caplog.at_level(logging.INFO, logger=name):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [listener])
+        for words in ("💡 Tip: For seamless", "TPU available: False, using: 0 TPU cores", "GPU available: False, used: False"):
+            logging.getLogger(name).info(words)
+        monkeypatch.undo()
     assert said == ["GPU available: False, used: False"]
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

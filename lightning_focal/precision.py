@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from lightning_focal.functional.choices import expect_choice
+
 __all__ = ["describe_device", "expect_dtype", "quick_at_bfloat16", "resolved_dtype", "resolved_precision", "warn_if_slow"]
 
 _log = logging.getLogger(__name__)
-_DTYPES = ("bfloat16", "float16", "float32")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")
 """What a processor with quick bfloat16 products calls them."""
 
@@ -77,9 +78,7 @@ def expect_dtype(key: str, value: str | None, *, auto: bool = True) -> None:
     ...
     ValueError: `dtype` must be null, 'auto', 'bfloat16', 'float16' or 'float32', got 'int8'
     """
-    if value is not None and value not in _DTYPES and not (auto and value == "auto"):
-        names = f"null{', ' + repr('auto') if auto else ''}, 'bfloat16', 'float16' or 'float32'"
-        raise ValueError(f"`{key}` must be {names}, got {value!r}")
+    expect_choice(key, value, (None, *["auto"] * auto, "bfloat16", "float16", "float32"))
 
 
 def resolved_dtype(name: str | None, device: torch.device | str) -> str | None:

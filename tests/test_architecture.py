@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "shard_index": set(),
     "terminal": set(),
     "overview": set(),
-    "precision": set(),
+    "precision": {"functional"},
     "trainer": {"precision"},
     "parsing": {"terminal", "overview", "trainer"},
     "functional": set(),

@@ -4,10 +4,13 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import lightning_focal
 
@@ -98,3 +101,17 @@ def test_arguments_that_others_rely_on():
 
 def test_types_are_shipped():
     assert (Path(lightning_focal.__file__).parent / "py.typed").exists()
+
+
+def test_constraints_are_within_the_bounds():
+    """The exact set that README names is one that pyproject.toml allows."""
+    root = Path(lightning_focal.__file__).parents[1]
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    exact = dict(line.split("==") for line in lines if not line.startswith("#"))
+    exact = {canonicalize_name(name): version for name, version in exact.items()}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [Requirement(line) for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]]
+    for requirement in wanted:
+        if requirement.name not in ("lightning-focal", "pip"):
+            assert exact[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+            assert requirement.specifier != "", f"{requirement} has no bounds"

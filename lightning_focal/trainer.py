@@ -11,7 +11,21 @@ from lightning_focal.precision import resolved_precision
 __all__ = ["Trainer"]
 
 Precision = (
-    Literal["auto", "bf16-mixed", "32-true", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", "32", "16", "64"]
+    Literal[
+        "auto",
+        "bf16-mixed",
+        "32-true",
+        "16-mixed",
+        "bf16-true",
+        "16-true",
+        "64-true",
+        "bf16",
+        "32",
+        "16",
+        "64",
+        "transformer-engine",
+        "transformer-engine-float16",
+    ]
     | Literal[64, 32, 16]
 )
 

@@ -135,9 +135,15 @@ class VLLMServer:
         else:
             raise ServerError(f"{self.url} did not empty its prefix cache: it is answering requests that are not ours")
         self.name(label)
-        if self.label() != label:
+        found = self.label()
+        for attempt in range(self.attempts):
+            if found != f"loading {label}":
+                break
+            time.sleep(2.0**attempt)  # the same weights come by another of our addresses of this server
+            found = self.label()
+        if found != label:
             raise ServerError(
-                f"{self.url} calls its weights {self.label()!r}, they were just named {label!r}: somebody else writes to it"
+                f"{self.url} calls its weights {found!r}, they were just named {label!r}: somebody else writes to it"
             )
 
     def name(self, label: str) -> None:

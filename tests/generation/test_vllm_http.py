@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -117,3 +119,18 @@ def test_the_key_is_sent_and_never_shown(replies, monkeypatch):
         VLLMServer(replies.url, key_env="LF_TEST_KEY").name("x")
     assert "sesame" not in str(raised.value)
     assert replies.asked[0][2] == "Bearer sesame"
+
+
+@pytest.mark.parametrize(
+    ("found", "waits"), [(["a/1"], []), (["loading a/1", "loading a/1", "a/1"], [1, 2]), (["loading b/7"], None)]
+)
+def test_the_same_weights_may_come_by_another_address(monkeypatch, found, waits):
+    """Two addresses of one server are told of new weights at the same time."""
+    server, slept, names = VLLMServer("http://127.0.0.1:1"), [], list(found)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(server, "post", lambda *_: {"success": True})
+    monkeypatch.setattr(server, "label", lambda: names.pop(0))
+    with nullcontext() if waits is not None else pytest.raises(ServerError, match="somebody else writes to it"):
+        server.settle("a/1")
+    assert not names
+    assert slept == (waits or [])

@@ -43,7 +43,7 @@ def _uncapped() -> bool:
 
 @functools.cache
 def _flags() -> tuple[str, ...]:
-    ask: Any = getattr(torch.cpu, "get_capabilities", None)  # from torch 2.11 on
+    ask: Any = getattr(torch.cpu, "get_capabilities", None)  # not in older releases of torch
     if ask is not None:
         found = ask()
         return tuple(name for name in _BFLOAT16 if found.get(name))

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.cache import why_not_cached
+from lightning_focal.generation.cache import why_not_cached, why_not_plain
 from lightning_focal.generation.decoding import decode, decode_with_generate, gap_to_forward, plan_batches
+from lightning_focal.generation.graphed import graphs_steps
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.generation.weights import RolloutCopy, bare_model, compute_device, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
@@ -35,6 +36,9 @@ _LARGEST_GAP = {torch.float64: 1e-3, torch.float32: 1e-3}
 """Nats a token, on average, by which a way may differ from the model's own forward; elsewhere as below."""
 
 _LARGEST_ROUNDED_GAP = 0.1
+
+_LONG = 1_000
+"""Tokens of a response that is worth a CUDA graph."""
 
 
 class HFGenerator(Generator):
@@ -83,6 +87,9 @@ class HFGenerator(Generator):
         bare = bare_model(policy)
         way, reason = self._way(bare)
         way = way if reason is None else f"{way} ({reason})"
+        if reason is None and compute_device(policy).type == "cuda" and not is_sharded(policy):
+            why = why_not_plain(bare) or "its attention cannot be replaced"
+            way += " in CUDA graphs" if graphs_steps(bare, _LONG) else f" without CUDA graphs ({why})"
         if self._needs_copy(policy):
             return f"{way}, {self._copy_dtype(policy) or 'unsharded'} copy"
         return f"{way}, {str(next(policy.parameters()).dtype).removeprefix('torch.')}"

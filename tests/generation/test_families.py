@@ -86,6 +86,16 @@ def test_common_families_run_by_the_quick_paths(kind, extra, caplog):
     assert generator.describe(model) == "cache loop, float32"
 
 
+@pytest.mark.parametrize(
+    ("graphs", "words"), [(True, "in CUDA graphs"), (False, "without CUDA graphs (its attention cannot be replaced)")]
+)
+def test_on_a_gpu_the_first_line_says_whether_there_are_graphs(monkeypatch, graphs, words):
+    model, _ = model_of(*COMMON[0])
+    monkeypatch.setattr(module, "compute_device", lambda policy: torch.device("cuda"))
+    monkeypatch.setattr(module, "graphs_steps", lambda model, tokens: graphs)
+    assert HFGenerator().describe(model) == f"cache loop {words}, float32"
+
+
 @pytest.mark.parametrize(("kind", "extra"), UNUSUAL, ids=[kind for kind, _ in UNUSUAL])
 def test_unusual_families_are_sampled_from_their_own_distribution(kind, extra):
     model, tokenizer = model_of(kind, extra)

@@ -71,19 +71,19 @@ class ServerWriter(Writer):
 
     def replies(self, queue: deque[Ask]) -> Iterator[tuple[Ask, ChatReply | ChatError]]:
         """See :meth:`Writer.replies`."""
-        loop = asyncio.new_event_loop()
         under_way: dict[asyncio.Task[ChatReply | ChatError], Ask] = {}
-        try:
-            while queue or under_way:
-                while queue and len(under_way) < self.width:
-                    ask = queue.popleft()
-                    under_way[loop.create_task(self._reply(ask))] = ask
-                done, _ = loop.run_until_complete(asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED))
-                for task in done:
-                    yield under_way.pop(task), task.result()
-        finally:
-            loop.run_until_complete(self._stop(list(under_way)))
-            loop.close()
+        with asyncio.Runner() as runner:  # Ctrl-C ends the wait, it never breaks into the middle of a request
+            loop = runner.get_loop()
+            try:
+                while queue or under_way:
+                    while queue and len(under_way) < self.width:
+                        ask = queue.popleft()
+                        under_way[loop.create_task(self._reply(ask))] = ask
+                    done, _ = runner.run(asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED))
+                    for task in done:
+                        yield under_way.pop(task), task.result()
+            finally:
+                runner.run(self._stop(list(under_way)))
 
     async def _stop(self, tasks: list[asyncio.Task[ChatReply | ChatError]]) -> None:
         for task in tasks:

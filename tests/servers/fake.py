@@ -53,6 +53,10 @@ class FakeServer:
                     fake.most_at_once = max(fake.most_at_once, fake.at_once)
                 try:
                     reply = fake.reply(request, number)
+                finally:
+                    with fake.lock:  # before the reply is sent: whoever reads it may ask again at once
+                        fake.at_once -= 1
+                try:
                     if callable(reply):
                         reply(self)
                     elif isinstance(reply, tuple):
@@ -61,9 +65,6 @@ class FakeServer:
                         self.send(200, {}, completion(reply))
                 except (BrokenPipeError, ConnectionResetError):
                     pass
-                finally:
-                    with fake.lock:
-                        fake.at_once -= 1
 
         return Handler
 

@@ -179,7 +179,7 @@ def test_what_ends_the_run(fault, monkeypatch):
         began = time.monotonic()
         with pytest.raises(ChatUnusable, match=AT_ONCE[fault]) as caught:
             judge.judge(requests(50))
-        assert time.monotonic() - began < 10  # ten tries of each would take minutes
+        assert time.monotonic() - began < 2
         assert len(server.requests) <= 2
         assert KEY not in str(caught.value)
 
@@ -231,12 +231,12 @@ def test_one_response_refused_by_moderation_does_not_end_the_run():
 
 def test_a_batch_has_a_deadline():
     async def hang(exchange):
-        await asyncio.sleep(20)
+        await asyncio.sleep(5)
 
     with serving(hang, when=lambda exchange: "List 2" in exchange.prompt) as server:
         began = time.monotonic()
         rows = judge_of(server.url, deadline_s=0.6).judge(requests(4))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 2
     assert all(verdict.outcome is Outcome.ERROR and "0.6 s" in verdict.reason for verdict in rows[2])
     assert all_right(requests(2), rows[:2])
 
@@ -252,17 +252,19 @@ def test_within_a_running_loop():
 def test_ctrl_c_comes_through_and_loses_nothing(tmp_path):
     with serving(latency=0.1) as server:
         judge = judge_of(server.url, concurrency=2, cache=str(tmp_path / "v.sqlite"), timeout_s=30.0)
+        pressed = []
 
         def interrupt():
             while len(server.requests) < 8:
                 time.sleep(0.01)
+            pressed.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
-        person = threading.Thread(target=interrupt)
+        person = threading.Thread(target=interrupt, daemon=True)
         person.start()
         with pytest.raises(KeyboardInterrupt):
             judge.judge(requests(200))
-        assert len(server.requests) < 50
+        assert time.monotonic() - pressed[0] < 2
         person.join()
         replied = judge.measures()["completion_tokens"] / 20  # the server says 20 each
         assert replied >= 4

@@ -138,7 +138,7 @@ def test_a_single_mark_is_not_empty():
 def test_a_catastrophic_pattern_is_cut_off_as_an_error(kind):
     start = time.perf_counter()
     (verdict,) = judge("a" * 60 + "b", criterion({"kind": kind, "pattern": "(a|aa)+$"}), regex_timeout=0.1)
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start < 2
     assert verdict == Verdict(Outcome.ERROR, reason="pattern '(a|aa)+$' cut off after 0.1 s")
 
 

@@ -127,7 +127,7 @@ def test_retry_after_beyond_the_deadline_is_not_slept_through():
         began = time.monotonic()
         with pytest.raises(ChatUnavailable, match=r"1 of at most 6 tries and 10 s: status 429, asks to wait 3600 s: quota"):
             ask(server.url)
-        assert time.monotonic() - began < 8  # of the ten that there are
+        assert time.monotonic() - began < 2
 
 
 def test_retry_after_as_a_date():
@@ -152,25 +152,25 @@ def test_a_try_has_a_time_limit_even_where_the_server_trickles():
         handler.send_response(200)
         handler.send_header("Content-Length", "1000")
         handler.end_headers()
-        for _ in range(400):
+        for _ in range(40):
             handler.wfile.write(b" ")
             handler.wfile.flush()
             time.sleep(0.05)
 
     with serving([trickle, "ok"]) as server:
         assert ask(server.url, timeout_s=0.3)[0].text == "ok"
-        assert server.times[1] - server.times[0] < 10
+        assert server.times[1] - server.times[0] < 1.5
 
 
 def test_a_request_has_a_deadline():
     def stuck(handler):
-        time.sleep(20)
+        time.sleep(2)
 
     with serving(lambda request, number: stuck) as server:
         began = time.monotonic()
         with pytest.raises(ChatUnavailable, match=r"0.5 s"):
             ask(server.url, deadline_s=0.5)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 1.5
 
 
 def test_the_limit_of_requests_at_a_time():

@@ -34,7 +34,7 @@ def in_turns(ways, rounds):
 def output_layer(vocabulary, width, rounds):
     """Seconds forward and backward through our output layer, alone and with the entropy a run logs, and liger-kernel's."""
     from lightning_focal.functional import chunked_logp_from_hidden
-    from lightning_focal.policies.liger import liger_logp
+    from lightning_focal.models.liger import liger_logp
 
     hidden, weight = torch.randn(512, width, requires_grad=True), torch.randn(vocabulary, width, requires_grad=True)
     targets = torch.randint(vocabulary, (512,))

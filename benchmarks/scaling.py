@@ -59,7 +59,7 @@ def measure(folder, job, options, axis, values, steps):
 
 def models_own(folder, job, lengths):
     """Seconds of a plain forward and backward pass of the bare model by response length: what no library can avoid."""
-    from lightning_focal.policies import load_policy
+    from lightning_focal.models import load_policy
 
     policy, _ = load_policy(folder)
     seconds = {}

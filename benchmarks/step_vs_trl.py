@@ -145,8 +145,8 @@ def make_trl(folder, job, options, steps, turns, output, first):
 
 def loss_on(first, folder, options):
     """Our loss and gradient norm from the initial weights, on the rollouts of TRL's first step."""
+    from lightning_focal.models import load_policy
     from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
-    from lightning_focal.policies import load_policy
 
     policy, _ = load_policy(folder)
     reference, _ = load_policy(folder)

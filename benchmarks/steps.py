@@ -78,7 +78,7 @@ def word_tokenizer(words):
 
 def policy_folder(job, into):
     """A folder that both libraries load their weights and tokenizer from."""
-    from lightning_focal.policies import resolve_source
+    from lightning_focal.models import resolve_source
 
     if job.source:
         return str(resolve_source(job.source))

@@ -21,7 +21,7 @@ import torch
 from provenance import provenance
 
 from lightning_focal.generation import HFGenerator, Sampling, VLLMGenerator
-from lightning_focal.policies import encode_chat, load_policy
+from lightning_focal.models import encode_chat, load_policy
 from lightning_focal.types import Prompts
 
 QUESTIONS = (

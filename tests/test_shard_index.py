@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from lightning_focal.policies import check_shards
+from lightning_focal.models import check_shards
 from lightning_focal.shard_index import INDEX, read_index
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from lightning_focal.cli import main
-from lightning_focal.policies import load_policy
+from lightning_focal.commands.sft import sft_command
+from lightning_focal.models import load_policy
 from lightning_focal.runs import AtomicCheckpointIO
-from lightning_focal.warm_start import sft_command
+from tests.commands.test_sft import ROOT, SMALL
 from tests.conftest import TINY, rubric_rows, write_rows
-from tests.test_warm_start import ROOT, SMALL
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from lightning_focal.evaluation.harness import evaluate_tasks, flat_scores
 from lightning_focal.evaluation.model import policy_lm
 from lightning_focal.evaluation.tasks import Tasks, load_tasks, task_names
 from lightning_focal.files import write_json
-from lightning_focal.generation.weights import RolloutCopy, is_sharded
+from lightning_focal.models import has_adapters
+from lightning_focal.models.weights import RolloutCopy, is_sharded
 from lightning_focal.modules.rng import rng_state, set_rng_state
-from lightning_focal.policies import has_adapters
 
 __all__ = ["LMEval"]
 

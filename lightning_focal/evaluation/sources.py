@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_focal.exporting import checkpoint_policy, read_run_config
-from lightning_focal.generation.weights import RolloutCopy
-from lightning_focal.policies import has_adapters, is_sharded_checkpoint, load_policy
+from lightning_focal.models import has_adapters, is_sharded_checkpoint, load_policy
+from lightning_focal.models.checkpoints import checkpoint_policy, read_run_config
+from lightning_focal.models.weights import RolloutCopy
 
 __all__ = ["is_checkpoint", "load_evaluated"]
 

@@ -9,7 +9,7 @@ from lightning_focal.generation.names import GeneratorName, named_generator
 from lightning_focal.generation.scripted import ScriptedGenerator
 from lightning_focal.generation.vllm import VLLMGenerator
 from lightning_focal.generation.vllm_server import VLLMServerGenerator
-from lightning_focal.generation.weights import full_weights
+from lightning_focal.models.weights import full_weights
 
 __all__ = [
     "Generator",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lightning_focal.generation.assemble import left_pad
 from lightning_focal.generation.base import Sampling
-from lightning_focal.generation.cache import cache_argument
 from lightning_focal.generation.sampling import pick_tokens
-from lightning_focal.generation.weights import bare_model
+from lightning_focal.models.cache import cache_argument
+from lightning_focal.models.weights import bare_model
 
 __all__ = ["Batch", "decode", "decode_with_generate", "gap_to_forward", "plan_batches"]
 
@@ -78,7 +78,7 @@ def decode(
     """Decode over transformers' cache: each prompt is computed once for all its rollouts, and finished rollouts leave the batch.
 
     Args:
-        model: for which :func:`~lightning_focal.generation.cache.why_not_cached` gives None, in eval mode, without gradients.
+        model: for which :func:`~lightning_focal.models.cache.why_not_cached` gives None, in eval mode, without gradients.
         prompts: ``B`` rows of tokens.
         uniforms: ``[B, R, T]`` in [0, 1): ``R`` rollouts of each prompt, at most ``T`` tokens each.
         sampling: how to draw.

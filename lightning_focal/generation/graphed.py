@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from lightning_focal.generation.attention import replaced_attention, takes_attention
-from lightning_focal.generation.cache import cache_argument, why_not_plain
+from lightning_focal.models.attention import replaced_attention, takes_attention
+from lightning_focal.models.cache import cache_argument, why_not_plain
 
 __all__ = ["GraphedSteps", "graphs_steps"]
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.cache import why_not_cached, why_not_plain
 from lightning_focal.generation.decoding import decode, decode_with_generate, gap_to_forward, plan_batches
 from lightning_focal.generation.graphed import graphs_steps
 from lightning_focal.generation.sampling import draw_uniforms
-from lightning_focal.generation.weights import RolloutCopy, bare_model, compute_device, is_sharded
+from lightning_focal.models.cache import why_not_cached, why_not_plain
+from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ class ScriptedGenerator(Generator):
     Raises:
         ValueError: if there is no response, for all or for a prompt id.
 
-    >>> from lightning_focal.policies import encode_chat, load_policy
+    >>> from lightning_focal.models import encode_chat, load_policy
     >>> from lightning_focal.types import Prompts
     >>> policy, tokenizer = load_policy("random:tiny-llama?layers=1")
     >>> chat = ({"role": "user", "content": "Yes?"},)

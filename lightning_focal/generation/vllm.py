@@ -16,7 +16,6 @@ from torch import nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids
 from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.folder import hub_weights, write_description, write_weights
 from lightning_focal.generation.vllm_engine import Engine, import_vllm
 from lightning_focal.generation.vllm_requests import (
     LogprobsMode,
@@ -26,7 +25,8 @@ from lightning_focal.generation.vllm_requests import (
     expect_context,
     sampling_params,
 )
-from lightning_focal.generation.weights import bare_model, is_held, is_sharded, stamp
+from lightning_focal.models.folder import hub_weights, write_description, write_weights
+from lightning_focal.models.weights import bare_model, is_held, is_sharded, stamp
 from lightning_focal.precision import expect_dtype, resolved_dtype
 
 if TYPE_CHECKING:

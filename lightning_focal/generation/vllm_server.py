@@ -16,12 +16,12 @@ from torch import nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids
 from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.folder import whole_folder, write_weights
 from lightning_focal.generation.ranks import on_first_rank, rank
 from lightning_focal.generation.vllm_http import VLLMServer
 from lightning_focal.generation.vllm_requests import LogprobsMode, assemble, expect_comparable, expect_context, sampling_params
 from lightning_focal.generation.vllm_transfer import Transfer
-from lightning_focal.generation.weights import bare_model, is_held, stamp
+from lightning_focal.models.folder import whole_folder, write_weights
+from lightning_focal.models.weights import bare_model, is_held, stamp
 from lightning_focal.precision import expect_dtype
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.generation.folder import hub_weights
 from lightning_focal.generation.ranks import rank
 from lightning_focal.generation.vllm_engine import import_vllm
+from lightning_focal.models.folder import hub_weights
 
 if TYPE_CHECKING:
     from lightning_focal.generation.vllm_http import VLLMServer
@@ -27,7 +27,7 @@ def weight_source(policy: nn.Module, dtype: str | None = None) -> Any:
     """Return a ``WeightSource`` of vLLM over a policy: adapters merged, shards gathered, names as published.
 
     Args:
-        policy: see :func:`~lightning_focal.generation.folder.hub_weights`.
+        policy: see :func:`~lightning_focal.models.folder.hub_weights`.
         dtype: of what is sent; None = the policy's.
 
     Raises:

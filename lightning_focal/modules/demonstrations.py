@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.generation.assemble import left_pad
-from lightning_focal.policies import encode_chat
+from lightning_focal.models import encode_chat
 from lightning_focal.types import Prompts
 
 __all__ = ["encode_demonstrations"]
@@ -32,7 +32,7 @@ def encode_demonstrations(
     Raises:
         ValueError: if a prompt has no response, or one that is too long: a response cut short would teach not to end.
 
-    >>> from lightning_focal.policies import load_tokenizer
+    >>> from lightning_focal.models import load_tokenizer
     >>> chats = (({"role": "user", "content": "1 + 1 ="},),) * 2
     >>> prompts = Prompts(ids=("a", "b"), messages=chats, extra=({"response": "2"}, {"response": "two"}))
     >>> _, _, ids, mask = encode_demonstrations(load_tokenizer("random:tiny-llama"), prompts)

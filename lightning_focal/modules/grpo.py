@@ -18,6 +18,7 @@ from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
 from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
+from lightning_focal.models import Lora, Sharding, encode_chat, has_adapters, load_tokenizer, put_away, why_not_packed
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
 from lightning_focal.modules.measures import BatchMeasures
@@ -31,7 +32,6 @@ from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
 from lightning_focal.modules.team import join_sequences
 from lightning_focal.modules.update import Sequences, Update
-from lightning_focal.policies import Lora, Sharding, encode_chat, has_adapters, load_tokenizer, put_away, why_not_packed
 from lightning_focal.rewards import RewardStrategy, find_strategy
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_focal.models import adding_backward
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.reference import Reference
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
-from lightning_focal.policies import adding_backward
 
 __all__ = ["InnerLoop", "Surroundings"]
 

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from lightning_focal.callbacks.teacher import TeacherWeights
-from lightning_focal.policies import (
+from lightning_focal.models import (
     Lora,
     Sharding,
     check_tensor_parallel,
@@ -48,7 +48,7 @@ def check_strategy(
 
     Raises:
         ValueError: for a strategy that splits what ``offload`` keeps whole, and see
-            :func:`~lightning_focal.policies.check_tensor_parallel`.
+            :func:`~lightning_focal.models.check_tensor_parallel`.
     """
     strategy = trainer.strategy
     if offload and isinstance(strategy, ModelParallelStrategy | FSDPStrategy):
@@ -73,7 +73,7 @@ def load_for(
         source: where the policy comes from.
         sharding: how it is split under ``ModelParallelStrategy``; its ``blocks`` are those of ``FSDPStrategy``, too.
         copies: given a policy that is about to be split, returns who holds copies of it, and in which attribute: they are split alike.
-        arguments: of :func:`~lightning_focal.policies.load_trainable`.
+        arguments: of :func:`~lightning_focal.models.load_trainable`.
 
     Returns:
         The model and its tokenizer.

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from lightning_focal.callbacks.teacher import EMATeacher
-from lightning_focal.generation.weights import compute_device
-from lightning_focal.policies import MappedWeights, adapters_off, has_adapters
+from lightning_focal.models import MappedWeights, adapters_off, has_adapters
+from lightning_focal.models.weights import compute_device
 from lightning_focal.precision import expect_dtype, resolved_dtype
 
 __all__ = ["FrozenReference", "NoReference", "Reference", "TeacherReference"]

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.generation import Generator, HFGenerator, Sampling
+from lightning_focal.models import Lora, Sharding, encode_chat, idle_pass, load_tokenizer, put_away, response_logp
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
@@ -25,7 +26,6 @@ from lightning_focal.modules.precision import precision_words
 from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.rng import restore_rng, rng_states
 from lightning_focal.modules.schedule import WarmupCosine
-from lightning_focal.policies import Lora, Sharding, encode_chat, idle_pass, load_tokenizer, put_away, response_logp
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts, Rollouts
 

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_focal.models import Sizes
 from lightning_focal.modules.update import Sequences
-from lightning_focal.policies import Sizes
 
 __all__ = ["Team", "join_sequences"]
 

@@ -21,7 +21,7 @@ from lightning_focal.functional import (
     truncated_importance_weights,
 )
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.policies import (
+from lightning_focal.models import (
     Sizes,
     expect_liger,
     idle_pass,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_focal.generation import HFGenerator, Sampling
-from lightning_focal.policies import encode_chat, load_policy
+from lightning_focal.models import encode_chat, load_policy
 from lightning_focal.servers import ChatClient, ChatError, ChatRefused, ChatReply, ChatUnavailable
 from lightning_focal.types import Message, Prompts
 
@@ -102,7 +102,7 @@ class LocalWriter(Writer):
     """A model in this process, on the GPU where there is one.
 
     Args:
-        policy: where it comes from, see :func:`~lightning_focal.policies.load_policy`.
+        policy: where it comes from, see :func:`~lightning_focal.models.load_policy`.
         sampling: how replies are drawn.
         batch_size: questions answered at once.
         dtype: of the weights.

@@ -2,6 +2,14 @@
 
 from lightning_focal.rewards.answers import AnswerScores, GoldAnswers
 from lightning_focal.rewards.base import RewardStrategy, find_strategy
+from lightning_focal.rewards.baselines import (
+    DvaoAdvantage,
+    Gate,
+    GdpoAdvantage,
+    SawWeighting,
+    SoftMinAdvantage,
+    WorstOf,
+)
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
 from lightning_focal.rewards.focal import FocalReward
 from lightning_focal.rewards.label_free import (
@@ -11,14 +19,6 @@ from lightning_focal.rewards.label_free import (
     GroundTruthReward,
     MajorityVoteReward,
     SelfCertaintyReward,
-)
-from lightning_focal.rewards.neighbours import (
-    DvaoAdvantage,
-    Gate,
-    GdpoAdvantage,
-    SawWeighting,
-    SoftMinAdvantage,
-    WorstOf,
 )
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (

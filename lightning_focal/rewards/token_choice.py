@@ -60,7 +60,7 @@ NINE_CHOICES: tuple[TokenChoice, ...] = (
 class TokenChoiceScores(ScoreSource):
     """Scores the tokens of a response against :class:`TokenChoice` criteria, the same for every prompt (ours).
 
-    Made for :func:`~lightning_focal.policies.byte_tokenizer` (259 tokens) and responses of six tokens; a token that is missing,
+    Made for :func:`~lightning_focal.models.byte_tokenizer` (259 tokens) and responses of six tokens; a token that is missing,
     because the response ended early, meets nothing.
 
     Args:

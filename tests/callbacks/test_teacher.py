@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
 from lightning_focal.callbacks.teacher import TeacherWeights
+from lightning_focal.models import Lora, apply_lora, load_policy
 from lightning_focal.modules import FrozenReference, TeacherReference, Update
-from lightning_focal.policies import Lora, apply_lora, load_policy
 from lightning_focal.rewards import StaticReward
 from tests.conftest import TINY
 from tests.modules.helpers import column, metrics, same, weights_of

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from tests.commands.test_rephrase import rephrasing
 from tests.docs.pages import blocks
 from tests.judges.faulty_server import entries, verdicts
-from tests.rephrasing.test_command import rephrasing
 
 TINY = "random:tiny-llama?hidden=32&layers=1"
 MODELS = ("Qwen/Qwen3-32B", "my-model", "some-model")

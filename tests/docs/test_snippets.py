@@ -17,7 +17,7 @@ import yaml
 from lightning_focal.cli import COMMANDS, main
 from lightning_focal.entry import main as entry_main
 from lightning_focal.judges import CHECKS
-from lightning_focal.policies import export_policy, load_policy
+from lightning_focal.models import export_policy, load_policy
 from tests.conftest import GROUP
 from tests.docs.pages import PAGES, ROOT, arguments, blocks, commands, set_up_program, title
 from tests.docs.short import MODELS, TINY, asks_a_server, reply, save_files, smaller

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from lightning_focal.generation import HFGenerator, Sampling
-from lightning_focal.policies import encode_chat
+from lightning_focal.models import encode_chat
 from lightning_focal.types import Prompts
 
 TOKENS = 12

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lightning_focal.evaluation import LMEval, evaluate_tasks, flat_scores, load_tasks, policy_lm
-from lightning_focal.generation.weights import RolloutCopy
+from lightning_focal.models.weights import RolloutCopy
 from tests.modules.parallel import fit, strategies
 
 

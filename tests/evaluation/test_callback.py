@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_focal.evaluation import LMEval
-from lightning_focal.policies import Lora
+from lightning_focal.models import Lora
 from tests.evaluation.helpers import choice_task, generate_task, half_right
 from tests.modules.helpers import column
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_focal.policies import load_policy
+from lightning_focal.models import load_policy
 from tests.evaluation.helpers import choice_task, generate_task, half_right
 from tests.evaluation.parallel import worker
 from tests.modules.parallel import LAYERS

@@ -9,7 +9,7 @@ from lightning_focal.cli import main
 from lightning_focal.evaluation import evaluate_tasks, flat_scores, load_tasks, policy_lm
 from lightning_focal.evaluation.rubric import mean_of_judged, response_scores
 from lightning_focal.judges import Outcome, Verdict
-from lightning_focal.policies import load_policy
+from lightning_focal.models import load_policy
 from lightning_focal.rubrics import Criterion, Rubric
 from tests.conftest import TINY, rubric_rows, write_rows
 from tests.test_cli import FOCAL_TINY

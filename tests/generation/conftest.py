@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_focal.policies import load_policy
+from lightning_focal.models import load_policy
 
 
 @pytest.fixture(scope="session")

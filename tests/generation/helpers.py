@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_focal.policies import encode_chat
+from lightning_focal.models import encode_chat
 from lightning_focal.types import Prompts
 
 QUESTIONS = ("Hi", "Why is the sky blue, and since when?", "One?", "Tell me more of that")

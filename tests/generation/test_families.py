@@ -8,8 +8,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.generation import hf as module
-from lightning_focal.policies import why_not_packed
-from lightning_focal.policies.tiny import byte_tokenizer
+from lightning_focal.models import why_not_packed
+from lightning_focal.models.tiny import byte_tokenizer
 from lightning_focal.types import Prompts
 
 TEXTS = ("hey", "what is the time?", "and now, in a rather longer question?")

@@ -10,7 +10,7 @@ from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.generation import graphed as graphs
 from lightning_focal.generation.decoding import decode
 from lightning_focal.generation.sampling import draw_uniforms
-from lightning_focal.policies import load_policy, response_logp
+from lightning_focal.models import load_policy, response_logp
 from tests.generation.helpers import make_prompts
 
 ROWS = [[5, 9, 33], [70, 8], [1, 2, 3, 4, 5, 6, 7]]

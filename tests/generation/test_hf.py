@@ -7,7 +7,7 @@ import torch
 
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.generation import hf as module
-from lightning_focal.policies import Lora, apply_lora, load_policy, response_logp
+from lightning_focal.models import Lora, apply_lora, load_policy, response_logp
 
 from .helpers import greedy, make_prompts, responses, reversed_prompts
 

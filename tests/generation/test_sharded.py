@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_focal.generation import HFGenerator, Sampling, full_weights
-from lightning_focal.policies import Lora, apply_lora, load_policy, response_logp
+from lightning_focal.models import Lora, apply_lora, load_policy, response_logp
 from tests.processes import run_ranks
 
 from .helpers import make_prompts, responses

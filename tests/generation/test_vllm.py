@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lightning_focal.generation import HFGenerator, Sampling, VLLMGenerator
-from lightning_focal.generation.folder import hub_weights
 from lightning_focal.generation.vllm_engine import _expect_all_loaded
 from lightning_focal.generation.vllm_http import VLLMServer
 from lightning_focal.generation.vllm_transfer import weight_source
-from lightning_focal.policies import Lora, load_trainable
+from lightning_focal.models import Lora, load_trainable
+from lightning_focal.models.folder import hub_weights
 
 from .helpers import make_prompts, responses
 from .vllm_checks import MARKS, TINY, gap, tiny_policy, trainer_logp, update

@@ -14,7 +14,7 @@ import torch
 
 from lightning_focal.generation import Sampling, VLLMGenerator, VLLMServerGenerator
 from lightning_focal.generation.vllm_http import ServerError
-from lightning_focal.policies import export_policy
+from lightning_focal.models import export_policy
 
 from .helpers import make_prompts, responses
 from .vllm_checks import MARKS, gap, tiny_policy, update

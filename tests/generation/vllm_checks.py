@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from lightning_focal.policies import load_policy
+from lightning_focal.models import load_policy
 
 TINY = "random:tiny-llama?hidden=64&layers=2&heads=2&kv_heads=1&seed=3&std=0.1"  # its attention takes heads of 32 and more
 MARKS = [

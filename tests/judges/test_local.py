@@ -9,7 +9,7 @@ import torch
 
 from lightning_focal.judges import JudgeRequest, LocalJudge, Outcome, Verdict
 from lightning_focal.judges.local_question import Question, question_for
-from lightning_focal.policies import encode_chat, load_policy
+from lightning_focal.models import encode_chat, load_policy
 from lightning_focal.rewards import FocalReward
 from lightning_focal.rubrics import Criterion
 from tests.judges.judges import request
@@ -99,7 +99,7 @@ def test_an_empty_response_loads_no_model(judge):
 
 def test_the_model_is_loaded_once_and_never_trained(judge, monkeypatch):
     loads = []
-    monkeypatch.setattr("lightning_focal.policies.load_policy", lambda *a, **k: loads.append(a) or load_policy(*a, **k))
+    monkeypatch.setattr("lightning_focal.models.load_policy", lambda *a, **k: loads.append(a) or load_policy(*a, **k))
     judge.prepare()
     for _ in range(2):
         judge.judge([request("Hi", KIND)])

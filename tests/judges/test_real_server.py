@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from lightning_focal.callbacks import JudgeWatch
+from lightning_focal.commands.judge import judge_command
 from lightning_focal.judges import HTTPJudge
-from lightning_focal.judging.command import judge_command
-from lightning_focal.policies.source import resolve_source
+from lightning_focal.models.source import resolve_source
 from lightning_focal.rewards import FocalReward
 from lightning_focal.servers import ChatUnusable
 from tests.judges.test_http_training import health  # noqa: F401

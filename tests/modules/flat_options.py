@@ -10,8 +10,8 @@ from torch.distributed.fsdp import MixedPrecision
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from lightning_focal.models import Sharding
 from lightning_focal.modules import TeacherReference, Update
-from lightning_focal.policies import Sharding
 from tests.modules import parallel
 
 CASE, STEPS = "co_rewarding_2", 2

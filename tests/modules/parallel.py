@@ -19,9 +19,9 @@ from torch.distributed.fsdp import (
 from lightning_focal.callbacks import EMATeacher, HeldOut
 from lightning_focal.data import ReasoningGymData, RubricDataModule
 from lightning_focal.generation import HFGenerator, Sampling
-from lightning_focal.generation.weights import full_weights
+from lightning_focal.models import Lora, load_policy
+from lightning_focal.models.weights import full_weights
 from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
-from lightning_focal.policies import Lora, load_policy
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, FocalReward, SelfCertaintyReward, StaticReward
 from lightning_focal.runs import CSVLog
 from tests.conftest import adam, rubric_rows, write_rows

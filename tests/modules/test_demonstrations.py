@@ -2,8 +2,8 @@
 
 import pytest
 
+from lightning_focal.models import encode_chat, load_tokenizer
 from lightning_focal.modules.demonstrations import encode_demonstrations
-from lightning_focal.policies import encode_chat, load_tokenizer
 from lightning_focal.types import Prompts
 
 

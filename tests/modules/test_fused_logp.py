@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lightning_focal.callbacks import CollapseWatch
+from lightning_focal.models import load_policy
 from lightning_focal.modules import FrozenReference, Update
 from lightning_focal.modules.update import sequence_logp
-from lightning_focal.policies import load_policy
 from tests.modules.helpers import column, metrics
 from tests.modules.test_update import TEMPERATURE, gradients, policy, sequences  # noqa: F401 - fixtures
 

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_focal.callbacks import CollapseWatch, EMATeacher, HeldOut
 from lightning_focal.data import ReasoningGymData
 from lightning_focal.generation import HFGenerator, Sampling
+from lightning_focal.models import Lora, encode_chat, load_policy
 from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
-from lightning_focal.policies import Lora, encode_chat, load_policy
 from lightning_focal.rewards import (
     CoRewardingI,
     CoRewardingII,

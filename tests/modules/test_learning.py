@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from lightning_focal.generation import Sampling
+from lightning_focal.models import encode_chat
 from lightning_focal.modules import Update
-from lightning_focal.policies import encode_chat
 from lightning_focal.rewards import FocalReward, StaticReward
 from tests.conftest import adam
 from tests.modules.helpers import full_logp, group_advantages, rows_of, weights_of

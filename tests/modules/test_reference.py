@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
+from lightning_focal.models import Lora, has_adapters, load_policy
 from lightning_focal.modules import FrozenReference, NoReference, Update
-from lightning_focal.policies import Lora, has_adapters, load_policy
 from lightning_focal.rewards import StaticReward
 from tests.conftest import TINY
 from tests.modules.helpers import column, metrics, same, weights_of

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_focal.data import PromptLoader
 from lightning_focal.generation import HFGenerator, Sampling
+from lightning_focal.models import Lora, encode_chat, load_policy
 from lightning_focal.modules import SFTModule, WarmupCosine
-from lightning_focal.policies import Lora, encode_chat, load_policy
 from lightning_focal.types import Prompts
 from tests.modules.helpers import full_logp, same, weights_of
 

@@ -5,10 +5,10 @@ import copy
 import torch
 import torch.distributed as dist
 
+from lightning_focal.models import Sizes, load_policy
 from lightning_focal.modules.certainty import mean_certainty
 from lightning_focal.modules.team import Team, join_sequences
 from lightning_focal.modules.update import Sequences
-from lightning_focal.policies import Sizes, load_policy
 from tests.conftest import TINY
 from tests.helpers import make_prompts, make_rollouts
 from tests.processes import run_threads

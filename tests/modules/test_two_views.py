@@ -8,9 +8,9 @@ import torch
 
 from lightning_focal.functional import clipped_policy_loss, kl_divergence
 from lightning_focal.generation import Sampling, ScriptedGenerator
+from lightning_focal.models import encode_chat, load_policy
 from lightning_focal.modules import Update
 from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
-from lightning_focal.policies import encode_chat, load_policy
 from lightning_focal.types import Prompts, Shaped
 from tests.modules.helpers import full_logp, rows_of
 

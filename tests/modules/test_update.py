@@ -7,9 +7,9 @@ import torch
 
 from lightning_focal.functional import loss_normaliser
 from lightning_focal.generation import Sampling
+from lightning_focal.models import load_policy
 from lightning_focal.modules import Update
 from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
-from lightning_focal.policies import load_policy
 from lightning_focal.types import Shaped
 from tests.generation.helpers import make_prompts
 from tests.modules.helpers import rows_of

@@ -1,0 +1,1 @@
+"""Sub-commands that are no method of the Trainer, one file each."""

@@ -1,0 +1,153 @@
+"""``lightning_focal eval``: a checkpoint or a policy on tasks of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.table import Table
+
+from lightning_focal.evaluation.harness import evaluate_tasks, flat_scores
+from lightning_focal.evaluation.model import policy_lm
+from lightning_focal.evaluation.sources import is_checkpoint, load_evaluated
+from lightning_focal.evaluation.tasks import Tasks, load_tasks, task_names
+from lightning_focal.evaluation.vllm import vllm_lm
+from lightning_focal.files import write_json
+from lightning_focal.models import export_policy
+from lightning_focal.parsing import HelpFormatter
+from lightning_focal.terminal import make_console
+
+__all__ = ["eval_command", "parser"]
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    made = ArgumentParser(
+        formatter_class=HelpFormatter,
+        prog="lightning_focal eval",
+        description="Put tasks of lm-evaluation-harness to a policy. The scores are those of `lm-eval run --model hf "
+        "--apply_chat_template` on the exported folder.",
+    )
+    add = made.add_argument
+    add("--ckpt_path", type=str, required=True, help="A Trainer's checkpoint, an exported folder, or any source of a policy.")
+    add("--tasks", type=str, required=True, help="Names and YAML files, with commas: gsm8k,ifeval,my_task.yaml.")
+    add("--config", type=str | None, default=None, help="Configuration of the run; config.yaml of its run folder by default.")
+    add("--part", type=Literal["policy", "teacher"], default="policy", help="Of a checkpoint: the policy, or its slow teacher.")
+    add("--backend", type=Literal["hf", "vllm"], default="hf", help="Who answers: transformers, or vLLM.")
+    add("--limit", type=float | None, default=None, help="Questions a task; below 1 a share of them.")
+    add("--batch_size", type=int, default=16, help="Questions at once; vLLM decides by itself.")
+    add("--num_fewshot", type=int | None, default=None, help="Worked examples before each question; as the task says by default.")
+    add("--apply_chat_template", type=bool, default=True, help="Put questions as chats.")
+    add("--system_instruction", type=str | None, default=None, help="Before every chat.")
+    add("--max_length", type=int | None, default=None, help="Context in tokens; the policy's own by default.")
+    add(
+        "--dtype",
+        type=Literal["float32", "bfloat16", "float16"] | None,
+        default=None,
+        help="Of the weights; as stored by default.",
+    )
+    add("--device", type=str | None, default=None, help="cuda, cuda:1, cpu, ...; a GPU where there is one by default.")
+    add("--vllm_args", type=dict[str, Any], default={}, help="Arguments of vLLM's engine, as a mapping.")
+    add("--include_path", type=str | None, default=None, help="A folder whose YAML files are added to the names.")
+    add("--allow_code", action="store_true", help="Run tasks that execute what the policy writes (CRUXEval, HumanEval, MBPP).")
+    add("--out", type=str | None, default=None, help="JSON file to write.")
+    return made
+
+
+def eval_command(args: list[str]) -> None:
+    """Run the command.
+
+    Args:
+        args: as on the command line, behind ``lightning_focal eval``.
+
+    Raises:
+        ValueError: for arguments out of range, and for tasks that cannot be run, before any weight is read.
+    """
+    config = parser().parse_args(args)
+    if config.batch_size < 1 or (config.limit is not None and config.limit <= 0):
+        raise ValueError(f"`--batch_size` must be >= 1 and `--limit` > 0, got {config.batch_size} and {config.limit}")
+    console = make_console(soft_wrap=True, emoji=False)
+    if not console.is_terminal:
+        console.width = 140  # a file has room for whole names
+    tasks = load_tasks(config.tasks, include_path=config.include_path, allow_code=config.allow_code)
+    for name, reason in tasks.missing.items():
+        console.print(f"not evaluated: {name}: {reason}", markup=False)
+    with _model(config) as lm:
+        results = evaluate_tasks(
+            lm,
+            tasks,
+            limit=config.limit,
+            num_fewshot=config.num_fewshot,
+            apply_chat_template=config.apply_chat_template,
+            system_instruction=config.system_instruction,
+            allow_code=config.allow_code,
+            quiet=not console.is_terminal,
+        )
+    console.print(results_table(results))
+    if config.out is not None:
+        write_json(Path(config.out), _report(results, config, tasks))
+        console.print(f"written: {config.out}", markup=False)
+
+
+@contextmanager
+def _model(config: Namespace) -> Iterator[Any]:
+    if config.backend == "hf":
+        import torch
+
+        model, tokenizer = load_evaluated(config.ckpt_path, config=config.config, part=config.part, dtype=config.dtype)
+        model = model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        yield policy_lm(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length, quiet=False)
+        return
+    with tempfile.TemporaryDirectory(prefix="lightning_focal_") as place:
+        folder = Path(config.ckpt_path)
+        if is_checkpoint(folder) or not folder.is_dir():  # vLLM reads folders
+            model, tokenizer = load_evaluated(config.ckpt_path, config=config.config, part=config.part)
+            folder = export_policy(model, tokenizer, Path(place) / "policy")
+            del model
+        yield vllm_lm(folder, dtype=config.dtype, max_length=config.max_length, **config.vllm_args)
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Return the harness's table of results."""
+    table = Table("task", "version", "filter", "n-shot", "metric", "value", "stderr", "questions")
+    for task, measured in results["results"].items():
+        for name, value in sorted(measured.items()):
+            metric, comma, chosen = name.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            error = measured.get(f"{metric}_stderr,{chosen}", "")
+            cells = (
+                task,
+                results.get("versions", {}).get(task, ""),
+                chosen,
+                results.get("n-shot", {}).get(task, ""),
+                metric,
+                f"{value:.4f}" if isinstance(value, float) else value,
+                f"{error:.4f}" if isinstance(error, float) else error,
+                results.get("n-samples", {}).get(task, {}).get("effective", ""),
+            )
+            table.add_row(*(_plain(cell) for cell in cells))
+    return table
+
+
+def _plain(cell: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(cell))
+
+
+def _report(results: Mapping[str, Any], config: Namespace, tasks: Tasks) -> dict[str, Any]:
+    """What is written: plain data, with the options that led to it."""
+    plain: dict[str, Any] = json.loads(json.dumps(results, default=str))
+    options = {key: value for key, value in config.as_dict().items() if key not in ("out", "tasks")}
+    mine = {
+        "options": options | {"tasks": task_names(config.tasks)},
+        "scores": flat_scores(results),
+        "missing": dict(tasks.missing),
+    }
+    return plain | {"lightning_focal": mine}

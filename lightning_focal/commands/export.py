@@ -1,0 +1,101 @@
+"""``lightning_focal export``: a checkpoint in, a Hugging Face folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from lightning_focal.commands.model_card import model_card, run_records
+from lightning_focal.models import export_adapter, export_policy
+from lightning_focal.models.checkpoints import checkpoint_policy, read_run_config, run_folder_of, trained_batches
+from lightning_focal.parsing import HelpFormatter
+from lightning_focal.terminal import make_console
+
+__all__ = ["export_checkpoint", "export_command", "parser"]
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    made = ArgumentParser(
+        formatter_class=HelpFormatter,
+        prog="lightning_focal export",
+        description="Write the policy of a checkpoint as a Hugging Face folder: safetensors, tokenizer, chat template, generation "
+        "config, and a model card with method, data, seed and scores. Needs neither the GPUs nor the number of processes that wrote "
+        "the checkpoint; LoRA is merged.",
+    )
+    add = made.add_argument
+    add("--ckpt_path", type=str, required=True, help="A checkpoint: a file, or a folder of shards.")
+    add("--out", type=str, required=True, help="Folder to write; an earlier export there is replaced, anything else is not.")
+    add("--config", type=str | None, default=None, help="Configuration of the run; config.yaml of its run folder by default.")
+    add("--adapter", action="store_true", help="Write the LoRA adapters alone, as peft reads them.")
+    add("--part", type=Literal["policy", "teacher"], default="policy", help="What to write: the policy, or its slow teacher.")
+    add(
+        "--dtype",
+        type=Literal["float32", "bfloat16", "float16"] | None,
+        default=None,
+        help="Of the written weights; as in the checkpoint by default.",
+    )
+    return made
+
+
+def export_command(args: list[str]) -> None:
+    """Run the command.
+
+    Args:
+        args: as on the command line, behind ``lightning_focal export``.
+    """
+    config = parser().parse_args(args)
+    run = read_run_config(config.ckpt_path, config.config)
+    batch = trained_batches(config.ckpt_path)
+    card = model_card(
+        run,
+        name=Path(config.out).name,
+        records=run_records(run_folder_of(config.ckpt_path), batch),
+        batch=batch,
+        adapter=config.adapter,
+        part=config.part,
+    )
+    console = make_console(soft_wrap=True, markup=False, emoji=False)
+    folder = export_checkpoint(
+        config.ckpt_path, config.out, run["model"], adapter=config.adapter, part=config.part, dtype=config.dtype, card=card
+    )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    console.print(f"written: {folder} ({size / 1e6:.1f} MB)")
+    if not config.adapter:
+        console.print(f"Next:    lightning_focal fit ... --model.policy={folder}")
+
+
+def export_checkpoint(
+    ckpt_path: str | Path,
+    out: str | Path,
+    model: dict[str, Any],
+    *,
+    adapter: bool = False,
+    part: str = "policy",
+    dtype: str | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write the policy of a checkpoint as a Hugging Face folder.
+
+    Args:
+        ckpt_path: a file, or a folder of shards.
+        out: where to.
+        model: the ``model`` section of the run's configuration: ``policy``, ``lora`` and ``cache_dir`` are read.
+        adapter: write the LoRA adapters alone.
+        part: ``policy`` or ``teacher``.
+        dtype: of the written weights; None = as in the checkpoint.
+        card: a model card to write as README.md, see :func:`~lightning_focal.commands.model_card.model_card`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for a checkpoint that does not fit the configuration, or adapters that are not there.
+    """
+    if adapter and not model.get("lora"):
+        raise ValueError("`--adapter` needs a run with `model.lora`, this one trained the weights themselves")
+    policy, tokenizer = checkpoint_policy(ckpt_path, model, part=part, dtype=dtype)
+    texts = None if card is None else {"README.md": card}
+    return (export_adapter if adapter else export_policy)(policy, tokenizer, out, texts=texts)

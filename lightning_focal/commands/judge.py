@@ -1,0 +1,164 @@
+"""``lightning_focal judge``: a dry run of a judge's server, or a judge measured against labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome
+from lightning_focal.judges.http.verdicts import CUT_OFF, NO_VERDICTS
+from lightning_focal.parsing import HelpFormatter
+from lightning_focal.rubrics import Criterion
+from lightning_focal.terminal import make_console
+
+__all__ = ["check_server", "judge_command", "judges_in", "parser"]
+
+_SAMPLE = JudgeRequest(
+    ({"role": "user", "content": "What is the capital of France?"},),
+    "The capital of France is Paris.",
+    (
+        Criterion("paris", "Names Paris as the capital of France."),
+        Criterion("german", "Is written in German."),
+        Criterion("clear", "How clear is it, from 1 (not at all) to 5 (fully)?", low=1, high=5),
+    ),
+)
+_EXPECTED = ("met", "not_met", "3 to 5")
+_USUAL = ("url", "model")
+_TRIES = 2  # of the dry run: it is to say soon what is wrong
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the dry run."""
+    made = ArgumentParser(
+        formatter_class=HelpFormatter,
+        prog="lightning_focal judge",
+        description="--check asks a judge's server, before training, for three verdicts on a sample: tests address, key, model and replies. "
+        "--agreement FILE measures a judge against labelled responses; it has a --help of its own.",
+    )
+    made.add_argument("--check", action="store_true", help="Do the dry run.")
+    made.add_argument("--config", type=str | None, default=None, help="Training configuration whose judges are checked.")
+    made.add_argument("--url", type=str | None, default=None, help="Address of the server, in place of the configuration's.")
+    made.add_argument("--model", type=str | None, default=None, help="The model, as the server calls it.")
+    made.add_class_arguments(HTTPJudge, skip={*_USUAL})
+    return made
+
+
+def judge_command(args: list[str]) -> None:
+    """Run the command; see :func:`parser` for its arguments.
+
+    Raises:
+        ValueError: on arguments that do not go together, or a configuration without a judge on a server.
+        FileNotFoundError: if there is no such configuration.
+        ChatUnusable: if nobody answers, the key is rejected, or the model is unknown.
+        SystemExit: with status 1 where a verdict could not be had.
+    """
+    if any(arg.split("=")[0] == "--agreement" for arg in args):
+        from lightning_focal.commands.agreement import agreement_command
+
+        return agreement_command(args)
+    made = parser()
+    config = made.parse_args(args)
+    if not config.check:
+        raise ValueError(
+            "`judge` must be told what to do: `--check` for a dry run of a server, `--agreement FILE` to measure a judge"
+        )
+    defaults = made.get_defaults()
+    given = {k: v for k, v in config.items() if k not in ("check", "config") and v != defaults[k]}
+    found = [{}] if config.config is None else list(judges_in(Path(config.config)))
+    if not found:
+        raise ValueError(f"`--config` must name a configuration with an HTTPJudge, {config.config!r} has none")
+    console, good = make_console(), True
+    for settings in found:
+        settings = {**settings, **given}
+        missing = [name for name in _USUAL if settings.get(name) is None]
+        if missing:
+            raise ValueError(f"`--{missing[0]}` must be given, or `--config FILE` with a judge that has it")
+        checked = made.parse_object(settings, defaults=False)  # types, as in a run
+        arguments = {k: v for k, v in checked.items() if k not in ("check", "config")}
+        tries = given.get("attempts", min(arguments.get("attempts", _TRIES), _TRIES))
+        judge = HTTPJudge(**{**arguments, "cache": None, "attempts": tries})
+        good = check_server(judge, console) and good
+    if not good:
+        raise SystemExit(1)
+    return None
+
+
+def judges_in(path: Path) -> Iterator[dict[str, Any]]:
+    """Find the arguments of every HTTPJudge in a configuration, and in the files it names.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`--config` must be an existing file, got {str(path)!r} (looked in {Path.cwd()})")
+    waiting = [yaml.safe_load(path.read_text(encoding="utf-8"))]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if str(part.get("class_path", "")).rsplit(".", 1)[-1] == "HTTPJudge":
+                yield dict(part.get("init_args") or {})
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+        elif isinstance(part, str) and part.endswith(".yaml") and (path.parent / part).is_file():
+            waiting.append(yaml.safe_load((path.parent / part).read_text(encoding="utf-8")))
+
+
+def check_server(judge: HTTPJudge, console: Console) -> bool:
+    """Ask for verdicts on a sample and show what came.
+
+    Returns:
+        True if every criterion was judged, whatever the verdict.
+
+    Raises:
+        ChatUnusable: if nobody answers, the key is rejected, or the model is unknown.
+    """
+    offered = judge.offered()
+    names = ", ".join(offered[:10]) or "it has no list of its models"
+    console.print(f"server   {judge.url} answers ({names})", soft_wrap=True)
+    console.print("key      " + (f"${judge.key_env} is accepted" if judge.key_env else "none is given, none is wanted"))
+    unknown = offered and judge.model not in offered
+    console.print(f"model    {judge.model}" + (", which is not in the server's list" if unknown else ""), soft_wrap=True)
+    console.print(f"asking for {len(_SAMPLE.criteria)} verdicts, for at most {judge.longest_s:.0f} s ...")
+    (verdicts,) = judge.judge([_SAMPLE])
+    table = Table("criterion", "expected", "verdict", "reason")
+    for criterion, expected, verdict in zip(_SAMPLE.criteria, _EXPECTED, verdicts, strict=True):
+        said = verdict.outcome.value if verdict.value is None else f"{verdict.value:g}"
+        table.add_row(criterion.description, expected, said, verdict.reason)
+    console.print(table)
+    took = judge.measures()
+    console.print(
+        f"took     {took['requests']:.0f} requests, {took['retries']:.0f} of them repeated, {took['latency_s']:.2f} s a reply, "
+        f"{took['prompt_tokens']:.0f} tokens read and {took['completion_tokens']:.0f} written"
+    )
+    if judge.schema_refused:
+        console.print("replies  the server does not hold them to a schema; the prompt alone asks for JSON (`structured: false`)")
+    if any(verdict.outcome is Outcome.ERROR for verdict in verdicts):
+        _advise(judge, " ".join(verdict.reason for verdict in verdicts if verdict.outcome is Outcome.ERROR), console)
+        console.print("failed: not every criterion was judged; in training each of these would be masked")
+        return False
+    said_so = (verdicts[0].outcome.value, verdicts[1].outcome.value) == _EXPECTED[:2]
+    console.print(
+        "good" if said_so else "verdicts come, but not those expected: measure the judge with --agreement before you train on it"
+    )
+    return True
+
+
+def _advise(judge: HTTPJudge, reasons: str, console: Console) -> None:
+    """Say what may help, where the replies show it."""
+    if CUT_OFF in reasons:
+        console.print(
+            "replies  are cut off by the limit of tokens: raise `body.max_tokens`; a small judge that does not find the end may "
+            "need `exact_schema: true`, where the server decodes by a schema",
+            soft_wrap=True,
+        )
+    elif NO_VERDICTS in reasons and judge.structured and not judge.schema_refused:
+        console.print(
+            "replies  are no JSON although a schema was sent: the server takes no notice of `response_format`", soft_wrap=True
+        )

@@ -1,1 +1,0 @@
-"""Commands about judges: whether one is reachable, and how good it is."""

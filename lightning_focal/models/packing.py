@@ -1,0 +1,332 @@
+"""Prompts and responses in one row without padding, each prompt once for all the responses to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_focal.models.attention import replaced_attention
+from lightning_focal.models.cache import why_not_plain
+from lightning_focal.models.layers import lean_layers
+from lightning_focal.models.products import onednn_linears
+from lightning_focal.models.weights import bare_model
+
+__all__ = ["Pack", "Sizes", "is_packed", "packed_attention", "ranges", "why_not_packed"]
+
+_log = logging.getLogger(__name__)
+_NAME = "lightning_focal_packed"
+_WORTH = 1.3
+"""Padded tokens for each packed one from which on packing is quicker on a GPU (one H100: at 1.22 it took 1.5 times as long)."""
+
+_reasons: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the host knows of ``N`` sequences, so that no device has to be asked.
+
+    Args:
+        prompts: names the prompt of each sequence; those with one number have the same prompt.
+        prompt_lengths: tokens of each sequence's prompt.
+        response_lengths: tokens of each response.
+    """
+
+    prompts: tuple[int, ...]
+    prompt_lengths: tuple[int, ...]
+    response_lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, prompt_mask: Tensor, response_mask: Tensor, group_size: int = 1) -> Sizes:
+        """Read masks ``[N, L]`` and ``[N, T]``, waiting for their device once; each ``group_size`` rows share their prompt.
+
+        >>> Sizes.of(torch.ones(2, 3, dtype=torch.bool), torch.tensor([[True, False], [True, True]]), group_size=2)
+        Sizes(prompts=(0, 0), prompt_lengths=(3, 3), response_lengths=(1, 2))
+        """
+        prompts, responses = torch.stack([prompt_mask.sum(1), response_mask.sum(1)]).tolist()
+        return cls(tuple(i // group_size for i in range(len(prompts))), tuple(prompts), tuple(responses))
+
+    def rows(self, index: Sequence[int]) -> Sizes:
+        """Return some rows."""
+        return Sizes(*(tuple(values[i] for i in index) for values in (self.prompts, self.prompt_lengths, self.response_lengths)))
+
+    def packed_tokens(self) -> int:
+        """Tokens of these sequences in one row, each prompt once."""
+        return sum(dict(zip(self.prompts, self.prompt_lengths, strict=True)).values()) + sum(self.response_lengths)
+
+    def padded_tokens(self) -> int:
+        """Tokens of these sequences side by side, padding included."""
+        return len(self.prompts) * (max(self.prompt_lengths) + max(self.response_lengths))
+
+    def pays(self, device: torch.device) -> bool:
+        """Say whether packing is quicker: on a GPU its many small kernels cost more than a few tokens computed twice.
+
+        >>> Sizes((0, 0), (30, 30), (10, 10)).pays(torch.device("cuda"))  # the prompt once: 50 tokens for 80
+        True
+        """
+        return device.type == "cpu" or self.padded_tokens() >= _WORTH * self.packed_tokens()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Where the tokens of some sequences lie in a stretch of the row, and back.
+
+    Args:
+        first: place in the row where the stretch begins.
+        count: sequences.
+        width: of the longest.
+        places: ``[count * width]`` places within the stretch, anything at padding; None = in order, nothing is padded.
+        back: ``[tokens]`` places within the padded block, None with ``places``.
+    """
+
+    first: int
+    count: int
+    width: int
+    places: Tensor | None
+    back: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], first: int, device: torch.device) -> _Block:
+        width = max(lengths, default=0)
+        if len(set(lengths)) <= 1:
+            return cls(first, len(lengths), width, None, None)
+        begins = torch.tensor([0, *lengths[:-1]]).cumsum(0)[:, None]
+        column, length = torch.arange(width)[None], torch.tensor(lengths)[:, None]
+        places = torch.where(column < length, begins + column, 0).flatten()
+        back = (column < length).flatten().nonzero()[:, 0]
+        return cls(first, len(lengths), width, places.to(device), back.to(device))
+
+    def cut(self, states: Tensor) -> Tensor:
+        """``[S, heads, dim]`` to ``[count, heads, width, dim]``."""
+        tokens = self.count * self.width if self.back is None else len(self.back)
+        part = states[self.first : self.first + tokens]
+        part = part if self.places is None else part.index_select(0, self.places)
+        return part.reshape(self.count, self.width, *states.shape[1:]).transpose(1, 2)
+
+    def join(self, states: Tensor) -> Tensor:
+        """``[count, heads, width, dim]`` to ``[tokens, heads, dim]``."""
+        flat = states.transpose(1, 2).flatten(0, 1)
+        return flat if self.back is None else flat.index_select(0, self.back)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A row of tokens: all prompts, then all responses without their last tokens, from which nothing is predicted.
+
+    Args:
+        input_ids: ``[1, S]``.
+        position_ids: ``[1, S]``, each response's go on from its prompt's.
+        predicting: ``[M]`` the place in the row that predicts each response token, responses one after another.
+        targets: ``[M]`` those tokens.
+        prompts: where prompts lie.
+        responses: where responses lie.
+        owners: ``[N]`` the prompt of each response.
+        even: responses of a prompt, where they follow one another in equal numbers, else 0.
+        mask: ``[N or 1, 1, R, L + R]`` bool, what a response token attends to: its prompt, and the response so far.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    predicting: Tensor
+    targets: Tensor
+    prompts: _Block
+    responses: _Block
+    owners: Tensor
+    even: int
+    mask: Tensor
+
+    @classmethod
+    def of(cls, prompt_ids: Tensor, response_ids: Tensor, sizes: Sizes) -> Pack:
+        """Lay out ``N`` sequences.
+
+        Args:
+            prompt_ids: ``[N, L]``, left-padded.
+            response_ids: ``[N, T]``, right-padded.
+            sizes: of these rows.
+        """
+        device, width, limit = prompt_ids.device, prompt_ids.shape[1], response_ids.shape[1]
+        numbers, limits = sizes.prompts, sizes.response_lengths
+        own = {number: i for i, number in enumerate(dict.fromkeys(numbers))}
+        owners = [own[number] for number in numbers]
+        rows = [numbers.index(number) for number in own]
+        lengths, inputs = [sizes.prompt_lengths[row] for row in rows], [max(n - 1, 0) for n in limits]
+        begins = torch.tensor([0, *lengths, *inputs]).cumsum(0).tolist()
+        predicting = []
+        for i, (owner, n) in enumerate(zip(owners, limits, strict=True)):
+            predicting += [(begins[owner + 1] - 1, min(n, 1)), (begins[len(own) + i], inputs[i])]
+
+        def tokens_of(ids: Tensor, pieces: list[tuple[int, int]]) -> Tensor:
+            return ids.flatten().index_select(0, ranges(pieces).to(device))
+
+        prompts = tokens_of(prompt_ids, [((row + 1) * width - n, n) for row, n in zip(rows, lengths, strict=True)])
+        responses = tokens_of(response_ids, [(i * limit, n) for i, n in enumerate(inputs)])
+        starts = [(0, n) for n in lengths] + [(lengths[owner], n) for owner, n in zip(owners, inputs, strict=True)]
+        even = len(numbers) // len(own)
+        return cls(
+            input_ids=torch.cat([prompts, responses])[None],
+            position_ids=ranges(starts).to(device)[None],
+            predicting=ranges(predicting).to(device),
+            targets=tokens_of(response_ids, [(i * limit, n) for i, n in enumerate(limits)]),
+            prompts=_Block.of(lengths, 0, device),
+            responses=_Block.of(inputs, sum(lengths), device),
+            owners=torch.tensor(owners).to(device),
+            even=even if owners == [i // even for i in range(len(own) * even)] else 0,
+            mask=_mask([lengths[owner] for owner in owners], max(lengths), max(inputs)).to(device),
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None) -> Tensor:
+        """Attention of the row: ``[1, heads, S, dim]`` each, ``[1, S, heads, dim]`` returned; key and value may have fewer heads."""
+        states = [t[0].transpose(0, 1) for t in (query, key, value)]
+        q, k, v = (self.prompts.cut(t) for t in states)
+        joined = [self.prompts.join(_attended(q, k, v, None, dropout, scale))]
+        if self.responses.width:
+            q, *own = (self.responses.cut(t) for t in states)
+            keys, values = (torch.cat([self._for_each_response(p), r], dim=2) for p, r in zip((k, v), own, strict=True))
+            out = _attended(q, keys, values, self.mask, dropout, scale)
+            joined.append(self.responses.join(out))
+        return torch.cat(joined)[None]
+
+    def _for_each_response(self, states: Tensor) -> Tensor:
+        if self.even:
+            return states[:, None].expand(-1, self.even, -1, -1, -1).flatten(0, 1)
+        return states.index_select(0, self.owners)
+
+
+def ranges(pieces: Sequence[tuple[int, int]]) -> Tensor:
+    """``first, first + 1, ...``, ``length`` of them, for each ``(first, length)``, one after another.
+
+    Args:
+        pieces: any number; may be empty.
+
+    Returns:
+        int64, on the host.
+
+    >>> ranges([(5, 2), (0, 3)])
+    tensor([5, 6, 0, 1, 2])
+    """
+    return torch.cat([torch.arange(first, first + length) for first, length in pieces])
+
+
+def _mask(prompts: Sequence[int], width: int, limit: int) -> Tensor:
+    causal = torch.ones(limit, limit, dtype=torch.bool).tril()
+    seen = torch.arange(width) < torch.tensor(prompts if len(set(prompts)) > 1 else prompts[:1])[:, None]
+    rows = [seen[:, None, None].expand(-1, -1, limit, -1), causal[None, None].expand(len(seen), -1, -1, -1)]
+    return torch.cat(rows, dim=-1)
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scale: float | None) -> Tensor:
+    """Attention, causal without a mask; each key head serves as many query heads as it takes."""
+    times = q.shape[1] // k.shape[1]
+    if times > 1 and q.device.type != "cpu":  # CUDA's kernels for groups take no mask
+        k, v = (t.repeat_interleave(times, 1) for t in (k, v))
+    grouped = k.shape[1] < q.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=grouped
+    )
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    packed: Pack | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    if packed is None:
+        raise RuntimeError("within `packed_attention` every call of the model must bring its `packed` layout")
+    return packed.attend(query, key, value, dropout, scaling), None
+
+
+@contextmanager
+def packed_attention(model: nn.Module) -> Iterator[None]:
+    """Within the context ``model`` attends as the ``packed`` argument of its call says; nothing, for a model that cannot.
+
+    Keep it open over the backward pass of a model with gradient checkpointing, which calls the model's layers again.
+
+    Args:
+        model: a transformers causal language model, wrapped or not; changed in its config alone.
+    """
+    if why_not_packed(model) is not None:
+        yield
+        return
+    base = bare_model(model)
+    with (
+        replaced_attention(base.config.get_text_config(), _NAME, _attention),
+        lean_layers(model),
+        onednn_linears(model, but=base.get_output_embeddings()),
+    ):
+        yield
+
+
+def is_packed(model: nn.Module) -> bool:
+    """Say whether :func:`packed_attention` is open."""
+    return bool(getattr(bare_model(model).config.get_text_config(), "_attn_implementation", None) == _NAME)
+
+
+def why_not_packed(model: nn.Module) -> str | None:
+    """The reason why ``model`` cannot take packed rows, or None when it can; found out once and logged.
+
+    A model whose attention is plain is tried on a few tokens, packed and padded.
+
+    Args:
+        model: see :func:`packed_attention`.
+    """
+    base = bare_model(model)
+    if base not in _reasons:
+        _reasons[base] = _reason(model, base) or ""
+        if _reasons[base]:
+            _log.warning("%s computes a prompt for each of its responses: %s", type(base).__name__, _reasons[base])
+    return _reasons[base] or None
+
+
+def _reason(model: nn.Module, base: Any) -> str | None:
+    config = getattr(base, "config", None)
+    if config is None or not getattr(base, "_supports_attention_backend", False):
+        return "its attention cannot be replaced"
+    kind = config.get_text_config()._attn_implementation
+    if kind != "sdpa":
+        return f"its `attn_implementation` is {kind}, not sdpa"
+    return why_not_plain(base) or _misfit(model)
+
+
+@torch.no_grad()
+def _misfit(model: nn.Module) -> str | None:
+    """Compare logits, packed and padded, of three short sequences with two prompts."""
+    device = next(model.parameters()).device
+    prompts = torch.tensor([[1, 2, 3], [1, 2, 3], [0, 4, 5]], device=device)
+    responses = torch.tensor([[6, 7, 1], [8, 9, 3], [5, 2, 4]], device=device)
+    pack = Pack.of(prompts, responses, Sizes((0, 0, 1), (3, 3, 2), (3, 2, 3)))
+    base = bare_model(model)
+    _reasons[base] = ""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with packed_attention(model):
+            packed = model(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, packed=pack).logits[0]
+        mask = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 1, 1]], device=device)
+        whole = torch.cat([prompts, responses], 1)
+        attended = torch.cat([mask, torch.ones_like(mask)], 1)
+        positions = (attended.cumsum(1) - 1).clamp(min=0)
+        plain = model(input_ids=whole, attention_mask=attended, position_ids=positions, use_cache=False).logits
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        return f"it does not take a packed row ({type(error).__name__}: {error})"
+    finally:
+        torch.clear_autocast_cache()  # weights that were cast here have no gradient
+        del _reasons[base]
+        for module in training:
+            module.training = True
+    expected = torch.cat([plain[0, 2:5], plain[1, 2:4], plain[2, 2:5]]).float()
+    found = packed.index_select(0, pack.predicting).float()
+    exact = expected.abs().max() * (1e-4 if packed.dtype == torch.float32 and not torch.is_autocast_enabled(device.type) else 0.1)
+    return None if bool((found - expected).abs().max() <= exact) else "its logits are others in a packed row"

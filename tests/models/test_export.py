@@ -1,0 +1,134 @@
+"""A policy folder: whole, plain, and equal to the last bit."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightning_focal.models import Lora, apply_lora, encode_chat, export_policy, load_policy
+
+TINY = "random:tiny-llama?hidden=32&layers=2&std=0.3"
+IDS = torch.tensor([[5, 9, 200, 31, 7]])
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+def names(folder):
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def test_read_back_to_the_last_bit(tmp_path):
+    model, tokenizer = load_policy(TINY)
+    folder = export_policy(model, tokenizer, tmp_path / "policy")
+    assert folder == tmp_path / "policy"
+    again, its_tokenizer = load_policy(folder)
+    assert logits(again).equal(logits(model))
+    assert logits(AutoModelForCausalLM.from_pretrained(folder)).equal(logits(model))
+    assert names(folder) == set(dict(model.named_parameters()))
+    chat = [{"role": "system", "content": "Sé brief."}, {"role": "user", "content": "1 + 1 =\n\t€"}]
+    for other in (its_tokenizer, AutoTokenizer.from_pretrained(folder)):
+        assert encode_chat(other, chat) == encode_chat(tokenizer, chat)
+        assert other.decode(tokenizer("a , b 's é€")["input_ids"]) == "a , b 's é€"
+        assert (other.eos_token_id, other.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+        assert (len(other), other.chat_template) == (len(tokenizer), tokenizer.chat_template)
+    assert again.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert {path.name for path in tmp_path.iterdir()} == {"policy"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_precisions(tmp_path, dtype):
+    model, tokenizer = load_policy(TINY, dtype=dtype)
+    again, _ = load_policy(export_policy(model, tokenizer, tmp_path / "p"), dtype="auto")
+    assert again.dtype == getattr(torch, dtype)
+    assert logits(again).equal(logits(model))
+
+
+def test_adapters_are_merged(tmp_path):
+    plain, tokenizer = load_policy(TINY)
+    before = {name: value.detach().clone() for name, value in plain.named_parameters()}
+    model = apply_lora(plain, Lora(r=4, alpha=8.0))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    with_adapters = logits(model)
+    folder = export_policy(model.train(), tokenizer, tmp_path / "p")
+    again, _ = load_policy(folder)
+    assert names(folder) == set(before)
+    torch.testing.assert_close(logits(again), with_adapters, rtol=1e-4, atol=1e-4)
+    assert (logits(again) - logits(load_policy(TINY)[0])).abs().max() > 0.1
+    after = dict(again.named_parameters())
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    merged = layer.base_layer.weight + 2.0 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)
+    assert after["model.layers.0.self_attn.q_proj.weight"].equal(merged.detach())
+    assert after["lm_head.weight"].equal(before["lm_head.weight"])
+    assert model.training  # the policy itself is left as it was
+    assert logits(model).equal(with_adapters)
+
+
+def test_tied_weights_are_stored_once(tmp_path):
+    model, tokenizer = load_policy(TINY)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    folder = export_policy(model, tokenizer, tmp_path / "p")
+    assert "lm_head.weight" not in names(folder)
+    again, _ = load_policy(folder)
+    assert logits(again).equal(logits(model))
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+
+
+def test_an_earlier_export_is_replaced(tmp_path):
+    first, tokenizer = load_policy(TINY)
+    second, _ = load_policy(f"{TINY}&seed=1")
+    export_policy(first, tokenizer, tmp_path / "p")
+    (tmp_path / "p" / "left.txt").write_text("from before")
+    export_policy(second, tokenizer, tmp_path / "p")
+    assert logits(load_policy(tmp_path / "p")[0]).equal(logits(second))
+    assert not (tmp_path / "p" / "left.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
+    model, tokenizer = load_policy(TINY)
+    export_policy(model, tokenizer, tmp_path / "p")
+
+    class Broken:
+        def save_pretrained(self, folder):
+            raise OSError("no space left on device")
+
+    other, _ = load_policy(f"{TINY}&seed=1")
+    with pytest.raises(OSError, match="no space left"):
+        export_policy(other, Broken(), tmp_path / "p")
+    assert logits(load_policy(tmp_path / "p")[0]).equal(logits(model))
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+    with pytest.raises(OSError, match="no space left"):
+        export_policy(other, Broken(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path):
+    model, tokenizer = load_policy(TINY)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("dear")
+    (tmp_path / "file").write_text("x")
+    for place in ("notes", "file"):
+        with pytest.raises(
+            ValueError, match=r"`folder` must be new, empty or an exported policy, got .*, which holds something else"
+        ):
+            export_policy(model, tokenizer, tmp_path / place)
+    assert (tmp_path / "notes" / "diary.txt").read_text() == "dear"
+    (tmp_path / "empty").mkdir()
+    assert json.loads((export_policy(model, tokenizer, tmp_path / "empty") / "config.json").read_text())["model_type"] == "llama"
+
+
+def test_only_one_process_writes(tmp_path):
+    model, tokenizer = load_policy(TINY)
+    export_policy(model, tokenizer, tmp_path / "p", write=False)
+    assert not any(tmp_path.iterdir())

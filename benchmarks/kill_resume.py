@@ -321,7 +321,7 @@ def _as_undisturbed(folder: Path, whole: Path) -> bool:
 
     found = last_checkpoint(folder, quiet=True)
     if found is None:
-        return not list((folder / "checkpoints").glob("*.ckpt"))
+        return not list((folder / "checkpoints").glob("[!.]*.ckpt"))
     mine, theirs = checkpoint(found, folder.resolve()), checkpoint(whole / "checkpoints" / found.name, whole.resolve())
     return mine == theirs
 

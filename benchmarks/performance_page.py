@@ -79,36 +79,13 @@ def growth(result):
     return lines
 
 
-def choices(result):
-    lines = ["| | | | |", "|" + " --- |" * 4]
-
-    def row(name, ways, unit, scale):
-        medians = {way: scale * seconds["median"] for way, seconds in ways.items()}
-        cells = [f"{way}: {median:.{0 if median >= 100 else 2}f} {unit}" for way, median in medians.items()]
-        lines.append(f"| {name} | " + " | ".join(cells + [""] * (3 - len(cells))) + " |")
-
-    for size, ways in result["output_layer"].items():
-        row(f"output layer, {size.replace('x', 'by')}, 512 tokens", ways, "ms", 1000)
-    row("logging 600 names", result["logging"], "ms", 1000)
-    where = result["provenance"]
-    lines.append("")
-    lines.append(
-        f"Medians, `{result['size']}`, {where['cpu']}, {where['cores']} cores, torch {where['torch']}; others kept the processor busy for "
-        f"{100 * max(result['other_processes_cpu_share'], 0):.0f} % of the time."
-    )
-    return lines
-
-
 def main():
-    chosen = HERE / "results" / "choices.json"
     runs, scaling = stored(), HERE / "results" / "scaling.json"
     tables = {"trl": beside_trl(runs), "misses": misses(runs)}
     if on_gpu := stored(ON_GPU):
         tables["gpu"] = beside_trl(on_gpu)
     if scaling.exists():
         tables["scaling"] = growth(json.loads(scaling.read_text()))
-    if chosen.exists():
-        tables["choices"] = choices(json.loads(chosen.read_text()))
     page = PAGE.read_text()
     for name, lines in tables.items():
         block = f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"

@@ -145,8 +145,9 @@ def make_trl(folder, job, options, steps, turns, output, first):
 
 def loss_on(first, folder, options):
     """Our loss and gradient norm from the initial weights, on the rollouts of TRL's first step."""
-    from lightning_focal.models import load_policy
-    from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+    from lightning_focal.models import load_policy, response_logp
+    from lightning_focal.modules.loss import grpo_loss, step_normaliser
+    from lightning_focal.modules.update import Sequences, micro_batches, sequence_measures
 
     policy, _ = load_policy(folder)
     reference, _ = load_policy(folder)
@@ -167,17 +168,20 @@ def loss_on(first, folder, options):
     )
     update = job_update()
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-        ref = sequence_logp(reference, sequences, 1.0, MICRO)
+        ref = sequence_measures(reference, sequences, 1.0, update)["logp"]
         sequences = Sequences(**{**sequences.__dict__, "ref_logp": ref})
-        normaliser = step_normaliser(sequences, update, lambda x: x)
-        losses = accumulate_gradients(policy, sequences, update, 1.0, normaliser, lambda x: x.backward(), UpdateSums())
+        normaliser, total = step_normaliser(sequences, update), 0.0
+        for part in micro_batches(policy, sequences, update):
+            loss, _ = grpo_loss(part, response_logp(policy, *part.tokens), update, normaliser)
+            loss.backward()
+            total += float(loss.detach())
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), float("inf"))
     return {
         "trl_loss": first["loss"],
-        "our_loss": float(losses["total"]),
+        "our_loss": total,
         "trl_gradient_norm": first["norm"],
         "our_gradient_norm": float(norm),
-        "loss_difference": abs(first["loss"] - float(losses["total"])),
+        "loss_difference": abs(first["loss"] - total),
         "gradient_norm_relative_difference": abs(first["norm"] - float(norm)) / first["norm"],
     }
 
@@ -248,7 +252,6 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of each library")
     parser.add_argument("--warmup", type=int, default=2, help="steps of each that are dropped")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--offload", action="store_true", help="our reference waits in a mapped file")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=["ours", "trl"], help=argparse.SUPPRESS)

@@ -214,7 +214,7 @@ def make_ours(folder, job, options, steps, turns, output, seen, name="ours", sou
             turns.end(name, batch_idx + 1 >= steps)
 
     class Counter(RolloutObserver):
-        def on_answers(self, trainer, module, answers):
+        def on_rollouts(self, trainer, module, answers):
             seen["tokens"].append(int(answers.rollouts.lengths.sum()))
 
     rows = questions(job, job.prompts * steps, options.mixed)
@@ -235,7 +235,7 @@ def make_ours(folder, job, options, steps, turns, output, seen, name="ours", sou
         sampling=Sampling(max_new_tokens=job.tokens, min_new_tokens=0 if options.mixed else job.tokens),
         update=job_update(),
         generator=HFGenerator(batch_size=64, dtype="bfloat16" if low else None),
-        reference=FrozenReference(dtype="bfloat16" if low else None, offload=getattr(options, "offload", False)),
+        reference=FrozenReference(dtype="bfloat16" if low else None),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0, fused=True),
         seed=0,
     )

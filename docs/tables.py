@@ -9,9 +9,9 @@ all pages are written, too.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 from docstring_parser import parse
+from jsonargparse import capture_parser
 
 REFERENCE = Path(__file__).parent / "reference"
 _BLOCK = re.compile(
@@ -181,45 +182,17 @@ def section(title: str, said: str, key: str, kinds: list[type], option: str | No
 
 
 def run_keys(command: str) -> list[Row]:
-    """Keys of a run that belong to no class, as the command's own parser has them."""
-    from lightning_focal import cli
-    from lightning_focal.commands import sft
-    from lightning_focal.parsing import HelpFormatter
+    """Keys of a run that belong to no class, as the help of the command's own parser has them, then those of its checkpoints."""
+    from lightning_focal.cli import FocalCLI
+    from lightning_focal.commands.sft import WarmStartCLI
+    from lightning_focal.runs import RunCheckpoint
 
-    made = []
-
-    class HaveIt(Exception):
-        pass
-
-    def keep(self: Any, parser: Any, args: Any) -> None:
-        made.append(getattr(self, "_subcommand_parsers", {}).get(command, parser))
-        raise HaveIt
-
-    kind, start = (sft.WarmStartCLI, lambda: sft._cli([])) if command == "sft" else (cli.FocalCLI, cli._run)
-    with (
-        mock.patch.object(kind, "parse_arguments", keep),
-        mock.patch.object(sys, "argv", ["lightning_focal"]),
-        contextlib.suppress(HaveIt),
-    ):
-        start()
-    formatter = HelpFormatter("lightning_focal")
-    rows = []
-    for action in made[0]._actions:
-        first = action.dest.split(".")[0]
-        if (
-            first in ("help", "config", "print_config", "trainer", "model", "data", "reward", "weights_only")
-            or not action.option_strings
-        ):
-            continue
-        if action.dest.endswith(".help") or (action.help or "").startswith("Path to a configuration file"):
-            continue
-        text = HELP.get(action.dest) or _markdown(action.help or "")
-        given = _type(str(formatter._get_type_str(action)).replace("Union[", "").replace("]", "").replace(", ", " | "))
-        rows.append((action.dest, given, _default(action.default), text))
-    return rows
-
-
-HELP = {"seed_everything": "seed of the run: weights, dice, order of prompts; true draws one."}
+    with mock.patch.dict(os.environ, COLUMNS="10000"):
+        text = capture_parser(WarmStartCLI if command == "sft" else FocalCLI, command).format_help()
+    found = re.findall(r"^  --(\w+) \S+\s+(\S.*) \(type: (.*), default: (.*)\)$", text, re.MULTILINE)
+    spelt = {"True": "true", "False": "false"}
+    rows = [(key, _type(kind), f"`{spelt.get(default, default)}`", _markdown(said)) for key, said, kind, default in found]
+    return [*rows, *((f"checkpoint.{name}", *rest) for name, *rest in arguments(RunCheckpoint))]
 
 
 def page() -> str:

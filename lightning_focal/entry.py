@@ -21,4 +21,4 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(0 if given else 2)
     from lightning_focal.cli import main as run  # seconds of imports
 
-    run(args)
+    run(given)

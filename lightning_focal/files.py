@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,28 +10,31 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_figure", "write_json", "write_parquet", "write_text"]
+__all__ = ["write_figure", "write_json", "write_parquet", "write_text", "write_whole"]
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a file beside ``path``, bring it to the disk and give it its name; what stood there before stays until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(beside)
         with open(beside, "rb+") as file:
-            os.fsync(file.fileno())  # on the disk before it gets its name
+            os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    with contextlib.suppress(OSError):  # not every system lets a folder be flushed; the new name then outlives no power cut
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text."""
-    _replace(path, lambda beside: _write(beside, text))
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -54,15 +58,14 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: Any = None) ->
     Args:
         path: where to.
         rows: one mapping a row.
-        schema: a ``pyarrow.Schema``; None = from the rows. Name one where several files are read as one: a column that is
-            empty throughout a file would otherwise have no type there.
+        schema: a ``pyarrow.Schema``, for several files that are read as one; None = what the rows show.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _replace(path, lambda beside: pq.write_table(pa.Table.from_pylist(rows, schema=schema), beside, compression="zstd"))
+    write_whole(path, lambda beside: pq.write_table(pa.Table.from_pylist(rows, schema=schema), beside, compression="zstd"))
 
 
 def write_figure(path: Path, figure: Any) -> None:
     """Write a matplotlib figure."""
-    _replace(path, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))
+    write_whole(path, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))

@@ -23,7 +23,7 @@ _PLAIN = {
     "collections": {"OrderedDict"},
     "torch": {"Size", "device"},
 }
-"""What an index is made of; None = any class of that module."""
+"""What an index is made of, by module; None = any class that the module defines."""
 
 
 class _Index(pickle.Unpickler):
@@ -32,22 +32,16 @@ class _Index(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return a class that holds data, or refuse."""
         allowed = _PLAIN.get(module, set())
-        if "." not in name and (allowed is None or name in allowed or (module == "torch" and _is_dtype(name))):
+        is_type = isinstance(getattr(torch, name, None), (torch.dtype, torch.layout, torch.memory_format))
+        if "." not in name and (allowed is None or name in allowed or (module == "torch" and is_type)):
             found = super().find_class(module, name)
             if allowed is not None or (isinstance(found, type) and found.__module__ == module):
                 return found
         raise pickle.UnpicklingError(f"Unsupported GLOBAL {module}.{name}, which no index of weights needs")
 
 
-def _is_dtype(name: str) -> bool:
-    return isinstance(getattr(torch, name, None), (torch.dtype, torch.layout, torch.memory_format))
-
-
 def read_index(folder: str | Path) -> Any:
     """Read what a folder of shards holds, and where.
-
-    Args:
-        folder: with an :data:`INDEX`.
 
     Returns:
         A ``torch.distributed.checkpoint.metadata.Metadata``.

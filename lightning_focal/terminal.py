@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["QUIET_HELP", "TRACEBACK_ENV", "PlainConsole", "make_console", "plain_errors", "plain_message", "quiet", "say_less"]
+__all__ = ["QUIET_HELP", "TRACEBACK_ENV", "make_console", "near", "plain_errors", "plain_message", "quiet", "say_less"]
 
 QUIET_HELP = "Say nothing but warnings, errors and what came out."
 """Of the option ``--quiet``."""
@@ -42,6 +42,16 @@ _NOISE = (
 _QUIET_LOGS = ("💡 Tip", "TPU available: False")
 
 
+def near(word: str, known: Sequence[str]) -> str:
+    """Return a hint at the known word that is most like a mistyped one; empty where none is.
+
+    >>> near("FocalRewrad", ["StaticReward", "FocalReward"])
+    ' (did you mean FocalReward?)'
+    """
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
 def plain_message(message: str, strategies: Sequence[str] = ()) -> str:
     """Return a parser's message without the parts that speak of the parser.
 
@@ -61,11 +71,9 @@ def plain_message(message: str, strategies: Sequence[str] = ()) -> str:
     """
     unknown = re.search(r'Parser key "reward"(?s:.*)Expected a dot import path string: (\S+)', message)
     if unknown:
-        near = difflib.get_close_matches(unknown[1], strategies, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         return (
-            f"`reward` must be a reward strategy, got {unknown[1]!r}{hint}; known are {', '.join(strategies)}, "
-            "and the import path of any other, my_package.MyReward"
+            f"`reward` must be a reward strategy, got {unknown[1]!r}{near(unknown[1], strategies)}; known are "
+            f"{', '.join(strategies)}, and the import path of any other, my_package.MyReward"
         )
     return "\n".join(line for line in message.splitlines() if not _SCAFFOLDING.match(line))
 
@@ -99,11 +107,10 @@ def _is_ours(error: Exception) -> bool:
     return raised_here or (isinstance(error, ValueError) and f"{os.sep}jsonargparse{os.sep}" in place)
 
 
-class PlainConsole(Console):
+class _PlainConsole(Console):
     """A console that draws frames around tables on terminals alone."""
 
     def print(self, *objects: Any, **kwargs: Any) -> None:
-        """Print, as :meth:`rich.console.Console.print`."""
         for table in objects:
             if isinstance(table, Table) and not self.is_terminal:
                 table.box, table.pad_edge = None, False
@@ -122,7 +129,7 @@ def make_console(**settings: Any) -> Console:
     settings.setdefault("highlight", False)
     if os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb":
         settings = {"force_terminal": False, "color_system": None, **settings}
-    return PlainConsole(**settings)
+    return _PlainConsole(**settings)
 
 
 def say_less() -> None:
@@ -136,10 +143,8 @@ def quiet() -> None:
     for pattern in _NOISE:
         warnings.filterwarnings("ignore", message=pattern)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logger = logging.getLogger(name)
-        if _drop not in logger.filters:
-            logger.addFilter(_drop)
+        logging.getLogger(name).addFilter(_is_news)
 
 
-def _drop(record: logging.LogRecord) -> bool:
+def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_QUIET_LOGS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,26 +19,22 @@ __all__ = ["CriterionScores", "Message", "Prompts", "Rollouts", "Shaped", "level
 Message = Mapping[str, str]
 """One chat turn: ``{"role": "user", "content": "..."}``."""
 
-_T = TypeVar("_T", bound="_Data")
-
 
 @dataclass(frozen=True)
 class _Data:
-    def to(self: _T, device: torch.device | str) -> _T:
+    def to(self, device: torch.device | str) -> Self:
         """Return a copy with every tensor on ``device``; other fields are shared."""
         moved = copy.copy(self)  # not built anew: what was checked once is not read back from a device
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                object.__setattr__(moved, name, value.to(device))
+        vars(moved).update({name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)})
         return moved
 
 
 def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], axes: str, dtype: torch.dtype | None = None) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a tensor [{axes}], got {type(value).__name__}")
-    if value.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, value.shape, strict=True)):
-        want = ", ".join("?" if s is None else str(s) for s in shape)
-        raise ValueError(f"`{name}` must be [{axes}] = ({want}), got {tuple(value.shape)}")
+    if value.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, value.shape, strict=True)):
+        wanted = ", ".join("?" if size is None else str(size) for size in shape)
+        raise ValueError(f"`{name}` must be [{axes}] = ({wanted}), got {tuple(value.shape)}")
     if dtype is not None and value.dtype != dtype:
         raise TypeError(f"`{name}` must be {dtype}, got {value.dtype}")
 
@@ -46,6 +42,13 @@ def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], axes: str, 
 def _expect_len(name: str, value: Sequence[Any], length: int, what: str) -> None:
     if len(value) != length:
         raise ValueError(f"`{name}` must hold one entry per {what} ({length}), got {len(value)}")
+
+
+def _expect_rows(name: str, rows: Sequence[Sequence[Any]], names: Sequence[Sequence[str]]) -> None:
+    """Raise unless there is a row for each of ``names``, with one entry per criterion."""
+    _expect_len(name, rows, len(names), "prompt")
+    for i, row in enumerate(rows):
+        _expect_len(f"{name}[{i}]", row, len(names[i]), "criterion")
 
 
 def level_key(name: str, tags: Sequence[str]) -> str:
@@ -69,12 +72,11 @@ class Prompts(_Data):
         ids: unique within the data set, stable over runs; seeds are derived from them.
         messages: one chat (a sequence of messages) a prompt.
         rubrics: one :class:`~lightning_focal.rubrics.Rubric` a prompt, or ``None`` where there is none.
-        answers: gold answers where known (reports, :class:`GroundTruthReward`), else ``None``.
+        answers: gold answers where known, else ``None``.
         tokens: the chats as token ids, filled once by the module; unpadded.
         extra: further columns of the data set, one mapping a prompt.
-        questions: what each prompt asks, by name: prompts that share a name are views of one question. Empty = each its own.
-        views: which view of its question a prompt is, 0 = the original, 1 = a rephrasing; the loss is a sum over views
-            (arXiv:2508.00410 eq. 8). Empty = all are originals.
+        questions: name of what each prompt asks; prompts that share one are views of one question. Empty = each its own.
+        views: 0 = the original, 1 = a rephrasing; the loss is a sum over views (arXiv:2508.00410 eq. 8). Empty = all originals.
         graders: the data's own scorer of an extracted answer (``None`` = none was found), in [0, 1]; or ``None``.
 
     Raises:
@@ -97,8 +99,7 @@ class Prompts(_Data):
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
             raise ValueError(f"`ids` must be unique within a batch, got {list(self.ids)}")
-        for name in ("messages", "rubrics", "answers", "tokens", "extra", "questions", "views", "graders"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if name == "messages" or value:
                 _expect_len(name, value, len(self.ids), "prompt")
         if not {*self.views} <= {0, 1}:
@@ -131,8 +132,8 @@ class Rollouts(_Data):
         response_ids: ``[P, G, T]`` int64, **right**-padded; an eos that ended the response is part of it.
         response_mask: ``[P, G, T]`` bool, True = a token of the response.
         truncated: ``[P, G]`` bool, True = the length limit cut it off before an eos.
-        logp: ``[P, G, T]`` float32 log-probabilities of the tokens, ``log softmax(logits / temperature)`` before ``top_k`` and ``top_p``
-            (at temperature 1 where greedy), as an update computes them; or None.
+        logp: ``[P, G, T]`` float32, ``log softmax(logits / temperature)`` of the tokens before ``top_k`` and ``top_p`` (temperature 1
+            where greedy), as an update computes them; or None.
         version: number of policy updates behind the weights that wrote these responses.
     """
 
@@ -153,7 +154,7 @@ class Rollouts(_Data):
         _expect("response_mask", self.response_mask, (p, g, t), "P, G, T", torch.bool)
         _expect("truncated", self.truncated, (p, g), "P, G", torch.bool)
         _expect("prompt_ids", self.prompt_ids, (p, None), "P, L", torch.int64)
-        _expect("prompt_mask", self.prompt_mask, (p, self.prompt_ids.shape[1]), "P, L", torch.bool)
+        _expect("prompt_mask", self.prompt_mask, tuple(self.prompt_ids.shape), "P, L", torch.bool)
         if self.logp is not None:
             _expect("logp", self.logp, (p, g, t), "P, G, T", torch.float32)
         _expect_len("texts", self.texts, p, "prompt")
@@ -212,33 +213,27 @@ class CriterionScores(_Data):
         if self.failed is not None:
             _expect("failed", self.failed, (p, g, c), "P, G, C", torch.bool)
         _expect_len("names", self.names, p, "prompt")
-        if self.tags:
-            _expect_len("tags", self.tags, p, "prompt")
         for i, names in enumerate(self.names):
             if len(names) > c:
                 raise ValueError(f"`names[{i}]` must hold at most C = {c} entries, got {len(names)}")
-            if self.tags:
-                _expect_len(f"tags[{i}]", self.tags[i], len(names), "criterion")
-        for words in ("outcomes", "reasons"):
-            self._expect_words(words, getattr(self, words))
-        if bool((self.mask.any(1) & ~self.present).any()):
+        if self.tags:
+            _expect_rows("tags", self.tags, self.names)
+        for name in ("outcomes", "reasons"):
+            words = getattr(self, name)
+            if words is not None:
+                _expect_len(name, words, p, "prompt")
+                for i, group in enumerate(words):
+                    _expect_len(f"{name}[{i}]", group, g, "rollout")
+                    _expect_rows(f"{name}[{i}]", group, self.names[i : i + 1] * g)
+        if (self.mask.any(1) & ~self.present).any():
             raise ValueError("`mask` must be False at padding, got True behind the last of `names`")
-        if self.failed is not None and bool((self.mask & self.failed).any()):
+        if self.failed is not None and (self.mask & self.failed).any():
             raise ValueError("`mask` must be False wherever `failed` is True: a failed judgement has no score")
         counted = self.scores[self.mask]
-        if not bool(((counted >= 0) & (counted <= 1)).all()):  # NaN fails this too
+        if not ((counted >= 0) & (counted <= 1)).all():  # NaN fails this too
             raise ValueError("`scores` must be finite and in [0, 1] wherever `mask` is True")
-        if not bool(((self.weights >= 0) & (self.weights < torch.inf)).all()):
+        if not ((self.weights >= 0) & (self.weights < torch.inf)).all():
             raise ValueError("`weights` must be finite and >= 0")
-
-    def _expect_words(self, name: str, words: tuple[tuple[tuple[str, ...], ...], ...] | None) -> None:
-        if words is None:
-            return
-        _expect_len(name, words, self.scores.shape[0], "prompt")
-        for p, group in enumerate(words):
-            _expect_len(f"{name}[{p}]", group, self.scores.shape[1], "rollout")
-            for g, row in enumerate(group):
-                _expect_len(f"{name}[{p}][{g}]", row, len(self.names[p]), "criterion")
 
     @property
     def present(self) -> Tensor:
@@ -288,8 +283,8 @@ class Shaped(_Data):
     def __post_init__(self) -> None:
         _expect("rewards", self.rewards, (None, None), "P, G")
         p, g = self.rewards.shape
-        _expect("advantages", self.advantages, (p, g), "P, G")
-        _expect("static", self.static, (p, g), "P, G")
+        for name in ("advantages", "static"):
+            _expect(name, getattr(self, name), (p, g), "P, G")
         _expect("valid", self.valid, (p, g), "P, G", torch.bool)
         _expect("weights", self.weights, (p, None), "P, C")
         _expect("saturation", self.saturation, (p, self.weights.shape[1]), "P, C")

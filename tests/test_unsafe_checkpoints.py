@@ -17,32 +17,36 @@ from tests.conftest import TINY, rubric_rows, write_rows
 
 
 @pytest.fixture
-def bait(tmp_path):
-    """A checkpoint that touches a file when it is unpickled, and that file."""
-    touched = tmp_path / "touched"
+def touch(tmp_path):
+    """What touches a file when it is unpickled; that file must not be there in the end."""
 
     class Touch:
         def __reduce__(self):
-            return (os.system, (f"touch {touched}",))
+            return (os.system, (f"touch {tmp_path / 'touched'}",))
 
+    yield Touch()
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.fixture
+def bait(tmp_path, touch):
+    """A checkpoint that holds it."""
     path = tmp_path / "run" / "checkpoints" / "step=4.ckpt"
     path.parent.mkdir(parents=True)
-    torch.save({"state_dict": {}, "optimizer_states": [], "loops": {}, "extra": Touch()}, path)
+    torch.save({"state_dict": {}, "optimizer_states": [], "loops": {}, "extra": touch}, path)
     (path.parent / "last.ckpt").symlink_to("step=4.ckpt")
-    return path, touched
+    return path
 
 
-def test_the_bait_would_work(bait):
-    path, touched = bait
-    torch.load(path, weights_only=False)
-    assert touched.exists()
+def test_the_bait_would_work(bait, tmp_path):
+    torch.load(bait, weights_only=False)
+    (tmp_path / "touched").unlink()
 
 
 @pytest.mark.parametrize("how", ["path", "link", "last"])
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_every_command_refuses_it(tmp_path, bait, capsys, command, how):
-    path, touched = bait
-    wanted = {"path": path, "link": path.with_name("last.ckpt"), "last": "last"}[how]
+    wanted = {"path": bait, "link": bait.with_name("last.ckpt"), "last": "last"}[how]
     rows = write_rows(tmp_path / "rows.jsonl", rubric_rows(4))
     args = [command, "--reward=FocalReward", f"--model.policy={TINY}", "--data=RubricDataModule", f"--run_dir={tmp_path / 'run'}"]
     args += [f"--data.{split}={rows}" for split in ("train", "val", "test", "predict")]
@@ -53,42 +57,36 @@ def test_every_command_refuses_it(tmp_path, bait, capsys, command, how):
     assert "holds more than plain data and was not read, as reading it would run code" in said
     assert "GLOBAL posix.system" in said
     assert "Traceback" not in said
-    assert not touched.exists()
 
 
 @pytest.mark.parametrize("how", ["path", "last"])
 def test_a_warm_start_refuses_it(tmp_path, bait, how):
-    path, touched = bait
     config = ROOT / "configs" / "sft_tiny_chain_sum.yaml"
-    wanted = path if how == "path" else "last"
+    wanted = bait if how == "path" else "last"
     with pytest.raises(ValueError, match="holds more than plain data and was not read"):
         sft_command([f"--config={config}", *SMALL, f"--run_dir={tmp_path / 'run'}", f"--ckpt_path={wanted}"])
-    assert not touched.exists()
 
 
-def test_nobody_is_asked_to_trust(tmp_path, bait, capsys):
+def test_nobody_is_asked_to_trust(bait, capsys):
     """There is no option that would have it read."""
-    path, touched = bait
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--weights_only=false", f"--ckpt_path={path}"])
+        main(["fit", "--weights_only=false", f"--ckpt_path={bait}"])
     assert stop.value.code == 2
     assert "weights_only" in capsys.readouterr().err
     with pytest.raises(ValueError, match="`weights_only` must be true"):
-        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+        AtomicCheckpointIO().load_checkpoint(bait, weights_only=False)
     for allowed in (None, True):
         with pytest.raises(ValueError, match="was not read, as reading it would run code"):
-            AtomicCheckpointIO().load_checkpoint(path, weights_only=allowed)
-    assert not touched.exists()
+            AtomicCheckpointIO().load_checkpoint(bait, weights_only=allowed)
 
 
 def test_not_from_an_address_either(bait, tmp_path, monkeypatch):
     """Lightning reads a file from an address without asking, unless it is told not to."""
-    path, touched = bait
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
 
     class Serve(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
-            super().__init__(*args, directory=str(path.parent))
+            super().__init__(*args, directory=str(bait.parent))
 
         def log_message(self, *args):
             pass
@@ -100,25 +98,16 @@ def test_not_from_an_address_either(bait, tmp_path, monkeypatch):
             AtomicCheckpointIO().load_checkpoint(f"http://127.0.0.1:{server.server_port}/step=4.ckpt")
     finally:
         server.shutdown()
-    assert not touched.exists()
 
 
-def test_a_policy_folder_with_pickled_weights(tmp_path, bait):
-    _, touched = bait
+def test_a_policy_folder_with_pickled_weights(tmp_path, touch):
     policy, tokenizer = load_policy(TINY)
     folder = tmp_path / "policy"
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-    class Touch:
-        def __reduce__(self):
-            return (os.system, (f"touch {touched}",))
-
-    torch.save({"lm_head.weight": Touch()}, folder / "pytorch_model.bin")
+    torch.save({"lm_head.weight": touch}, folder / "pytorch_model.bin")
     load_policy(folder)  # safetensors come first
-    assert not touched.exists()
     (folder / "model.safetensors").unlink()
     with pytest.raises(Exception, match=r"(?i)weights.only|pickle|safetensors|torch.load"):
         load_policy(folder)
-    assert not touched.exists()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"

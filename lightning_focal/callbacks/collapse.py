@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_focal.callbacks.held_out import HeldOut
+from lightning_focal.callbacks.held_out import find_held_out
 from lightning_focal.callbacks.observer import batches_done
 
 __all__ = ["CollapseWatch", "Course"]
@@ -68,23 +68,11 @@ class Course:
             return
         if self.latest:
             self.jumps, self.pairs = self.jumps + (value - self.latest[-1]) ** 2, self.pairs + 1
-        if len(self.first) < self.window:
+        if not self.known:
             self.first.append(value)
         self.latest = [*self.latest, value][-self.window :]
         if self.known:
             self.peak = self.now if math.isnan(self.peak) else max(self.peak, self.now)
-
-    @property
-    def error(self) -> float:
-        """Standard error of a mean over a window, from the differences of successive batches: a trend hardly enters."""
-        return math.sqrt(self.jumps / max(1, 2 * self.pairs) / self.window)
-
-    def fell(self, drop: float) -> bool:
-        """Whether it is ``drop`` below its peak, and more than small batches go up and down: eight standard errors.
-
-        The lowest of some hundred means lies five to six standard errors below the highest by chance alone, in a long run seven.
-        """
-        return self.peak - self.now >= max(drop, 8 * self.error)
 
     @property
     def known(self) -> bool:
@@ -100,6 +88,18 @@ class Course:
     def now(self) -> float:
         """Mean over the latest batches, NaN before a whole window was seen."""
         return sum(self.latest) / self.window if self.known else math.nan
+
+    @property
+    def error(self) -> float:
+        """Standard error of a mean over a window, from the differences of successive batches: a trend hardly enters."""
+        return math.sqrt(self.jumps / max(1, 2 * self.pairs) / self.window)
+
+    def fell(self, drop: float) -> bool:
+        """Whether it is ``drop`` below its peak, and more than small batches go up and down: eight standard errors.
+
+        The lowest of some hundred means lies five to six standard errors below the highest by chance alone, in a long run seven.
+        """
+        return self.peak - self.now >= max(drop, 8 * self.error)
 
     def words(self, name: str) -> str:
         """Return ``name 0.42 -> 0.97``."""
@@ -119,9 +119,9 @@ class CollapseWatch(Callback):
     * student and teacher vote differently (``disagreement``);
     * the entropy is near 0 (``entropy``), or is ``explode`` times what it was.
 
-    Votes also agree where a policy has become right, and brevity may be well earned. So where accuracy is known (of the
-    answers, of the labels, or on held-out prompts) and is high (``solved``), or has risen by ``rise`` and not fallen from its best since,
-    nothing is a sign. Where no gold answer is known the message says that it cannot tell.
+    Votes also agree where a policy has become right, and short responses may be right. So nothing is a sign where accuracy is known (of
+    the answers, of the labels, or on held-out prompts) and is high (``solved``), or has risen by ``rise`` and not fallen from its best
+    since. Where no gold answer is known the message says that it cannot tell.
 
     An episode ends after ``window`` batches without a sign. ``train/collapse/signs`` is the number of signs in force. The state
     is in the checkpoint; the values are those of all processes, which therefore decide alike.
@@ -175,74 +175,63 @@ class CollapseWatch(Callback):
         self.accuracy_drop, self.shrink, self.truncated, self.unanswered = accuracy_drop, shrink, truncated, unanswered
         self.disagreement, self.entropy, self.explode, self.stop = disagreement, entropy, explode, stop
         self.courses = {name: Course(window) for name in (*_SEEN, _HELD_OUT)}
-        self.batches = 0
+        self.batches = self.quiet = 0
         self.episode = False
-        self.quiet = 0
-
-    # -- what is seen ---------------------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look at a batch and speak where it is time to."""
         seen = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in _SEEN}
-        signs = self.look(seen | {_HELD_OUT: _held_out(trainer)})
+        held_out = find_held_out(trainer)  # from before training on, and in the checkpoint, unlike what was logged
+        if held_out is not None and held_out.history:
+            seen[_HELD_OUT] = float(held_out.history[-1]["measures"].get(_HELD_OUT, math.nan))
+        signs = self.look(seen)
         pl_module.log("train/collapse/signs", float(len(signs)), rank_zero_only=False)
         begins = bool(signs) and not self.episode
         self.quiet = 0 if signs else self.quiet + 1
         self.episode = bool(signs) or (self.episode and self.quiet < self.window)
-        if not begins:
-            return
-        if trainer.is_global_zero:
-            _log.warning("%s", self.message(signs, batches_done(trainer)))
-        trainer.should_stop = trainer.should_stop or self.stop
+        if begins:
+            if trainer.is_global_zero:
+                _log.warning("%s", self.message(signs, batches_done(trainer)))
+            trainer.should_stop = trainer.should_stop or self.stop
 
     def look(self, values: Mapping[str, float]) -> list[str]:
         """Take the values of one training batch by the names they are logged under; return the signs in force, in words."""
         self.batches += 1
         for name, course in self.courses.items():
             course.add(values.get(name, math.nan))
-        return [] if self.batches < 2 * self.window or self._right() else self._signs()
-
-    # -- what it means --------------------------------------------------------------------------------------------------
+        accuracy = self.courses.get(self._accuracy() or "")
+        if self.batches < 2 * self.window:
+            return []
+        if accuracy is not None:
+            risen = accuracy.now >= accuracy.start + self.rise and not accuracy.fell(self.accuracy_drop)
+            if accuracy.now >= self.solved or risen:  # the policy is right, or on its way there
+                return []
+        return self._signs()
 
     def _accuracy(self) -> str | None:
         """Name of the accuracy that is known, if any."""
         return next((name for name in _ACCURACY if self.courses[name].known), None)
 
-    def _right(self) -> bool:
-        """Whether the policy is known to be right, or on its way there."""
-        name = self._accuracy()
-        if name is None:
-            return False
-        course = self.courses[name]
-        return course.now >= self.solved or (course.now >= course.start + self.rise and not course.fell(self.accuracy_drop))
-
     def _signs(self) -> list[str]:
-        return list(dict.fromkeys([*self._vote_signs(), *self._form_signs()]))
-
-    def _vote_signs(self) -> list[str]:
-        signs, share, distinct = [], self.courses["train/vote/share"], self.courses["train/vote/distinct"]
+        share, distinct, unanswered, agreement = (
+            self.courses[f"train/vote/{name}"] for name in ("share", "distinct", "unanswered", "teacher_agreement")
+        )
+        length, truncated = self.courses["train/rollout/length"], self.courses["train/rollout/truncated"]
+        entropy, signs = self.courses["train/policy/entropy"], []
         if share.now >= self.share and share.now >= share.start + self.rise and distinct.now <= self.distinct:
             signs.append(f"the votes agree ({share.words('share')}, {distinct.words('distinct answers')})")
-        for name in (_LABELS, self._accuracy()):
+        for name in dict.fromkeys((_LABELS, self._accuracy())):
             if name is not None and self.courses[name].fell(self.accuracy_drop):
                 course = self.courses[name]
                 signs.append(f"{_ACCURACY[name]} fell from its best ({course.peak:.2f} -> {course.now:.2f})")
-        agreement = self.courses["train/vote/teacher_agreement"]
         if 1 - agreement.now >= self.disagreement and agreement.now <= agreement.start - 0.25:
             signs.append(f"student and teacher vote differently ({agreement.words('agreement')})")
-        return signs
-
-    def _form_signs(self) -> list[str]:
-        signs, length, entropy = [], self.courses["train/rollout/length"], self.courses["train/policy/entropy"]
         if length.now <= self.shrink * length.start:
             signs.append(f"responses shrink ({length.words('tokens')})")
-        for name, limit, words in (
-            ("train/rollout/truncated", self.truncated, "responses hit the length limit"),
-            ("train/vote/unanswered", self.unanswered, "no answer can be found in responses"),
-        ):
-            course = self.courses[name]
-            if course.now >= limit and course.now >= course.start + 0.25:
-                signs.append(f"{words} ({course.words('share')})")
+        if truncated.now >= self.truncated and truncated.now >= truncated.start + 0.25:
+            signs.append(f"responses hit the length limit ({truncated.words('share')})")
+        if unanswered.now >= self.unanswered and unanswered.now >= unanswered.start + 0.25:
+            signs.append(f"no answer can be found in responses ({unanswered.words('share')})")
         if entropy.now <= self.entropy and entropy.now <= entropy.start / 5:
             signs.append(f"the policy hardly varies ({entropy.words('entropy')} nats a token)")
         if entropy.now >= self.explode * entropy.start and entropy.now >= entropy.start + 1:
@@ -256,8 +245,7 @@ class CollapseWatch(Callback):
             signs: in words.
             batch: number of the last batch.
         """
-        name = self._accuracy()
-        first = batch - self.batches + 1
+        name, first = self._accuracy(), batch - self.batches + 1
         window = f"batches {first}-{first + self.window - 1} against {batch - self.window + 1}-{batch}"
         if name is None:
             verdict = "possible collapse"
@@ -271,8 +259,6 @@ class CollapseWatch(Callback):
             meaning = f"{course.words(_ACCURACY[name])}: it {moved}, so this is not a policy that has become right"
         end = "; the run stops here (`stop: true`)" if self.stop else ""
         return f"{verdict} after batch {batch} ({window}): {'; '.join(signs)}; {meaning}{end}"
-
-    # -- state ----------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the courses seen so far and whether an episode is under way."""
@@ -289,13 +275,4 @@ class CollapseWatch(Callback):
         if windows != {self.window}:
             raise ValueError(f"`CollapseWatch.window` must be as in the checkpoint, {sorted(windows)[0]}, got {self.window}")
         self.courses |= {name: Course(**course) for name, course in state_dict["courses"].items()}
-        self.batches, self.episode = int(state_dict["batches"]), bool(state_dict["episode"])
-        self.quiet = int(state_dict["quiet"])
-
-
-def _held_out(trainer: Trainer) -> float:
-    """The last held-out score, from before training on; it is in the checkpoint, unlike what was logged."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, HeldOut) and callback.history:
-            return float(callback.history[-1]["measures"].get(_HELD_OUT, math.nan))
-    return math.nan
+        self.batches, self.episode, self.quiet = state_dict["batches"], state_dict["episode"], state_dict["quiet"]

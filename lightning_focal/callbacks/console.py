@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from lightning_focal.callbacks.held_out import HeldOut
-from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.callbacks.held_out import HeldOut, find_held_out
+from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.precision import describe_device
 from lightning_focal.terminal import make_console
 
-__all__ = ["ConsoleReport"]
+__all__ = ["ConsoleReport", "first_line", "level_table"]
 
 _PHASES = {"train": "training", "val": "answering held-out prompts", "test": "answering test prompts", "predict": "answering"}
 
@@ -40,8 +41,7 @@ class ConsoleReport(RolloutObserver):
         self.console = make_console(soft_wrap=True, markup=False, emoji=False)
         self._bar: Progress | None = None
         self._began = self._first_batch_began = time.monotonic()
-        self._batches_here = 0
-        self._evaluations_shown = 0
+        self._batches_here = self._evaluations_shown = 0
 
     # -- training -------------------------------------------------------------------------------------------------------
 
@@ -51,12 +51,11 @@ class ConsoleReport(RolloutObserver):
         paths = first_line(pl_module)
         if not self._speaks(trainer):
             return
-        self.console.print(paths)
-        data = getattr(trainer, "datamodule", None)
-        rows = {split: len(split_rows) for split, split_rows in getattr(data, "rows", {}).items()}
-        counts = ", ".join(f"{count} {split} prompts" for split, count in rows.items())
+        rows = getattr(getattr(trainer, "datamodule", None), "rows", {})
+        counts = ", ".join(f"{len(split_rows)} {split} prompts" for split, split_rows in rows.items())
         strategy = type(getattr(pl_module, "reward_strategy", None)).__name__
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        self.console.print(paths)
         self.console.print(
             f"{strategy} on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
             f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · run folder {folder}",
@@ -69,32 +68,29 @@ class ConsoleReport(RolloutObserver):
             self._first_batch_began = time.monotonic()
             self._show_evaluation(trainer)
 
-    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+    def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """Keep a live bar on a terminal."""
-        if self._speaks(trainer) and self.console.is_terminal:
-            if answers.stage == "train":
-                self._move_bar(pl_module, _PHASES["train"], batches_done(trainer))
-            else:
-                self._move_bar(pl_module, f"{_PHASES[answers.stage]}, {answers.batch_idx + 1}")
+        if self._speaks(trainer):
+            training = scored.stage == "train"
+            phase = _PHASES[scored.stage] + ("" if training else f", {scored.batch_idx + 1}")
+            self._move_bar(pl_module, description=phase, completed=batches_done(trainer) if training else None)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Print the line of a batch, and the table every few."""
         self._batches_here += 1
         if not self._speaks(trainer):
             return
-        seen = trainer.callback_metrics
-        done = batches_done(trainer)
+        seen, done = trainer.callback_metrics, batches_done(trainer)
         total = getattr(pl_module, "planned_batches", None) or 0
         per_batch = (time.monotonic() - self._first_batch_began) / self._batches_here
         left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""
         speed = f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s"
         self.console.print(
             f"batch {done}/{total or '?'} · reward {_value(seen, 'train/reward/mean')} · static "
-            f"{_value(seen, 'train/reward/static')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen)}) · "
+            f"{_value(seen, 'train/reward/static')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen, 'train')}) · "
             f"{speed} · {float(seen.get('train/time/step_s', 0)):.1f} s{left}"
         )
-        if self.console.is_terminal:
-            self._move_bar(pl_module, _PHASES["train"], done, f"{speed}{left}")
+        self._move_bar(pl_module, description=_PHASES["train"], completed=done, pace=f"{speed}{left}")
         if self.table_every_n_batches and done % self.table_every_n_batches == 0:
             self.console.print(level_table(seen, f"levels in batch {done}"))
         self._show_evaluation(trainer)
@@ -109,34 +105,31 @@ class ConsoleReport(RolloutObserver):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what came out, where everything is, and what to type next."""
-        log_dir = trainer.log_dir  # a collective: asked for on every process
+        folder = str(trainer.log_dir).rstrip("/")  # a collective: asked for on every process
         if not trainer.is_global_zero:
             return
-        held_out = _held_out(trainer)
+        held_out, say = find_held_out(trainer), self.console.print
         if held_out is not None and held_out.history:
-            self.console.print(self._held_out_table(held_out))
+            say(_held_out_table(held_out))
             if len(held_out.history) > 1:
                 mean, low, high = held_out.difference()
                 verdict = "rose" if low > 0 else "fell" if high < 0 else "did not change for certain"
-                self.console.print(
+                say(
                     f"The held-out score {verdict}: {held_out.interval(0)[0]:.3f} -> {held_out.interval(-1)[0]:.3f}, "
                     f"paired difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] ({held_out.level:.0%} bootstrap over prompts)",
                     style="bold",
                 )
-        self.console.print(f"{_clock(time.monotonic() - self._began)} in all. Written to {log_dir}:")
-        self.console.print(
-            "  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/"
-        )
-        savers = getattr(trainer, "checkpoint_callbacks", None) or [trainer.checkpoint_callback]
-        paths = [getattr(saver, name, "") for name in ("last_model_path", "best_model_path") for saver in savers]
+        say(f"{_clock(time.monotonic() - self._began)} in all. Written to {folder}:")
+        say("  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
+        savers, kinds = trainer.checkpoint_callbacks, ("last_model_path", "best_model_path")
+        paths = [getattr(saver, kind, "") for kind in kinds for saver in savers]
         last = next((path for path in paths if path), "")
         if last:
-            folder = str(log_dir).rstrip("/")
-            self.console.print("Next:")
-            self.console.print(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
-            self.console.print(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
-            self.console.print(f"  lightning_focal report {folder}")
-            self.console.print(f"  tensorboard --logdir {folder}")
+            say("Next:")
+            say(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
+            say(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
+            say(f"  lightning_focal report {folder}")
+            say(f"  tensorboard --logdir {folder}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the levels of a validation that was asked for by itself."""
@@ -158,16 +151,17 @@ class ConsoleReport(RolloutObserver):
     def _speaks(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.quiet
 
-    def _move_bar(self, pl_module: LightningModule, phase: str, done: int | None = None, pace: str | None = None) -> None:
+    def _move_bar(self, pl_module: LightningModule, **fields: Any) -> None:
+        if not self.console.is_terminal:
+            return
         if self._bar is None:
             columns = (SpinnerColumn(), "{task.description}", BarColumn(24), "{task.completed}/{task.fields[planned]}")
             texts = [TextColumn(c, markup=False) if isinstance(c, str) else c for c in (*columns, "{task.fields[pace]}")]
             self._bar = Progress(*texts, console=self.console, transient=True)
             planned = getattr(pl_module, "planned_batches", None)
-            self._bar.add_task(phase, total=planned, planned=planned or "?", pace="")
+            self._bar.add_task("", total=planned, planned=planned or "?", pace="")
             self._bar.start()
-        fields: dict[str, Any] = {} if pace is None else {"pace": pace}
-        self._bar.update(self._bar.task_ids[0], description=phase, completed=done, **fields)
+        self._bar.update(self._bar.task_ids[0], **fields)
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -183,39 +177,21 @@ class ConsoleReport(RolloutObserver):
             seen = trainer.callback_metrics
             if not self.quiet:
                 self.console.print(level_table(seen, f"{stage} prompts", stage))
-            interval = [_value(seen, f"{stage}/held_out/{name}") for name in ("mean", "low", "high")]
-            between = "" if interval[0] == "-" else f" [{interval[1]}, {interval[2]}]"
+            mean, low, high = (_value(seen, f"{stage}/held_out/{name}") for name in ("mean", "low", "high"))
+            between = "" if mean == "-" else f" [{low}, {high}]"
             self.console.print(f"prior-weighted static score {_value(seen, f'{stage}/reward/prior')}{between}; {folder}")
 
     def _show_evaluation(self, trainer: Trainer) -> None:
-        held_out = _held_out(trainer)
+        held_out = find_held_out(trainer)
         if held_out is None or len(held_out.history) <= self._evaluations_shown or not self._speaks(trainer):
             return
         self._evaluations_shown = len(held_out.history)
-        mean, low, high = held_out.interval(-1)
-        entry = held_out.history[-1]
+        (mean, low, high), entry = held_out.interval(-1), held_out.history[-1]
         self.console.print(
             f"held-out score after {entry['batch']} batches: {mean:.3f} [{low:.3f}, {high:.3f}] "
             f"({len(entry['scores'])} prompts, prior weights) · worst {_value(entry['measures'], 'val/balance/worst')} "
             f"({_worst(entry['measures'], 'val')})"
         )
-
-    def _held_out_table(self, held_out: HeldOut) -> Table:
-        first, last = held_out.history[0]["measures"], held_out.history[-1]["measures"]
-        table = Table(title="held-out prompts", title_justify="left")
-        for column in ("", "before", "after", "change"):
-            table.add_column(column, justify="left" if not column else "right")
-        names = {"prior-weighted score": "val/held_out/mean", "worst criterion": "val/balance/worst"}
-        names |= {"mean over criteria": "val/balance/mean", "every criterion met": "val/balance/strict_completion"}
-        names |= {key: f"val/criterion/{key}/score" for key in _keys(last, "val")}
-        names |= {"response tokens": "val/rollout/length", "cut off by the limit": "val/rollout/truncated"}
-        for label, name in names.items():
-            if name in first and name in last:
-                digits = 1 if "length" in name else 3
-                before, after = float(first[name]), float(last[name])
-                cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
-                table.add_row(label, *("-" if "nan" in cell else cell for cell in cells))
-        return table
 
 
 def first_line(module: LightningModule) -> str:
@@ -226,12 +202,30 @@ def first_line(module: LightningModule) -> str:
 
 def level_table(seen: Any, title: str, stage: str = "train") -> Table:
     """Return the table of score, saturation and weight by criterion key, from logged values."""
-    table = Table(title=title, title_justify="left")
-    for column in ("criterion", "score", "saturation", "weight"):
-        table.add_column(column, justify="left" if column == "criterion" else "right")
+    table = Table("criterion", title=title, title_justify="left")
+    for column in ("score", "saturation", "weight"):
+        table.add_column(column, justify="right")
     for key in _keys(seen, stage):
         names = (f"{stage}/criterion/{key}/score", f"{stage}/saturation/{key}", f"{stage}/weight/{key}")
         table.add_row(key, *(_value(seen, name) for name in names))
+    return table
+
+
+def _held_out_table(held_out: HeldOut) -> Table:
+    first, last = held_out.history[0]["measures"], held_out.history[-1]["measures"]
+    table = Table("", title="held-out prompts", title_justify="left")
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right")
+    names = {"prior-weighted score": "val/held_out/mean", "worst criterion": "val/balance/worst"}
+    names |= {"mean over criteria": "val/balance/mean", "every criterion met": "val/balance/strict_completion"}
+    names |= {key: f"val/criterion/{key}/score" for key in _keys(last, "val")}
+    names |= {"response tokens": "val/rollout/length", "cut off by the limit": "val/rollout/truncated"}
+    for label, name in names.items():
+        if name in first and name in last:
+            digits = 1 if "length" in name else 3
+            before, after = float(first[name]), float(last[name])
+            cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
+            table.add_row(label, *("-" if "nan" in cell else cell for cell in cells))
     return table
 
 
@@ -240,22 +234,17 @@ def _keys(seen: Any, stage: str) -> list[str]:
     return [name[len(prefix) : -len(suffix)] for name in seen if name.startswith(prefix) and name.endswith(suffix)]
 
 
-def _worst(seen: Any, stage: str = "train") -> str:
+def _worst(seen: Any, stage: str) -> str:
     levels = {key: float(seen[f"{stage}/criterion/{key}/score"]) for key in _keys(seen, stage)}
-    levels = {key: level for key, level in levels.items() if level == level}
-    return min(levels, key=lambda key: levels[key]) if levels else "-"
+    return min((key for key in levels if not math.isnan(levels[key])), key=lambda key: levels[key], default="-")
 
 
 def _value(seen: Any, name: str) -> str:
-    value = float(seen.get(name, float("nan")))
-    return "-" if value != value else f"{value:.3f}"
+    value = float(seen.get(name, math.nan))
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def _held_out(trainer: Trainer) -> HeldOut | None:
-    return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)  # type: ignore[attr-defined]

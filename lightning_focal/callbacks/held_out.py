@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.files import write_json
 from lightning_focal.functional import bootstrap_interval, weighted_reward
 
-__all__ = ["HeldOut", "prompt_scores"]
+__all__ = ["HeldOut", "find_held_out", "prompt_scores"]
 
 
-def prompt_scores(answers: Answers) -> dict[str, float]:
+def prompt_scores(scored: ScoredRollouts) -> dict[str, float]:
     """Return the mean prior-weighted static score over each prompt's valid rollouts, by prompt id (NaN where none is valid).
 
     It is the yardstick that no weighting optimises by construction, whatever the strategy's own base weights are.
     """
-    scores = answers.scores
+    scores = scored.scores
     static = weighted_reward(scores.scores, scores.weights, scores.mask)
     valid = scores.judged(scores.weights)
     means = torch.where(valid, static, torch.nan).nanmean(-1)
-    return dict(zip(answers.rollouts.prompts.ids, means.tolist(), strict=True))
+    return dict(zip(scored.rollouts.prompts.ids, means.tolist(), strict=True))
 
 
 class HeldOut(RolloutObserver):
     """Keeps the score of every prompt at each validation, and adds one before and one after training.
 
-    Each time the same prompts meet the same dice, so differences pair up prompt by prompt. Results go to the loggers under
-    ``val/held_out/``, to ``held_out.json`` in the run folder, and into the checkpoint: a resumed run keeps the score from before
-    training. How often to validate in between is the Trainer's business (``val_check_interval``); ``val/held_out/mean`` can be
-    monitored.
+    Each time the same prompts are answered with the same seeds, so differences pair up prompt by prompt. Results go to the loggers
+    under ``val/held_out/``, to ``held_out.json`` in the run folder, and into the checkpoint: a resumed run keeps the score from before
+    training. ``trainer.val_check_interval`` says how often to validate in between; ``val/held_out/mean`` can be monitored.
 
     Args:
         at_start: answer the held-out prompts before the first update.
@@ -51,10 +51,10 @@ class HeldOut(RolloutObserver):
         self.history: list[dict[str, Any]] = []
         self._scores: dict[str, float] = {}
 
-    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+    def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """Collect the scores of held-out prompts."""
-        if answers.stage == "val" and not trainer.sanity_checking:
-            self._scores |= prompt_scores(answers)
+        if scored.stage == "val" and not trainer.sanity_checking:
+            self._scores |= prompt_scores(scored)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer before training, unless a checkpoint already holds that score; then drop what was written behind it."""
@@ -76,7 +76,7 @@ class HeldOut(RolloutObserver):
         """Log mean and interval of the Trainer's own validation."""
         self._scores = _gathered(trainer, self._scores)  # also by a process that was given no prompt
         if self._scores:
-            pl_module.log_dict(self._interval_measures(), sync_dist=trainer.world_size > 1)  # the same everywhere already
+            pl_module.log_dict(self._measures(), sync_dist=trainer.world_size > 1)  # the same everywhere already
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the result of the Trainer's own validation."""
@@ -91,16 +91,17 @@ class HeldOut(RolloutObserver):
         self._scores, means = {}, None
         for batch_idx, batch in enumerate(loader):
             means = pl_module.evaluate(batch, "val", batch_idx, means)
-            for callback in trainer.checkpoint_callbacks:  # a run that was asked to end need not finish this
-                getattr(callback, "leave_if_asked", _stay)(trainer)
+            for callback in trainer.checkpoint_callbacks:
+                if hasattr(callback, "leave_if_asked"):  # a run that was asked to end need not finish this
+                    callback.leave_if_asked(trainer)
         self._scores = _gathered(trainer, self._scores)
-        measures = pl_module.finish_evaluation(means) | self._interval_measures()
+        measures = pl_module.finish_evaluation(means) | self._measures()
         for logger in trainer.loggers:
             logger.log_metrics(measures, step=batches_done(trainer))
         self._keep(trainer, measures)
 
-    def _interval_measures(self) -> dict[str, float]:
-        mean, low, high = bootstrap_interval(torch.tensor(list(self._scores.values()), dtype=torch.float64), self.level)
+    def _measures(self) -> dict[str, float]:
+        mean, low, high = _interval(self._scores.values(), self.level)
         return {"val/held_out/mean": mean, "val/held_out/low": low, "val/held_out/high": high}
 
     def _keep(self, trainer: Trainer, measures: dict[str, float]) -> None:
@@ -115,13 +116,12 @@ class HeldOut(RolloutObserver):
 
     def interval(self, index: int) -> tuple[float, float, float]:
         """Return mean and interval of an evaluation, by its place in :attr:`history`."""
-        return bootstrap_interval(torch.tensor(list(self.history[index]["scores"].values()), dtype=torch.float64), self.level)
+        return _interval(self.history[index]["scores"].values(), self.level)
 
     def difference(self) -> tuple[float, float, float]:
         """Return mean and interval of the paired difference, last evaluation minus first, over prompts."""
         before, after = self.history[0]["scores"], self.history[-1]["scores"]
-        pairs = [after[key] - before[key] for key in before if key in after]
-        return bootstrap_interval(torch.tensor(pairs, dtype=torch.float64), self.level)
+        return _interval([after[key] - before[key] for key in before if key in after], self.level)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history."""
@@ -132,8 +132,13 @@ class HeldOut(RolloutObserver):
         self.history = list(state_dict["history"])
 
 
-def _stay(trainer: Trainer) -> None:
-    """Go on."""
+def find_held_out(trainer: Trainer) -> HeldOut | None:
+    """Return the first :class:`HeldOut` among the trainer's callbacks, if any."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)  # type: ignore[attr-defined]
+
+
+def _interval(values: Iterable[float], level: float) -> tuple[float, float, float]:
+    return bootstrap_interval(torch.tensor(list(values), dtype=torch.float64), level)
 
 
 def _gathered(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:

@@ -9,20 +9,17 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver
+from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts
 from lightning_focal.types import CriterionScores
 
 __all__ = ["JudgeWatch"]
-
-_RATE = "train/judge/failure_rate"
-_SOONEST = 5
 
 
 class JudgeWatch(RolloutObserver):
     """Follows ``train/judge/failure_rate``, the share of judgements that failed and are masked (ours).
 
-    While its mean over the last batches is at most ``max_failure_rate`` the run goes on with what was judged. Above it the run stops with an
-    error that says why judgements failed: from the fifth batch on, and at once where nothing has been judged since the run began. A
+    While its mean over the last batches is at most ``max_failure_rate`` the run goes on with what was judged. Above it the run stops with
+    an error that says why judgements failed: from the fifth batch on, and at once where nothing has been judged since the run began. A
     batch that itself fails no more often than that never stops a run. The rate is that of all processes, which therefore decide
     alike; the window is in the checkpoint.
 
@@ -52,7 +49,7 @@ class JudgeWatch(RolloutObserver):
         if math.isnan(rate):
             return False
         self.rates = [*self.rates, rate][-self.window :]
-        enough = len(self.rates) >= min(self.window, _SOONEST) or min(self.rates) == 1
+        enough = len(self.rates) >= min(self.window, 5) or min(self.rates) == 1
         return enough and rate > self.max_failure_rate and self.mean > self.max_failure_rate
 
     @property
@@ -60,11 +57,10 @@ class JudgeWatch(RolloutObserver):
         """Mean failure rate over the window, NaN before the first batch."""
         return sum(self.rates) / len(self.rates) if self.rates else math.nan
 
-    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+    def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """Note why judgements of a training batch failed."""
-        if answers.stage != "train":
-            return
-        self._reasons = Counter(_failures(answers.scores))
+        if scored.stage == "train":
+            self._reasons = Counter(_failures(scored.scores))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look at a batch.
@@ -72,7 +68,7 @@ class JudgeWatch(RolloutObserver):
         Raises:
             RuntimeError: if the judge fails too often.
         """
-        if not self.add(float(trainer.callback_metrics.get(_RATE, math.nan))):
+        if not self.add(float(trainer.callback_metrics.get("train/judge/failure_rate", math.nan))):
             return
         said = "; ".join(f"{reason or 'no reason given'} ({count} times)" for reason, count in self._reasons.most_common(3))
         raise RuntimeError(

@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
-__all__ = ["Answers", "RolloutObserver", "batches_done"]
+__all__ = ["RolloutObserver", "ScoredRollouts", "batches_done"]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A batch, answered and judged.
+class ScoredRollouts:
+    """A batch: rolled out, scored and shaped.
 
     Args:
         stage: ``train``, ``val``, ``test`` or ``predict``.
@@ -37,8 +37,8 @@ def batches_done(trainer: Trainer) -> int:
 
 
 class RolloutObserver(Callback, ABC):
-    """A callback that is shown every answered batch, before the update, on every process."""
+    """A callback that is shown every batch of scored rollouts, before the update, on every process."""
 
     @abstractmethod
-    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+    def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """Look at a batch; changes nothing."""

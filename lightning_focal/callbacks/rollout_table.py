@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.files import write_parquet
 from lightning_focal.functional.choices import expect_choice
 
@@ -18,14 +18,14 @@ _STAGES = ("train", "val", "test", "predict")
 _NAME = re.compile(r"(train|val)-(\d+)(?:-\d+)?-r\d+\.parquet")
 
 
-def rollout_rows(answers: Answers, batch: int) -> list[dict[str, Any]]:
+def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     """Return one mapping a rollout: prompt, response, every criterion's verdict and reason, weights, reward, advantage.
 
     Args:
-        answers: the batch.
+        scored: the batch.
         batch: number of rollout batches trained on before it.
     """
-    rollouts, scores, shaped = answers.rollouts, answers.scores, answers.shaped
+    rollouts, scores, shaped = scored.rollouts, scored.scores, scored.shaped
     value, mask = scores.scores.double().tolist(), scores.mask.tolist()
     base, weight, saturation = scores.weights.double().tolist(), shaped.weights.double().tolist(), shaped.saturation.tolist()
     reward, static, advantage = shaped.rewards.tolist(), shaped.static.tolist(), shaped.advantages.tolist()
@@ -49,7 +49,7 @@ def rollout_rows(answers: Answers, batch: int) -> list[dict[str, Any]]:
             ]
             rows.append(
                 {
-                    "stage": answers.stage,
+                    "stage": scored.stage,
                     "batch": batch,
                     "prompt_id": prompt_id,
                     "rollout": g,
@@ -72,38 +72,18 @@ def rollout_schema() -> Any:
     """Return the ``pyarrow.Schema`` of :func:`rollout_rows`: the same for every file, whatever a batch lacks."""
     import pyarrow as pa
 
-    criterion = {
-        "name": pa.string(),
-        "tags": pa.list_(pa.string()),
-        "score": pa.float64(),
-        "outcome": pa.string(),
-        "reason": pa.string(),
-        "prior_weight": pa.float64(),
-        "weight": pa.float64(),
-        "saturation": pa.float64(),
-    }
-    return pa.schema(
-        {
-            "stage": pa.string(),
-            "batch": pa.int64(),
-            "prompt_id": pa.string(),
-            "rollout": pa.int64(),
-            "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-            "response": pa.string(),
-            "tokens": pa.int64(),
-            "truncated": pa.bool_(),
-            "valid": pa.bool_(),
-            "reward": pa.float64(),
-            "static_reward": pa.float64(),
-            "advantage": pa.float64(),
-            "policy_version": pa.int64(),
-            "criteria": pa.list_(pa.struct(criterion)),
-        }
-    )
+    text, whole, number = pa.string(), pa.int64(), pa.float64()
+    criterion = {"name": text, "tags": pa.list_(text), "score": number, "outcome": text, "reason": text}
+    criterion |= {"prior_weight": number, "weight": number, "saturation": number}
+    columns = {"stage": text, "batch": whole, "prompt_id": text, "rollout": whole}
+    columns |= {"messages": pa.list_(pa.struct({"role": text, "content": text})), "response": text}
+    columns |= {"tokens": whole, "truncated": pa.bool_(), "valid": pa.bool_()}
+    columns |= {"reward": number, "static_reward": number, "advantage": number, "policy_version": whole}
+    return pa.schema(columns | {"criteria": pa.list_(pa.struct(criterion))})
 
 
 class RolloutTable(RolloutObserver):
-    """Writes each answered batch to ``<folder>/<stage>-<batch>[-<part>]-r<rank>.parquet``.
+    """Writes each batch of rollouts to ``<folder>/<stage>-<batch>[-<part>]-r<rank>.parquet``.
 
     Files are written beside and renamed: a file that is there is whole. A resumed run removes the files behind its checkpoint and
     writes them again.
@@ -137,12 +117,12 @@ class RolloutTable(RolloutObserver):
         log_dir = trainer.log_dir
         return Path(self.folder or Path(log_dir or trainer.default_root_dir) / "rollouts")
 
-    def on_answers(self, trainer: Trainer, pl_module: LightningModule, answers: Answers) -> None:
+    def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """See :class:`RolloutObserver`."""
-        if answers.stage not in self.stages:
+        if scored.stage not in self.stages:
             return
         folder = self._place(trainer)
         batch = batches_done(trainer)
-        part = "" if answers.stage == "train" else f"-{answers.batch_idx:04d}"
-        name = f"{answers.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet"
-        write_parquet(folder / name, rollout_rows(answers, batch), rollout_schema())
+        part = "" if scored.stage == "train" else f"-{scored.batch_idx:04d}"
+        name = f"{scored.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet"
+        write_parquet(folder / name, rollout_rows(scored, batch), rollout_schema())

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
-from lightning_focal.functional.flat import drop_gathered, is_flat, own_stretches, whole_values
+from lightning_focal.models.weights import flat_units, is_flat
 
 __all__ = ["EMATeacher", "TeacherWeights", "find_teacher", "match_teachers"]
 
@@ -22,11 +22,11 @@ class TeacherWeights(nn.Module):
 
     A policy that is trained as a whole is copied, so that teacher and policy can be used at once. Where some of it is frozen
     (low-rank adapters), only the trained parameters are averaged, and put in the policy's place for as long as the teacher is
-    lent. Tied weights exist once. As part of the LightningModule the averages are moved, sharded and checkpointed by Lightning.
+    used. Tied weights exist once. As part of the LightningModule the averages are moved, sharded and checkpointed by Lightning.
 
     Args:
         policy: what to average, as it is before training.
-        offload: keep the averages in main memory while they are not lent.
+        offload: keep the averages in main memory while they are not used.
 
     Raises:
         ValueError: if nothing of the policy is trained.
@@ -50,22 +50,19 @@ class TeacherWeights(nn.Module):
     def update(self, policy: nn.Module, weight: float) -> None:
         """``teacher <- weight * teacher + (1 - weight) * policy``, in float32, each process its shards."""
         trained = _trained(policy)
-        if self.model is not None:
-            drop_gathered(self.model)
-        elif is_flat(policy):  # adapters are small: every process keeps their averages whole
-            trained = [value.view_as(part) for value, part in zip(whole_values(policy, trained), self.parts(), strict=True)]
+        if self.averages is not None and is_flat(policy):  # adapters are small: every process keeps their averages whole
+            trained = _whole(policy, trained)
         ema_update(self.parts(), trained, weight)
 
     @contextmanager
-    def lend(self, policy: nn.Module) -> Iterator[nn.Module]:
-        """Within the context lend the teacher on the policy's device, in eval mode.
+    def use_weights(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """Within the context use the teacher on the policy's device, in eval mode.
 
         Args:
             policy: must not be used otherwise meanwhile; left as it was.
         """
         if self.model is not None and is_flat(self.model):  # is where it was put when it was wrapped
             yield self.model.eval()
-            drop_gathered(self.model)
             return
         if self.model is not None:
             device = next(policy.parameters()).device
@@ -76,11 +73,10 @@ class TeacherWeights(nn.Module):
                 self.model.to("cpu")
             return
         trained, training = _trained(policy), policy.training
-        own = [parameter.detach().clone() for parameter in trained]
-        averages = own_stretches(policy, trained, self.parts()) if is_flat(policy) else self.parts()
+        own = _whole(policy, trained) if is_flat(policy) else [parameter.detach().clone() for parameter in trained]
         policy.eval()
         try:
-            _overwrite(policy, trained, averages)
+            _overwrite(policy, trained, self.parts())
             yield policy
         finally:
             _overwrite(policy, trained, own)
@@ -93,10 +89,21 @@ def _trained(policy: nn.Module) -> list[Tensor]:
 
 
 @torch.no_grad()
+def _whole(policy: nn.Module, parameters: list[Tensor]) -> list[Tensor]:
+    """Gather copies of some parameters of a policy under FSDP."""
+    wanted = {id(parameter) for parameter in parameters}
+    found = {id(p): p.detach().clone() for unit in flat_units(policy) for _, p in unit if id(p) in wanted}
+    return [found[id(parameter)] for parameter in parameters]
+
+
+@torch.no_grad()
 def _overwrite(policy: nn.Module, parameters: list[Tensor], values: list[Tensor]) -> None:
-    drop_gathered(policy)
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
+    whole = {id(parameter): value for parameter, value in zip(parameters, values, strict=True)}
+    units = flat_units(policy, writeback=True) if is_flat(policy) else [[("", parameter) for parameter in parameters]]
+    for unit in units:
+        for _, parameter in unit:
+            if id(parameter) in whole:
+                parameter.copy_(whole[id(parameter)])
 
 
 class EMATeacher(Callback):
@@ -108,7 +115,8 @@ class EMATeacher(Callback):
 
     :class:`~lightning_focal.rewards.CoRewardingII` lets it answer; ``model.reference: TeacherReference`` measures the KL term
     against it. It is part of the checkpoint, so a resumed run goes on with the same teacher. Lightning's own ``WeightAveraging``
-    is no substitute: it puts the average in the policy's place in checkpoints and validation, has no schedule, and cannot lend.
+    is no substitute: it puts the average in the policy's place in checkpoints and validation, has no schedule, and cannot be used
+    beside the policy.
 
     Args:
         start: weight of the old teacher in the first batch, in [0, 1].
@@ -179,9 +187,9 @@ class EMATeacher(Callback):
         return weight
 
     @contextmanager
-    def lend(self, policy: nn.Module) -> Iterator[nn.Module]:
-        """Within the context lend the teacher, see :meth:`TeacherWeights.lend`."""
-        with self._weights.lend(policy) as model:
+    def use_weights(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """Within the context use the teacher, see :meth:`TeacherWeights.use_weights`."""
+        with self._weights.use_weights(policy) as model:
             yield model
 
     @property

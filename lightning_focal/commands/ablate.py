@@ -1,26 +1,31 @@
-"""A grid of runs: one configuration, changed in one place an arm, over seeds."""
+"""``lightning_focal ablate``: a grid of runs, one configuration changed in one place an arm, over seeds."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from lightning_focal.files import write_json, write_text
-from lightning_focal.studies.plots import ablation_figure
-from lightning_focal.studies.tables import markdown_table, over_seeds
+from lightning_focal.files import write_figure, write_json, write_text
+from lightning_focal.functional import bootstrap_interval
+from lightning_focal.parsing import CommandParser
+from lightning_focal.report.figures import Point, new_figure
+from lightning_focal.report.tables import markdown_table
+from lightning_focal.terminal import make_console
 
-__all__ = ["MEASURES", "Ablation", "read_ablation", "run_ablation"]
+__all__ = ["MEASURES", "Ablation", "ablate_command", "over_seeds", "read_ablation", "run_ablation"]
 
 MEASURES = {
     "worst criterion": "val/balance/worst",
@@ -34,14 +39,9 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an ablation file says.
+    """What an ablation file says: arms by label, each with arguments as on the command line without the dashes, run with every seed.
 
-    Args:
-        name: heading of table and figure.
-        config: the configuration that every arm changes.
-        arms: label -> arguments, as on the command line without the dashes.
-        seeds: each arm is run with every seed.
-        seed_keys: arguments that take the seed; a string value with ``{seed}`` is filled in.
+    A string value of ``seed_keys`` with ``{seed}`` in it is filled in.
     """
 
     name: str
@@ -63,7 +63,7 @@ def read_ablation(path: str | Path) -> Ablation:
         raise FileNotFoundError(f"`config`: no ablation file at {path.absolute()}")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {"name", "config", "arms", "seeds", "seed_keys"}
-    if not isinstance(content, dict) or not {"config", "arms", "seeds"} <= set(content) or set(content) - known:
+    if not isinstance(content, dict) or not {"config", "arms", "seeds"} <= set(content) <= known:
         raise ValueError(
             f"{path}: an ablation has the keys config, arms, seeds and may have name, seed_keys; got {content!r:.200}"
         )
@@ -74,13 +74,12 @@ def read_ablation(path: str | Path) -> Ablation:
     config = path.parent / content["config"]
     if not config.is_file():
         raise FileNotFoundError(f"{path}: `config` names {config}, which is not there")
-    extra = {"seed_keys": content["seed_keys"]} if "seed_keys" in content else {}
     arms = {str(label): arm for label, arm in content["arms"].items()}
-    return Ablation(content.get("name", path.stem), config, arms, list(content["seeds"]), **extra)
+    return Ablation(**{"name": path.stem, **content, "config": config, "arms": arms})
 
 
 def run_ablation(
-    ablation: Ablation, out: str | Path, workers: int = 1, overrides: Sequence[str] = (), say: Any = print
+    ablation: Ablation, out: str | Path, workers: int = 1, overrides: Sequence[str] = (), say: Callable[[str], object] = print
 ) -> dict[str, Any]:
     """Run every arm with every seed, one process each, and write ``table.md``, ``results.json`` and ``figure.png``.
 
@@ -100,84 +99,85 @@ def run_ablation(
     cells = [(label, seed) for label in ablation.arms for seed in ablation.seeds]
     done: dict[tuple[str, int], dict[str, float]] = {}
 
-    def one(cell: tuple[str, int]) -> None:
+    def run(cell: tuple[str, int]) -> None:
         label, seed = cell
-        folder = out / f"{_slug(label)}-seed{seed}"
+        folder = out / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in label)}-seed{seed}"
         began = time.monotonic()
         if not (folder / "held_out.json").exists() or not (folder / ".finished").exists():
             _run(ablation, label, seed, folder, workers, overrides)
-        done[cell] = _measures(folder)
-        say(
-            f"{len(done)}/{len(cells)} {label}, seed {seed}: worst {done[cell]['worst criterion']:.3f} ({time.monotonic() - began:.0f} s)"
-        )
+        last = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]["measures"]
+        done[cell] = {measure: float(last[name]) for measure, name in MEASURES.items()}
+        worst, took = done[cell]["worst criterion"], time.monotonic() - began
+        say(f"{len(done)}/{len(cells)} {label}, seed {seed}: worst {worst:.3f} ({took:.0f} s)")
 
     with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(one, cell) for cell in cells]:
+        for future in [pool.submit(run, cell) for cell in cells]:
             future.result()
     arms = {
-        label: {name: over_seeds([done[label, seed][name] for seed in ablation.seeds]) for name in MEASURES}
+        label: {measure: over_seeds([done[label, seed][measure] for seed in ablation.seeds]) for measure in MEASURES}
         for label in ablation.arms
     }
+    intervals = {label: {name: dataclasses.astuple(point) for name, point in points.items()} for label, points in arms.items()}
     result = {
         "name": ablation.name,
         "config": str(ablation.config),
-        "overrides": list(overrides),
-        "seeds": list(ablation.seeds),
-        "arms": {label: dict(arguments) for label, arguments in ablation.arms.items()},
-        "mean_low_high": arms,
+        "overrides": overrides,
+        "seeds": ablation.seeds,
+        "arms": ablation.arms,
+        "mean_low_high": intervals,
         "runs": [{"arm": label, "seed": seed, **values} for (label, seed), values in sorted(done.items())],
     }
     write_json(out / "results.json", result)
-    rows = [[label, *(f"{m:.3f} [{lo:.3f}, {hi:.3f}]" for m, lo, hi in values.values())] for label, values in arms.items()]
+    rows = [[label, *(f"{point:.3f}" for point in points.values())] for label, points in arms.items()]
     write_text(out / "table.md", markdown_table([ablation.name, *MEASURES], rows))
-    ablation_figure(f"{ablation.name} ({len(ablation.seeds)} seeds, 95 % bootstrap intervals)", arms, out / "figure.png")
+    _draw(f"{ablation.name} ({len(ablation.seeds)} seeds, 95 % bootstrap intervals)", arms, out / "figure.png")
     return result
+
+
+def over_seeds(values: Sequence[float]) -> Point:
+    """Mean and 95 % bootstrap interval over seeds; with fewer than three seeds the interval is their range."""
+    if len(values) < 3:
+        return Point(sum(values) / len(values), min(values), max(values))
+    return Point(*bootstrap_interval(torch.tensor(values, dtype=torch.float64)))
 
 
 def _run(ablation: Ablation, label: str, seed: int, folder: Path, workers: int, overrides: Sequence[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # an unfinished run of this cell
     folder.parent.mkdir(parents=True, exist_ok=True)
-    arguments = {key: _seeded(value, seed) for key, value in ablation.seed_keys.items()} | dict(ablation.arms[label])
+    seeded = {k: v.replace("{seed}", str(seed)) if isinstance(v, str) else v for k, v in ablation.seed_keys.items()}
     command = [sys.executable, "-m", "lightning_focal", "fit", "--config", str(ablation.config), "--run_dir", str(folder)]
-    command += [f"--{key}={_spell(value)}" for key, value in arguments.items()]
-    command += list(overrides)
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    log = folder.with_suffix(".log")
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    for key, value in {**seeded, **ablation.arms[label]}.items():
+        command.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     environment.pop("LIGHTNING_FOCAL_RUN_FOLDER", None)
+    log = folder.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    if code:
+        made = subprocess.run([*command, *overrides], stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+    if made.returncode:
         tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-5:])
-        raise RuntimeError(f"{label}, seed {seed} failed with exit code {code}; its log is {log}, the end of it:\n{tail}")
+        raise RuntimeError(
+            f"{label}, seed {seed} failed with exit code {made.returncode}; its log is {log}, the end of it:\n{tail}"
+        )
     (folder / ".finished").touch()
 
 
-def _measures(folder: Path) -> dict[str, float]:
-    last = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]["measures"]
-    return {label: float(last[name]) for label, name in MEASURES.items()}
-
-
-def _seeded(value: Any, seed: int) -> Any:
-    return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
-
-
-def _spell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in label)
+def _draw(title: str, arms: Mapping[str, Mapping[str, Point]], path: Path) -> None:
+    """One panel a measure: a point and an interval an arm."""
+    figure = new_figure(3.4 * len(MEASURES), 3.6)
+    for axis, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
+        for place, points in enumerate(arms.values()):
+            point = points[measure]
+            ends = [[max(0.0, point.value - point.low)], [max(0.0, point.high - point.value)]]
+            axis.errorbar(place, point.value, yerr=ends, fmt="o", capsize=3, color="C0")
+        axis.set_xticks(range(len(arms)), list(arms), rotation=45, ha="right")
+        axis.set_title(measure)
+    figure.suptitle(title)
+    write_figure(path, figure)
 
 
 def ablate_command(args: list[str]) -> None:
     """``lightning_focal ablate``: run a grid and write one table and one figure."""
-    from jsonargparse import ArgumentParser
-
-    from lightning_focal.parsing import HelpFormatter
-
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal ablate",
         description="Run a configuration over a grid and seeds; write one table and one figure. "
         "Arguments behind a -- go to every run.",
@@ -187,19 +187,12 @@ def ablate_command(args: list[str]) -> None:
     made.add_argument("--workers", type=int, default=1, help="Runs at a time.")
     made.add_argument("--seeds", type=list[int] | None, default=None, help="Seeds in place of the file's, e.g. '[0, 1]'.")
     cut = args.index("--") if "--" in args else len(args)
-    config, rest = made.parse_args(args[:cut]), args[cut + 1 :]
+    config = made.parse_args(args[:cut])
     ablation = read_ablation(config.config)
     if config.seeds:
-        ablation = Ablation(ablation.name, ablation.config, ablation.arms, config.seeds, ablation.seed_keys)
+        ablation = dataclasses.replace(ablation, seeds=config.seeds)
     out = Path(config.out or Path("runs/ablations") / Path(config.config).stem)
-    say = _printer()
-    run_ablation(ablation, out, config.workers, rest, say)
-    say((out / "table.md").read_text(encoding="utf-8"))
-    say(f"written to {out}: table.md, results.json, figure.png, one run folder a cell")
-
-
-def _printer() -> Any:
-    from lightning_focal.terminal import make_console
-
-    console = make_console(soft_wrap=True)
-    return lambda line: console.print(line, markup=False)
+    console = make_console(soft_wrap=True, markup=False)
+    run_ablation(ablation, out, config.workers, args[cut + 1 :], console.print)
+    console.print((out / "table.md").read_text(encoding="utf-8"))
+    console.print(f"written to {out}: table.md, results.json, figure.png, one run folder a cell")

@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.markup import escape
 from rich.table import Table
 
-from lightning_focal.evaluation.harness import evaluate_tasks, flat_scores
-from lightning_focal.evaluation.model import policy_lm
-from lightning_focal.evaluation.sources import is_checkpoint, load_evaluated
-from lightning_focal.evaluation.tasks import Tasks, load_tasks, task_names
-from lightning_focal.evaluation.vllm import vllm_lm
+from lightning_focal.evaluation import (
+    evaluate_tasks,
+    flat_scores,
+    load_evaluated,
+    load_tasks,
+    policy_lm,
+    task_names,
+    vllm_lm,
+)
+from lightning_focal.evaluation.model import is_checkpoint
 from lightning_focal.files import write_json
 from lightning_focal.models import export_policy
-from lightning_focal.parsing import HelpFormatter
+from lightning_focal.parsing import CommandParser
 from lightning_focal.terminal import make_console
 
 __all__ = ["eval_command", "parser"]
@@ -27,8 +33,7 @@ __all__ = ["eval_command", "parser"]
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal eval",
         description="Put tasks of lm-evaluation-harness to a policy. The scores are those of `lm-eval run --model hf "
         "--apply_chat_template` on the exported folder.",
@@ -45,12 +50,8 @@ def parser() -> ArgumentParser:
     add("--apply_chat_template", type=bool, default=True, help="Put questions as chats.")
     add("--system_instruction", type=str | None, default=None, help="Before every chat.")
     add("--max_length", type=int | None, default=None, help="Context in tokens; the policy's own by default.")
-    add(
-        "--dtype",
-        type=Literal["float32", "bfloat16", "float16"] | None,
-        default=None,
-        help="Of the weights; as stored by default.",
-    )
+    dtypes = Literal["float32", "bfloat16", "float16"] | None
+    add("--dtype", type=dtypes, default=None, help="Of the weights; as stored by default.")
     add("--device", type=str | None, default=None, help="cuda, cuda:1, cpu, ...; a GPU where there is one by default.")
     add("--vllm_args", type=dict[str, Any], default={}, help="Arguments of vLLM's engine, as a mapping.")
     add("--include_path", type=str | None, default=None, help="A folder whose YAML files are added to the names.")
@@ -88,9 +89,12 @@ def eval_command(args: list[str]) -> None:
             allow_code=config.allow_code,
             quiet=not console.is_terminal,
         )
-    console.print(results_table(results))
+    console.print(_table(results))
     if config.out is not None:
-        write_json(Path(config.out), _report(results, config, tasks))
+        plain: dict[str, Any] = json.loads(json.dumps(results, default=str))
+        options = {key: value for key, value in config.as_dict().items() if key != "out"} | {"tasks": task_names(config.tasks)}
+        mine = {"options": options, "scores": flat_scores(results), "missing": dict(tasks.missing)}
+        write_json(Path(config.out), plain | {"lightning_focal": mine})
         console.print(f"written: {config.out}", markup=False)
 
 
@@ -101,7 +105,7 @@ def _model(config: Namespace) -> Iterator[Any]:
 
         model, tokenizer = load_evaluated(config.ckpt_path, config=config.config, part=config.part, dtype=config.dtype)
         model = model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        yield policy_lm(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length, quiet=False)
+        yield policy_lm(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
         return
     with tempfile.TemporaryDirectory(prefix="lightning_focal_") as place:
         folder = Path(config.ckpt_path)
@@ -112,42 +116,16 @@ def _model(config: Namespace) -> Iterator[Any]:
         yield vllm_lm(folder, dtype=config.dtype, max_length=config.max_length, **config.vllm_args)
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """Return the harness's table of results."""
+def _table(results: Mapping[str, Any]) -> Table:
     table = Table("task", "version", "filter", "n-shot", "metric", "value", "stderr", "questions")
     for task, measured in results["results"].items():
+        kept = [results.get(kind, {}).get(task, "") for kind in ("versions", "n-shot")]
+        questions = results.get("n-samples", {}).get(task, {}).get("effective", "")
         for name, value in sorted(measured.items()):
             metric, comma, chosen = name.partition(",")
-            if not comma or metric.endswith("_stderr"):
-                continue
-            error = measured.get(f"{metric}_stderr,{chosen}", "")
-            cells = (
-                task,
-                results.get("versions", {}).get(task, ""),
-                chosen,
-                results.get("n-shot", {}).get(task, ""),
-                metric,
-                f"{value:.4f}" if isinstance(value, float) else value,
-                f"{error:.4f}" if isinstance(error, float) else error,
-                results.get("n-samples", {}).get(task, {}).get("effective", ""),
-            )
-            table.add_row(*(_plain(cell) for cell in cells))
+            if comma and not metric.endswith("_stderr"):
+                error = measured.get(f"{metric}_stderr,{chosen}", "")
+                numbers = [f"{number:.4f}" if isinstance(number, float) else number for number in (value, error)]
+                cells = (task, kept[0], chosen, kept[1], metric, *numbers, questions)
+                table.add_row(*(escape(str(cell)) for cell in cells))
     return table
-
-
-def _plain(cell: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(cell))
-
-
-def _report(results: Mapping[str, Any], config: Namespace, tasks: Tasks) -> dict[str, Any]:
-    """What is written: plain data, with the options that led to it."""
-    plain: dict[str, Any] = json.loads(json.dumps(results, default=str))
-    options = {key: value for key, value in config.as_dict().items() if key not in ("out", "tasks")}
-    mine = {
-        "options": options | {"tasks": task_names(config.tasks)},
-        "scores": flat_scores(results),
-        "missing": dict(tasks.missing),
-    }
-    return plain | {"lightning_focal": mine}

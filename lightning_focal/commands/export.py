@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning_focal.commands.model_card import model_card, run_records
 from lightning_focal.models import export_adapter, export_policy
 from lightning_focal.models.checkpoints import checkpoint_policy, read_run_config, run_folder_of, trained_batches
-from lightning_focal.parsing import HelpFormatter
+from lightning_focal.parsing import CommandParser
 from lightning_focal.terminal import make_console
 
 __all__ = ["export_checkpoint", "export_command", "parser"]
@@ -18,8 +18,7 @@ __all__ = ["export_checkpoint", "export_command", "parser"]
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal export",
         description="Write the policy of a checkpoint as a Hugging Face folder: safetensors, tokenizer, chat template, generation "
         "config, and a model card with method, data, seed and scores. Needs neither the GPUs nor the number of processes that wrote "
@@ -31,12 +30,8 @@ def parser() -> ArgumentParser:
     add("--config", type=str | None, default=None, help="Configuration of the run; config.yaml of its run folder by default.")
     add("--adapter", action="store_true", help="Write the LoRA adapters alone, as peft reads them.")
     add("--part", type=Literal["policy", "teacher"], default="policy", help="What to write: the policy, or its slow teacher.")
-    add(
-        "--dtype",
-        type=Literal["float32", "bfloat16", "float16"] | None,
-        default=None,
-        help="Of the written weights; as in the checkpoint by default.",
-    )
+    dtypes = Literal["float32", "bfloat16", "float16"] | None
+    add("--dtype", type=dtypes, default=None, help="Of the written weights; as in the checkpoint by default.")
     return made
 
 
@@ -47,21 +42,13 @@ def export_command(args: list[str]) -> None:
         args: as on the command line, behind ``lightning_focal export``.
     """
     config = parser().parse_args(args)
-    run = read_run_config(config.ckpt_path, config.config)
-    batch = trained_batches(config.ckpt_path)
-    card = model_card(
-        run,
-        name=Path(config.out).name,
-        records=run_records(run_folder_of(config.ckpt_path), batch),
-        batch=batch,
-        adapter=config.adapter,
-        part=config.part,
-    )
+    path, how = config.ckpt_path, {"adapter": config.adapter, "part": config.part}
+    run, batch = read_run_config(path, config.config), trained_batches(path)
+    records = run_records(run_folder_of(path), batch)
+    card = model_card(run, name=Path(config.out).name, records=records, batch=batch, **how)
     console = make_console(soft_wrap=True, markup=False, emoji=False)
-    folder = export_checkpoint(
-        config.ckpt_path, config.out, run["model"], adapter=config.adapter, part=config.part, dtype=config.dtype, card=card
-    )
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    folder = export_checkpoint(path, config.out, run["model"], dtype=config.dtype, card=card, **how)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     console.print(f"written: {folder} ({size / 1e6:.1f} MB)")
     if not config.adapter:
         console.print(f"Next:    lightning_focal fit ... --model.policy={folder}")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
+from lightning_focal.commands.agreement import agreement_command, walk_config
 from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome
 from lightning_focal.judges.http.verdicts import CUT_OFF, NO_VERDICTS
-from lightning_focal.parsing import HelpFormatter
+from lightning_focal.parsing import CommandParser
 from lightning_focal.rubrics import Criterion
 from lightning_focal.terminal import make_console
 
-__all__ = ["check_server", "judge_command", "judges_in", "parser"]
+__all__ = ["check_server", "judge_command", "parser"]
 
 _SAMPLE = JudgeRequest(
     ({"role": "user", "content": "What is the capital of France?"},),
@@ -29,14 +28,12 @@ _SAMPLE = JudgeRequest(
     ),
 )
 _EXPECTED = ("met", "not_met", "3 to 5")
-_USUAL = ("url", "model")
 _TRIES = 2  # of the dry run: it is to say soon what is wrong
 
 
 def parser() -> ArgumentParser:
     """Return the parser of the dry run."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal judge",
         description="--check asks a judge's server, before training, for three verdicts on a sample: tests address, key, model and replies. "
         "--agreement FILE measures a judge against labelled responses; it has a --help of its own.",
@@ -45,7 +42,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--config", type=str | None, default=None, help="Training configuration whose judges are checked.")
     made.add_argument("--url", type=str | None, default=None, help="Address of the server, in place of the configuration's.")
     made.add_argument("--model", type=str | None, default=None, help="The model, as the server calls it.")
-    made.add_class_arguments(HTTPJudge, skip={*_USUAL})
+    made.add_class_arguments(HTTPJudge, skip={"url", "model"})
     return made
 
 
@@ -59,55 +56,31 @@ def judge_command(args: list[str]) -> None:
         SystemExit: with status 1 where a verdict could not be had.
     """
     if any(arg.split("=")[0] == "--agreement" for arg in args):
-        from lightning_focal.commands.agreement import agreement_command
-
         return agreement_command(args)
     made = parser()
-    config = made.parse_args(args)
+    config, defaults = made.parse_args(args), made.get_defaults()
     if not config.check:
         raise ValueError(
             "`judge` must be told what to do: `--check` for a dry run of a server, `--agreement FILE` to measure a judge"
         )
-    defaults = made.get_defaults()
     given = {k: v for k, v in config.items() if k not in ("check", "config") and v != defaults[k]}
-    found = [{}] if config.config is None else list(judges_in(Path(config.config)))
+    found: list[dict[str, Any]] = [{}]
+    if config.config is not None:
+        parts = walk_config(Path(config.config))
+        found = [part.get("init_args") or {} for part in parts if str(part.get("class_path")).rsplit(".", 1)[-1] == "HTTPJudge"]
     if not found:
         raise ValueError(f"`--config` must name a configuration with an HTTPJudge, {config.config!r} has none")
     console, good = make_console(), True
-    for settings in found:
-        settings = {**settings, **given}
-        missing = [name for name in _USUAL if settings.get(name) is None]
-        if missing:
+    for settings in ({**of_judge, **given} for of_judge in found):
+        if missing := [name for name in ("url", "model") if settings.get(name) is None]:
             raise ValueError(f"`--{missing[0]}` must be given, or `--config FILE` with a judge that has it")
         checked = made.parse_object(settings, defaults=False)  # types, as in a run
         arguments = {k: v for k, v in checked.items() if k not in ("check", "config")}
         tries = given.get("attempts", min(arguments.get("attempts", _TRIES), _TRIES))
-        judge = HTTPJudge(**{**arguments, "cache": None, "attempts": tries})
-        good = check_server(judge, console) and good
+        good = check_server(HTTPJudge(**{**arguments, "cache": None, "attempts": tries}), console) and good
     if not good:
         raise SystemExit(1)
     return None
-
-
-def judges_in(path: Path) -> Iterator[dict[str, Any]]:
-    """Find the arguments of every HTTPJudge in a configuration, and in the files it names.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"`--config` must be an existing file, got {str(path)!r} (looked in {Path.cwd()})")
-    waiting = [yaml.safe_load(path.read_text(encoding="utf-8"))]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if str(part.get("class_path", "")).rsplit(".", 1)[-1] == "HTTPJudge":
-                yield dict(part.get("init_args") or {})
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
-        elif isinstance(part, str) and part.endswith(".yaml") and (path.parent / part).is_file():
-            waiting.append(yaml.safe_load((path.parent / part).read_text(encoding="utf-8")))
 
 
 def check_server(judge: HTTPJudge, console: Console) -> bool:
@@ -121,10 +94,10 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
     """
     offered = judge.offered()
     names = ", ".join(offered[:10]) or "it has no list of its models"
+    unknown = ", which is not in the server's list" if offered and judge.model not in offered else ""
     console.print(f"server   {judge.url} answers ({names})", soft_wrap=True)
     console.print("key      " + (f"${judge.key_env} is accepted" if judge.key_env else "none is given, none is wanted"))
-    unknown = offered and judge.model not in offered
-    console.print(f"model    {judge.model}" + (", which is not in the server's list" if unknown else ""), soft_wrap=True)
+    console.print(f"model    {judge.model}{unknown}", soft_wrap=True)
     console.print(f"asking for {len(_SAMPLE.criteria)} verdicts, for at most {judge.longest_s:.0f} s ...")
     (verdicts,) = judge.judge([_SAMPLE])
     table = Table("criterion", "expected", "verdict", "reason")
@@ -139,26 +112,16 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
     )
     if judge.schema_refused:
         console.print("replies  the server does not hold them to a schema; the prompt alone asks for JSON (`structured: false`)")
-    if any(verdict.outcome is Outcome.ERROR for verdict in verdicts):
-        _advise(judge, " ".join(verdict.reason for verdict in verdicts if verdict.outcome is Outcome.ERROR), console)
-        console.print("failed: not every criterion was judged; in training each of these would be masked")
-        return False
-    said_so = (verdicts[0].outcome.value, verdicts[1].outcome.value) == _EXPECTED[:2]
-    console.print(
-        "good" if said_so else "verdicts come, but not those expected: measure the judge with --agreement before you train on it"
-    )
-    return True
-
-
-def _advise(judge: HTTPJudge, reasons: str, console: Console) -> None:
-    """Say what may help, where the replies show it."""
-    if CUT_OFF in reasons:
-        console.print(
-            "replies  are cut off by the limit of tokens: raise `body.max_tokens`; a small judge that does not find the end may "
-            "need `exact_schema: true`, where the server decodes by a schema",
-            soft_wrap=True,
-        )
-    elif NO_VERDICTS in reasons and judge.structured and not judge.schema_refused:
-        console.print(
-            "replies  are no JSON although a schema was sent: the server takes no notice of `response_format`", soft_wrap=True
-        )
+    failed = [verdict.reason for verdict in verdicts if verdict.outcome is Outcome.ERROR]
+    if not failed:
+        as_expected = (verdicts[0].outcome.value, verdicts[1].outcome.value) == _EXPECTED[:2]
+        other = "verdicts come, but not those expected: measure the judge with --agreement before you train on it"
+        console.print("good" if as_expected else other)
+        return True
+    if any(CUT_OFF in reason for reason in failed):
+        console.print("replies  are cut off by the limit of tokens: raise `body.max_tokens`", soft_wrap=True)
+    elif any(NO_VERDICTS in reason for reason in failed) and judge.structured and not judge.schema_refused:
+        ignored = "replies  are no JSON although a schema was sent: the server takes no notice of `response_format`"
+        console.print(ignored, soft_wrap=True)
+    console.print("failed: not every criterion was judged; in training each of these would be masked")
+    return False

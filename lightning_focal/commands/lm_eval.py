@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 
-from lightning_focal.evaluation.model import register
+from lightning_focal.evaluation import register
 
 __all__ = ["lm_eval_command"]
 
@@ -19,11 +20,9 @@ def lm_eval_command(args: list[str]) -> None:
         args: as behind ``lm-eval``: ``run --model lightning_focal --model_args ckpt=... --tasks ...``.
     """
     register()
-    from lm_eval.__main__ import cli_evaluate
-
-    argv = sys.argv
-    sys.argv = ["lm-eval", *(args or ["--help"])]
+    (program,) = entry_points(group="console_scripts", name="lm-eval")
+    argv, sys.argv = sys.argv, ["lm-eval", *(args or ["--help"])]
     try:
-        cli_evaluate()
+        program.load()()
     finally:
         sys.argv = argv

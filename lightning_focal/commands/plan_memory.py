@@ -1,16 +1,67 @@
-"""Memory of a process in training, from numbers of parameters and lengths of sequences."""
+"""Memory of a process in training: parameters counted on the policy itself, built without memory, and lengths of sequences."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightning_focal.commands.plan_sharded import Counts
+from lightning_focal.models import Lora, Sharding, apply_lora, blocks_of, empty_policy
 
-__all__ = ["WIDTHS", "Job", "Share", "memory", "together"]
+__all__ = ["WIDTHS", "Counts", "Job", "Share", "count_parameters", "memory", "together"]
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number."""
+
+Phase = Literal["always", "samples", "learns"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters of a policy.
+
+    Args:
+        total: of the whole policy, adapters included.
+        trained: of these, those that are trained.
+        held: on the fullest process.
+        held_trained: of these, those that are trained.
+        block: of the largest block, which is gathered as one.
+        outside: outside of all blocks: embeddings, output layer.
+        blocks: number of blocks.
+    """
+
+    total: int
+    trained: int
+    held: int
+    held_trained: int
+    block: int
+    outside: int
+    blocks: int
+
+
+def count_parameters(config: Any, dtype: str, lora: Lora | None, sharding: Sharding, processes: int) -> Counts:
+    """Build a policy on the meta device and count, as ``fully_shard`` splits it: every parameter by its rows.
+
+    Args:
+        config: of transformers.
+        dtype: of the weights.
+        lora: adapters, or None.
+        sharding: how it is split.
+        processes: that share the shards; 1 = every process holds all of it.
+
+    Returns:
+        The numbers of the first process, which is the fullest: rows that do not divide evenly are rounded up there.
+    """
+    policy = empty_policy(config, dtype)
+    policy = policy if lora is None else apply_lora(policy, lora)
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks_of(policy, sharding.blocks)]
+    total = trained = held = held_trained = 0
+    for parameter in policy.parameters():
+        rows = parameter.shape[0]
+        mine = -(-rows // processes) * (parameter.numel() // rows)
+        total, held = total + parameter.numel(), held + mine
+        if parameter.requires_grad:
+            trained, held_trained = trained + parameter.numel(), held_trained + mine
+    return Counts(total, trained, held, held_trained, max(sizes), total - sum(sizes), len(sizes))
 
 
 @dataclass(frozen=True)
@@ -31,8 +82,6 @@ class Job:
         new_tokens: longest response.
         micro_tokens: tokens, of prompts and responses, in one forward and backward.
         checkpointing: activations are computed again in backward.
-        tensor_parallel: processes that compute a layer together; each keeps what it computes of it.
-        reference_filed: the frozen copy is in a file while the policy learns.
     """
 
     dtype: str
@@ -48,8 +97,6 @@ class Job:
     new_tokens: int
     micro_tokens: int
     checkpointing: bool
-    tensor_parallel: int = 1
-    reference_filed: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +117,7 @@ class Share:
     device: float
     host: float = 0.0
     rough: bool = False
-    phase: Literal["always", "samples", "learns"] = "always"
+    phase: Phase = "always"
 
 
 def together(shares: list[Share], phase: str) -> tuple[float, float]:
@@ -102,48 +149,34 @@ def memory(counts: Counts, config: Any, job: Job) -> list[Share]:
     width, compute = WIDTHS[job.dtype], WIDTHS[job.compute_dtype]
     own = width if counts.trained == counts.total else 4  # peft keeps adapters in float32
     kv = 2 * layers * heads * size * WIDTHS[job.rollout_dtype or job.dtype]
-    shares = [
-        _placed("weights", f"{counts.held:,} x {width}", counts.held * width + counts.held_trained * (own - width), job.offload),
-        _placed(
-            "optimiser", f"{counts.held_trained:,} x {job.states} x {own}", counts.held_trained * job.states * own, job.offload
-        ),
-        replace(_placed("gradients", f"{counts.held_trained:,} x {own}", counts.held_trained * own, job.offload), phase="learns"),
-    ]
+    shares: list[Share] = []
+
+    def add(name: str, how: str, size: float, phase: Phase = "always", *, host: bool = False, rough: bool = False) -> None:
+        shares.append(Share(name, how, 0 if host else size, size if host else 0, rough, phase))
+
+    adapters = counts.held_trained * (own - width)
+    add("weights", f"{counts.held:,} x {width}", counts.held * width + adapters, host=job.offload)
+    states = f"{counts.held_trained:,} x {job.states} x {own}"
+    add("optimiser", states, counts.held_trained * job.states * own, host=job.offload)
+    add("gradients", f"{counts.held_trained:,} x {own}", counts.held_trained * own, "learns", host=job.offload)
     if job.teacher is not None:
         taught = counts.held if counts.trained == counts.total else counts.held_trained
-        shares.append(_placed("teacher", f"{taught:,} x 4", taught * 4, job.teacher == "host" or job.offload))
+        add("teacher", f"{taught:,} x 4", taught * 4, host=job.teacher == "host" or job.offload)
     if job.reference_dtype is not None:
         bytes_each = WIDTHS[job.reference_dtype]
-        share = _placed("reference", f"{counts.held:,} x {bytes_each}", counts.held * bytes_each, job.offload)
-        shares.append(replace(share, phase="samples") if job.reference_filed else share)
+        add("reference", f"{counts.held:,} x {bytes_each}", counts.held * bytes_each, host=job.offload)
     if job.rollout_dtype is not None:
         bytes_each = WIDTHS[job.rollout_dtype]
-        shares.append(Share("rollout copy, whole", f"{counts.total:,} x {bytes_each}", counts.total * bytes_each))
+        add("rollout copy, whole", f"{counts.total:,} x {bytes_each}", counts.total * bytes_each)
     if job.split:
         gathered = (2 * counts.block + counts.outside) * compute + counts.block * compute
         how = f"2 blocks of {counts.block:,}, {counts.outside:,} outside of blocks, one block's gradients, x {compute}"
-        shares.append(Share("gathered blocks", how, gathered, rough=True, phase="learns"))
+        add("gathered blocks", how, gathered, "learns", rough=True)
     length = job.prompt_tokens + job.new_tokens
-    shares.append(
-        Share(
-            "key/value cache", f"{job.rollouts} rollouts x {length} tokens x {kv:,}", job.rollouts * length * kv, phase="samples"
-        )
-        if job.rollouts
-        else Share("key/value cache", "on the server", 0, phase="samples")
-    )
-    wide = 8 * hidden + 4 * (getattr(text, "num_experts_per_tok", None) or 1) * _wide(text)  # within attention and experts
-    inside = int(8 * hidden + wide / job.tensor_parallel) * compute
+    how = f"{job.rollouts} rollouts x {length} tokens x {kv:,}" if job.rollouts else "on the server"
+    add("key/value cache", how, job.rollouts * length * kv, "samples")
+    wide = int(getattr(text, "moe_intermediate_size", None) or text.intermediate_size)  # of an expert, where there are experts
+    inside = (16 * hidden + 4 * (getattr(text, "num_experts_per_tok", None) or 1) * wide) * compute  # of one block, a token
     kept = layers * hidden * compute + inside if job.checkpointing else layers * inside
-    shares.append(
-        Share("activations", f"{job.micro_tokens:,} tokens x {kept:,}", job.micro_tokens * kept, rough=True, phase="learns")
-    )
+    add("activations", f"{job.micro_tokens:,} tokens x {kept:,}", job.micro_tokens * kept, "learns", rough=True)
     return shares
-
-
-def _placed(name: str, how: str, size: float, offload: bool) -> Share:
-    return Share(name, how, 0, size) if offload else Share(name, how, size)
-
-
-def _wide(text: Any) -> int:
-    """Width of one feed-forward network: of an expert, where there are experts."""
-    return int(getattr(text, "moe_intermediate_size", None) or text.intermediate_size)

@@ -16,13 +16,10 @@ from rich.table import Table
 
 from lightning_focal.data import read_questions
 from lightning_focal.generation import Sampling
-from lightning_focal.parsing import HelpFormatter
-from lightning_focal.rephrasing.checks import REASONS, Checks
-from lightning_focal.rephrasing.instruction import read_instruction
-from lightning_focal.rephrasing.journal import Journal
-from lightning_focal.rephrasing.outputs import beside, write_outputs
-from lightning_focal.rephrasing.work import Tally, rephrase
-from lightning_focal.rephrasing.writers import LocalWriter, ServerWriter, Writer
+from lightning_focal.parsing import CommandParser
+from lightning_focal.rephrasing import Checks, Journal, LocalWriter, ServerWriter, Tally, Writer, read_instruction, rephrase
+from lightning_focal.rephrasing.checks import REASONS
+from lightning_focal.rephrasing.journal import beside, write_outputs
 from lightning_focal.servers import ChatClient
 from lightning_focal.terminal import make_console
 
@@ -31,8 +28,7 @@ __all__ = ["parser", "rephrase_command"]
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal rephrase",
         description="Write a rephrasing of every question: new words, a new setting, the same mathematics and answer. The same "
         "command again goes on where it stopped.",
@@ -52,7 +48,7 @@ def parser() -> ArgumentParser:
     add("--concurrency", type=int, default=8, help="Questions asked at once; for a local model, answered in one batch.")
     add("--temperature", type=float, default=0.7, help="Of the replies; at 0 every question is asked once, whatever --attempts.")
     add("--max_tokens", type=int | None, default=1024, help="Longest reply in tokens; null leaves it to the server.")
-    add("--seed", type=int | None, default=None, help="Of the replies; none = the server's own dice, 0 for a local model.")
+    add("--seed", type=int | None, default=None, help="Of the replies; none = the server's own draw, 0 for a local model.")
     add("--body", type=dict[str, Any], default={}, help="Further parameters of the server's requests, '{top_p: 0.9}'.")
     add("--timeout", type=float, default=120.0, help="Seconds to wait for one reply of the server before it is asked again.")
     add("--deadline", type=float, default=600.0, help="Seconds for one reply, repetitions included.")
@@ -126,16 +122,14 @@ def _check_arguments(config: Namespace) -> None:
         raise ValueError("write either `--server URL --model NAME` or `--policy SOURCE`")
     if config.server is not None and config.model is None:
         raise ValueError("`--server` needs `--model`, the model as the server calls it")
-    server_only = {"model": config.model, "key_env": config.key_env, "body": config.body or None}
-    for name, value in server_only.items():
-        if config.policy is not None and value is not None:
-            raise ValueError(f"`--{name}` is for a server, got {value!r} together with `--policy`")
+    for name in ("model", "key_env", "body"):
+        if config.policy is not None and config[name]:
+            raise ValueError(f"`--{name}` is for a server, got {config[name]!r} together with `--policy`")
     if config.policy is not None and config.max_tokens is None:
         raise ValueError("`--max_tokens` must be a number for a local model, got null")
     for name in ("attempts", "concurrency", "limit", "max_tokens"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"`--{name}` must be >= 1, got {value}")
+        if config[name] is not None and config[name] < 1:
+            raise ValueError(f"`--{name}` must be >= 1, got {config[name]}")
     if not 0 <= config.temperature < float("inf"):
         raise ValueError(f"`--temperature` must be finite and >= 0, got {config.temperature}")
     if Path(config.out).suffix != ".jsonl":
@@ -150,7 +144,7 @@ def _check_arguments(config: Namespace) -> None:
 def _header(config: Namespace, source: Path, instruction: str) -> dict[str, Any]:
     """What makes two calls the same work: the input's content, and everything that changes what is written."""
     names = ("model", "policy", "attempts", "keep_numbers", "longest", "temperature", "max_tokens", "seed", "body", "on_bad_row")
-    settings = {name: getattr(config, name) for name in names}
+    settings = {name: config[name] for name in names}
     settings["dtype"] = config.dtype if config.policy is not None else None
     settings["instruction"] = hashlib.sha256(instruction.encode()).hexdigest()[:16]
     return {"input": {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}, "settings": settings}
@@ -160,14 +154,8 @@ def _writer(config: Namespace) -> Writer:
     if config.policy is not None:
         sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_tokens)
         return LocalWriter(config.policy, sampling, config.concurrency, config.dtype)
-    client = ChatClient(
-        config.server,
-        config.model,
-        config.key_env,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout,
-        deadline_s=config.deadline,
-    )
+    limits = {"concurrency": config.concurrency, "timeout_s": config.timeout, "deadline_s": config.deadline}
+    client = ChatClient(config.server, config.model, config.key_env, **limits)
     return ServerWriter(client, {"temperature": config.temperature, "max_tokens": config.max_tokens, **config.body})
 
 
@@ -188,8 +176,8 @@ def _progress() -> Iterator[Any]:
 
 
 def _summarise(console: Console, tally: Tally, out: Path) -> None:
-    console.print(f"{tally.pairs} pairs of {tally.questions} questions, {tally.dropped.total()} dropped", end="")
-    console.print(f", {len(tally.undone)} without a reply" if tally.undone else "")
+    undone = f", {len(tally.undone)} without a reply" if tally.undone else ""
+    console.print(f"{tally.pairs} pairs of {tally.questions} questions, {tally.dropped.total()} dropped{undone}")
     if tally.rejected:
         table = Table("reason", "replies rejected", "questions dropped", "")
         for reason, count in tally.rejected.most_common():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,29 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from lightning_focal.files import write_json, write_parquet, write_text
-from lightning_focal.parsing import HelpFormatter
+from lightning_focal.files import write_figure, write_json, write_parquet, write_text
+from lightning_focal.parsing import CommandParser
+from lightning_focal.report.figures import new_figure, shortened
+from lightning_focal.report.tables import markdown_table
 from lightning_focal.rewards import RewardStrategy
-from lightning_focal.studies.plots import replay_figure
 from lightning_focal.studies.replay import read_rollouts, replay
-from lightning_focal.studies.tables import markdown_table
 from lightning_focal.terminal import make_console
 
-__all__ = ["replay_command"]
+__all__ = ["parser", "replay_command"]
+
+_SHARES = {"flipped_share": "flipped pairs", "kendall_distance": "Kendall distance", "new_best_share": "new best"}
 
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal replay",
         description="Recompute rewards, weights and ranks of recorded rollouts under another strategy, without a model.",
     )
     made.add_argument("--rollouts", type=str, required=True, help="Folder `rollouts` of a run.")
     made.add_subclass_arguments(RewardStrategy, "reward", as_group=False, required=True, help="The strategy to replay.")
-    made.add_argument(
-        "--grid",
-        type=dict[str, list[Any]],
-        default={},
-        help="Values to try of the strategy's arguments, e.g. '{gamma: [0, 1, 3]}'.",
-    )
+    grid = "Values to try of the strategy's arguments, e.g. '{gamma: [0, 1, 3]}'."
+    made.add_argument("--grid", type=dict[str, list[Any]], default={}, help=grid)
     made.add_argument("--stage", type=str, default="train", help="Which rollouts: train, val, test or predict.")
     made.add_argument("--out", type=str, default="replay", help="Folder for table, figure and rows.")
     made.add_argument("--show", type=int, default=3, help="Number of groups to show whose best rollout changed most.")
@@ -44,90 +42,88 @@ def parser() -> ArgumentParser:
 
 
 def replay_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments."""
+    """Run the command; see :func:`parser` for its arguments.
+
+    Raises:
+        FileNotFoundError: when the folder holds no rollouts of the stage.
+        ValueError: on an argument of the grid without values, or files that are not whole.
+    """
     made = parser()
     config = made.parse_args(args)
-    console = make_console()
+    console, out = make_console(), Path(config.out)
+    for name, values in config.grid.items():
+        if not values:
+            raise ValueError(f"`grid.{name}` must be a list of values, got {values!r}")
     batches = list(read_rollouts(config.rollouts, config.stage))
-    out = Path(config.out)
-    results = []
-    for point in _points(config.grid):
+    results: list[dict[str, Any]] = []
+    for values in itertools.product(*config.grid.values()):
+        point = dict(zip(config.grid, values, strict=True))
         strategy = _strategy(made, config, point)
         summary, rows = replay(strategy, batches)
         label = ", ".join(f"{name} {value}" for name, value in point.items()) or type(strategy).__name__
+        write_parquet(out / f"rows-{len(results):02d}.parquet", rows)
         results.append({"label": label, "arguments": point, **summary})
-        write_parquet(out / f"rows-{len(results) - 1:02d}.parquet", rows)
     if config.show:
-        console.print(f"Groups whose best rollout changed most under {results[-1]['label']}:")
+        console.print(f"Groups whose best rollout changed most under {label}:")
         _show_changes(console, rows, config.show)
-    lines = [
-        [
-            r["label"],
-            f"{r['flipped_share']:.3f}",
-            f"{r['kendall_distance']:.3f}",
-            f"{r['new_best_share']:.3f}",
-            _heaviest(r["weight"]),
-        ]
-        for r in results
-    ]
-    head = ["strategy", "flipped pairs", "Kendall distance", "new best", "heaviest criteria"]
-    table = Table(
-        title=f"{results[0]['rollouts']} rollouts in {results[0]['batches']} batches, against static", title_justify="left"
-    )
-    for name in head:
-        table.add_column(name)
+    head = ["strategy", *_SHARES.values(), "heaviest criteria"]
+    lines = [[r["label"], *(f"{r[share]:.3f}" for share in _SHARES), _heaviest(r["weight"])] for r in results]
+    table = Table(*head, title=f"{len(rows)} rollouts in {len(batches)} batches, against static", title_justify="left")
     for line in lines:
         table.add_row(*line)
     console.print(table)
     write_text(out / "replay.md", markdown_table(head, lines))
-    write_json(
-        out / "replay.json",
-        {"rollouts": str(config.rollouts), "reward": json.loads(made.dump(config, format="json"))["reward"], "results": results},
-    )
-    replay_figure(results, out / "replay.png")
+    write_json(out / "replay.json", {"rollouts": config.rollouts, "reward": _reward(made, config), "results": results})
+    _draw(results, out / "replay.png")
     console.print(f"written to {out}: replay.md, replay.json, replay.png, rows-*.parquet")
 
 
-def _points(grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise SystemExit(f"error: `grid.{name}` must be a list of values, got {values!r}")
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+def _reward(made: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    return dict(json.loads(made.dump(config, format="json"))["reward"])
 
 
-def _strategy(made: ArgumentParser, config: Namespace, point: dict[str, Any]) -> RewardStrategy:
+def _strategy(made: ArgumentParser, config: Namespace, point: Mapping[str, Any]) -> RewardStrategy:
     """A fresh strategy for a point of the grid, its arguments checked like any on the command line."""
-    reward = json.loads(made.dump(config, format="json"))["reward"]
-    reward.setdefault("init_args", {}).update(point)
-    parsed = made.parse_object({"rollouts": config.rollouts, "reward": reward})
-    strategy = made.instantiate_classes(parsed).reward
-    if not isinstance(strategy, RewardStrategy):
-        raise TypeError(f"`reward` must be a RewardStrategy, got {type(strategy).__name__}")
+    reward = _reward(made, config)
+    reward["init_args"] = {**reward.get("init_args", {}), **point}
+    strategy: RewardStrategy = made.instantiate_classes(made.parse_object({"rollouts": config.rollouts, "reward": reward})).reward
     return strategy
 
 
-def _heaviest(weight: dict[str, float]) -> str:
-    top = sorted(weight.items(), key=lambda item: -item[1])[:3]
-    return ", ".join(f"{key} {value:.2f}" for key, value in top)
+def _heaviest(weight: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.2f}" for key, value in sorted(weight.items(), key=lambda item: -item[1])[:3])
 
 
-def _show_changes(console: Console, rows: list[dict[str, Any]], count: int) -> None:
+def _show_changes(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
     """Print groups whose best rollout changed: which one, and what is preferred instead."""
-    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["batch"], row["prompt_id"]), []).append(row)
     changed = []
-    for key, group in groups.items():
-        old = min(group, key=lambda row: (row["static_rank"] < 0, row["static_rank"], row["rollout"]))
-        new = min(group, key=lambda row: (row["rank"] < 0, row["rank"], row["rollout"]))
-        if old["rank"] > 0:
-            changed.append((new["reward"] - old["reward"], key, old, new))
-    for gain, (batch, prompt_id), old, new in sorted(changed, key=lambda item: -item[0])[:count]:
-        console.print(f"batch {batch}, {prompt_id}: rollout {new['rollout']} in place of {old['rollout']} (reward {gain:+.3f})")
-        console.print(f"  was best: {_short(old['response'])}", markup=False)
-        console.print(f"  is best:  {_short(new['response'])}", markup=False)
+    for (batch, prompt_id), group in itertools.groupby(rows, key=lambda row: (row["batch"], row["prompt_id"])):
+        valid = [row for row in group if row["valid"]]
+        if valid and (old := min(valid, key=lambda row: row["static_rank"]))["rank"] > 0:
+            new = min(valid, key=lambda row: row["rank"])
+            changed.append((new["reward"] - old["reward"], f"batch {batch}, {prompt_id}", old, new))
+    for gain, group_name, old, new in sorted(changed, key=lambda item: -item[0])[:count]:
+        moved = f"rollout {new['rollout']} in place of {old['rollout']} (reward {gain:+.3f})"
+        console.print(f"{group_name}: {moved}", markup=False)
+        console.print(f"  was best: {shortened(old['response'], 100)}", markup=False)
+        console.print(f"  is best:  {shortened(new['response'], 100)}", markup=False)
 
 
-def _short(text: str, limit: int = 100) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+def _draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Shares against the strategy, and the weight of each criterion key over batches for the last strategy."""
+    figure = new_figure(11, 4)
+    left, right = figure.subplots(1, 2)
+    places, last = range(len(results)), results[-1]
+    for share, label in _SHARES.items():
+        left.plot(places, [result[share] for result in results], marker="o", label=label)
+    left.set_xticks(places, [result["label"] for result in results], rotation=30, ha="right")
+    left.set_ylabel("share, against static")
+    left.set_ylim(0)
+    left.legend()
+    for key in last["weight"]:
+        known = [entry for entry in last["trajectory"] if key in entry]
+        right.plot([entry["batch"] for entry in known], [entry[key] for entry in known], label=key)
+    right.set_xlabel("rollout batch")
+    right.set_ylabel(f"mean weight of a criterion ({last['label']})")
+    right.legend(fontsize="small")
+    write_figure(path, figure)

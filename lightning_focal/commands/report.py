@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
-from lightning_focal.parsing import HelpFormatter
+from lightning_focal.parsing import CommandParser
 from lightning_focal.report.page import ROLLOUTS, write_report
 from lightning_focal.terminal import make_console
 
-__all__ = ["report_command"]
+__all__ = ["parser", "report_command"]
 
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal report",
         description="Write what came out of some runs as one HTML file that needs neither a network nor anything else. Runs whose "
         "configurations differ in seeds alone count as one method, with intervals over seeds.",
     )
     made.add_argument("runs", type=str, nargs="+", help="Run folders.")
     made.add_argument("--out", type=str, default=None, help="File; report.html in the first run folder by default.")
-    made.add_argument(
-        "--rollouts", type=int, default=ROLLOUTS, help="Training rollouts to show at most, over all runs; 0 = none, and no tags."
-    )
+    rollouts = "Training rollouts to show at most, over all runs; 0 = none, and no tags."
+    made.add_argument("--rollouts", type=int, default=ROLLOUTS, help=rollouts)
     return made
 
 
@@ -32,8 +30,6 @@ def report_command(args: list[str]) -> None:
     config = parser().parse_args(args)
     written = write_report(config.runs, config.out, config.rollouts)
     console = make_console(soft_wrap=True, markup=False, emoji=False)
-    for sentence in written.verdict:
-        console.print(sentence.encode("utf-8", "replace").decode("utf-8"))
-    for note in written.notes:
-        console.print(f"note: {note}")
+    for line in (*written.verdict, *(f"note: {note}" for note in written.notes)):
+        console.print(line.encode("utf-8", "replace").decode("utf-8"))
     console.print(f"written to {written.path}: {written.size / 1e6:.1f} MB")

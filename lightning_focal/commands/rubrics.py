@@ -1,7 +1,8 @@
-"""``lightning_focal rubrics``: what a rubric file holds, and what is wrong with it."""
+"""``lightning_focal rubrics``: what a rubric file holds, what is wrong with it, and what responses score under it by rule."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,21 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_focal.files import write_json
-from lightning_focal.judges import RuleJudge
-from lightning_focal.judges.routing import is_rule
-from lightning_focal.parsing import HelpFormatter
-from lightning_focal.rubrics import Reading, RubricRow, read_all
+from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge
+from lightning_focal.judges.combine import is_rule
+from lightning_focal.parsing import CommandParser
+from lightning_focal.rubrics import FORMATS, Reading, RubricRow, read_all
 from lightning_focal.rubrics.summary import summary_of
-from lightning_focal.studies.given_responses import read_responses, score_responses
 from lightning_focal.terminal import make_console
 
-__all__ = ["find_problems", "parser", "rubrics_command"]
+__all__ = ["find_problems", "parser", "read_responses", "rubrics_command", "score_responses"]
+
+_IDS = ("id", "prompt_id", "key", "sample_id")
 
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    made = ArgumentParser(
-        formatter_class=HelpFormatter,
+    made = CommandParser(
         prog="lightning_focal rubrics",
         description="Show what a rubric file holds: format, rows, criteria, points, tags, kinds of check, and its problems. "
         "Exit status 1 where there are problems.",
@@ -50,8 +51,7 @@ def rubrics_command(args: list[str]) -> None:
     config = parser().parse_args(args)
     if config.show < 0:
         raise ValueError(f"`show` must be >= 0, got {config.show}")
-    reading = read_all(config.file, config.format)
-    judge = RuleJudge()
+    reading, judge, console = read_all(config.file, config.format), RuleJudge(), make_console()
     problems = find_problems(reading, judge)
     found: dict[str, Any] = {
         "file": config.file,
@@ -66,14 +66,16 @@ def rubrics_command(args: list[str]) -> None:
         sound = [row for row in reading.rows if not any(criterion.where in broken for criterion in row.rubric.criteria)]
         responses, unread = read_responses(config.responses, sound)
         problems += unread
-    console = make_console()
     _show_summary(console, found, reading, config.show)
     if responses:
         found["scores"] = score_responses(judge, responses)
         _show_scores(console, found["scores"], config.show)
     elif config.responses is not None:
         console.print("No response could be scored.")
-    _show_problems(console, problems, config.show)
+    for problem in problems[: config.show]:
+        console.print(problem["message"], markup=False, soft_wrap=True)
+    if len(problems) > config.show:
+        console.print(f"and {len(problems) - config.show} more problems: --json writes all")
     if config.json is not None:
         write_json(Path(config.json), found)
         console.print(f"written to {config.json}", markup=False)
@@ -92,17 +94,111 @@ def find_problems(reading: Reading, judge: RuleJudge) -> list[dict[str, str]]:
         ``where`` (file, line, criterion), ``kind`` (``row``, ``check`` or ``points``) and ``message`` of each.
     """
     problems = [{"where": error.where, "kind": "row", "message": str(error)} for error in reading.problems]
-    for row in reading.rows:
-        for criterion in row.rubric.criteria:
-            if is_rule(criterion):
-                try:
-                    judge.validate(criterion)
-                except ValueError as error:
-                    problems.append({"where": criterion.where, "kind": "check", "message": str(error)})
-            if criterion.points == 0:
-                message = f"{criterion.where}: criterion {criterion.name!r} has no points: it is judged and weighs nothing"
-                problems.append({"where": criterion.where, "kind": "points", "message": message})
+    for criterion in (criterion for row in reading.rows for criterion in row.rubric.criteria):
+        if is_rule(criterion):
+            try:
+                judge.validate(criterion)
+            except ValueError as error:
+                problems.append({"where": criterion.where, "kind": "check", "message": str(error)})
+        if criterion.points == 0:
+            message = f"{criterion.where}: criterion {criterion.name!r} has no points: it is judged and weighs nothing"
+            problems.append({"where": criterion.where, "kind": "points", "message": message})
     return problems
+
+
+def read_responses(path: str | Path, rows: Sequence[RubricRow]) -> tuple[list[tuple[RubricRow, str]], list[dict[str, str]]]:
+    """Read responses to the prompts of rubric rows.
+
+    Args:
+        path: JSON lines with ``response``, and ``id`` (or ``prompt_id``, ``key``, ``sample_id``) of the row it answers.
+        rows: the rubric rows.
+
+    Returns:
+        Row and response in file order; and what is wrong with the other lines, as ``where``, ``kind`` (``response``), ``message``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`responses` must be an existing file, got {str(path)!r} (looked in {Path.cwd()})")
+    by_id = {row.id: row for row in rows}
+    found, problems = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_response(line, by_id))
+        except ValueError as error:
+            where = f"{path}:{number}"
+            problems.append({"where": where, "kind": "response", "message": f"{where}: {error}"})
+    return found, problems
+
+
+def _response(line: str, by_id: Mapping[str, RubricRow]) -> tuple[RubricRow, str]:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the line must be JSON ({error.msg} at column {error.colno}), got {line[:100]!r}") from None
+    response = entry.get("response") if isinstance(entry, dict) else entry
+    if not isinstance(response, str) or not isinstance(entry, dict):
+        raise ValueError(f"`response` must be a string, got {response!r:.100}")
+    name = next((key for key in _IDS if entry.get(key) is not None), "id")
+    row = by_id.get(str(entry.get(name)))
+    if row is None:
+        raise ValueError(f"`{name}` must be the id of a good rubric row, got {entry.get(name)!r:.100}")
+    return row, response
+
+
+def score_responses(judge: Judge, responses: Sequence[tuple[RubricRow, str]]) -> dict[str, Any]:
+    """Judge responses by the criteria that have a check, and score them.
+
+    Args:
+        judge: of rules.
+        responses: see :func:`read_responses`; at least one.
+
+    Returns:
+        ``responses``: for each its ``id``; ``verdicts`` by criterion (``outcome``, ``met``, ``reason``, and ``score``, which for a
+        fault is ``1 - met``; criteria without a check are "not judged"); ``score``, the mean criterion score under the rubric's own
+        weights, in [0, 1]; ``own_score``, in the terms of its format. Both are over the judged criteria, and None without any.
+        ``score`` and ``own_score`` of the whole file, the latter as its format averages; ``by_tag``, means of the own scores of
+        each tag; ``errors``, the number of checks that failed.
+    """
+    checked = [[criterion for criterion in row.rubric.criteria if criterion.check is not None] for row, _ in responses]
+    requests = [
+        JudgeRequest(row.messages, text, tuple(criteria)) for (row, text), criteria in zip(responses, checked, strict=True)
+    ]
+    entries: list[dict[str, Any]] = []
+    tags: dict[str, list[float]] = {}
+    for (row, _), criteria, judged in zip(responses, checked, judge.judge(requests), strict=True):
+        none: dict[str, Any] = {"outcome": "not judged", "met": None, "score": None, "reason": ""}
+        verdicts = {criterion.name: none for criterion in row.rubric.criteria}
+        for criterion, verdict in zip(criteria, judged, strict=True):
+            met = verdict.met(criterion)
+            score = 1 - met if met is not None and criterion.is_fault else met
+            verdicts[criterion.name] = {"outcome": verdict.outcome.value, "met": met, "score": score, "reason": verdict.reason}
+        mets = [verdict["met"] for verdict in verdicts.values()]
+        known = zip(row.rubric.prior_weights, (verdict["score"] for verdict in verdicts.values()), strict=True)
+        weighted = [(weight, score) for weight, score in known if score is not None]
+        total = sum(weight for weight, _ in weighted)
+        entries.append(
+            {
+                "id": row.id,
+                "score": sum(weight * score for weight, score in weighted) / total if total else None,
+                "own_score": FORMATS[row.format].score(row.rubric, mets),
+                "verdicts": verdicts,
+            }
+        )
+        for tag, own in FORMATS[row.format].by_tag(row.rubric, mets).items():
+            tags.setdefault(tag, []).append(own)
+    scores, owns = ([entry[name] for entry in entries if entry[name] is not None] for name in ("score", "own_score"))
+    return {
+        "score": sum(scores) / len(scores) if scores else None,
+        "own_score": FORMATS[responses[0][0].format].mean(owns),
+        "by_tag": {tag: sum(of_tag) / len(of_tag) for tag, of_tag in sorted(tags.items())},
+        "errors": sum(v["outcome"] == Outcome.ERROR for entry in entries for v in entry["verdicts"].values()),
+        "responses": entries,
+    }
 
 
 def _show_scores(console: Console, scores: Mapping[str, Any], show: int) -> None:
@@ -110,10 +206,10 @@ def _show_scores(console: Console, scores: Mapping[str, Any], show: int) -> None
     for name in ("response to", "score", "in its own terms", "judged", "missed"):
         table.add_column(name, overflow="fold")
     for entry in scores["responses"][:show]:
-        verdicts: Mapping[str, Any] = entry["verdicts"]
-        judged = {name: verdict["score"] for name, verdict in verdicts.items() if verdict["score"] is not None}
+        judged = {name: verdict["score"] for name, verdict in entry["verdicts"].items() if verdict["score"] is not None}
         missed = ", ".join(name for name, score in judged.items() if score < 1)
-        table.add_row(entry["id"], _number(entry["score"]), _number(entry["own_score"]), f"{len(judged)}/{len(verdicts)}", missed)
+        counts = f"{len(judged)}/{len(entry['verdicts'])}"
+        table.add_row(entry["id"], _number(entry["score"]), _number(entry["own_score"]), counts, missed)
     table.add_section()
     table.add_row("all", _number(scores["score"]), _number(scores["own_score"]), "", "")
     console.print(table)
@@ -123,37 +219,33 @@ def _show_scores(console: Console, scores: Mapping[str, Any], show: int) -> None
         console.print(f"{scores['errors']} checks failed: they count nowhere")
 
 
-def _show_summary(console: Console, found: dict[str, Any], reading: Reading, show: int) -> None:
+def _show_summary(console: Console, found: Mapping[str, Any], reading: Reading, show: int) -> None:
     table = Table(title=found["file"], title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    table.add_row("format", f"{reading.format.name}: {reading.format.fields}")
-    table.add_row("its own score", reading.format.terms)
     bad = reading.total - len(reading.rows)
-    table.add_row("rows", f"{len(reading.rows)}" + (f" good, {bad} malformed" if bad else ""))
+    rows = {
+        "format": f"{reading.format.name}: {reading.format.fields}",
+        "its own score": reading.format.terms,
+        "rows": f"{len(reading.rows)}" + (f" good, {bad} malformed" if bad else ""),
+    }
     if reading.rows:
-        each, points = found["criteria_per_row"], found["points"]
-        table.add_row("criteria", f"{found['criteria']} ({found['distinct_criteria']} names), a row {_range(each)}")
-        signs = f"{points['positive']} positive, {points['negative']} negative, {points['zero']} zero"
-        table.add_row("points", f"{points['sum']:g} in all; {signs}; at best {_range(found['points_per_row'])} a row")
-        table.add_row("tags", _listed(found["tags"], show) or "none")
-        table.add_row("checks", _listed(found["checks"], show) or "none")
-        without = found["without_check"]
+        points, without = found["points"], found["without_check"]
         names = list(dict.fromkeys(c.name for row in reading.rows for c in row.rubric.criteria if c.check is None))
-        told = f"{without} of {found['criteria']}: {', '.join(names[:show])}{', ...' if len(names) > show else ''}"
-        table.add_row("need a model as judge", told if without else "none")
-        for name, words in (("graded", "graded criteria"), ("required", "required criteria"), ("answers", "rows with an answer")):
-            if found[name]:
-                table.add_row(words, str(found[name]))
-    table.add_row("problems", str(len(found["problems"])) if found["problems"] else "none")
+        models = f"{without} of {found['criteria']}: {', '.join(names[:show])}{', ...' if len(names) > show else ''}"
+        signs = f"{points['positive']} positive, {points['negative']} negative, {points['zero']} zero"
+        rows |= {
+            "criteria": f"{found['criteria']} ({found['distinct_criteria']} names), a row {_range(found['criteria_per_row'])}",
+            "points": f"{points['sum']:g} in all; {signs}; at best {_range(found['points_per_row'])} a row",
+            "tags": _listed(found["tags"], show) or "none",
+            "checks": _listed(found["checks"], show) or "none",
+            "need a model as judge": models if without else "none",
+        }
+        counted = {"graded": "graded criteria", "required": "required criteria", "answers": "rows with an answer"}
+        rows |= {words: str(found[name]) for name, words in counted.items() if found[name]}
+    for name, told in {**rows, "problems": str(len(found["problems"]) or "none")}.items():
+        table.add_row(name, told)
     console.print(table)
-
-
-def _show_problems(console: Console, problems: Sequence[Mapping[str, str]], show: int) -> None:
-    for problem in problems[:show]:
-        console.print(problem["message"], markup=False, soft_wrap=True)
-    if len(problems) > show:
-        console.print(f"and {len(problems) - show} more problems: --json writes all")
 
 
 def _number(value: float | None) -> str:
@@ -166,6 +258,6 @@ def _range(spread: Mapping[str, float]) -> str:
 
 def _listed(counts: Mapping[str, float], show: int) -> str:
     shown = ", ".join(
-        f"{name} {count:.3g}" if isinstance(count, float) else f"{name} {count}" for name, count in [*counts.items()][:show]
+        f"{name} {f'{count:.3g}' if isinstance(count, float) else count}" for name, count in [*counts.items()][:show]
     )
     return shown + (f", and {len(counts) - show} more" if len(counts) > show else "")

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser
 
-import lightning_focal.data  # noqa: F401 - data modules are found by their short names
 from lightning_focal.callbacks.console import first_line
+from lightning_focal.cli import RunCLI, launch
 from lightning_focal.files import write_json
 from lightning_focal.models import export_policy
 from lightning_focal.modules import SFTModule
-from lightning_focal.parsing import RunParser, run_parser_settings
-from lightning_focal.runs import (
-    AtomicCheckpointIO,
-    CSVLog,
-    EventLog,
-    ProcessWatch,
-    RunCheckpoint,
-    RunFolder,
-    release,
-    resume_from,
-    run_folder,
-)
-from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, take
-from lightning_focal.runs.saving import share_folder
-from lightning_focal.runs.watch import end_with_parent
-from lightning_focal.terminal import QUIET_HELP, make_console, quiet, say_less
+from lightning_focal.terminal import make_console
 
 __all__ = ["PolicyFolder", "WarmStartCLI", "sft_command"]
-
-_WATCHED = "val/accuracy/worst"
 
 
 class PolicyFolder(Callback):
@@ -85,64 +64,43 @@ class PolicyFolder(Callback):
         return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
 
 
-class WarmStartCLI(LightningCLI):
-    """LightningCLI without sub-commands of its own: one run folder, one fit, one policy."""
+class WarmStartCLI(RunCLI):
+    """The warm start: one run folder, one fit, one policy.
 
-    folder: Path
+    Args:
+        command: its name.
+        args: as on the command line, behind the name.
+    """
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--run_dir``, ``--stop_at``, ``--ckpt_path`` and ``--checkpoint``."""
-        parser.add_argument(
-            "--run_dir", type=str, default="runs/sft", help="Folder of the run; a number is put behind it where it is in use."
-        )
+    run_dir = "runs/sft"
+
+    def __init__(self, command: str = "sft", args: Sequence[str] = ()) -> None:
+        about = "Supervised warm start on demonstrations; ends in a policy folder that `fit` starts from."
+        super().__init__(command, args, about, SFTModule)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--stop_at`` to the others."""
+        super().add_default_arguments_to_parser(parser)
         parser.add_argument(
             "--stop_at",
             type=float | None,
             default=None,
             help="Stop once the sampled accuracy on held-out questions, the lower one of their wordings, reaches this: in (0, 1].",
         )
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from; last = the newest.")
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_argument("--quiet", type=bool, default=False, nargs="?", const=True, help=QUIET_HELP)
 
     def before_instantiate_classes(self) -> None:
-        """Decide on the run folder, on the first process, before anything is written."""
-        config = self.config
-        if config.quiet:
-            say_less()
-        if config.stop_at is not None and not 0 < config.stop_at <= 1:
-            raise ValueError(f"`stop_at` must be in (0, 1], got {config.stop_at}")
-        known = os.environ.get(RUN_FOLDER_ENV)
-        resume = resume_from(config.ckpt_path, config.run_dir, folder=Path(known) if known else None)
-        config.ckpt_path = resume.path
-        if known is None:
-            if own_rank():  # the first process claims the folder, and tells the others once they talk
-                folder = resume.folder or Path(config.run_dir)
-            else:
-                folder = resume.folder or run_folder(config.run_dir, resume.path)
-                take(folder)
-            os.environ[RUN_FOLDER_ENV] = str(folder)
-        self.folder = Path(os.environ[RUN_FOLDER_ENV])
+        """Check the threshold, then decide on the run folder."""
+        if self.config.stop_at is not None and not 0 < self.config.stop_at <= 1:
+            raise ValueError(f"`stop_at` must be in (0, 1], got {self.config.stop_at}")
+        super().before_instantiate_classes()
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the Trainer around the run folder."""
-        config = self._get(self.config_init, "trainer", default={})
-        given = config.get("callbacks") or []
-        given = list(given) if isinstance(given, (list, tuple)) else [given]
-        kwargs.setdefault("default_root_dir", str(self.folder))
-        if config.get("logger") in (None, True):
-            kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
-        if config.get("plugins") is None:
-            kwargs["plugins"] = [AtomicCheckpointIO()]
-        added: list[Callback] = [ProcessWatch(), PolicyFolder(self.folder, self._get(self.config_init, "quiet"))]
-        stop_at = self._get(self.config_init, "stop_at")
-        if stop_at is not None:
-            added.append(EarlyStopping(_WATCHED, mode="max", patience=10**9, stopping_threshold=stop_at, check_finite=False))
-        if config.get("enable_checkpointing") is not False:
-            share_folder([c for c in given if isinstance(c, ModelCheckpoint)], self.folder / "checkpoints")
-            added.append(self._get(self.config_init, "checkpoint"))
-        config["callbacks"] = [RunFolder(), *given, *added]
-        return self._instantiate_trainer({**config, **kwargs}, [])
+    def more_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
+        """Return what writes the policy, and what stops the run."""
+        added: list[Callback] = [PolicyFolder(self.folder, self.config.quiet)]
+        if self.config.stop_at is not None:
+            watched, limit = "val/accuracy/worst", self.config.stop_at
+            added.append(EarlyStopping(watched, mode="max", patience=10**9, stopping_threshold=limit, check_finite=False))
+        return added
 
 
 def sft_command(args: list[str]) -> None:
@@ -151,37 +109,4 @@ def sft_command(args: list[str]) -> None:
     Args:
         args: as on the command line, behind ``lightning_focal sft``.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("lightning_focal").setLevel(logging.INFO)
-    quiet()
-    argv, launched = sys.argv, RUN_FOLDER_ENV in os.environ  # by a first process, whose folder it is
-    sys.argv = [argv[0], "sft", *args]  # what further processes are started with
-    if launched and os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()
-    try:
-        cli = _cli(args)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
-    except BaseException:
-        if not launched and not own_rank() and RUN_FOLDER_ENV in os.environ:
-            release(Path(os.environ[RUN_FOLDER_ENV]))
-        raise
-    finally:
-        sys.argv = argv
-        if not launched:
-            os.environ.pop(RUN_FOLDER_ENV, None)
-            let_go()
-
-
-def _cli(args: list[str]) -> WarmStartCLI:
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter", category=UserWarning)  # they are the same ones
-    return WarmStartCLI(
-        SFTModule,
-        LightningDataModule,
-        **run_parser_settings(
-            RunParser,
-            prog="lightning_focal sft",
-            description="Supervised warm start on demonstrations; ends in a policy folder that `fit` starts from.",
-        ),
-        args=args,
-        run=False,
-    )
+    launch(WarmStartCLI, "sft", args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,10 +19,9 @@ _log = logging.getLogger(__name__)
 class PromptLoader:
     """Batches of prompts in an order that is a function of ``(seed, epoch)`` alone.
 
-    ``batch_size`` counts prompts of the whole step, over all ranks: rank ``r`` of ``W`` gets rows ``r, r + W, ...`` of each
-    batch, so one process and several see the same batches. Where a batch does not come out even, the last ranks get a row less,
-    or none: their batch is empty, and every rank still sees the same number of batches. Lightning saves ``state_dict`` in the
-    checkpoint.
+    ``batch_size`` counts prompts of the whole step, over all ranks: rank ``r`` of ``W`` gets rows ``r, r + W, ...`` of each batch, so
+    one process and several see the same batches. Where a batch does not come out even, the last ranks get a row less, or none: every
+    rank still sees the same number of batches. Lightning saves ``state_dict`` in the checkpoint.
 
     Args:
         take: builds :class:`Prompts` from row numbers.
@@ -68,12 +68,9 @@ class PromptLoader:
         self.take, self.size, self.batch_size = take, size, batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.rank, self.world_size = rank, world_size
-        self.name, self._content = name, content
-        self._mark: str | None = None
+        self.name, self.content = name, content
         self.epoch = self.position = 0
-        self._resume_at = (
-            0  # where the next iteration begins: an iteration that was broken off starts anew, a restored one goes on
-        )
+        self._resume_at = 0  # where the next iteration begins; one that was broken off starts anew, a restored one goes on
         self.sampler = self.batch_sampler = self  # Lightning tells `sampler.set_epoch` which epoch begins
 
     def __len__(self) -> int:
@@ -99,17 +96,15 @@ class PromptLoader:
             self.position += 1
             yield self.take(rows[self.rank :: self.world_size])
 
-    @property
+    @cached_property
     def mark(self) -> str:
-        """What the rows are told by, found out once."""
-        if self._mark is None:
-            self._mark = self._content() if self._content is not None else ""
-        return self._mark
+        """What the rows are told by."""
+        return self.content() if self.content is not None else ""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch, the number of batches given out, and of what."""
         state: dict[str, Any] = {"epoch": self.epoch, "position": self.position}
-        if self._content is not None:
+        if self.content is not None:
             state["of"] = {"rows": self.size, "batch_size": self.batch_size, "seed": self.seed, "content": self.mark}
         return state
 
@@ -123,21 +118,14 @@ class PromptLoader:
         self.epoch, self.position = int(state_dict["epoch"]), int(state_dict["position"])
         self._resume_at = self.position
         was = state_dict.get("of")
-        if was is None or self._content is None or self.position % (was["rows"] // was["batch_size"] or 1) == 0:
+        if was is None or self.content is None or self.position % (was["rows"] // was["batch_size"] or 1) == 0:
             return
-        known = {
-            "rows": (self.size, "training rows"),
-            "batch_size": (self.batch_size, f"`{self.name}`"),
-            "seed": (self.seed, "`data.seed`"),
-        }
-        for key, (now, words) in known.items():
+        end = "the epoch cannot be finished; resume with the same data, or start a new run from the weights alone"
+        named = {"rows": "training rows", "batch_size": f"`{self.name}`", "seed": "`data.seed`"}
+        for key, now in {"rows": self.size, "batch_size": self.batch_size, "seed": self.seed}.items():
             if was[key] != now:
                 raise ValueError(
-                    f"the checkpoint was written within an epoch with {was[key]} {words}, this run has {now}: the epoch cannot be finished; "
-                    "resume with the same data, or start a new run from the weights alone"
+                    f"the checkpoint was written within an epoch with {was[key]} {named[key]}, this run has {now}: {end}"
                 )
         if was["content"] != self.mark:
-            raise ValueError(
-                "the checkpoint was written within an epoch over other training rows: the epoch cannot be finished; resume with the same "
-                "data, or start a new run from the weights alone"
-            )
+            raise ValueError(f"the checkpoint was written within an epoch over other training rows: {end}")

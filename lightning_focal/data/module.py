@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
@@ -15,7 +16,7 @@ from lightning_focal.functional.choices import expect_choice
 from lightning_focal.seeds import run_seed
 from lightning_focal.types import Message, Prompts
 
-__all__ = ["PromptDataModule", "content_mark", "data_rank"]
+__all__ = ["PromptDataModule", "RandomPrompts", "content_mark", "with_system"]
 
 _log = logging.getLogger(__name__)
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -34,58 +35,52 @@ def content_mark(prompts: Prompts) -> str:
     return digest.hexdigest()[:12]
 
 
-def data_rank(trainer: Any) -> tuple[int, int]:
-    """Return this process's place among all, and their number; ``(0, 1)`` without a Trainer.
-
-    Processes that compute layers together (tensor parallelism) still get prompts of their own: Lightning's
-    ``distributed_sampler_kwargs`` would give them the same.
-    """
-    return (0, 1) if trainer is None else (int(trainer.global_rank), int(trainer.world_size))
+def with_system(chat: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
+    """Put a system message before a chat that does not open with one; None = nothing."""
+    if system_prompt is None or (chat and chat[0]["role"] == "system"):
+        return tuple(chat)
+    return ({"role": "system", "content": system_prompt}, *chat)
 
 
 class PromptDataModule(LightningDataModule, ABC):
-    """Rows by split, each with an ``id``, that become prompts.
+    """Rows by split, each with an ``id``, that become prompts. Subclasses say in ``files`` what each split is read from.
 
     Args:
-        files: what each of ``train``, ``val``, ``test`` and ``predict`` is read from; None = nothing.
-        batch_size: rows in a training step, over all processes.
-        eval_batch_size: rows answered at once in validation, test and prediction, over all processes.
-        max_prompt_tokens: longest chat of a row, in tokens, chat template included.
-        on_long_prompt: ``drop`` or ``error``.
+        batch_size: prompts in a training step, over all processes; a question with two views counts as one.
+        eval_batch_size: prompts answered at once in validation, test and prediction, over all processes.
+        max_prompt_tokens: longest prompt, in tokens of the policy's tokenizer, chat template included; of a pair, the longer side.
+        on_long_prompt: ``drop`` leaves longer ones out, both sides of a pair, and counts them; ``error`` stops.
         limit_train: use only the first so many training rows; None = all.
         limit_val: the same for held-out rows.
         shuffle: permute the training rows anew each epoch.
-        seed: of that permutation; that of the run by default.
+        seed: of that permutation, and of generated questions; that of the run by default.
 
     Attributes:
+        files: what each of ``train``, ``val``, ``test`` and ``predict`` is read from; None = nothing.
         rows: what was read so far, by split.
         dropped: number of rows left out as too long, by split.
     """
 
     unit = "prompts"
+    files: Mapping[str, str | None]
 
     def __init__(
         self,
-        files: Mapping[str, str | None],
-        *,
-        batch_size: int,
-        eval_batch_size: int,
-        max_prompt_tokens: int,
-        on_long_prompt: str,
-        limit_train: int | None,
-        limit_val: int | None,
-        shuffle: bool,
-        seed: int | None,
+        batch_size: int = 4,
+        eval_batch_size: int = 16,
+        max_prompt_tokens: int = 512,
+        on_long_prompt: Literal["drop", "error"] = "drop",
+        limit_train: int | None = None,
+        limit_val: int | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
-        if not any(files.values()):
-            raise ValueError("`data` needs at least one of `train`, `val`, `test`, `predict`")
         counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_prompt_tokens": max_prompt_tokens}
         for name, count in {**counts, "limit_train": limit_train, "limit_val": limit_val}.items():
             if count is not None and count < 1:
                 raise ValueError(f"`data.{name}` must be >= 1, got {count}")
         expect_choice("data.on_long_prompt", on_long_prompt, ("drop", "error"))
-        self.files = dict(files)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_prompt_tokens, self.on_long_prompt = max_prompt_tokens, on_long_prompt
         self.limits = {"train": limit_train, "val": limit_val}
@@ -101,9 +96,14 @@ class PromptDataModule(LightningDataModule, ABC):
     def make_prompts(self, split: str, rows: Sequence[Any]) -> Prompts:
         """Make a batch of rows."""
 
-    @abstractmethod
-    def chats(self, split: str, row: Any) -> Sequence[Sequence[Message]]:
-        """Return every chat of a row that will be put to the policy; the longest one counts."""
+    def expect_files(self) -> None:
+        """Check that there is something to read.
+
+        Raises:
+            ValueError: where no split has a file.
+        """
+        if not any(self.files.values()):
+            raise ValueError("`data` needs at least one of `train`, `val`, `test`, `predict`")
 
     def setup(self, stage: str) -> None:
         """Read the files a stage needs; called on every process, reads the same rows on each."""
@@ -145,7 +145,6 @@ class PromptDataModule(LightningDataModule, ABC):
 
     def _loader(self, split: str, size: str, shuffle: bool = False, drop_last: bool = False) -> PromptLoader:
         rows = self.rows[split]
-        rank, world_size = data_rank(self.trainer)
         return PromptLoader(
             lambda numbers: self.make_prompts(split, [rows[i] for i in numbers]),
             len(rows),
@@ -153,8 +152,8 @@ class PromptDataModule(LightningDataModule, ABC):
             shuffle=shuffle,
             seed=self.seed,
             drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
             name=f"data.{size}",
             content=(lambda: content_mark(self.make_prompts(split, rows))) if split == "train" else None,
         )
@@ -168,29 +167,55 @@ class PromptDataModule(LightningDataModule, ABC):
         Raises:
             ValueError: with ``on_long_prompt: error`` at the first long prompt; and when no row of a split is left.
         """
-        for split, rows in self.rows.items():
-            if split in self.dropped:
-                continue
-            path, kept = self.files[split], []
-            for row in rows:
-                length = max(count_tokens(chat) for chat in self.chats(split, row))
-                if length <= self.max_prompt_tokens:
-                    kept.append(row)
-                elif self.on_long_prompt == "error":
-                    raise ValueError(
-                        f"{path}: prompt {row.id!r} has {length} tokens, `data.max_prompt_tokens` allows {self.max_prompt_tokens}; "
-                        "raise the limit, or write `data.on_long_prompt: drop`"
-                    )
-            self.dropped[split] = len(rows) - len(kept)
-            if not kept:
-                raise ValueError(f"{path}: every prompt is longer than `data.max_prompt_tokens` = {self.max_prompt_tokens}")
-            if self.dropped[split]:
-                _log.warning(
-                    "%s: dropped %d of %d %s longer than %d tokens",
-                    path,
-                    self.dropped[split],
-                    len(rows),
-                    self.unit,
-                    self.max_prompt_tokens,
+        for split in [split for split in self.rows if split not in self.dropped]:
+            rows, path, limit = self.rows[split], self.files[split], self.max_prompt_tokens
+            lengths = [max(map(count_tokens, self.make_prompts(split, [row]).messages)) for row in rows]
+            kept = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
+            long = next(((row, length) for row, length in zip(rows, lengths, strict=True) if length > limit), None)
+            if long and self.on_long_prompt == "error":
+                raise ValueError(
+                    f"{path}: prompt {long[0].id!r} has {long[1]} tokens, `data.max_prompt_tokens` allows {limit}; "
+                    "raise the limit, or write `data.on_long_prompt: drop`"
                 )
-            self.rows[split] = kept
+            if not kept:
+                raise ValueError(f"{path}: every prompt is longer than `data.max_prompt_tokens` = {limit}")
+            if long:
+                dropped = len(rows) - len(kept)
+                _log.warning("%s: dropped %d of %d %s longer than %d tokens", path, dropped, len(rows), self.unit, limit)
+            self.rows[split], self.dropped[split] = kept, len(rows) - len(kept)
+
+
+class RandomPrompts(PromptDataModule):
+    """Prompts of random lower-case letters: something to answer where the question does not matter.
+
+    Args:
+        train: number of training prompts.
+        val: number of held-out prompts.
+        letters: in a prompt.
+        batch_size: prompts in a training step, over all processes.
+        eval_batch_size: held-out prompts answered at once, over all processes.
+        seed: of the letters and of the order.
+    """
+
+    def __init__(
+        self, train: int = 64, val: int = 16, letters: int = 4, batch_size: int = 8, eval_batch_size: int = 64, seed: int = 0
+    ) -> None:
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
+        for name, value in {"train": train, "val": val, "letters": letters}.items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be >= 1, got {value}")
+        if train + val > 26**letters:
+            raise ValueError(f"`letters` = {letters} gives {26**letters} prompts, {train + val} are needed")
+        generator, words = random.Random(seed), dict[str, None]()
+        while len(words) < train + val:
+            words["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=letters))] = None
+        self.rows = {"train": list(words)[:train], "val": list(words)[train:]}
+        self.files = {"train": "random letters", "val": "random letters", "test": None, "predict": None}
+
+    def read_split(self, split: str, path: str) -> list[str]:
+        """Return the words of a split."""
+        return self.rows[split]
+
+    def make_prompts(self, split: str, rows: Sequence[str]) -> Prompts:
+        """Make a batch of words."""
+        return Prompts(ids=tuple(rows), messages=tuple(({"role": "user", "content": word},) for word in rows))

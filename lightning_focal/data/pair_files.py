@@ -1,24 +1,57 @@
-"""Read files of questions and of pairs."""
+"""Files of questions, their answers and their rephrasings: three layouts, recognised by their fields."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from lightning_focal.data.pair_layouts import LAYOUTS, PairLayout, PairRow
+from lightning_focal.functional import extract_boxed
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rubrics import RubricError
+from lightning_focal.rubrics.readers.fields import id_of, messages_of, text_of
 from lightning_focal.rubrics.readers.files import raw_rows
+from lightning_focal.types import Message
 
-__all__ = ["read_pairs", "read_questions", "same_label"]
+__all__ = ["PairRow", "read_pairs", "read_questions", "same_label"]
 
 _log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"[-+]?[0-9]{1,100}(\.[0-9]{1,100})?(/[0-9]{1,100})?")
+_QUESTION = ("question", "prompt", "messages")
+
+Chat = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A question and, where there is one, its rephrasing.
+
+    Args:
+        id: the row's own id, or ``<file stem>:<line>``; unique within the file.
+        question: its words alone, as they stand in the last turn of ``messages``.
+        messages: the chat that asks it.
+        rephrased: the chat that asks the rephrasing; None where there is none.
+        answer: the gold answer where known.
+        extra: the other columns.
+        where: the place, for error messages.
+        key: what a row-aligned file's rows have to agree on: the id that the file itself gives, or None.
+    """
+
+    id: str
+    question: str
+    messages: Chat
+    rephrased: Chat | None = None
+    answer: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    key: str | None = None
+
 
 Parsed = PairRow | RubricError
 
@@ -26,7 +59,8 @@ Parsed = PairRow | RubricError
 def read_questions(path: str | Path, on_bad_row: Literal["error", "skip"] = "error") -> list[PairRow]:
     """Read the questions of a file; a rephrasing beside them is not looked at.
 
-    The layout is that of the first row that looks like one of :data:`LAYOUTS`; one file, one layout.
+    The layout is that of the first row that looks like one of three; one file, one layout. ``released pairs``: idx,
+    original_question, rephrased_question, solution. ``trainer rows``: prompt, reward_model. ``plain``: question, rephrased, answer, id.
 
     Args:
         path: ``.jsonl``, ``.ndjson``, ``.json`` (a list) or ``.parquet``.
@@ -73,12 +107,11 @@ def read_pairs(
     path = Path(path)
     layout, rows = _parsed(path, both=True)
     if rephrased is None:
-        return _good(path, [_expect_both(row, layout) for row in rows], on_bad_row, both=True)
-    other = Path(rephrased)
-    others = _parsed(other, both=True)[1]
+        return _good(path, [_expect_both(row, layout.second) for row in rows], on_bad_row, both=True)
+    others = _parsed(Path(rephrased), both=True)[1]
     if len(rows) != len(others):
         raise RubricError(
-            str(other), "file", f"as many rows as {path} has ({len(rows)}): the two are aligned by row", len(others)
+            str(rephrased), "file", f"as many rows as {path} has ({len(rows)}): the two are aligned by row", len(others)
         )
     return _good(path, [_joined(row, its) for row, its in zip(rows, others, strict=True)], on_bad_row, both=True)
 
@@ -103,7 +136,136 @@ def _value(label: str) -> Fraction | None:
     return Fraction(over) / divisor if divisor else None
 
 
-def _parsed(path: Path, both: bool) -> tuple[PairLayout, list[Parsed]]:
+# -- layouts ----------------------------------------------------------------------------------------------------------------
+
+
+class _Layout(NamedTuple):
+    """One way of writing pairs down: what it is called, its fields in words, those that it is told by, the second side's, a reader.
+
+    The reader takes a row without the fields whose value is None, its place, and whether the rephrasing is read too. It returns a
+    :class:`PairRow` whose id is the row's own, or empty.
+    """
+
+    name: str
+    fields: str
+    signs: tuple[str, ...]
+    second: str
+    read: Callable[[Mapping[str, Any], str, bool], PairRow]
+
+
+def _released_pair(row: Mapping[str, Any], where: str, both: bool) -> PairRow:
+    """``train_pairs.parquet``: a question, its rephrasing, and a solution whose last box holds the answer."""
+    solution = text_of(row, "solution", where)
+    answer = _boxed(solution)
+    if not answer:
+        raise RubricError(where, "solution", "a text with the answer in \\boxed{...}", solution)
+    sides: dict[str, Chat] = {}
+    for side in ("original", "rephrased") if both else ("original",):
+        if f"{side}_message" in row:
+            sides[side] = _chat(row, f"{side}_message", where)
+        elif side == "original" or "rephrased_question" in row:
+            sides[side] = ({"role": "user", "content": text_of(row, f"{side}_question", where)},)
+    question, asked = str(row.get("original_question", "")), sides["original"][-1]["content"]
+    question = question if question.strip() and question in asked else asked
+    used = {f"{side}_{part}" for side in ("original", "rephrased") for part in ("question", "message")} | {"idx"}
+    idx = id_of(row, "idx", where, "")
+    return PairRow(idx, question, sides["original"], sides.get("rephrased"), answer, _without(row, used), where, idx or None)
+
+
+def _trainer_row(row: Mapping[str, Any], where: str, both: bool) -> PairRow:
+    """One side of two row-aligned files, in the columns of public reinforcement-learning trainers."""
+    messages = _chat(row, "prompt", where)
+    reward_model, info = row["reward_model"], row.get("extra_info", {})
+    for name, value in {"reward_model": reward_model, "extra_info": info}.items():
+        if not isinstance(value, Mapping):
+            raise RubricError(where, name, "a mapping", value)
+    if "ground_truth" not in reward_model:
+        raise RubricError(where, "reward_model.ground_truth", "given; null where the answer is not known", dict(reward_model))
+    answer = _answer(reward_model["ground_truth"], "reward_model.ground_truth", where)
+    try:
+        index = id_of(info, "index", where, "")
+    except RubricError as error:
+        raise RubricError(where, "extra_info.index", error.expected, error.got) from None
+    extra = _without(row, ("prompt", "reward_model"))
+    return PairRow(index, messages[-1]["content"], messages, None, answer, extra, where, index or None)
+
+
+def _plain_pair(row: Mapping[str, Any], where: str, both: bool) -> PairRow:
+    """``{"question", "rephrased", "answer", "id", ...}``: ours, and what ``lightning_focal rephrase`` writes."""
+    given = [name for name in _QUESTION if name in row]
+    if len(given) != 1:
+        raise RubricError(where, "question", f"given once, as one of {', '.join(_QUESTION)}", sorted(row))
+    messages = _chat(row, given[0], where)
+    rephrased = _chat(row, "rephrased", where) if both and "rephrased" in row else None
+    answer, key = _answer(row.get("answer"), "answer", where), id_of(row, "id", where, "")
+    extra = _without(row, (given[0], "rephrased", "answer", "id"))
+    return PairRow(key, messages[-1]["content"], messages, rephrased, answer, extra, where, key or None)
+
+
+_LAYOUTS = (
+    _Layout(
+        "released pairs",
+        "idx, original_question, rephrased_question, solution, and where present level, type, original_message, rephrased_message",
+        ("original_question", "original_message"),
+        "rephrased_question",
+        _released_pair,
+    ),
+    _Layout(
+        "trainer rows",
+        "prompt (a list of {role, content}), reward_model {ground_truth, style}, data_source, ability, extra_info {index, split}",
+        ("reward_model",),
+        "rephrased",
+        _trainer_row,
+    ),
+    _Layout(
+        "plain",
+        "question (or prompt), and where present rephrased, answer, id; a question is a string or a list of {role, content}",
+        _QUESTION,
+        "rephrased",
+        _plain_pair,
+    ),
+)
+"""Known layouts; the first whose sign a row has is its."""
+
+
+def _without(row: Mapping[str, Any], used: Any) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in used}
+
+
+def _boxed(solution: str) -> str | None:
+    r"""Return the answer of a written solution; besides ``\boxed{5}`` some are written ``\fbox{5}`` or ``\boxed 5``."""
+    found = extract_boxed(solution) or extract_boxed(solution.replace("\\fbox", "\\boxed"))
+    if found is None and (unbraced := re.findall(r"\\boxed\s+([^\s{}$]+)", solution)):
+        found = str(unbraced[-1])
+    return None if found is None else found.strip()
+
+
+def _chat(row: Mapping[str, Any], name: str, where: str) -> Chat:
+    """Return the chat under ``name``, which has to end with words of the user."""
+    messages = messages_of(row, name, where)
+    last = f"{name}[{len(messages) - 1}]" if not isinstance(row[name], str) else name
+    if messages[-1]["role"] != "user":
+        raise RubricError(where, f"{last}.role", "'user': a prompt ends with a turn that awaits a response", messages[-1]["role"])
+    if not messages[-1]["content"].strip():
+        raise RubricError(where, f"{last}.content", "a non-empty string", messages[-1]["content"])
+    return messages
+
+
+def _answer(value: Any, name: str, where: str) -> str | None:
+    """Return a gold answer as a string; a whole number that a table keeps as a float loses its ``.0``."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RubricError(where, name, "a non-empty string or a number; leave it out where it is not known", value)
+    return json.dumps(int(value) if value == int(value) and abs(value) < 2**53 else value)
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------------
+
+
+def _parsed(path: Path, both: bool) -> tuple[_Layout, list[Parsed]]:
     """Return the layout and every row, or what is wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r} (looked in {Path.cwd()})")
@@ -116,35 +278,33 @@ def _parsed(path: Path, both: bool) -> tuple[PairLayout, list[Parsed]]:
                 raise row
             if not isinstance(row, Mapping):
                 raise RubricError(where, "", "a mapping", row)
-            known = {name: value for name, value in row.items() if value is not None}
-            rows.append(layout.parse(known, where, f"{path.stem}:{number}", both))
+            found = layout.read({name: value for name, value in row.items() if value is not None}, where, both)
+            rows.append(replace(found, id=found.id or f"{path.stem}:{number}"))
         except RubricError as error:
             rows.append(error)
     return layout, rows
 
 
-def _recognise(rows: Sequence[tuple[str, Any]]) -> PairLayout:
-    mappings = [row for _, row in rows if isinstance(row, Mapping)]
-    for row in mappings:
-        for layout in LAYOUTS:
-            if layout.matches({name: value for name, value in row.items() if value is not None}):
+def _recognise(rows: Sequence[tuple[str, Any]]) -> _Layout:
+    for row in [row for _, row in rows if isinstance(row, Mapping)]:
+        for layout in _LAYOUTS:
+            if any(row.get(sign) is not None for sign in layout.signs):
                 return layout
     broken = next((row for _, row in rows if isinstance(row, RubricError)), None)
     if broken is not None:
         raise broken
-    known = "; ".join(f"{layout.name}: {layout.fields}" for layout in LAYOUTS)
+    known = "; ".join(f"{layout.name}: {layout.fields}" for layout in _LAYOUTS)
     where, first = rows[0]
     got = f"fields {', '.join(map(str, first)) or 'none'}" if isinstance(first, Mapping) else first
     raise RubricError(where, "", f"in a known layout ({known})", got)
 
 
-def _expect_both(row: Parsed, layout: PairLayout) -> Parsed:
+def _expect_both(row: Parsed, second: str) -> Parsed:
     if isinstance(row, RubricError) or row.rephrased is not None:
         return row
-    missing = {"released pairs": "rephrased_question", "plain": "rephrased"}.get(layout.name, "rephrased")
     return RubricError(
         row.where,
-        missing,
+        second,
         "given: a pair has both sides (`lightning_focal rephrase` writes the second one; a row-aligned file of rephrasings is "
         "named by `train_rephrased`; `pairs: false` trains on the originals alone)",
         "nothing",
@@ -171,8 +331,8 @@ def _good(path: Path, rows: Sequence[Parsed], on_bad_row: str, both: bool) -> li
     """Return the rows in order; raise at the first bad one, or leave bad ones out and say so."""
     expect_choice("on_bad_row", on_bad_row, ("error", "skip"))
     good: list[PairRow] = []
-    taken: dict[str, str] = {}
     bad: list[RubricError] = []
+    taken: dict[str, str] = {}
     for row in rows:
         error = row if isinstance(row, RubricError) else None
         if isinstance(row, PairRow):
@@ -183,9 +343,10 @@ def _good(path: Path, rows: Sequence[Parsed], on_bad_row: str, both: bool) -> li
                 taken.update(dict.fromkeys(names, row.where))
                 continue
             error = RubricError(row.where, "id", f"unique in the file (first at {taken[twice]})", row.id)
-        if error is not None and on_bad_row == "error":
+        assert error is not None
+        if on_bad_row == "error":
             raise error
-        bad += [error] if error is not None else []
+        bad.append(error)
     if not good:
         raise RubricError(
             str(path), "file", f"rows of which at least one is good (the first bad one: {bad[0]})", f"{len(bad)} bad rows"

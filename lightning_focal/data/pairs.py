@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning_focal.data.module import PromptDataModule
-from lightning_focal.data.pair_files import read_pairs, read_questions
-from lightning_focal.data.pair_layouts import PairRow
+from lightning_focal.data.module import PromptDataModule, with_system
+from lightning_focal.data.pair_files import PairRow, read_pairs, read_questions
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.types import Message, Prompts
+from lightning_focal.types import Prompts
 
 __all__ = ["BOXED_ANSWER", "PairDataModule", "prompts_of_pairs"]
 
@@ -42,7 +41,7 @@ def prompts_of_pairs(rows: Sequence[PairRow], pairs: bool = True, system_prompt:
         sides = 2
     return Prompts(
         ids=tuple(ids),
-        messages=tuple(_with_system(chat, system_prompt) for chat in chats),
+        messages=tuple(with_system(chat, system_prompt) for chat in chats),
         answers=tuple(row.answer for row in rows) * sides,
         extra=tuple(row.extra for row in rows) * sides,
         questions=tuple(row.id for row in rows) * 2 if pairs else (),
@@ -62,20 +61,9 @@ class PairDataModule(PromptDataModule):
         test: questions of ``lightning_focal test``; ``val`` by default.
         predict: questions of ``lightning_focal predict``; ``val`` by default.
         pairs: train on both views of each question. False: on the originals alone; rephrasings are not read.
-        batch_size: questions in a training step, over all processes; of pairs, both views of each.
-        eval_batch_size: questions answered at once in validation, test and prediction, over all processes.
         system_prompt: put before every chat that does not open with a system message of its own; None = nothing.
         on_bad_row: ``error`` stops at a malformed row, ``skip`` leaves it out and counts it.
-        max_prompt_tokens: longest prompt, in tokens of the policy's tokenizer, chat template included; the longer side of a pair
-            counts.
-        on_long_prompt: ``drop`` leaves longer ones out, both sides of a pair, and counts them; ``error`` stops.
-        limit_train: use only the first so many training questions; None = all.
-        limit_val: the same for held-out questions.
-        shuffle: permute the training questions anew each epoch.
-        seed: of that permutation; that of the run by default.
-
-    Attributes:
-        dropped: number of questions left out as too long, by split.
+        **kwargs: of :class:`~lightning_focal.data.PromptDataModule`.
     """
 
     unit = "questions"
@@ -88,32 +76,17 @@ class PairDataModule(PromptDataModule):
         test: str | None = None,
         predict: str | None = None,
         pairs: bool = True,
-        batch_size: int = 4,
-        eval_batch_size: int = 16,
         system_prompt: str | None = BOXED_ANSWER,
         on_bad_row: Literal["error", "skip"] = "error",
-        max_prompt_tokens: int = 512,
-        on_long_prompt: Literal["drop", "error"] = "drop",
-        limit_train: int | None = None,
-        limit_val: int | None = None,
-        shuffle: bool = True,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            {"train": train, "val": val, "test": test or val, "predict": predict or val},
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_prompt_tokens=max_prompt_tokens,
-            on_long_prompt=on_long_prompt,
-            limit_train=limit_train,
-            limit_val=limit_val,
-            shuffle=shuffle,
-            seed=seed,
-        )
+        super().__init__(**kwargs)
+        self.files = {"train": train, "val": val, "test": test or val, "predict": predict or val}
+        self.expect_files()
         if train_rephrased is not None and train is None:
             raise ValueError(f"`data.train_rephrased` needs `data.train`, the originals, got {train_rephrased!r} alone")
-        self.train_rephrased, self.pairs = train_rephrased, pairs
         expect_choice("data.on_bad_row", on_bad_row, ("error", "skip"))
+        self.train_rephrased, self.pairs = train_rephrased, pairs
         self.system_prompt, self.on_bad_row = system_prompt, on_bad_row
 
     def read_split(self, split: str, path: str) -> list[PairRow]:
@@ -121,23 +94,10 @@ class PairDataModule(PromptDataModule):
         for name, file in {split: path, "train_rephrased": self.train_rephrased if split == "train" else None}.items():
             if file is not None and not Path(file).is_file():
                 raise FileNotFoundError(f"`data.{name}` must name an existing file, got {file!r} (looked in {Path.cwd()})")
-        if self._paired(split):
+        if self.pairs and split == "train":
             return read_pairs(path, self.train_rephrased, self.on_bad_row)
         return read_questions(path, self.on_bad_row)
 
     def make_prompts(self, split: str, rows: Sequence[PairRow]) -> Prompts:
         """Make a batch of rows."""
-        return prompts_of_pairs(rows, self._paired(split), self.system_prompt)
-
-    def chats(self, split: str, row: PairRow) -> Sequence[Sequence[Message]]:
-        """Return the chats of a row: one, or both of a pair."""
-        return self.make_prompts(split, [row]).messages
-
-    def _paired(self, split: str) -> bool:
-        return self.pairs and split == "train"
-
-
-def _with_system(chat: tuple[Message, ...], system_prompt: str | None) -> tuple[Message, ...]:
-    if system_prompt is None or (chat and chat[0]["role"] == "system"):
-        return chat
-    return ({"role": "system", "content": system_prompt}, *chat)
+        return prompts_of_pairs(rows, self.pairs and split == "train", self.system_prompt)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightning_focal.data.module import PromptDataModule
+from lightning_focal.data.module import PromptDataModule, with_system
 from lightning_focal.data.pairs import BOXED_ANSWER
 from lightning_focal.data.tasks import TaskGrader, draw_questions, make_task
 from lightning_focal.data.wordings import TASK, WORDINGS, reword, worked_steps
@@ -42,7 +42,8 @@ class ReasoningGymData(PromptDataModule):
     r"""Questions that the package reasoning-gym generates, scored by the task they come from.
 
     Splits share no question text, whatever the seeds and sizes: see :func:`~lightning_focal.data.split_of`. A training batch of
-    ``pairs`` holds both wordings of each question, on one process: originals first, then the rephrasings in the same order.
+    ``pairs`` holds both wordings of each question, on one process: originals first, then the rephrasings in the same order. An
+    answer that the task's scorer fails on is a failed judgement, never a wrong answer.
 
     Args:
         task: family of reasoning-gym, ``chain_sum`` for example.
@@ -63,16 +64,11 @@ class ReasoningGymData(PromptDataModule):
         partial_marks: let graders give what a task gives for an answer that is close: sums, for one, give half of the marks for
             17 where 7 is right. False: 1 for full marks, else 0.
         system_prompt: put before every question; None = nothing.
-        batch_size: questions in a training step, over all processes; of pairs, both wordings of each.
         eval_batch_size: questions answered at once in validation, test and prediction, over all processes.
-        max_prompt_tokens: longest prompt, in tokens of the policy's tokenizer, chat template included.
-        on_long_prompt: ``drop`` leaves longer ones out, both wordings, and counts them; ``error`` stops.
-        shuffle: permute the training questions anew each epoch.
-        seed: of the questions and of that permutation; that of the run by default.
-
-    Attributes:
-        dropped: number of questions left out as too long, by split.
+        **kwargs: of :class:`~lightning_focal.data.PromptDataModule`.
     """
+
+    unit = "questions"
 
     def __init__(
         self,
@@ -91,28 +87,16 @@ class ReasoningGymData(PromptDataModule):
         response: str = r"The answer is \boxed{{answer}}.",
         partial_marks: bool = True,
         system_prompt: str | None = BOXED_ANSWER,
-        batch_size: int = 4,
         eval_batch_size: int = 64,
-        max_prompt_tokens: int = 512,
-        on_long_prompt: Literal["drop", "error"] = "drop",
-        shuffle: bool = True,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        sizes = {"train": train, "val": val, "test": test}
-        for name, size in {**sizes, "skip_train": skip_train}.items():
+        super().__init__(eval_batch_size=eval_batch_size, **kwargs)
+        for name, size in {"train": train, "val": val, "test": test, "skip_train": skip_train}.items():
             if size < 0:
                 raise ValueError(f"`data.{name}` must be >= 0, got {size}")
-        super().__init__(
-            {split: task if sizes[split] else None for split in sizes} | {"predict": task if val else None},
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_prompt_tokens=max_prompt_tokens,
-            on_long_prompt=on_long_prompt,
-            limit_train=None,
-            limit_val=None,
-            shuffle=shuffle,
-            seed=seed,
-        )
+        self.sizes, self.skip_train = {"train": train, "val": val, "test": test, "predict": val}, skip_train
+        self.files = {split: task if size else None for split, size in self.sizes.items()}
+        self.expect_files()
         expect_choice("data.val_view", val_view, (0, 1, "both"))
         for name, text in {"template": template, "second_template": second_template}.items():
             if text is not None and "{question}" not in text:
@@ -124,12 +108,10 @@ class ReasoningGymData(PromptDataModule):
         wordings = (TASK, *WORDINGS.get(task, {}))
         expect_choice("data.wording", wording, wordings)
         expect_choice("data.second_wording", second_wording, (None, *wordings))
-        self.sizes, self.skip_train = {**sizes, "predict": val}, skip_train
         self.pairs, self.val_view = pairs, val_view
         self.wording, self.second_wording = wording, second_wording
         self.template, self.second_template = template, second_template
         self.response, self.system_prompt, self.partial_marks = response, system_prompt, partial_marks
-        self.unit = "questions"
 
     def setup(self, stage: str) -> None:
         """Draw the questions that a stage needs."""
@@ -146,7 +128,8 @@ class ReasoningGymData(PromptDataModule):
 
     def make_prompts(self, split: str, rows: Sequence[TaskRow]) -> Prompts:
         """Make a batch of rows."""
-        views = self._views(split)
+        both = self.pairs if split == "train" else self.val_view == "both"
+        views = (0, 1) if both else (0,) if split == "train" else (int(self.val_view),)
         shown = [(row, view) for view in views for row in rows]
         return Prompts(
             ids=tuple(f"{row.id}/rephrased" if view else row.id for row, view in shown),
@@ -158,44 +141,29 @@ class ReasoningGymData(PromptDataModule):
             graders=tuple(row.grader for row, _ in shown),
         )
 
-    def chats(self, split: str, row: TaskRow) -> Sequence[Sequence[Message]]:
-        """Return the chats of a row that are put to the policy."""
-        return [row.chats[view] for view in self._views(split)]
-
-    def _views(self, split: str) -> tuple[int, ...]:
-        if split == "train":
-            return (0, 1) if self.pairs else (0,)
-        return (0, 1) if self.val_view == "both" else (int(self.val_view),)
-
     def _row(self, name: str, entry: Mapping[str, Any]) -> TaskRow:
         first = reword(self.task, entry["question"], self.wording) or ""
         second = reword(self.task, entry["question"], self.second_wording) or first
         template = self.second_template or (REPHRASED if second == first else "{question}")
-        texts = self.template.replace("{question}", first), template.replace("{question}", second)
-        if self.pairs and texts[0] == texts[1]:
+        original, rephrased = self.template.replace("{question}", first), template.replace("{question}", second)
+        if self.pairs and original == rephrased:
             raise ValueError(
-                f"`data.second_wording` and `data.second_template` must change a question, got {texts[0]!r} both times"
+                f"`data.second_wording` and `data.second_template` must change a question, got {original!r} both times"
             )
         answer = None if entry["answer"] is None else str(entry["answer"])
         return TaskRow(
             id=name,
-            chats=(self._chat(texts[0]), self._chat(texts[1])),
+            chats=(self._chat(original), self._chat(rephrased)),
             answer=answer,
             grader=TaskGrader(self.task, self.task_args, entry, self.partial_marks),
             response=None if answer is None else self._demonstration(entry["question"], answer),
         )
 
     def _chat(self, text: str) -> tuple[Message, ...]:
-        question: Message = {"role": "user", "content": text}
-        return ({"role": "system", "content": self.system_prompt}, question) if self.system_prompt else (question,)
+        return with_system(({"role": "user", "content": text},), self.system_prompt or None)
 
     def _demonstration(self, question: str, answer: str) -> str:
-        response = self.response
-        if "{steps}" in response:
-            steps = worked_steps(question)
-            if steps is None:
-                raise ValueError(
-                    f"`data.response` has {{steps}} in it, which are known of chains of sums alone, not of {question!r}"
-                )
-            response = response.replace("{steps}", steps)
-        return response.replace("{answer}", answer)
+        steps = worked_steps(question) if "{steps}" in self.response else ""
+        if steps is None:
+            raise ValueError(f"`data.response` has {{steps}} in it, which are known of chains of sums alone, not of {question!r}")
+        return self.response.replace("{steps}", steps).replace("{answer}", answer)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning_focal.data.module import PromptDataModule
+from lightning_focal.data.module import PromptDataModule, with_system
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rubrics import RubricRow, read_rows
-from lightning_focal.types import Message, Prompts, level_key
+from lightning_focal.types import Prompts, level_key
 
 __all__ = ["RubricDataModule", "prompts_of"]
 
@@ -34,19 +34,9 @@ class RubricDataModule(PromptDataModule):
         val: held-out prompts, answered before, during and after training.
         test: prompts of ``lightning_focal test``; ``val`` by default.
         predict: prompts of ``lightning_focal predict``; ``val`` by default.
-        batch_size: prompts in a training step, over all processes.
-        eval_batch_size: prompts answered at once in validation, test and prediction, over all processes.
         system_prompt: put before every chat that does not open with a system message.
         on_bad_row: ``error`` stops at a malformed row, ``skip`` leaves it out and counts it.
-        max_prompt_tokens: longest prompt, in tokens of the policy's tokenizer, chat template included.
-        on_long_prompt: ``drop`` leaves longer ones out and counts them, ``error`` stops.
-        limit_train: use only the first so many training rows; None = all.
-        limit_val: the same for held-out rows.
-        shuffle: permute the training prompts anew each epoch.
-        seed: of that permutation; that of the run by default.
-
-    Attributes:
-        dropped: number of prompts left out as too long, by split.
+        **kwargs: of :class:`~lightning_focal.data.PromptDataModule`.
     """
 
     def __init__(
@@ -55,42 +45,24 @@ class RubricDataModule(PromptDataModule):
         val: str | None = None,
         test: str | None = None,
         predict: str | None = None,
-        batch_size: int = 4,
-        eval_batch_size: int = 16,
         system_prompt: str | None = None,
         on_bad_row: Literal["error", "skip"] = "error",
-        max_prompt_tokens: int = 512,
-        on_long_prompt: Literal["drop", "error"] = "drop",
-        limit_train: int | None = None,
-        limit_val: int | None = None,
-        shuffle: bool = True,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            {"train": train, "val": val, "test": test or val, "predict": predict or val},
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_prompt_tokens=max_prompt_tokens,
-            on_long_prompt=on_long_prompt,
-            limit_train=limit_train,
-            limit_val=limit_val,
-            shuffle=shuffle,
-            seed=seed,
-        )
+        super().__init__(**kwargs)
+        self.files = {"train": train, "val": val, "test": test or val, "predict": predict or val}
+        self.expect_files()
         expect_choice("data.on_bad_row", on_bad_row, ("error", "skip"))
         self.system_prompt, self.on_bad_row = system_prompt, on_bad_row
 
     def read_split(self, split: str, path: str) -> list[RubricRow]:
         """Read the rubrics of a split."""
-        return [self._with_system(row) for row in read_rows(Path(path), on_bad_row=self.on_bad_row)]
+        rows = read_rows(Path(path), on_bad_row=self.on_bad_row)
+        return [replace(row, messages=with_system(row.messages, self.system_prompt)) for row in rows]
 
     def make_prompts(self, split: str, rows: Sequence[RubricRow]) -> Prompts:
         """Make a batch of rows."""
         return prompts_of(rows)
-
-    def chats(self, split: str, row: RubricRow) -> Sequence[Sequence[Message]]:
-        """Return the row's chat."""
-        return (row.messages,)
 
     def level_keys(self) -> list[str]:
         """Return every criterion key of the rows read so far, sorted: the same list on every process."""
@@ -100,9 +72,3 @@ class RubricDataModule(PromptDataModule):
     def criterion_names(self) -> list[str]:
         """Return every criterion name of the rows read so far, sorted."""
         return sorted({criterion.name for rows in self.rows.values() for row in rows for criterion in row.rubric.criteria})
-
-    def _with_system(self, row: RubricRow) -> RubricRow:
-        if self.system_prompt is None or row.messages[0]["role"] == "system":
-            return row
-        system: Message = {"role": "system", "content": self.system_prompt}
-        return replace(row, messages=(system, *row.messages))

@@ -5,18 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import logging
 import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 __all__ = ["TaskGrader", "draw_questions", "make_task", "split_of"]
 
-_log = logging.getLogger(__name__)
 _DRAWN_AT_ONCE = 512
 _PATIENCE = 2000
 """Draws in a row that may bring nothing new before a family counts as used up."""
@@ -89,18 +86,23 @@ def draw_questions(task: str, task_args: Mapping[str, Any], seed: int, split: st
         What the family gives: ``question``, ``answer``, ``metadata``.
 
     Raises:
-        ValueError: if the family has fewer; as :func:`make_task`; and for a family whose questions depend on Python's hash seed,
-            unless that is fixed.
+        ValueError: if the family has fewer; as :func:`make_task`; for a family whose questions depend on Python's hash seed, unless
+            that is fixed.
     """
     if task in _HASHED and not os.environ.get("PYTHONHASHSEED", "").isdecimal():
         raise ValueError(
             f"`data.task`: questions of {task!r} change with the hash seed of the Python process; "
             "set the environment variable PYTHONHASHSEED=0, so that a resumed run and every process see the same ones"
         )
+    import numpy as np
+
     found: dict[str, dict[str, Any]] = {}
     drawn = fruitless = 0
     start = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "big") >> 1  # 1 + seed 0 must not be 0 + seed 1
-    with _own_dice(start):
+    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - some families draw from the global generators
+    random.seed(start)
+    np.random.seed(start)  # noqa: NPY002
+    try:
         while len(found) < count:
             if drawn % _DRAWN_AT_ONCE == 0:
                 entries = make_task(task, task_args, start + drawn)
@@ -113,22 +115,10 @@ def draw_questions(task: str, task_args: Mapping[str, Any], seed: int, split: st
                     f"`data.{split}`: {count} distinct questions wanted, but {task} with {dict(task_args)} gave only "
                     f"{len(found)} for this split in {drawn} draws: ask for fewer, or widen `data.task_args`"
                 )
-    return list(found.values())
-
-
-@contextmanager
-def _own_dice(seed: int) -> Iterator[None]:
-    """Within the context the global generators, which some families draw from, begin at ``seed``; they are put back afterwards."""
-    import numpy as np
-
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator is what libraries use
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
     finally:
         random.setstate(python)
         np.random.set_state(array)  # noqa: NPY002
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -153,23 +143,18 @@ class TaskGrader:
     partial_marks: bool = True
 
     def __call__(self, answer: str | None) -> float:
-        """Return a score in [0, 1]: 1 is right, some tasks give part of it for an answer that is close; 0 without an answer."""
+        """Return a score in [0, 1]: 1 is right, some tasks give part of it for an answer that is close; 0 without an answer.
+
+        Raises:
+            Exception: what the task's scorer raises. Whoever asks counts that as a failed judgement, never as a wrong answer.
+        """
         if answer is None or not answer.strip():
             return 0.0
         scorer = _scorer(self.task, json.dumps(dict(self.task_args), sort_keys=True))
-        try:
-            score = float(scorer.score_answer(answer.strip(), dict(self.entry)))
-        except Exception as error:  # a scorer may choke on what a policy writes
-            _tell_once(self.task, type(error).__name__)
-            return 0.0
+        score = float(scorer.score_answer(answer.strip(), dict(self.entry)))
         return min(1.0, max(0.0, score)) if self.partial_marks else float(score >= 1)
 
 
 @lru_cache(maxsize=16)
 def _scorer(task: str, task_args: str) -> Any:
     return make_task(task, json.loads(task_args))
-
-
-@lru_cache(maxsize=256)
-def _tell_once(task: str, error: str) -> None:
-    _log.warning("the scorer of %s raised %s on an answer: it counts as wrong, and so does every other such one", task, error)

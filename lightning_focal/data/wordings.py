@@ -62,14 +62,8 @@ def _expression(question: str) -> str | None:
     return expression if expression and not re.search(r"[^\d.+\-*/() ]", expression) else None
 
 
-def _bare(question: str) -> str | None:
-    expression = _expression(question)
-    return expression and f"{expression} ="
-
-
-def _plain(question: str) -> str | None:
-    expression = _expression(question)
-    return expression and f"Work out {expression}."
+def _around(words: str) -> Wording:
+    return lambda question: None if (expression := _expression(question)) is None else words.format(expression)
 
 
 def _spelt(question: str) -> str | None:
@@ -105,62 +99,44 @@ def _terms(question: str) -> list[tuple[str, str]] | None:
 
 def _by_pattern(pattern: str, words: str) -> Wording:
     form = re.compile(pattern, re.DOTALL)
-
-    def wording(question: str) -> str | None:
-        found = form.fullmatch(question.strip())
-        return found.expand(words) if found else None
-
-    return wording
+    return lambda question: found.expand(words) if (found := form.fullmatch(question.strip())) else None
 
 
-_SUMS: Mapping[str, Wording] = {"spelt": _spelt, "plain": _plain, "told": _told, "bare": _bare}
+_SUMS: Mapping[str, Wording] = {"spelt": _spelt, "plain": _around("Work out {}."), "told": _told, "bare": _around("{} =")}
+_ASKED = {
+    "products": (
+        r"Solve the following multiplication: (\d+) \* (\d+)\. Give only the result as your final answer\.",
+        r"How much is \1 times \2?",
+    ),
+    "simple_equations": (
+        r"(?:Find the value of|Solve for|Determine the value of) (\w)(?: in the equation| that satisfies)?: (.+) = (.+)",
+        r"Which number must \1 be for \2 to equal \3?",
+    ),
+    "gcd": (
+        r"Find the Greatest Common Divisor \(GCD\) of these numbers: (.+)\. Give only the GCD as your final answer\.",
+        r"What is the largest whole number that divides each of \1 without a remainder?",
+    ),
+    "lcm": (
+        r"Find the Least Common Multiple \(LCM\) of these numbers: (.+)",
+        r"What is the smallest positive whole number that each of \1 divides without a remainder?",
+    ),
+    "letter_counting": (
+        r'How many times does the letter "(\w)" appear in the text: "(.+)"\?',
+        r'Read this text: "\2". Count every "\1" in it. What is the count?',
+    ),
+    "count_bits": (
+        r"How many 1 bits are there in the binary representation of the number (\d+)\?",
+        r"Write \1 in base two. How many of its digits are ones?",
+    ),
+    "spell_backward": (
+        r"Spell this word backward \(example: sun -> nus\): (.+)",
+        r'Write the letters of "\1" from the last to the first, as in: sun -> nus.',
+    ),
+}
 
 WORDINGS: Mapping[str, Mapping[str, Wording]] = {
-    "chain_sum": _SUMS,
-    "decimal_chain_sum": _SUMS,
-    "basic_arithmetic": _SUMS,
-    "products": {
-        "asked": _by_pattern(
-            r"Solve the following multiplication: (\d+) \* (\d+)\. Give only the result as your final answer\.",
-            r"How much is \1 times \2?",
-        )
-    },
-    "simple_equations": {
-        "asked": _by_pattern(
-            r"(?:Find the value of|Solve for|Determine the value of) (\w)(?: in the equation| that satisfies)?: (.+) = (.+)",
-            r"Which number must \1 be for \2 to equal \3?",
-        )
-    },
-    "gcd": {
-        "asked": _by_pattern(
-            r"Find the Greatest Common Divisor \(GCD\) of these numbers: (.+)\. Give only the GCD as your final answer\.",
-            r"What is the largest whole number that divides each of \1 without a remainder?",
-        )
-    },
-    "lcm": {
-        "asked": _by_pattern(
-            r"Find the Least Common Multiple \(LCM\) of these numbers: (.+)",
-            r"What is the smallest positive whole number that each of \1 divides without a remainder?",
-        )
-    },
-    "letter_counting": {
-        "asked": _by_pattern(
-            r'How many times does the letter "(\w)" appear in the text: "(.+)"\?',
-            r'Read this text: "\2". Count every "\1" in it. What is the count?',
-        )
-    },
-    "count_bits": {
-        "asked": _by_pattern(
-            r"How many 1 bits are there in the binary representation of the number (\d+)\?",
-            r"Write \1 in base two. How many of its digits are ones?",
-        )
-    },
-    "spell_backward": {
-        "asked": _by_pattern(
-            r"Spell this word backward \(example: sun -> nus\): (.+)",
-            r'Write the letters of "\1" from the last to the first, as in: sun -> nus.',
-        )
-    },
+    **dict.fromkeys(("chain_sum", "decimal_chain_sum", "basic_arithmetic"), _SUMS),
+    **{family: {"asked": _by_pattern(*form)} for family, form in _ASKED.items()},
 }
 """Wordings by task family; the first of a family that knows a question's form is its default rephrasing."""
 

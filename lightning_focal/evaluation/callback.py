@@ -13,9 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_focal.callbacks.observer import batches_done
-from lightning_focal.evaluation.harness import evaluate_tasks, flat_scores
+from lightning_focal.evaluation.harness import Tasks, evaluate_tasks, flat_scores, load_tasks, task_names
 from lightning_focal.evaluation.model import policy_lm
-from lightning_focal.evaluation.tasks import Tasks, load_tasks, task_names
 from lightning_focal.files import write_json
 from lightning_focal.models import has_adapters
 from lightning_focal.models.weights import RolloutCopy, is_sharded
@@ -123,8 +122,8 @@ class LMEval(Callback):
         policy, tasks = module.policy, self._loaded
         if policy is None or tasks is None:
             raise RuntimeError("the policy is not loaded yet: evaluation belongs into a run")
-        shared = trainer.world_size if tasks.documents(self.limit) >= trainer.world_size else 1
-        place = (trainer.global_rank, shared) if shared > 1 else (0, 1)
+        shared = tasks.documents(self.limit) >= trainer.world_size
+        place = (trainer.global_rank, trainer.world_size) if shared else (0, 1)
         with _as_before(policy):
             whole = RolloutCopy(policy, None).model if has_adapters(policy) or is_sharded(policy) else policy
             lm = policy_lm(whole, module.tokenizer, batch_size=self.batch_size, max_length=self.max_length, place=place)
@@ -135,14 +134,11 @@ class LMEval(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"eval/{name}": value for name, value in scores.items()}, step=batches_done(trainer))
         self.history.append({"batch": batches_done(trainer), "scores": scores})
-        self._write(trainer)
-        return scores
-
-    def _write(self, trainer: Trainer) -> None:
         folder = trainer.log_dir  # a collective: asked for on every process
         if trainer.is_global_zero and folder is not None:
             settings = {"tasks": self.tasks, "limit": self.limit, **self.options}
             write_json(Path(folder) / "lm_eval.json", {"settings": settings, "evaluations": self.history})
+        return scores
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history."""

@@ -1,14 +1,20 @@
-"""A policy as a model of lm-evaluation-harness: a live one, and one by its checkpoint, ``--model lightning_focal``."""
+"""A policy as a model of lm-evaluation-harness: a live one, one by its checkpoint (``--model lightning_focal``), one under vLLM."""
 
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from lightning_focal.evaluation.package import expect_lm_eval, hushed
+from lightning_focal.evaluation.harness import expect_lm_eval, hushed
+from lightning_focal.models import has_adapters, is_sharded_checkpoint, load_policy
+from lightning_focal.models.checkpoints import checkpoint_policy, read_run_config
+from lightning_focal.models.weights import RolloutCopy
 
-__all__ = ["NAME", "policy_lm", "register"]
+__all__ = ["NAME", "is_checkpoint", "load_evaluated", "policy_lm", "register", "vllm_lm"]
 
 NAME = "lightning_focal"
 """What the model class is called in the harness."""
@@ -23,14 +29,37 @@ def register() -> None:
         model_registry.register(NAME, target=f"{__name__}:CheckpointLM")
 
 
+def is_checkpoint(path: str | Path) -> bool:
+    """Say whether a path is a Trainer's checkpoint, whole or in shards, rather than a policy."""
+    return Path(path).is_file() or is_sharded_checkpoint(path)
+
+
+def load_evaluated(
+    path: str | Path, *, config: str | None = None, part: str = "policy", dtype: str | None = None
+) -> tuple[Any, Any]:
+    """Load what is to be evaluated, on the CPU; adapters are merged as an export merges them.
+
+    Args:
+        path: a checkpoint, an exported folder, or a source as in ``model.policy``.
+        config: configuration of the run, for a checkpoint; that of its run folder by default.
+        part: ``policy`` or ``teacher``, for a checkpoint.
+        dtype: of the weights; as they are stored by default.
+
+    Returns:
+        A transformers model and its tokenizer.
+
+    Raises:
+        FileNotFoundError: for a checkpoint without its configuration.
+        ValueError: for a checkpoint that does not fit it.
+    """
+    if not is_checkpoint(path):
+        return load_policy(path, dtype=dtype or "auto")
+    model, tokenizer = checkpoint_policy(path, read_run_config(path, config)["model"], part=part, dtype=dtype)
+    return (RolloutCopy(model, None).model if has_adapters(model) else model), tokenizer
+
+
 def policy_lm(
-    model: Any,
-    tokenizer: Any,
-    *,
-    batch_size: int = 16,
-    max_length: int | None = None,
-    place: tuple[int, int] = (0, 1),
-    quiet: bool = True,
+    model: Any, tokenizer: Any, *, batch_size: int = 16, max_length: int | None = None, place: tuple[int, int] = (0, 1)
 ) -> Any:
     """Wrap a policy for the harness; neither it nor the tokenizer is changed, but for eval mode.
 
@@ -40,11 +69,10 @@ def policy_lm(
         batch_size: questions at once.
         max_length: context in tokens; the model's own by default.
         place: this process and the number of those that share the questions, each with a model of its own.
-        quiet: no progress bars.
     """
     expect_lm_eval()
     with hushed():  # of a model that is there already it warns, three lines a time
-        return _policy_class()(model, tokenizer, batch_size=batch_size, max_length=max_length, place=place, quiet=quiet)
+        return _policy_class()(model, tokenizer, batch_size=batch_size, max_length=max_length, place=place)
 
 
 @cache
@@ -62,8 +90,8 @@ def _policy_class() -> Any:
             batch_size: int | str = 16,
             max_length: int | None = None,
             place: tuple[int, int] = (0, 1),
-            quiet: bool = False,
         ) -> None:
+            self.place = place
             super().__init__(
                 pretrained=model,
                 tokenizer=copy.deepcopy(tokenizer),
@@ -71,25 +99,22 @@ def _policy_class() -> Any:
                 batch_size=batch_size,
                 max_length=None if max_length is None else int(max_length),
             )
-            self._rank, self._world_size = place
-            self._quiet = quiet
 
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm or self._quiet)
+        @property
+        def rank(self) -> int:
+            return self.place[0]
 
-        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm or self._quiet)
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm or self._quiet)
+        @property
+        def world_size(self) -> int:
+            return self.place[1]
 
         def all_gather(self, tensor: Any) -> Any:
             # The harness counts questions to pad the shorter shares, for forward passes that every process must join. Here each
             # process has a whole model and joins none.
-            return tensor.reshape(-1).expand(self._world_size)
+            return tensor.reshape(-1).expand(self.world_size)
 
         def barrier(self) -> None:
-            if self._world_size > 1:
+            if self.world_size > 1:
                 torch.distributed.barrier()
 
     return PolicyLM
@@ -98,8 +123,6 @@ def _policy_class() -> Any:
 @cache
 def _checkpoint_class() -> Any:
     import torch
-
-    from lightning_focal.evaluation.sources import load_evaluated
 
     class CheckpointLM(_policy_class()):  # type: ignore[misc]
         """A Trainer's checkpoint, or any source of a policy."""
@@ -127,3 +150,35 @@ def __getattr__(name: str) -> Any:
     if name == "CheckpointLM":
         return _checkpoint_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | None = None, **arguments: Any) -> Any:
+    """Build the harness's vLLM model over an exported folder.
+
+    Args:
+        folder: weights, tokenizer, chat template.
+        dtype: as stored by default.
+        max_length: context in tokens; the model's own by default.
+        arguments: of vLLM's engine.
+
+    Raises:
+        ModuleNotFoundError: without vLLM.
+    """
+    if find_spec("vllm") is None:
+        raise ModuleNotFoundError(
+            "`--backend vllm` needs vLLM, in an environment of its own: pip install 'lightning-focal[eval,vllm]'"
+        )
+    import vllm
+
+    asked = importlib.metadata.version
+
+    def version(distribution_name: str) -> str:
+        return str(vllm.__version__) if distribution_name == "vllm" else asked(distribution_name)
+
+    importlib.metadata.version = version  # the harness asks for that of `vllm`; the CPU build is installed under another name
+    try:
+        from lm_eval.models.vllm_causallms import VLLM
+
+        return VLLM(pretrained=str(folder), dtype=dtype or "auto", max_length=max_length, batch_size="auto", **arguments)
+    finally:
+        importlib.metadata.version = asked

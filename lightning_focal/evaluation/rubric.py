@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from jsonargparse import ArgumentParser
 
 from lightning_focal.evaluation.model import register
 from lightning_focal.functional import weighted_reward
@@ -50,17 +52,6 @@ def response_scores(verdicts: Sequence[Verdict], rubric: Rubric) -> dict[str, fl
     }
 
 
-def _make_judge(described: Mapping[str, Any] | None) -> Judge:
-    if described is None:
-        return RuleJudge()
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Judge, "judge")
-    judge: Judge = parser.instantiate_classes(parser.parse_object({"judge": dict(described)})).judge
-    return judge
-
-
 @cache
 def _task_class() -> Any:
     import datasets
@@ -95,14 +86,16 @@ def _task_class() -> Any:
 
         def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
             """Read the rubrics and see that each criterion can be judged."""
-            known = {"file", "judge", "system_prompt"}
             settings = dict(dataset_kwargs or {})
-            if "file" not in settings or set(settings) - known:
+            if "file" not in settings or set(settings) - {"file", "judge", "system_prompt"}:
                 raise ValueError(
                     f"`dataset_kwargs` must hold `file`, and may hold `judge` and `system_prompt`, got {sorted(settings)}"
                 )
             self.rows = read_rows(Path(settings["file"]))
-            self.judge = _make_judge(settings.get("judge"))
+            if settings.get("judge") is not None:
+                parser = ArgumentParser(exit_on_error=False)
+                parser.add_subclass_arguments(Judge, "judge")
+                self.judge = parser.instantiate_classes(parser.parse_object({"judge": dict(settings["judge"])})).judge
             for row in self.rows:
                 for criterion in row.rubric.criteria:
                     self.judge.validate(criterion)

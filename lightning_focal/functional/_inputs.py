@@ -1,13 +1,11 @@
-"""What the functions of this house share: checked shapes, the working precision, masked copies, row normalisation."""
+"""What the functions share: checked shapes, the working precision, masked copies, row normalisation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["counted", "expect_bool", "expect_shape", "normalise", "prompt_slices", "unreadable", "working_dtype"]
-
-_ELEMENTS_AT_ONCE = 1 << 19
+__all__ = ["expect_bool", "expect_scores", "expect_shape", "kept", "normalise", "wide_dtype", "working_dtype"]
 
 
 def expect_shape(name: str, value: Tensor, axes: str, shape: tuple[int, ...] | None = None) -> None:
@@ -17,11 +15,21 @@ def expect_shape(name: str, value: Tensor, axes: str, shape: tuple[int, ...] | N
         raise ValueError(f"`{name}` must be {wanted}, got {tuple(value.shape)}")
 
 
-def expect_bool(name: str, value: Tensor, axes: str, shape: tuple[int, ...]) -> None:
-    """Raise unless ``value`` is a boolean tensor of exactly this shape."""
+def expect_bool(name: str, value: Tensor | None, axes: str, shape: tuple[int, ...]) -> None:
+    """Raise unless ``value`` is None or a boolean tensor of exactly this shape."""
+    if value is None:
+        return
     expect_shape(name, value, axes, shape)
     if value.dtype != torch.bool:
         raise TypeError(f"`{name}` must be torch.bool (True = counts), got {value.dtype}")
+
+
+def expect_scores(scores: Tensor, mask: Tensor | None, weights: Tensor | None = None) -> None:
+    """Raise unless these are ``[P, G, C]``, ``[P, G, C]`` bool or None, and ``[P, C]`` or None."""
+    expect_shape("scores", scores, "P, G, C")
+    if weights is not None:
+        expect_shape("weights", weights, "P, C", (scores.shape[0], scores.shape[2]))
+    expect_bool("mask", mask, "P, G, C", tuple(scores.shape))
 
 
 def working_dtype(*values: Tensor) -> torch.dtype:
@@ -32,36 +40,18 @@ def working_dtype(*values: Tensor) -> torch.dtype:
     return dtype
 
 
-def counted(values: Tensor, mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return ``values`` with 0 where ``mask`` is False, and the mask as numbers.
-
-    On a CPU a NaN or infinity that does not count leaves a NaN: see :func:`unreadable`.
-    """
-    values = values.to(dtype)
-    if values.device.type != "cpu":
-        return torch.where(mask, values, torch.zeros((), dtype=dtype, device=values.device)), mask.to(dtype)
-    # Bytes convert about seven times faster than booleans on a CPU, and a product is as much faster than `where`.
-    present = mask.view(torch.uint8).to(dtype)
-    return values * present, present
+def wide_dtype(values: Tensor) -> torch.dtype:
+    """Precision of sums over batches: float64, or float32 on MPS, which knows no float64."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
-def unreadable(result: Tensor) -> bool:
-    """Whether something that :func:`counted` should have left out may have come through (on a CPU alone)."""
-    return result.device.type == "cpu" and not bool(torch.isfinite(result.sum()))
-
-
-def prompt_slices(scores: Tensor) -> list[slice]:
-    """Return slices over the prompts whose masked copies stay in a CPU's cache; one slice elsewhere.
-
-    Fresh memory the size of the scores costs a CPU several times what is computed with it.
-    """
-    p = scores.shape[0]
-    step = max(1, _ELEMENTS_AT_ONCE // max(1, scores[0].numel())) if p and scores.device.type == "cpu" else max(1, p)
-    return [slice(start, start + step) for start in range(0, max(1, p), step)]
+def kept(values: Tensor, mask: Tensor | None) -> Tensor:
+    """``values`` with 0 where ``mask`` is False; what stands there, NaN even, is not read."""
+    return values if mask is None else values.masked_fill(~mask, 0)
 
 
 def normalise(rows: Tensor) -> Tensor:
     """Divide each row by its sum; rows of zeros stay zeros and rows that already sum to 1 stay as they are, bit by bit."""
     total = rows.sum(-1, keepdim=True)
     done = (total - 1).abs() <= 4 * torch.finfo(rows.dtype).eps
-    return rows / torch.where(done | (total <= 0), torch.ones_like(total), total)
+    return rows / total.masked_fill(done | (total <= 0), 1)

@@ -11,9 +11,6 @@ from torch import Tensor
 
 __all__ = ["cosine_ema_weight", "ema_update"]
 
-_ELEMENTS_AT_ONCE = 1 << 26
-"""Of a policy in another precision this much is copied at a time: 256 MiB in float32."""
-
 
 def cosine_ema_weight(step: int, total_steps: int, start: float = 0.99, end: float = 0.9999) -> float:
     """Weight of the teacher at a step, from ``start`` to ``end`` along half a cosine.
@@ -83,13 +80,8 @@ def ema_update(teacher: Sequence[Tensor], policy: Sequence[Tensor], weight: floa
     if len({id(tensor) for tensor in teacher}) < len(teacher):
         raise ValueError("`teacher` must hold each tensor once (tied weights too), got one of them twice")
     pairs = [_local_pair(i, t, p) for i, (t, p) in enumerate(zip(teacher, policy, strict=True))]
-    alike: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
     for t, p in pairs:
-        alike.setdefault((t.device, t.dtype), []).append((t, p))
-    for (device, dtype), group in alike.items():
-        for part in _parts(group):
-            targets = [p.to(device, dtype) for _, p in part]
-            torch._foreach_lerp_([t for t, _ in part], targets, 1 - weight)
+        t.lerp_(p.to(t.device, t.dtype), 1 - weight)
 
 
 def _local_pair(i: int, teacher: Tensor, policy: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,15 +103,3 @@ def _sharding(tensor: Any) -> tuple[Any, ...] | None:
 
 def _local(tensor: Any) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return]
-
-
-def _parts(group: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
-    parts: list[list[tuple[Tensor, Tensor]]] = []
-    room = 0
-    for t, p in group:
-        if not parts or t.numel() > room:
-            parts.append([])
-            room = _ELEMENTS_AT_ONCE
-        parts[-1].append((t, p))
-        room -= t.numel()
-    return parts

@@ -1,41 +1,31 @@
-"""Statistics over the valid rollouts of a group, and over all of them."""
+"""Statistics over the valid rollouts of a group, of each criterion in a group, and over a batch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lightning_focal.functional._inputs import expect_bool, working_dtype
+from lightning_focal.functional._inputs import expect_bool, expect_scores, kept, wide_dtype, working_dtype
 
-__all__ = ["batch_moments", "batch_std"]
-
-
-def expect_valid(values: Tensor, valid: Tensor | None, name: str = "valid") -> None:
-    """Raise unless ``valid`` is None or a boolean tensor of the shape of ``values``."""
-    if valid is not None:
-        expect_bool(name, valid, ", ".join("PGC"[: values.ndim]), tuple(values.shape))
+__all__ = ["batch_moments", "batch_std", "group_spread", "group_zscores"]
 
 
-def centre(values: Tensor, valid: Tensor | None, dim: int = 1) -> tuple[Tensor, Tensor]:
-    """Return ``(deviations, count)`` over the valid entries along ``dim`` (None = all); deviations are 0 where not valid.
+def centre(values: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return ``(deviations, count)`` over the valid entries along the second axis (None = all); deviations are 0 where not valid.
 
     Deviations of a group are exactly 0 where its values agree up to the rounding of their largest (8 units in the last place):
     a mean of equal numbers need not equal them, and the noise would be blown up by a division.
     """
-    if valid is None:
-        total, low, high = values.sum(dim, keepdim=True), values.amin(dim, keepdim=True), values.amax(dim, keepdim=True)
-        count = torch.full_like(total, values.shape[dim])
-    else:
-        count = valid.sum(dim, keepdim=True).to(values.dtype)
-        total = torch.where(valid, values, 0.0).sum(dim, keepdim=True)
-        low = torch.where(valid, values, torch.inf).amin(dim, keepdim=True)
-        high = torch.where(valid, values, -torch.inf).amax(dim, keepdim=True)
+    valid = torch.ones_like(values, dtype=torch.bool) if valid is None else valid
+    count = valid.sum(1, keepdim=True).to(values.dtype)
+    total = kept(values, valid).sum(1, keepdim=True)
+    low = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    high = values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
     # Below the smallest normal number one unit in the last place no longer shrinks with the value.
     largest = torch.maximum(low.abs(), high.abs()).clamp_min(torch.finfo(values.dtype).tiny)
     # Negated, so that a NaN that counts stays visible.
     spread = ~(high - low <= 8 * torch.finfo(values.dtype).eps * largest) & (count > 1)
-    deviations = (values - total / count.clamp_min(1)).masked_fill(~spread, 0.0)
-    return deviations if valid is None else deviations.masked_fill(~valid, 0.0), count
+    return (values - total / count.clamp_min(1)).masked_fill(~(spread & valid), 0), count
 
 
 def batch_moments(values: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -51,24 +41,21 @@ def batch_moments(values: Tensor, valid: Tensor | None = None) -> Tensor:
     >>> batch_moments(torch.tensor([[1.0, 3.0]]))
     tensor([ 2.,  4., 10.], dtype=torch.float64)
     """
-    expect_valid(values, valid)
-    if valid is None:
-        valid = torch.ones_like(values, dtype=torch.bool)
-    wide = working_dtype(values) if values.device.type == "mps" else torch.float64
-    kept = torch.where(valid, values.to(wide), torch.zeros((), dtype=wide, device=values.device))
-    return torch.stack([valid.sum().to(wide), kept.sum(), kept.square().sum()])
+    expect_bool("valid", valid, "P, G", tuple(values.shape))
+    valid = torch.ones_like(values, dtype=torch.bool) if valid is None else valid
+    values = kept(values.to(wide_dtype(values)), valid)
+    return torch.stack([valid.sum().to(values.dtype), values.sum(), values.square().sum()])
 
 
-def batch_std(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation from :func:`batch_moments`.
-
-    ``std^2 = (sum x^2 - (sum x)^2 / n) / (n - 1)``.
+def batch_std(moments: Tensor, unbiased: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from :func:`batch_moments`: ``std^2 = (sum x^2 - (sum x)^2 / n) / (n - 1)``.
 
     Args:
-        moments: ``[3]``, summed over the processes.
+        moments: ``[3]`` or ``[3, n]``, summed over the processes.
+        unbiased: divide by ``n - 1``; False: by ``n``.
 
     Returns:
-        ``(mean, std)``, scalars; ``std`` is 0 for fewer than two entries or where only rounding is left.
+        ``(mean, std)``, scalars or ``[n]``; ``std`` is 0 for fewer than two entries or where only rounding is left.
 
     >>> batch_std(torch.tensor([2.0, 4.0, 10.0], dtype=torch.float64))
     (tensor(2., dtype=torch.float64), tensor(1.4142, dtype=torch.float64))
@@ -76,5 +63,48 @@ def batch_std(moments: Tensor) -> tuple[Tensor, Tensor]:
     count, total, squares = moments.unbind()
     mean = total / count.clamp_min(1)
     around = squares - total * mean
-    around = torch.where(around > 64 * torch.finfo(moments.dtype).eps * squares, around, torch.zeros_like(around))
-    return mean, (around / (count - 1).clamp_min(1)).sqrt()
+    around = torch.where(around > 64 * torch.finfo(moments.dtype).eps * squares, around, 0.0)
+    return mean, (around / (count - 1 if unbiased else count).clamp_min(1)).sqrt()
+
+
+def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = True) -> tuple[Tensor, Tensor]:
+    """Deviations from the group mean and standard deviation of every criterion, over the rollouts it was judged on.
+
+    Args:
+        scores: ``[P, G, C]``.
+        mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
+        unbiased: divide by ``n - 1``; False: by ``n`` (population).
+
+    Returns:
+        ``(deviations [P, G, C], std [P, C])``, at least float32. Deviations are 0 where a score does not count; both are exactly
+        0 where all scores agree or only one was judged.
+
+    Raises:
+        ValueError: on shapes that do not fit.
+        TypeError: if ``mask`` is not boolean.
+
+    >>> group_spread(torch.tensor([[[1.0], [0.0]]]), unbiased=False)
+    (tensor([[[ 0.5000],
+             [-0.5000]]]), tensor([[0.5000]]))
+    """
+    expect_scores(scores, mask)
+    deviations, count = centre(scores.to(working_dtype(scores)), mask)
+    divisor = (count - 1 if unbiased else count).clamp_min(1)
+    return deviations, (deviations.square().sum(1, keepdim=True) / divisor).sqrt()[:, 0]
+
+
+def group_zscores(scores: Tensor, mask: Tensor | None = None, epsilon: float = 1e-6, unbiased: bool = True) -> Tensor:
+    """Group z-score of every criterion.
+
+    ``z_ic = (s_ic - mean_i s_ic) / (std_i s_ic + epsilon)`` over the rollouts ``i`` on which ``c`` was judged (NVlabs/GDPO).
+    ``epsilon`` is added to the standard deviation; other arguments and errors are those of :func:`group_spread`.
+
+    Returns:
+        ``[P, G, C]``, at least float32; exactly 0 where a score does not count, all agree, or only one was judged.
+
+    >>> group_zscores(torch.tensor([[[1.0, 0.5], [0.0, 0.5]]]))
+    tensor([[[ 0.7071,  0.0000],
+             [-0.7071,  0.0000]]])
+    """
+    deviations, std = group_spread(scores, mask, unbiased)
+    return deviations / (std[:, None] + epsilon).clamp_min(torch.finfo(std.dtype).tiny)

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_focal.functional.products import onednn_products
-
 __all__ = ["chunked_logp_from_hidden"]
 
 
@@ -86,19 +84,17 @@ class _HeadLogp(torch.autograd.Function):
                 scaled = _scaled_logits(hidden[rows], weight, bias, ctx.temperature)
                 part = _to_logits(scaled, normalisers[rows, None], entropies, targets[rows, None], of, rows)
             part = part.to(hidden.dtype)
-            with onednn_products(part, weight, hidden):
-                if to_hidden is not None:
-                    torch.mm(part, weight, out=to_hidden[rows])
-                if to_weight is not None:
-                    to_weight.addmm_(part.t(), hidden[rows])
+            if to_hidden is not None:
+                torch.mm(part, weight, out=to_hidden[rows])
+            if to_weight is not None:
+                to_weight.addmm_(part.t(), hidden[rows])
             if to_bias is not None:
                 to_bias += part.sum(0)
         return to_hidden, to_weight, to_bias, None, None, None, None
 
 
 def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    with onednn_products(hidden, weight, bias):
-        logits = F.linear(hidden, weight, bias).float()
+    logits = F.linear(hidden, weight, bias).float()
     return logits if temperature == 1 else logits.div_(temperature)
 
 

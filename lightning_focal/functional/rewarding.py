@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_focal.functional._inputs import counted, expect_bool, expect_shape, prompt_slices, unreadable, working_dtype
+from lightning_focal.functional._inputs import expect_bool, expect_scores, kept, working_dtype
 
-__all__ = ["weighted_reward"]
+__all__ = ["gated_reward", "weighted_reward", "worst_of_reward"]
 
 
-def contract(scores: Tensor, present: Tensor | None, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``sum_c w m s`` and ``sum_c w m``, both ``[P, G]``, for scores that are already 0 where they do not count."""
+def reward_sums(scores: Tensor, weights: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return ``sum_c w m s`` and ``sum_c w m``, both ``[P, G]``, for scores that are 0 where they do not count."""
     row = weights[:, None]
     # A row vector times the transpose: the other order takes six times as long in MKL's batched kernels.
     above = torch.bmm(row, scores.transpose(1, 2))[:, 0]
-    if present is None:
+    if mask is None:
         return above, weights.sum(-1, keepdim=True).expand_as(above)
-    return above, torch.bmm(row, present.transpose(1, 2))[:, 0]
+    return above, torch.bmm(row, mask.to(weights.dtype).transpose(1, 2))[:, 0]
 
 
 def ratio(above: Tensor, below: Tensor) -> Tensor:
@@ -49,18 +49,52 @@ def weighted_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None)
     >>> weighted_reward(scores, torch.tensor([[0.75, 0.25]]), torch.tensor([[[True, False], [False, False]]]))
     tensor([[1., 0.]])
     """
-    expect_shape("scores", scores, "P, G, C")
-    p, g, c = scores.shape
-    expect_shape("weights", weights, "P, C", (p, c))
+    expect_scores(scores, mask, weights)
     dtype = working_dtype(scores, weights)
-    weights = weights.to(dtype)
-    if mask is None:
-        return ratio(*contract(scores.to(dtype), None, weights))
-    expect_bool("mask", mask, "P, G, C", (p, g, c))
-    reward = _masked_reward(scores, weights, mask)
-    return _masked_reward(scores.masked_fill(~mask, 0), weights, mask) if unreadable(reward) else reward
+    return ratio(*reward_sums(kept(scores.to(dtype), mask), weights.to(dtype), mask))
 
 
-def _masked_reward(scores: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-    sums = [contract(*counted(scores[i], mask[i], weights.dtype), weights[i]) for i in prompt_slices(scores)]
-    return ratio(torch.cat([above for above, _ in sums]), torch.cat([below for _, below in sums]))
+def worst_of_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Score of the criterion a rollout meets least: ``R_i = min_c s_ic`` over those that count and weigh (common practice).
+
+    Arguments and errors are those of :func:`weighted_reward`.
+
+    Returns:
+        ``[P, G]`` in [0, 1], at least float32; 0 where nothing was counted.
+
+    >>> worst_of_reward(torch.tensor([[[1.0, 0.25], [0.5, 0.75]]]), torch.tensor([[0.5, 0.5]]))
+    tensor([[0.2500, 0.5000]])
+    """
+    expect_scores(scores, mask, weights)
+    scores = scores.to(working_dtype(scores, weights))
+    if scores.shape[2] == 0:  # no least of nothing
+        return scores.new_zeros(scores.shape[:2])
+    counts = (weights > 0)[:, None].expand_as(scores)
+    counts = counts if mask is None else counts & mask
+    worst = scores.masked_fill(~counts, torch.inf).amin(-1)
+    return torch.where(counts.any(-1), worst, 0.0)
+
+
+def gated_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None, *, required: Tensor) -> Tensor:
+    """Weighted reward times the scores of the required criteria.
+
+    ``R_i = (sum_c w_c m_ic s_ic / sum_c w_c m_ic) * prod_{c required, m_ic} s_ic`` (common practice). A required criterion that
+    does not count for a rollout does not close its gate. Other arguments and errors are those of :func:`weighted_reward`.
+
+    Args:
+        scores: ``[P, G, C]`` in [0, 1].
+        weights: ``[P, C]`` >= 0.
+        mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
+        required: ``[P, C]`` bool, True = the reward is nothing without it.
+
+    Returns:
+        ``[P, G]`` in [0, 1], at least float32; 0 where no weight was counted.
+
+    >>> scores = torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])
+    >>> gated_reward(scores, torch.tensor([[0.5, 0.5]]), required=torch.tensor([[True, False]]))
+    tensor([[0.7500, 0.0000]])
+    """
+    reward = weighted_reward(scores, weights, mask)
+    expect_bool("required", required, "P, C", tuple(weights.shape))
+    gates = required[:, None] if mask is None else required[:, None] & mask
+    return reward * scores.to(reward.dtype).masked_fill(~gates, 1).prod(-1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from lightning_focal.models.attention import replaced_attention, takes_attention
+from lightning_focal.models.attention import use_layouts
 from lightning_focal.models.cache import cache_argument, why_not_plain
 
 __all__ = ["GraphedSteps", "graphs_steps"]
@@ -18,7 +18,6 @@ __all__ = ["GraphedSteps", "graphs_steps"]
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
-_NAME = "lightning_focal_graphed"
 _WORTH = 16
 """Tokens to decode from which on capturing, the price of about three tokens, pays."""
 
@@ -32,7 +31,7 @@ def graphs_steps(model: Any, tokens: int) -> bool:
     """
     if next(model.parameters()).device.type != "cuda" or tokens < _WORTH or type(model).__name__ in _told:
         return False
-    return takes_attention(model) and why_not_plain(model) is None
+    return why_not_plain(model) is None and use_layouts(model) is None
 
 
 class GraphedSteps:
@@ -51,7 +50,7 @@ class GraphedSteps:
     """
 
     def __init__(self, model: Any, bare: Any, cache: Any, prompt_mask: Tensor, repeats: int, room: int) -> None:
-        self.model, self.config, self._cache_name = model, bare.config.get_text_config(), str(cache_argument(bare))
+        self.model, self._cache_name = model, str(cache_argument(bare))
         length = prompt_mask.shape[1]
         size = -(-(length + room) // 8) * 8  # the kernel wants rows of the bias aligned
         self._slot = torch.full((1,), length, device=prompt_mask.device)
@@ -104,8 +103,8 @@ class GraphedSteps:
         self._rows(len(rows))
         self._capture()
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """``[N, heads, 1, dim]`` queries, ``[N, fewer heads, S, dim]`` keys and values to ``[N, 1, heads, dim]``."""
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, dropout: float, scale: float | None) -> Tensor:
+        """See :class:`~lightning_focal.models.attention.Layout`; one query a row."""
         n, heads, _, dim = query.shape
         few = keys.shape[1]
         shared = query.reshape(n, few, heads // few, dim)  # heads that share keys are queries of one head
@@ -125,18 +124,17 @@ class GraphedSteps:
         def forward() -> Tensor:
             self.bias.index_fill_(3, self._slot, 0)
             inputs = {"input_ids": self._token, "position_ids": self._position, self._cache_name: cache, "use_cache": True}
-            logits: Tensor = self.model(**inputs, graphed=self).logits[:, -1]
+            logits: Tensor = self.model(**inputs, layout=self).logits[:, -1]
             return logits
 
-        with replaced_attention(self.config, _NAME, _attention):
-            side = _side_stream(self.bias.device)
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                forward()  # what a library sets up at its first call must not be captured; the slot is written again
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = forward()
+        side = _side_stream(self.bias.device)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            forward()  # what a library sets up at its first call must not be captured; the slot is written again
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = forward()
 
 
 class _FixedLayer(DynamicLayer):  # type: ignore[misc]
@@ -166,19 +164,3 @@ def _spread(states: Tensor, repeats: int, size: int) -> Tensor:
     wide = states.new_zeros(p * repeats, heads, size, dim)
     wide[:, :, :length] = states.repeat_interleave(repeats, 0)
     return wide
-
-
-def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    graphed: GraphedSteps | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    if graphed is None or query.shape[2] != 1:
-        raise RuntimeError("a decoding step takes one token a row and its `graphed` steps")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return graphed.attend(query, key, value, scale), None

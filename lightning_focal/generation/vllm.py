@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
-from lightning_focal.generation.assemble import check_request, eos_ids
-from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.vllm_engine import Engine, import_vllm
-from lightning_focal.generation.vllm_requests import (
-    LogprobsMode,
-    assemble,
-    best_mode,
-    expect_comparable,
-    expect_context,
-    sampling_params,
-)
-from lightning_focal.models.folder import hub_weights, write_description, write_weights
-from lightning_focal.models.weights import bare_model, is_held, is_sharded, stamp
+from lightning_focal.foreign import load_vllm_weights
+from lightning_focal.generation.vllm_engine import Engine, import_vllm, unnoticed
+from lightning_focal.generation.vllm_requests import Answer, VLLMBase, best_mode, expect_comparable
+from lightning_focal.models.export import hub_weights, write_description, write_weights
+from lightning_focal.models.weights import is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import nn
 
-    from lightning_focal.types import Prompts, Rollouts
+    from lightning_focal.generation.base import Sampling
 
 __all__ = ["VLLMGenerator"]
 
@@ -40,18 +29,17 @@ _OWN = {"model", "tokenizer", "dtype", "max_model_len", "load_format", "enable_l
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
-class VLLMGenerator(Generator):
+class VLLMGenerator(VLLMBase):
     """Decodes with a vLLM engine (arXiv:2309.06180) that lives in the trainer's process, on its device.
 
     With several processes each has an engine of its own, for its own prompts. The engine is made at the first rollout. After every
-    update the policy's weights are handed over in place, by vLLM's ``reload_weights``, and its prefix cache is emptied; every
-    answer names the weights that wrote it, and one with other weights than the last :meth:`sync`'s is an error.
+    update it takes over the policy's weights in place and empties its prefix cache. Every answer names the weights that wrote it;
+    one with other weights than the last :meth:`sync`'s is an error.
 
     Response ``g`` of a prompt is drawn with the prompt's seed plus ``g``: the same seeds give the same responses, beyond rounding
-    that depends on what else is in the batch. They are not those of :class:`HFGenerator`, which draws otherwise.
-
-    Log-probabilities are vLLM's own. Where they are of another distribution than a trainer computes (temperature other than 1
-    together with ``top_k``, ``top_p`` or ``min_new_tokens``), ``logp`` is None.
+    that depends on what else is in the batch. They are not those of :class:`HFGenerator`, which draws otherwise. ``logp`` is vLLM's
+    own, and None where vLLM reports another distribution than a trainer computes (temperature other than 1 together with ``top_k``,
+    ``top_p`` or ``min_new_tokens``).
 
     Args:
         dtype: of the engine's weights and arithmetic, ``"bfloat16"``, ``"float16"`` or ``"float32"``; ``"auto"``: bfloat16 where the
@@ -80,6 +68,7 @@ class VLLMGenerator(Generator):
         enforce_eager: bool | None = None,
         engine: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         expect_dtype("dtype", dtype)
         if max_model_len is not None and max_model_len < 2:
             raise ValueError(f"`max_model_len` must be >= 2 tokens or null, got {max_model_len}")
@@ -99,13 +88,10 @@ class VLLMGenerator(Generator):
         self.dtype, self.max_model_len, self.kv_cache_gb = dtype, max_model_len, kv_cache_gb
         self.gpu_memory_utilization, self.lora, self.sleeps = gpu_memory_utilization, lora, sleep
         self.enforce_eager, self.engine_options = enforce_eager, dict(engine or {})
-        self.version = 0
+        self._mode: str | None = None
         self._engine: Engine | None = None
-        self._mode: LogprobsMode | None = None
-        self._run, self._syncs = uuid.uuid4().hex[:8], itertools.count()
-        self._held: tuple[nn.Module, int] | None = None  # whose weights the engine has, and their stamp
-        self._adapter: Any = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._adapter: Any = None
 
     def start(self, sampling: Sampling, needs_logp: bool = False) -> None:
         """See :meth:`Generator.start`.
@@ -122,7 +108,7 @@ class VLLMGenerator(Generator):
         if needs_logp:
             expect_comparable(sampling, best_mode(sampling))
         if self._engine is None:
-            self._mode = best_mode(sampling)  # training's, whatever comes first
+            self._mode = best_mode(sampling)  # training's, whatever is rolled out first
 
     def sync(self, policy: nn.Module, version: int) -> None:
         """Hand over the weights, if there is an engine; a collective when the policy is sharded.
@@ -131,50 +117,9 @@ class VLLMGenerator(Generator):
             ValueError: for ``lora: adapter`` and a policy without adapters, or a sharded one.
             RuntimeError: if vLLM's model does not take them.
         """
-        self.version = version
-        self._held = None
+        self.version, self._held = version, None
         if self._engine is not None:
-            self._hand_over(self._engine, policy)
-
-    def generate(
-        self,
-        policy: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Prompts,
-        *,
-        group_size: int,
-        seeds: Sequence[int],
-        sampling: Sampling,
-    ) -> Rollouts:
-        """See :meth:`Generator.generate`.
-
-        Raises:
-            ValueError: on prompts without tokens, too few seeds, or a prompt too long for the engine's context.
-            RuntimeError: if the policy was changed after the last :meth:`sync`.
-        """
-        check_request(prompts, group_size, seeds)
-        mode = self._mode = self._mode or best_mode(sampling)
-        if self._engine is None:
-            self._engine = self._made(policy, tokenizer, mode)
-        if not is_held(self._held, policy, self.version):
-            self._hand_over(self._engine, policy)
-        expect_context(prompts, sampling, self._engine.context)
-        eos = eos_ids(bare_model(policy), tokenizer)
-        wanted = [sampling_params(sampling, seed=seed, count=group_size, eos=eos) for seed in seeds]
-        with self._awake(self._engine):
-            answers = self._engine.generate(prompts.tokens, wanted, self._adapter)
-        return assemble(
-            answers,
-            prompts,
-            tokenizer,
-            group_size=group_size,
-            sampling=sampling,
-            mode=mode,
-            eos=eos,
-            device=next(policy.parameters()).device,
-            version=self.version,
-            label=self._engine.label,
-        )
+            self._renew(policy)
 
     def close(self) -> None:
         """Free the engine's memory; a later rollout makes a new one."""
@@ -184,19 +129,24 @@ class VLLMGenerator(Generator):
             self._folder.cleanup()
         self._engine = self._folder = self._held = self._adapter = None
 
-    def _made(self, policy: nn.Module, tokenizer: Any, mode: LogprobsMode) -> Engine:
+    def _connect(self, policy: nn.Module, tokenizer: Any, sampling: Sampling) -> tuple[int, str]:
+        mode = self._mode = self._mode or best_mode(sampling)
+        if self._engine is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="lightning_focal_vllm_")
+            self._engine = self._made(policy, tokenizer, Path(self._folder.name) / "model", mode)
+        return int(self._engine.llm.model_config.max_model_len), mode
+
+    def _made(self, policy: nn.Module, tokenizer: Any, folder: Path, mode: str) -> Engine:
+        import_vllm()
         from vllm.platforms import current_platform
 
         cpu = current_platform.is_cpu()
-        self._folder = tempfile.TemporaryDirectory(prefix="lightning_focal_vllm_")
-        folder = Path(self._folder.name) / "model"
         folder.mkdir()
         write_description(policy, tokenizer, folder)
-        dtype = resolved_dtype(self.dtype, "cpu" if cpu else "cuda")
-        dtype = dtype or str(next(p.dtype for p in policy.parameters() if p.is_floating_point())).removeprefix("torch.")
+        own = str(next(p.dtype for p in policy.parameters() if p.is_floating_point())).removeprefix("torch.")
         options: dict[str, Any] = {
-            "dtype": dtype,
-            "load_format": "dummy",  # the weights come by `load`
+            "dtype": resolved_dtype(self.dtype, "cpu" if cpu else "cuda") or own,
+            "load_format": "dummy",  # the weights are handed over later
             "skip_tokenizer_init": True,
             "logprobs_mode": mode,
             "max_model_len": self.max_model_len,
@@ -206,9 +156,10 @@ class VLLMGenerator(Generator):
         }
         if cpu:
             options["enable_chunked_prefill"] = False  # a seeded request whose prompt is split ends vLLM on a CPU
-        gigabytes = self.kv_cache_gb or (1.0 if cpu else None)
-        if gigabytes is not None:
-            options["kv_cache_memory_bytes"] = math.ceil(gigabytes * 2**30)
+        else:
+            options["device_ids"] = [torch.cuda.current_device()]  # else every process's engine would take the first GPU
+        if cpu or self.kv_cache_gb is not None:
+            options["kv_cache_memory_bytes"] = math.ceil((self.kv_cache_gb or 1.0) * 2**30)
         if self.lora == "adapter":
             rank = _adapter_rank(policy)
             options |= {"load_format": "auto", "enable_lora": True, "max_lora_rank": next(r for r in _RANKS if r >= rank)}
@@ -216,39 +167,60 @@ class VLLMGenerator(Generator):
                 write_weights(policy, folder)
         return Engine(folder, options | self.engine_options)
 
-    def _hand_over(self, engine: Engine, policy: nn.Module) -> None:
-        number = next(self._syncs)
-        label = f"{self._run}/{number}/{self.version}"
-        with self._awake(engine):
-            if self.lora == "adapter":
-                self._adapter = self._written_adapter(policy, number + 1)
-                engine.mark(label)
-            else:
-                engine.load(hub_weights(policy), label)
-        self._held = (policy, stamp(policy))
-
-    def _written_adapter(self, policy: nn.Module, number: int) -> Any:
-        from vllm.lora.request import LoRARequest
-
-        _adapter_rank(policy)
-        folder = Path(str(self._folder and self._folder.name)) / f"adapter-{number}"
-        policy.save_pretrained(folder)  # type: ignore[operator]
-        return LoRARequest(lora_name=folder.name, lora_int_id=number, lora_path=str(folder))
-
     @contextmanager
-    def _awake(self, engine: Engine) -> Iterator[None]:
-        if not self.sleeps:
-            yield
-            return
-        torch.cuda.empty_cache()  # what the trainer's allocator holds back is needed now
-        engine.wake()
-        try:
-            yield
-        finally:
-            engine.sleep()
+    def _awake(self) -> Iterator[Any]:
+        llm = self._engine.llm  # type: ignore[union-attr]
+        with unnoticed():
+            if self.sleeps:
+                torch.cuda.empty_cache()  # what the trainer's allocator holds back is needed now
+                llm.wake_up()
+            try:
+                yield llm
+            finally:
+                if self.sleeps:
+                    llm.sleep(level=1)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_engine": None, "_held": None, "_adapter": None, "_folder": None}
+    def _hand_over(self, policy: nn.Module, label: str) -> str:
+        with self._awake() as llm:
+            llm.update_weight_version(f"loading {label}")
+            if self.lora == "adapter":
+                from vllm.lora.request import LoRARequest
+
+                _adapter_rank(policy)
+                folder = f"{self._folder.name}/adapter-{self._syncs}"  # type: ignore[union-attr]
+                policy.save_pretrained(folder)  # type: ignore[operator]
+                self._adapter = LoRARequest(lora_name=f"adapter-{self._syncs}", lora_int_id=self._syncs, lora_path=folder)
+            else:
+                weights = hub_weights(policy)
+                missing = load_vllm_weights(llm, weights)
+                for _ in weights:  # a gather of shards hangs the other processes if it stops half-way
+                    pass
+                if missing:
+                    raise RuntimeError(f"vLLM's model and the policy do not match: no values for {', '.join(sorted(missing))}")
+            if not llm.reset_prefix_cache():
+                raise RuntimeError("vLLM did not empty its prefix cache: it holds values of the old weights")
+            llm.update_weight_version(label)
+        return label
+
+    def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        wanted = [SamplingParams(**given, output_kind=RequestOutputKind.FINAL_ONLY) for given in params]
+        with self._awake() as llm:
+            prompts = [{"prompt_token_ids": list(row)} for row in rows]
+            outputs = llm.generate(prompts, wanted, use_tqdm=False, lora_request=self._adapter)
+        return [("vLLM", [_answer(choice) for choice in sorted(output.outputs, key=lambda c: c.index)]) for output in outputs]
+
+
+def _answer(choice: Any) -> Answer:
+    tokens = tuple(choice.token_ids)
+    return Answer(
+        tokens=tokens,
+        logp=tuple(step[token].logprob for step, token in zip(choice.logprobs, tokens, strict=True)),
+        labels=tuple(dict.fromkeys(span.version for span in choice.weight_versions or ())),
+        finished=str(choice.finish_reason),
+    )
 
 
 def _adapter_rank(policy: nn.Module) -> int:

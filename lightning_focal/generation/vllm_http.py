@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import urllib.error
@@ -10,9 +9,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_focal.generation.vllm_requests import Answer, LogprobsMode
-from lightning_focal.servers.address import base_url, proxy_of
-from lightning_focal.servers.key import Key
+from lightning_focal.generation.vllm_requests import Answer
+from lightning_focal.servers.address import Key, base_url
 
 __all__ = ["ServerError", "VLLMServer"]
 
@@ -28,16 +26,9 @@ class ServerError(RuntimeError):
 
 
 class VLLMServer:
-    """One server, asked from many threads.
+    """One server, asked from many threads; arguments as of :class:`VLLMServerGenerator`.
 
-    Args:
-        url: ``http://host:port``.
-        key_env: name of the environment variable that holds its ``--api-key``; None = it wants none.
-        timeout_s: seconds for one try.
-        attempts: times a request is tried; connections that fail, time-outs and 5xx are repeated after 1 s, 2 s, 4 s and so on.
-
-    Raises:
-        ValueError: on a URL that is none, or a key that is not there.
+    Connections that fail, time-outs and 5xx are repeated after 1 s, 2 s, 4 s and so on.
     """
 
     def __init__(self, url: str, key_env: str | None = None, timeout_s: float = 600.0, attempts: int = 4) -> None:
@@ -45,9 +36,6 @@ class VLLMServer:
         self.timeout_s, self.attempts = timeout_s, attempts
         self.on_cpu = False
         self._key = Key(key_env)
-        proxy = proxy_of(self.url)
-        proxies = {} if proxy is None else {self.url.split(":")[0]: proxy}
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler(proxies)).open
 
     def generate(self, tokens: Sequence[int], params: Mapping[str, Any]) -> list[Answer]:
         """Answer one prompt, given as tokens, with the arguments of ``SamplingParams``.
@@ -55,154 +43,96 @@ class VLLMServer:
         Raises:
             ServerError: if it is not answered.
         """
-        reply = self.post("inference/v1/generate", {"token_ids": list(tokens), "sampling_params": dict(params)})
+        reply = self.request("inference/v1/generate", {"token_ids": list(tokens), "sampling_params": dict(params)})
         try:
             return [_answer(choice) for choice in sorted(reply["choices"], key=lambda choice: choice["index"])]
         except (KeyError, TypeError) as error:
             raise ServerError(f"{self.url} gave no token ids with log-probabilities and weight versions ({error!r})") from None
 
-    def check(self) -> tuple[int, LogprobsMode]:
-        """Find out whether it is there and can do what is needed, and whether it is ``on_cpu``.
-
-        Returns:
-            Tokens of a prompt and its response together, at most; and what log-probabilities it reports.
+    def check(self) -> tuple[int, str]:
+        """Find out whether it is ``on_cpu`` and can do what is needed; return its context and its mode of log-probabilities.
 
         Raises:
             ServerError: naming what is missing and how to start it.
         """
-        models = self._send("GET", "v1/models", None, 20.0)["data"]
+        models = self.request("v1/models", seconds=20)["data"]
+        # After top_k = 1 one token is left: processed log-probabilities are 0, raw ones are not.
+        one = {"temperature": 0.5, "top_k": 1, "max_tokens": 4, "min_tokens": 4, "logprobs": 0, "detokenize": False, "seed": 0}
         try:
-            config = self._send("GET", "server_info?config_format=json", None, 120.0)["vllm_config"]
-            self.label()
-            # After top_k = 1 one token is left: processed log-probabilities are 0, raw ones are not.
-            one = {
-                "temperature": 0.5,
-                "top_k": 1,
-                "max_tokens": 4,
-                "min_tokens": 4,
-                "logprobs": 0,
-                "detokenize": False,
-                "seed": 0,
-            }
+            config = self.request("server_info?config_format=json", seconds=120)["vllm_config"]
+            self.request("weight_info")
             answer = self.generate([1], one)[0]
         except ServerError as error:
             raise ServerError(f"{self.url} is no vLLM server that takes new weights ({error}); {_START}") from None
-        scheduler, device = config.get("scheduler_config", {}), config.get("device_config", {})
-        self.on_cpu = device.get("device") == "cpu"
-        if self.on_cpu and scheduler.get("enable_chunked_prefill"):
+        self.on_cpu = config.get("device_config", {}).get("device") == "cpu"
+        if self.on_cpu and config.get("scheduler_config", {}).get("enable_chunked_prefill"):
             raise ServerError(f"{self.url} splits long prompts, and on a CPU a seeded request then ends it; {_START}")
-        mode: LogprobsMode = "processed_logprobs" if all(logp == 0 for logp in answer.logp) else "raw_logprobs"
+        mode = "processed_logprobs" if all(logp == 0 for logp in answer.logp) else "raw_logprobs"
         return int(models[0]["max_model_len"]), mode
-
-    def label(self) -> str:
-        """Return the name of the weights it has."""
-        return str(self._send("GET", "weight_info", None, 60.0)["weight_version"])
-
-    def workers(self) -> int:
-        """Return the number of processes that hold its weights."""
-        return int(self._send("GET", "get_world_size", None, 60.0)["world_size"])
 
     def reload(self, folder: str, label: str) -> None:
         """Let it read weights from a folder, forget what was computed with the old ones, and name them.
 
         Raises:
-            ServerError: if it cannot.
+            ServerError: if it cannot, or has another name for its weights afterwards.
         """
-        self.name(f"loading {label}")
+        passing = f"loading {label}"
+        self.request("update_weight_version", {"new_version": passing})
         call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         try:
-            replies = self._send("POST", "collective_rpc", call, self.timeout_s, refused=True)["results"]
+            replies = self.request("collective_rpc", call, refused=True)["results"]
         except ServerError as error:
             raise ServerError(
                 f"{error}; it must see {folder} under this very path and hold the same model. Start it anew: a vLLM whose weights "
                 "were half taken answers no more"
             ) from None
-        workers = self.workers()
+        workers = self.request("get_world_size")["world_size"]
         if len(replies) != workers:
             raise ServerError(f"{self.url} has {workers} workers, of which {len(replies)} took the new weights")
-        self.settle(label)
-
-    def settle(self, label: str) -> None:
-        """Empty the prefix cache and name the weights.
-
-        Raises:
-            ServerError: if the cache cannot be emptied, or the server has another name for its weights afterwards.
-        """
         for attempt in range(self.attempts):
-            if self.post("reset_prefix_cache")["success"]:
+            if self.request("reset_prefix_cache", {})["success"]:
                 break
             time.sleep(2.0**attempt)  # it answers somebody else
         else:
             raise ServerError(f"{self.url} did not empty its prefix cache: it is answering requests that are not ours")
-        self.name(label)
-        found = self.label()
+        self.request("update_weight_version", {"new_version": label})
+        found = passing
         for attempt in range(self.attempts):
-            if found != f"loading {label}":
+            found = self.request("weight_info")["weight_version"]
+            if found != passing:
                 break
             time.sleep(2.0**attempt)  # the same weights come by another of our addresses of this server
-            found = self.label()
         if found != label:
             raise ServerError(
                 f"{self.url} calls its weights {found!r}, they were just named {label!r}: somebody else writes to it"
             )
 
-    def name(self, label: str) -> None:
-        """Mark every later answer with ``label``."""
-        self.post("update_weight_version", {"new_version": label})
-
-    # What vLLM's trainer-side weight transfer calls.
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Let its workers join the trainer's group."""
-        self.post("init_weight_transfer_engine", {"init_info": init_info})
-
-    def start_weight_update(self) -> None:
-        """Begin."""
-        self.post("start_weight_update")
-
-    def update_weights(self, update_info: Any) -> None:
-        """Let its workers receive."""
-        self.post("update_weights", {"update_info": update_info})
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """End."""
-        self.post("finish_weight_update", {"weight_version": weight_version} if weight_version is not None else None)
-
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request, again where that may help.
+    def request(
+        self, path: str, body: Mapping[str, Any] | None = None, *, seconds: float | None = None, refused: bool = False
+    ) -> Any:
+        """POST ``body``, or GET where there is none, again where that may help; return what the JSON says.
 
         Raises:
-            ServerError: when it is refused, or tries ran out.
+            ServerError: when it is refused, which ``refused`` makes final for every status, or tries ran out.
         """
-        return self._send("POST", path, body, self.timeout_s)
-
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float, refused: bool = False) -> Any:
-        """Send a request; with ``refused``, a status that is no success is final."""
-        data = json.dumps(body).encode() if body is not None else b"" if method == "POST" else None
+        data = None if body is None else json.dumps(body).encode()
         for attempt in range(1, self.attempts + 1):
             headers = {"Content-Type": "application/json", **self._key.headers()}
-            request = urllib.request.Request(f"{self.url}/{path}", data, headers, method=method)
             try:
-                with self._open(request, timeout=seconds) as response:
+                wanted = urllib.request.Request(f"{self.url}/{path}", data, headers)
+                with urllib.request.urlopen(wanted, timeout=seconds or self.timeout_s) as response:
                     return json.loads(response.read() or b"null")
             except urllib.error.HTTPError as error:
-                said = f"status {error.code}: {self._key.hidden(_message(error.read()))}"
+                text = self._key.hidden(error.read().decode("utf-8", errors="replace"))
+                said = f"status {error.code}: {text if len(text) <= 500 else text[:500] + ' ...'}"
                 again = error.code in _AGAIN and not refused
             except (OSError, ValueError) as error:  # ValueError: no JSON, or half of it
-                said = f"{type(error).__name__}: {getattr(error, 'reason', error)}"
-                again = True
+                said, again = f"{type(error).__name__}: {getattr(error, 'reason', error)}", True
             if not again or attempt == self.attempts:
                 break
             time.sleep(2.0 ** (attempt - 1))
         tries = f" in {attempt} tries" if attempt > 1 else ""
         raise ServerError(f"the vLLM server at {self.url} did not answer /{path.split('?')[0]}{tries} ({said})")
-
-
-def _message(body: bytes) -> str:
-    text = body.decode("utf-8", errors="replace")
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        text = str(json.loads(text)["error"]["message"])
-    return text if len(text) <= 500 else text[:500] + " ..."
 
 
 def _answer(choice: Mapping[str, Any]) -> Answer:

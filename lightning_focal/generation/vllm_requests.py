@@ -1,62 +1,51 @@
-"""What vLLM is asked and what it answers: the same for an engine in this process and for a server."""
+"""What rollouts by vLLM have in common, whether its engine is in this process or behind a server."""
 
 from __future__ import annotations
 
+import functools
 import logging
+import uuid
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from lightning_focal.generation.assemble import make_rollouts
-from lightning_focal.generation.base import Sampling
+from lightning_focal.foreign import weights_version
+from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
+from lightning_focal.generation.base import Generator, Sampling
+from lightning_focal.models.weights import bare_model, is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lightning_focal.types import Prompts, Rollouts
 
-__all__ = [
-    "Answer",
-    "LogprobsMode",
-    "assemble",
-    "best_mode",
-    "expect_comparable",
-    "expect_context",
-    "sampling_params",
-    "tells_logp",
-]
-
-LogprobsMode = Literal["raw_logprobs", "processed_logprobs"]
-"""vLLM's names for what it reports: ``softmax(logits)``, or the distribution that was drawn from."""
+__all__ = ["Answer", "VLLMBase", "best_mode", "expect_comparable", "sampling_params", "tells_logp"]
 
 _log = logging.getLogger(__name__)
-_told: set[tuple[Sampling, str]] = set()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One response as vLLM gives it.
-
-    Args:
-        tokens: ids, the eos included.
-        logp: of each token, as the engine's mode defines them.
-        labels: of the weights that wrote it, each once.
-        finished: vLLM's reason for the end, ``stop`` or ``length`` where all went well.
-    """
+    """One response as vLLM gives it."""
 
     tokens: tuple[int, ...]
+    """Ids, the eos included."""
     logp: tuple[float, ...]
+    """Of each token."""
     labels: tuple[str, ...]
+    """Of the weights that wrote it, each once."""
     finished: str
+    """Why it ended: ``stop`` or ``length`` where all went well."""
 
 
 def sampling_params(sampling: Sampling, *, seed: int, count: int, eos: Collection[int]) -> dict[str, Any]:
     """Return the arguments of vLLM's ``SamplingParams`` for one prompt.
 
-    One request a prompt; vLLM draws its response ``g`` with the seed ``seed + g``. Greedy responses of a prompt are all the same:
-    one is asked for.
+    vLLM draws response ``g`` with the seed ``seed + g``. Greedy responses of a prompt are all the same: one is asked for.
 
     Args:
         sampling: how to draw.
@@ -82,15 +71,16 @@ def sampling_params(sampling: Sampling, *, seed: int, count: int, eos: Collectio
     }
 
 
-def best_mode(sampling: Sampling) -> LogprobsMode:
-    """Return the mode in which vLLM reports what a trainer computes, ``log softmax(logits / temperature)``, for most samplings."""
+def best_mode(sampling: Sampling) -> str:
+    """Return vLLM's mode that reports what a trainer computes for most samplings: see :func:`tells_logp`."""
     return "raw_logprobs" if sampling.temperature in (0, 1) else "processed_logprobs"
 
 
 def tells_logp(sampling: Sampling, mode: str) -> bool:
-    """Say whether what vLLM reports is ``log softmax(logits / temperature)``, before top-k, top-p and the ban on eos.
+    """Say whether vLLM reports ``log softmax(logits / temperature)``, before top-k, top-p and the ban on eos.
 
-    Raw ones know no temperature; processed ones are divided by the mass that was kept.
+    ``raw_logprobs`` know no temperature. ``processed_logprobs`` are those of the distribution that was drawn from: divided by the mass
+    that was kept.
 
     >>> tells_logp(Sampling(top_p=0.9), "raw_logprobs"), tells_logp(Sampling(top_p=0.9), "processed_logprobs")
     (True, False)
@@ -116,77 +106,109 @@ def expect_comparable(sampling: Sampling, mode: str) -> None:
         )
 
 
-def expect_context(prompts: Prompts, sampling: Sampling, context: int) -> None:
-    """Refuse prompts that leave no room for a response.
+@functools.cache
+def _say_that_logp_is_missing(sampling: Sampling, mode: str) -> None:
+    _log.warning("no log-probabilities for %s: vLLM's %s are of another distribution than a trainer's", sampling, mode)
 
-    Raises:
-        ValueError: naming the first such prompt.
+
+class VLLMBase(Generator):
+    """Rolls out with vLLM, wherever its engine runs.
+
+    Each hand-over of weights has a label of its own. vLLM attaches its label to every answer, and an answer with another label
+    than that of the last hand-over is an error.
     """
-    for name, row in zip(prompts.ids, prompts.tokens, strict=True):
-        if len(row) + sampling.max_new_tokens > context:
-            raise ValueError(
-                f"`prompts`: prompt {name!r} has {len(row)} tokens; with `max_new_tokens` = {sampling.max_new_tokens} that "
-                f"exceeds vLLM's context of {context} (`max_model_len`)"
-            )
 
+    def __init__(self) -> None:
+        self.version = 0
+        self._run, self._syncs, self._label = uuid.uuid4().hex[:8], 0, ""
+        self._held: tuple[nn.Module, int] | None = None  # whose weights vLLM has, and their number of changes then
 
-def assemble(
-    answers: Sequence[Sequence[Answer]],
-    prompts: Prompts,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    group_size: int,
-    sampling: Sampling,
-    mode: str,
-    eos: Collection[int],
-    device: torch.device,
-    version: int,
-    label: str,
-    sources: Sequence[str] | None = None,
-) -> Rollouts:
-    """Check where answers come from and make rollouts of them.
+    @abstractmethod
+    def _connect(self, policy: nn.Module, tokenizer: Any, sampling: Sampling) -> tuple[int, str]:
+        """Make sure that vLLM is there; return its context in tokens and the mode of its log-probabilities."""
 
-    Args:
-        answers: ``[P][G]``, or ``[P][1]`` where greedy.
-        prompts: with ``tokens`` filled.
-        tokenizer: of the policy.
-        group_size: ``G``.
-        sampling: they were drawn with.
-        mode: of their log-probabilities.
-        eos: ids that end a response.
-        device: of the rollouts.
-        version: of the policy behind ``label``.
-        label: of the weights that must have written every token.
-        sources: ``[P]`` who answered each prompt, for messages.
+    @abstractmethod
+    def _hand_over(self, policy: nn.Module, label: str) -> str:
+        """Bring the weights to vLLM and return the label that they have there: the first process's, where there are several."""
 
-    Returns:
-        Rollouts; ``logp`` is None where vLLM's are of another distribution than a trainer's, which is said once.
+    @abstractmethod
+    def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
+        """Return who answered each row of tokens, and the answers."""
 
-    Raises:
-        RuntimeError: if an answer is broken off, or written with other weights.
-    """
-    groups = [list(group) * (group_size // len(group)) for group in answers]
-    for name, source, group in zip(prompts.ids, sources or ["vLLM"] * len(prompts), groups, strict=True):
-        for answer in group:
-            if set(answer.labels) != {label}:
-                raise RuntimeError(
-                    f"{source} answered prompt {name!r} with weights {', '.join(map(repr, answer.labels)) or 'unknown'}, the last sync "
-                    f"wrote {label!r}: it was restarted, or somebody else changes its weights; resume the run to write them anew"
+    def _renew(self, policy: nn.Module) -> None:
+        self._held, self._syncs = None, self._syncs + 1
+        self._label = self._hand_over(policy, f"{self._run}/{self._syncs}/{self.version}")
+        self._held = (policy, _changes(policy))
+
+    def _is_current(self, policy: nn.Module) -> bool:
+        if self._held is None or self._held[0] is not policy:
+            return False
+        if self._held[1] != _changes(policy):
+            raise RuntimeError(f"the policy was changed after `sync`: vLLM still has the weights of version {self.version}")
+        return True
+
+    def generate(
+        self,
+        policy: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Prompts,
+        *,
+        group_size: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> Rollouts:
+        """See :meth:`Generator.generate`; ``logp`` is None where vLLM's are of another distribution than a trainer's.
+
+        Raises:
+            ValueError: on prompts without tokens, too few seeds, or a prompt too long for vLLM's context.
+            RuntimeError: if the policy was changed after the last :meth:`sync`, or an answer is broken off or was written with other
+                weights.
+        """
+        check_request(prompts, group_size, seeds)
+        context, mode = self._connect(policy, tokenizer, sampling)
+        if not self._is_current(policy):
+            self._renew(policy)
+        for name, row in zip(prompts.ids, prompts.tokens, strict=True):
+            if len(row) + sampling.max_new_tokens > context:
+                raise ValueError(
+                    f"`prompts`: prompt {name!r} has {len(row)} tokens; with `max_new_tokens` = {sampling.max_new_tokens} that "
+                    f"exceeds vLLM's context of {context} (`max_model_len`)"
                 )
-            if answer.finished not in ("stop", "length"):
-                raise RuntimeError(f"{source} did not answer prompt {name!r} to the end: {answer.finished!r}")
-    told = tells_logp(sampling, mode)
-    if not told and (sampling, mode) not in _told:
-        _told.add((sampling, mode))
-        _log.warning("no log-probabilities for %s: vLLM's %s are of another distribution than a trainer's", sampling, mode)
-    width = max((len(answer.tokens) for group in groups for answer in group), default=0)
-    fill = min(eos)
+        eos = eos_ids(bare_model(policy), tokenizer)
+        params = [sampling_params(sampling, seed=seed, count=group_size, eos=eos) for seed in seeds]
+        answers = list[Answer]()
+        for name, (source, group) in zip(prompts.ids, self._ask(prompts.tokens, params), strict=True):
+            for answer in group:
+                if set(answer.labels) != {self._label}:
+                    raise RuntimeError(
+                        f"{source} answered prompt {name!r} with weights {', '.join(map(repr, answer.labels)) or 'unknown'}, the last "
+                        f"sync wrote {self._label!r}: it was restarted, or somebody else changes its weights; resume the run to write "
+                        "them anew"
+                    )
+                if answer.finished not in ("stop", "length"):
+                    raise RuntimeError(f"{source} did not answer prompt {name!r} to the end: {answer.finished!r}")
+            answers += group * (group_size // len(group))
+        shape, device = (len(prompts), group_size), next(policy.parameters()).device
+        lengths = torch.tensor([len(answer.tokens) for answer in answers], dtype=torch.int64)
+        tokens = torch.full((len(answers), max(lengths.tolist(), default=0)), min(eos))
+        logp = torch.zeros(tokens.shape)
+        for number, answer in enumerate(answers):
+            tokens[number, : len(answer.tokens)] = torch.tensor(answer.tokens)
+            logp[number, : len(answer.tokens)] = torch.tensor(answer.logp)
+        told = tells_logp(sampling, mode)
+        if not told:
+            _say_that_logp_is_missing(sampling, mode)
+        return make_rollouts(
+            prompts,
+            tokenizer,
+            tokens.reshape(*shape, tokens.shape[1]).to(device),
+            eos=eos,
+            lengths=lengths.reshape(shape).to(device),
+            logp=logp.reshape(*shape, tokens.shape[1]).to(device) if told else None,
+            version=self.version,
+        )
 
-    def table(rows: list[list[Any]], dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(rows, dtype=dtype, device=device).reshape(len(groups), group_size, width)
 
-    flat = [answer for group in groups for answer in group]
-    tokens = table([[*a.tokens, *[fill] * (width - len(a.tokens))] for a in flat], torch.int64)
-    logp = table([[*a.logp, *[0.0] * (width - len(a.logp))] for a in flat], torch.float32) if told else None
-    lengths = torch.tensor([len(a.tokens) for a in flat], device=device).reshape(len(groups), group_size)
-    return make_rollouts(prompts, tokenizer, tokens, eos=eos, lengths=lengths, logp=logp, version=version)
+def _changes(policy: nn.Module) -> int:
+    """Count changes of the weights; 0 for a sharded policy, whose parts do not tell."""
+    return 0 if is_sharded(policy) else weights_version(policy)

@@ -2,12 +2,11 @@
 
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.cache import VerdictCache
+from lightning_focal.judges.combine import MajorityJudge, RoutedJudge
 from lightning_focal.judges.equivalence import Equivalence
 from lightning_focal.judges.http import HTTPJudge
 from lightning_focal.judges.local import LocalJudge
-from lightning_focal.judges.majority import MajorityJudge
 from lightning_focal.judges.math_process import Comparison
-from lightning_focal.judges.routing import RoutedJudge
 from lightning_focal.judges.rules import CHECKS, RuleJudge
 from lightning_focal.judges.scoring import verdicts_to_scores
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.types import Message
 
-__all__ = ["Judge", "JudgeRequest", "Outcome", "Verdict"]
+__all__ = ["Judge", "JudgeRequest", "Outcome", "Verdict", "empty_verdict", "is_empty"]
 
 
 class Outcome(StrEnum):
@@ -73,6 +73,24 @@ class Verdict:
         if self.value is None:
             return float(self.outcome is Outcome.MET)
         return min(1.0, max(0.0, (self.value - criterion.low) / (criterion.high - criterion.low)))
+
+
+def is_empty(response: str) -> bool:
+    r"""True when nothing visible was written.
+
+    >>> is_empty(" \n"), is_empty(".")
+    (True, False)
+    """
+    return not any(char.isprintable() and not char.isspace() for char in response)
+
+
+def empty_verdict(criterion: Criterion) -> Verdict:
+    """The verdict on an empty response, which scores 0 whoever judges: not met, and for a fault met (ours).
+
+    >>> empty_verdict(Criterion("rude", "Is rude.", -1)).outcome.value
+    'met'
+    """
+    return Verdict(Outcome.MET if criterion.is_fault else Outcome.NOT_MET, reason="empty response")
 
 
 @dataclass(frozen=True)

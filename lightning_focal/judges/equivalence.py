@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,9 +15,8 @@ from lightning_focal.judges.math_process import Comparison, compare_texts
 __all__ = ["Equivalence", "formula_text"]
 
 _MOST_CACHED = 100_000
-_NUMBER = re.compile(
-    r"(-?)(?:(\d{1,12})|(\d{1,6})\.(\d{1,6})|(\d{1,12})/(\d{1,12})|\\[dt]?frac\{(\d{1,12})\}\{(\d{1,12})\})", re.ASCII
-)
+_FRACTION = re.compile(r"\A(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}\Z", re.ASCII)
+_NUMBER = re.compile(r"-?(?:\d{1,12}(?:/\d{1,12})?|\d{1,6}\.\d{1,6})", re.ASCII)
 _FULL_STOP = re.compile(r"(?<=[0-9])[.]\Z")
 _MIXED = re.compile(r"\A(-?[0-9]+)\s+([0-9]+)/([0-9]+)\Z")
 _ROUNDING = Fraction(1, 10**5)
@@ -37,22 +37,13 @@ def formula_text(answer: str) -> str:
 
 
 @lru_cache(maxsize=1 << 14)
-def _number(answer: str) -> tuple[Fraction, bool] | None:
-    """An answer that is a plain number, and whether it is written as a decimal."""
-    found = _NUMBER.fullmatch(answer)
-    if found is None:
+def _number(answer: str) -> Fraction | None:
+    """The value of an answer that is a plain number."""
+    plain = _FRACTION.sub(r"\1\2/\3", answer)
+    try:
+        return Fraction(plain) if _NUMBER.fullmatch(plain) else None
+    except ZeroDivisionError:
         return None
-    sign, whole, before, after, *parts = found.groups()
-    if whole is not None:
-        value = Fraction(int(whole))
-    elif before is not None:
-        value = Fraction(f"{before}.{after}")
-    else:
-        top, bottom = (int(part) for part in parts if part is not None)
-        if bottom == 0:
-            return None
-        value = Fraction(top, bottom)
-    return (-value if sign else value), before is not None
 
 
 class Equivalence:
@@ -88,12 +79,13 @@ class Equivalence:
         if not 0 < max_length < math.inf:
             raise ValueError(f"`max_length` must be at least 1, got {max_length!r}")
         self.kind, self.seconds, self.max_length = kind, float(seconds), int(max_length)
-        self._forget()
-
-    def _forget(self) -> None:
         self._seen: dict[tuple[str, str], Comparison] = {}
         self._endless: dict[str, bool] = {}  # answers that by themselves take too long
-        self._before = {Comparison.UNDECIDED: 0, Comparison.CUT_OFF: 0}  # counted before the last `clear`
+        self._counts = Counter[Comparison]()  # of the pairs asked about, those that were forgotten included
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, in this process or another, starts with nothing seen and nothing counted.
+        return type(self), (self.kind, self.seconds, self.max_length)
 
     def __call__(self, a: str, b: str) -> bool:
         """True if the answers are the same."""
@@ -112,9 +104,9 @@ class Equivalence:
             return Comparison.DIFFERENT
         left, right = _number(a), _number(b)
         if left is not None and right is not None:
-            if left[0] == right[0]:
+            if left == right:
                 return Comparison.EQUAL
-            if not (left[1] or right[1]) or abs(left[0] - right[0]) > _ROUNDING:
+            if "." not in a + b or abs(left - right) > _ROUNDING:
                 return Comparison.DIFFERENT
         found = self._seen.get((a, b))
         if found is None:
@@ -122,6 +114,7 @@ class Equivalence:
             if len(self._seen) >= _MOST_CACHED:
                 self.clear()
             self._seen[a, b] = found
+            self._counts[found] += 1
         return found
 
     def _ask(self, a: str, b: str) -> Comparison:
@@ -146,29 +139,16 @@ class Equivalence:
     @property
     def undecided(self) -> int:
         """Pairs so far that math-verify could not read or compare."""
-        return self._count(Comparison.UNDECIDED)
+        return self._counts[Comparison.UNDECIDED]
 
     @property
     def cut_off(self) -> int:
         """Pairs so far that took too long, or hold an answer that does."""
-        return self._count(Comparison.CUT_OFF)
-
-    def _count(self, comparison: Comparison) -> int:
-        return self._before[comparison] + sum(found is comparison for found in [*self._seen.values()])
+        return self._counts[Comparison.CUT_OFF]
 
     def clear(self) -> None:
         """Forget the pairs seen, after each batch; the counts go on."""
-        self._before = {comparison: self._count(comparison) for comparison in self._before}
-        self._seen = {}
-        self._endless = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy, in this process or another, starts with nothing seen and nothing counted.
-        return {"kind": self.kind, "seconds": self.seconds, "max_length": self.max_length}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
+        self._seen, self._endless = {}, {}
 
     def __repr__(self) -> str:
         return f"Equivalence(kind={self.kind!r}, seconds={self.seconds:g}, max_length={self.max_length})"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
+import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,12 +14,8 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-__all__ = ["NOTHING_READ", "Comparison", "Reply", "compare_texts", "stop_process"]
-
-NOTHING_READ = "nothing to read"
-"""The error of a text in which math-verify finds no formula."""
+__all__ = ["Comparison", "Reply", "compare_texts", "stop_process"]
 
 _SCRIPT = Path(__file__).with_name("math_worker.py")
 _START_SECONDS = 120.0
@@ -56,57 +51,28 @@ class Reply:
 
 
 class _Process:
-    """The running process and its two pipes."""
+    """The running process and this end of its pipe."""
 
     def __init__(self) -> None:
-        # -P: the folder of the script holds modules whose names must not hide the standard library's.
-        self.popen = subprocess.Popen(
-            [sys.executable, "-P", str(_SCRIPT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**os.environ, **dict.fromkeys(_THREADS, "1")},
-        )
-        assert self.popen.stdin is not None
-        assert self.popen.stdout is not None
-        self._requests, self._replies = self.popen.stdin, self.popen.stdout
-        self._poll = select.poll()
-        self._poll.register(self._replies, select.POLLIN)
-        self._received = b""
-
-    def send(self, request: dict[str, Any]) -> None:
-        """Send a request; raises BrokenPipeError if the process is gone."""
-        data = memoryview((json.dumps(request) + "\n").encode())
-        while data:
-            data = data[self._requests.write(data) or 0 :]
-
-    def receive(self, until: float) -> dict[str, Any] | None:
-        """Wait for a line until ``time.monotonic()`` reaches ``until``; None if none came, EOFError if the process is gone."""
-        while b"\n" not in self._received:
-            left = until - time.monotonic()
-            if left <= 0 or not self._poll.poll(left * 1000):
-                return None
-            received = self._replies.read(1 << 16)
-            if not received:
-                raise EOFError
-            self._received += received
-        line, _, self._received = self._received.partition(b"\n")
-        return json.loads(line)  # type: ignore[no-any-return]
+        self.pipe, theirs = multiprocessing.Pipe()
+        with theirs:
+            self.popen = subprocess.Popen(
+                # -P: the folder of the script holds modules whose names must not hide the standard library's.
+                [sys.executable, "-P", str(_SCRIPT), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+            )
 
     def stop(self) -> int:
         """End the process for certain and leave nothing of it; returns its exit status, the negative signal if one ended it."""
         with contextlib.suppress(OSError):
             self.popen.kill()
         status = self.popen.wait()
-        self.forget()
+        self.pipe.close()
         return status
-
-    def forget(self) -> None:
-        """Close this side of the pipes."""
-        for pipe in (self._requests, self._replies):
-            with contextlib.suppress(OSError):
-                pipe.close()
 
 
 _lock = threading.Lock()
@@ -129,36 +95,33 @@ def compare_texts(gold: str, given: str, seconds: float, both: bool) -> Reply:
     Raises:
         RuntimeError: if the process cannot be started.
     """
-    request = {"gold": gold, "given": given, "seconds": seconds, "both": both}
     with _lock:
         for _ in range(_TRIES):
-            try:
-                reply = _ask(request, _WALL_FACTOR * (seconds + 0.5))
-            except BaseException:  # Ctrl-C while waiting: the next request must not get this one's answer
-                _stop()
-                raise
-            # A process that died of something else than its time limit may have been ended from outside: once more, afresh.
+            reply = _ask(gold, given, seconds, both)
             if reply is not None:
                 return reply
-        return Reply(Comparison.UNDECIDED, error=f"the process died {_TRIES} times")
+    return Reply(Comparison.UNDECIDED, error=f"the process died {_TRIES} times")
 
 
-def _ask(request: dict[str, Any], wall_seconds: float) -> Reply | None:
-    process = _running()
-    read = 0
+def _ask(gold: str, given: str, seconds: float, both: bool) -> Reply | None:
+    """None if the process died of something else than its time limit: it may have been ended from outside."""
+    process, formulas_read = _running(), 0
+    until = time.monotonic() + _WALL_FACTOR * (seconds + 0.5)
     try:
-        process.send(request)
-        until = time.monotonic() + wall_seconds
-        while (line := process.receive(until)) is not None and line.get("read"):
-            read += 1
-    except (EOFError, BrokenPipeError):
+        process.pipe.send((gold, given, both, seconds))
+        while process.pipe.poll(max(0.0, until - time.monotonic())):
+            result = process.pipe.recv()
+            if result is not None:
+                return Reply(**{**result, "comparison": Comparison(result["comparison"])})
+            formulas_read += 1
+        _stop()
+    except (EOFError, OSError):
         if _stop() != -signal.SIGPROF:
             return None
-        line = None
-    if line is None:
+    except BaseException:  # Ctrl-C while waiting: the next request must not get this one's answer
         _stop()
-        return Reply(Comparison.CUT_OFF, unread=("gold", "given", "")[read])
-    return Reply(Comparison(line["outcome"]), line.get("unread", ""), line.get("error", ""), line.get("shown", ""))
+        raise
+    return Reply(Comparison.CUT_OFF, unread=("gold", "given", "")[formulas_read])
 
 
 def _running() -> _Process:
@@ -168,10 +131,12 @@ def _running() -> _Process:
     if _process is None:
         _process = _Process()
         try:
-            first = _process.receive(time.monotonic() + _START_SECONDS)
-            why = f"no word from it in {_START_SECONDS:g} s" if first is None else first.get("failed", "")
-        except EOFError:
+            why = _process.pipe.recv() if _process.pipe.poll(_START_SECONDS) else f"no word from it in {_START_SECONDS:g} s"
+        except (EOFError, OSError):
             why = f"it ended with status {_process.popen.wait()}"
+        except BaseException:
+            _stop()
+            raise
         if why:
             _stop()
             raise RuntimeError(f"the process that compares formulas did not start ({why}): {sys.executable} -P {_SCRIPT}")
@@ -181,7 +146,6 @@ def _running() -> _Process:
 def _stop() -> int | None:
     global _process
     process, _process = _process, None
-    # Whatever ended it by itself comes before the kill: a process that is gone cannot be killed.
     return None if process is None else process.stop()
 
 
@@ -197,7 +161,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     if _process is not None:
         _process.popen.returncode = 0  # not ours to wait for
-        _process.forget()
+        _process.pipe.close()
         _process = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lightning_focal.metrics.balance import CriterionBalance
-from lightning_focal.metrics.saturation import CriterionSaturation
+from lightning_focal.metrics.criteria import CriterionBalance, CriterionSaturation
 
 __all__ = ["CriterionBalance", "CriterionSaturation"]

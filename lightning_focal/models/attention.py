@@ -1,45 +1,70 @@
-"""A model's attention handed in for a while, and the question whether it can be."""
+"""An attention of our own beside transformers' ``sdpa``, through its public ``AttentionInterface``: it heeds a layout of the row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["replaced_attention", "takes_attention"]
+from torch import Tensor
+
+from lightning_focal.foreign import attention_name
+
+__all__ = ["Layout", "has_layouts", "use_layouts"]
+
+_NAME = "lightning_focal"
 
 
-def takes_attention(model: Any) -> bool:
-    """Say whether another attention computes what the model's own does: scores, an additive mask, softmax, and nothing besides.
+class Layout(Protocol):
+    """What a model's call may be given as ``layout=...``: who attends to whom, where a mask cannot say it as quickly."""
 
-    Not where scores are soft-capped or a learned sink takes a share of each softmax.
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None) -> Tensor:
+        """Attend: ``[N, heads, S, dim]`` queries, keys and values of fewer heads perhaps, ``[N, S, heads, dim]`` returned."""
+
+
+def use_layouts(model: Any) -> str | None:
+    """Let a model take layouts, and otherwise attend by ``sdpa`` as it did.
 
     Args:
         model: a transformers model, no wrapper round it.
+
+    Returns:
+        The reason why it cannot, or None.
     """
-    config = model.config.get_text_config()
-    return (
-        config._attn_implementation == "sdpa"
-        and bool(getattr(model, "_supports_attention_backend", False))
-        and getattr(config, "attn_logit_softcapping", None) is None
-        and not any(name.endswith("sinks") for name, _ in model.named_parameters())
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_NAME, _attention)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    if not hasattr(model, "set_attn_implementation"):
+        return "its attention cannot be replaced"
+    before = attention_name(model)
+    if before not in ("sdpa", _NAME):
+        return f"its `attn_implementation` is {before}, not sdpa"
+    if before == "sdpa":
+        model.set_attn_implementation(_NAME)
+    return None if has_layouts(model) else "its attention cannot be replaced"
+
+
+def has_layouts(model: Any) -> bool:
+    """Say whether a model takes layouts."""
+    return attention_name(model) == _NAME
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    if layout is not None:
+        return layout.attend(query, key, value, dropout, scaling), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    made: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
-
-
-@contextmanager
-def replaced_attention(config: Any, name: str, attention: Callable[..., Any]) -> Iterator[None]:
-    """Within the context a model attends by ``attention``, called as transformers calls an entry of its ``AttentionInterface``.
-
-    Args:
-        config: the text config of the model; only its choice of attention is changed, and put back.
-        name: to register ``attention`` by.
-        attention: gets ``(module, query, key, value, attention_mask, scaling=..., **kwargs)``, whatever the model's call was given.
-    """
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(name, attention)
-    before, config._attn_implementation = config._attn_implementation, name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    return made

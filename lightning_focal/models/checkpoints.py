@@ -10,9 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from lightning_focal.models.load import empty_policy, load_tokenizer, policy_config
 from lightning_focal.models.lora import Lora, apply_lora
-from lightning_focal.models.skeleton import empty_policy
-from lightning_focal.models.source import load_tokenizer, policy_config
 from lightning_focal.shard_index import INDEX, read_index
 
 __all__ = [

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_focal.models.attention import replaced_attention
+from lightning_focal.models.attention import use_layouts
 from lightning_focal.models.cache import why_not_plain
-from lightning_focal.models.layers import lean_layers
-from lightning_focal.models.products import onednn_linears
 from lightning_focal.models.weights import bare_model
 
-__all__ = ["Pack", "Sizes", "is_packed", "packed_attention", "ranges", "why_not_packed"]
+__all__ = ["Pack", "Sizes", "ranges", "why_not_packed"]
 
 _log = logging.getLogger(__name__)
-_NAME = "lightning_focal_packed"
 _WORTH = 1.3
 """Padded tokens for each packed one from which on packing is quicker on a GPU (one H100: at 1.22 it took 1.5 times as long)."""
 
@@ -232,72 +227,20 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: flo
     )
 
 
-def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    packed: Pack | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    if packed is None:
-        raise RuntimeError("within `packed_attention` every call of the model must bring its `packed` layout")
-    return packed.attend(query, key, value, dropout, scaling), None
-
-
-@contextmanager
-def packed_attention(model: nn.Module) -> Iterator[None]:
-    """Within the context ``model`` attends as the ``packed`` argument of its call says; nothing, for a model that cannot.
-
-    Keep it open over the backward pass of a model with gradient checkpointing, which calls the model's layers again.
-
-    Args:
-        model: a transformers causal language model, wrapped or not; changed in its config alone.
-    """
-    if why_not_packed(model) is not None:
-        yield
-        return
-    base = bare_model(model)
-    with (
-        replaced_attention(base.config.get_text_config(), _NAME, _attention),
-        lean_layers(model),
-        onednn_linears(model, but=base.get_output_embeddings()),
-    ):
-        yield
-
-
-def is_packed(model: nn.Module) -> bool:
-    """Say whether :func:`packed_attention` is open."""
-    return bool(getattr(bare_model(model).config.get_text_config(), "_attn_implementation", None) == _NAME)
-
-
 def why_not_packed(model: nn.Module) -> str | None:
-    """The reason why ``model`` cannot take packed rows, or None when it can; found out once and logged.
+    """Return the reason why ``model`` cannot take packed rows, or None when it can; found out once and logged.
 
     A model whose attention is plain is tried on a few tokens, packed and padded.
 
     Args:
-        model: see :func:`packed_attention`.
+        model: a transformers causal language model, wrapped or not.
     """
     base = bare_model(model)
     if base not in _reasons:
-        _reasons[base] = _reason(model, base) or ""
+        _reasons[base] = use_layouts(base) or why_not_plain(base) or _misfit(model) or ""
         if _reasons[base]:
             _log.warning("%s computes a prompt for each of its responses: %s", type(base).__name__, _reasons[base])
     return _reasons[base] or None
-
-
-def _reason(model: nn.Module, base: Any) -> str | None:
-    config = getattr(base, "config", None)
-    if config is None or not getattr(base, "_supports_attention_backend", False):
-        return "its attention cannot be replaced"
-    kind = config.get_text_config()._attn_implementation
-    if kind != "sdpa":
-        return f"its `attn_implementation` is {kind}, not sdpa"
-    return why_not_plain(base) or _misfit(model)
 
 
 @torch.no_grad()
@@ -307,13 +250,10 @@ def _misfit(model: nn.Module) -> str | None:
     prompts = torch.tensor([[1, 2, 3], [1, 2, 3], [0, 4, 5]], device=device)
     responses = torch.tensor([[6, 7, 1], [8, 9, 3], [5, 2, 4]], device=device)
     pack = Pack.of(prompts, responses, Sizes((0, 0, 1), (3, 3, 2), (3, 2, 3)))
-    base = bare_model(model)
-    _reasons[base] = ""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with packed_attention(model):
-            packed = model(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, packed=pack).logits[0]
+        packed = model(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, layout=pack).logits[0]
         mask = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 1, 1]], device=device)
         whole = torch.cat([prompts, responses], 1)
         attended = torch.cat([mask, torch.ones_like(mask)], 1)
@@ -323,7 +263,6 @@ def _misfit(model: nn.Module) -> str | None:
         return f"it does not take a packed row ({type(error).__name__}: {error})"
     finally:
         torch.clear_autocast_cache()  # weights that were cast here have no gradient
-        del _reasons[base]
         for module in training:
             module.training = True
     expected = torch.cat([plain[0, 2:5], plain[1, 2:4], plain[2, 2:5]]).float()

@@ -6,7 +6,9 @@ template) in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
 import os
 import re
@@ -15,16 +17,36 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_focal.models.bars import no_bars
-from lightning_focal.models.errors import PolicySourceError
-
-__all__ = ["PINNED", "PinnedPackage", "find_pinned", "pypi_folder"]
+__all__ = ["PINNED", "PinnedPackage", "PolicySourceError", "find_pinned", "no_bars", "pypi_folder"]
 
 _log = logging.getLogger(__name__)
+
+
+class PolicySourceError(ValueError):
+    """A policy source that cannot be used; the message says what is missing, where, and what would work."""
+
+
+@contextlib.contextmanager
+def no_bars(on_terminals: bool = True) -> Iterator[None]:
+    """Within the context weights are read, converted and written without transformers' progress bars.
+
+    Args:
+        on_terminals: also where a person may be watching; otherwise only where output goes to a file.
+    """
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled() and (on_terminals or not sys.stderr.isatty())
+    if shown:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -160,7 +182,7 @@ def _convert(gguf: Path, pin: PinnedPackage, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, name = str(gguf.parent), gguf.name
-    with no_bars():  # one line in words has said what goes on
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar that heeds no setting; a line in words has said what goes on
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = quantised.config

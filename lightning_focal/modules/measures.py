@@ -112,7 +112,7 @@ class BatchMeasures:
     def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
         """Return everything by the name it is logged under, NaN where nothing was seen; over all processes."""
         logged = self.means.compute(all_reduce_sum)
-        values = _reduced(self.balance, all_reduce_sum).compute()
+        values = self.balance.over_processes(all_reduce_sum)
         for name, pattern in _PER_KEY.items():
             for key, value in zip(self.balance.names, values[name].tolist(), strict=True):
                 logged[f"{self.stage}/{pattern.format(key)}"] = value
@@ -120,7 +120,7 @@ class BatchMeasures:
             logged[f"{self.stage}/balance/{label}"] = float(values[name])
         logged[f"{self.stage}/balance/mean"] = float(values["score"].nanmean())
         if self.by_name is not None:
-            values = _reduced(self.by_name, all_reduce_sum).compute()
+            values = self.by_name.over_processes(all_reduce_sum)
             for name in ("score", "saturation", "weight"):
                 for criterion, value in zip(self.by_name.names, values[name].tolist(), strict=True):
                     logged[f"{self.stage}/name/{criterion}/{name}"] = value
@@ -134,16 +134,3 @@ def _group_std(rewards: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     mean = kept.sum(-1, keepdim=True) / count.clamp_min(1)[:, None]
     square = torch.where(valid, (rewards - mean).square(), torch.zeros_like(rewards)).sum(-1)
     return (square / (count - 1).clamp_min(1)).sqrt(), count > 1
-
-
-def _reduced(balance: CriterionBalance, all_reduce_sum: Callable[[Tensor], Tensor]) -> CriterionBalance:
-    """A copy whose sums are those of all processes: one collective for all states."""
-    states = {name: value for name, value in balance.metric_state.items() if isinstance(value, Tensor)}
-    flat = all_reduce_sum(torch.cat([value.reshape(-1) for value in states.values()]))
-    whole = CriterionBalance(balance.names, balance.threshold, balance.saturated, sync_on_compute=False).to(flat.device)
-    first = 0
-    for name, value in states.items():
-        setattr(whole, name, flat[first : first + value.numel()].reshape(value.shape))
-        first += value.numel()
-    whole._update_count = 1  # filled without `update`
-    return whole

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lightning_focal.callbacks.teacher import EMATeacher
-from lightning_focal.models import MappedWeights, adapters_off, has_adapters
+from lightning_focal.models import adapters_off, has_adapters
 from lightning_focal.models.weights import compute_device
 from lightning_focal.precision import expect_dtype, resolved_dtype
 
@@ -23,9 +23,6 @@ class Reference(ABC):
 
     A reference is no part of the checkpoint unless it says so in ``state_dict``: a frozen one is made again from its source.
     """
-
-    offload = False
-    """The reference waits in a file, whole: not for a policy that is split over processes."""
 
     def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
         """Learn the policy, and the teacher where there is one, once, before a checkpoint is restored into them."""
@@ -69,16 +66,12 @@ class FrozenReference(Reference):
     Args:
         dtype: of the copy; ``bfloat16`` halves its memory. ``auto``: bfloat16 where the device is quick at it, else float32. None =
             as the policy.
-        offload: keep the copy in a mapped file while it is not needed: it then takes up no memory, on a GPU or in the process, while
-            the policy learns. The file, as large as the copy, lies in the folder for temporary files. Not for a policy that is split
-            over processes.
     """
 
-    def __init__(self, dtype: str | None = None, offload: bool = False) -> None:
+    def __init__(self, dtype: str | None = None) -> None:
         expect_dtype("dtype", dtype)
-        self.dtype, self.offload = dtype, offload
+        self.dtype = dtype
         self.copy: nn.Module | None = None
-        self._mapped: MappedWeights | None = None
 
     def attach(self, policy: nn.Module, teacher: EMATeacher | None = None) -> None:
         """Copy the policy's weights, unless it has adapters to switch off."""
@@ -87,18 +80,12 @@ class FrozenReference(Reference):
         frozen = copy.deepcopy(policy).eval().requires_grad_(False)
         dtype = resolved_dtype(self.dtype, compute_device(policy))
         self.copy = frozen.to(getattr(torch, dtype)) if dtype else frozen
-        if self.offload:
-            self._mapped = MappedWeights(self.copy)
 
     @contextmanager
     def model(self, policy: nn.Module) -> Iterator[nn.Module]:
         """See :class:`Reference`."""
         if self.copy is not None:
             device = next(policy.parameters()).device
-            if self._mapped is not None:
-                with self._mapped.lent(device):
-                    yield self.copy
-                return
             if next(self.copy.parameters()).device != device:
                 self.copy.to(device)
             yield self.copy
@@ -139,5 +126,5 @@ class TeacherReference(Reference):
         """See :class:`Reference`."""
         if self._teacher is None:
             raise RuntimeError("the reference has not met its teacher yet: `attach` runs when a Trainer starts")
-        with self._teacher.lend(policy) as teacher:
+        with self._teacher.use_weights(policy) as teacher:
             yield teacher

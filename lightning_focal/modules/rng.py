@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["dice", "restore_rng", "rng_state", "rng_states", "set_rng_state"]
+__all__ = ["prompt_seed", "restore_rng", "rng_state", "rng_states", "set_rng_state"]
 
 
-def dice(seed: int, stage: str, epoch: int, name: str) -> int:
+def prompt_seed(seed: int, stage: str, epoch: int, name: str) -> int:
     """Return the seed of one prompt's rollouts (or of another named draw), in ``[0, 2 ** 63)``: a function of its arguments.
 
-    >>> dice(0, "train", 0, "row-1") == dice(0, "train", 0, "row-1") != dice(0, "val", 0, "row-1")
+    >>> prompt_seed(0, "train", 0, "row-1") == prompt_seed(0, "train", 0, "row-1") != prompt_seed(0, "val", 0, "row-1")
     True
     """
     text = f"{seed}/{stage}/{epoch}/{name}"

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.generation import Generator, HFGenerator, Sampling
-from lightning_focal.models import Lora, Sharding, encode_chat, idle_pass, load_tokenizer, put_away, response_logp
+from lightning_focal.models import Lora, Sharding, dummy_forward, encode_chat, reshard, response_logp
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
-from lightning_focal.modules.parallel import check_strategy, leave_prompts_alone, load_for
-from lightning_focal.modules.precision import precision_words
-from lightning_focal.modules.processes import Processes
-from lightning_focal.modules.rng import restore_rng, rng_states
+from lightning_focal.modules.policy_module import PolicyModule, precision_words
+from lightning_focal.modules.rng import prompt_seed
 from lightning_focal.modules.schedule import WarmupCosine
-from lightning_focal.seeds import run_seed
-from lightning_focal.types import Message, Prompts, Rollouts
+from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["SFTModule"]
 
 _log = logging.getLogger(__name__)
 
 
-class SFTModule(LightningModule):
+class SFTModule(PolicyModule):
     """Supervised learning of a causal language model on demonstrations, for a policy that reinforcement learning can start from.
 
     The loss is the cross-entropy of the response's tokens (its eos included), averaged over the tokens of a batch, of all processes.
@@ -82,61 +76,16 @@ class SFTModule(LightningModule):
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
         seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(policy, lora, dtype, attn_implementation, gradient_checkpointing, cache_dir, sharding, seed)
         if val_questions < 0 or val_group_size < 1:
             raise ValueError(
                 f"`model.val_questions` must be >= 0 and `model.val_group_size` >= 1, got {val_questions} and {val_group_size}"
             )
-        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
-        self.source, self.val_questions, self.val_group_size = policy, val_questions, val_group_size
+        self.val_questions, self.val_group_size = val_questions, val_group_size
         self.val_sampling, self.generator = val_sampling, generator or HFGenerator()
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
-        self.lora, self.weight_dtype, self.attn_implementation = lora, dtype, attn_implementation
-        self.gradient_checkpointing, self.max_response_tokens = gradient_checkpointing, max_response_tokens
-        self.cache_dir, self.seed = cache_dir, run_seed(seed)
-        self.sharding = sharding
-        self.policy: nn.Module | None = None
-        self._tokenizer: Any = None
+        self.max_response_tokens = max_response_tokens
         self._means, self._asked, self._told = Means(), 0, False
-        self.processes = Processes(self)
-
-    @property
-    def tokenizer(self) -> Any:
-        """The policy's tokenizer, loaded at first use."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.source, cache_dir=self.cache_dir)
-        return self._tokenizer
-
-    @property
-    def model(self) -> nn.Module:
-        """The policy, loaded when a Trainer starts."""
-        if self.policy is None:
-            raise RuntimeError("the policy is not loaded yet: `configure_model` runs when a Trainer starts")
-        return self.policy
-
-    def setup(self, stage: str) -> None:
-        """See whether the strategy can split the policy and measure the prompts, before any weight is read."""
-        check_strategy(self.trainer, self.source, self.lora, self.cache_dir)
-        leave_prompts_alone(self.trainer)
-        drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
-        if drop is not None:
-            drop(self.count_prompt_tokens)
-
-    def configure_model(self) -> None:
-        """Load the policy, once."""
-        if self.policy is not None:
-            return
-        policy, self._tokenizer = load_for(
-            self,
-            self.source,
-            self.sharding,
-            dtype=self.weight_dtype,
-            attn_implementation=self.attn_implementation,
-            cache_dir=self.cache_dir,
-            lora=self.lora,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
-        self.policy = policy.train()
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
@@ -157,34 +106,18 @@ class SFTModule(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm over all shards; Lightning has none under its ``FSDPStrategy``, nor for layers computed together."""
+        """Clip by the norm over all shards; Lightning has none under its ``FSDPStrategy``."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             clip_global_norm(self.model, float(gradient_clip_val))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the random state: dropout in adapters draws from it."""
-        checkpoint["lightning_focal"] = {"rng": rng_states(self.trainer.world_size)}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
-        self._resume_rng = checkpoint.get("lightning_focal", {}).get("rng")
-
-    _resume_rng: list[dict[str, Any]] | None = None
 
     def on_train_start(self) -> None:
         """Fit the schedule to the run's length, and restore the random state last."""
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(int(min(self.trainer.estimated_stepping_batches, 2**31)))
-        if self._resume_rng is not None:
-            restore_rng(self._resume_rng, self.trainer.global_rank, self.trainer.world_size)
-            self._resume_rng = None
-
-    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the length of a chat in tokens, chat template included."""
-        return len(encode_chat(self.tokenizer, messages))
+        self.restore_random_state()  # dropout in adapters draws from it
 
     def describe(self) -> str:
         """Say what computes answers and updates, and in which precision."""
@@ -204,13 +137,11 @@ class SFTModule(LightningModule):
         return loss
 
     def _cross_entropy(self, batch: Prompts) -> tuple[Tensor, Tensor]:
-        """Sum over the response's tokens in nats, and their number; of all that compute the policy's layers together."""
+        """Sum over the response's tokens in nats, and their number."""
         encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens)
-        team, sides = self.processes.team, (True, True, False, False)
-        joined = [team.join(tensor.to(self.device), left=side) for tensor, side in zip(encoded, sides, strict=True)]
-        prompt_ids, prompt_mask, response_ids, response_mask = joined
+        prompt_ids, prompt_mask, response_ids, response_mask = (tensor.to(self.device) for tensor in encoded)
         if not len(prompt_ids):  # a process that was given no prompt keeps the others company
-            return idle_pass(self.model), torch.zeros((), device=self.device)
+            return dummy_forward(self.model), torch.zeros((), device=self.device)
         logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
         return -logp.sum(), response_mask.sum()
 
@@ -227,8 +158,8 @@ class SFTModule(LightningModule):
     def validation_step(self, batch: Prompts, batch_idx: int) -> None:
         """Loss of the demonstrations, and grades of own answers to as many questions as asked for."""
         self._means.add_sums("val/loss/total", *self._cross_entropy(batch))
-        put_away(self.model)
-        left = -(-self.val_questions // self.processes.place[1]) - self._asked
+        reshard(self.model)
+        left = -(-self.val_questions // self.processes.count) - self._asked
         if left > 0:
             asked = first_questions(batch, left)
             self._asked += len(set(asked.questions or asked.ids))
@@ -257,8 +188,8 @@ class SFTModule(LightningModule):
             )
 
     def _seed(self, prompt_id: str) -> int:
-        """Return the same dice for a prompt in every validation: evaluations are paired."""
-        return int.from_bytes(hashlib.sha256(f"{self.seed}/val/{prompt_id}".encode()).digest()[:8], "big") >> 1
+        """Return the same seed for a prompt in every validation: evaluations are paired."""
+        return prompt_seed(self.seed, "val", 0, prompt_id)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the held-out questions; what is not known is left out."""

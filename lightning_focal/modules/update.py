@@ -1,39 +1,20 @@
-"""The inner loop: from rollouts and advantages to optimiser steps."""
+"""How an update is made (:class:`Update`), of what (:class:`Sequences`), and what is told of it (:class:`UpdateSums`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional import (
-    AGGREGATIONS,
-    clipped_policy_loss,
-    kl_divergence,
-    loss_normaliser,
-    masked_aggregate,
-    policy_statistics,
-    sampling_gap,
-    truncated_importance_weights,
-)
+from lightning_focal.functional import AGGREGATIONS
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.models import (
-    Sizes,
-    expect_liger,
-    idle_pass,
-    packed_attention,
-    put_away,
-    response_logp,
-    response_measures,
-    why_not_packed,
-)
+from lightning_focal.models import Sizes, dummy_forward, reshard, response_measures, why_not_packed
 from lightning_focal.types import Rollouts, Shaped
 
-__all__ = ["Sequences", "Update", "sequence_logp"]
+__all__ = ["Sequences", "Update", "UpdateSums", "micro_batches", "mini_batches", "sequence_measures"]
 
 VIEWS = 2
 """An original and its rephrasing."""
@@ -59,8 +40,6 @@ class Update:
         kl_estimator: ``k1``, ``k2`` or ``k3``.
         kl_bias_correction: multiply each token's KL by the policy ratio: the gradient of ``k1`` and ``k3`` is then, in expectation, that
             of the divergence from the reference (DeepSeek-V3.2, arXiv:2512.02556), in a batch's first step, too, where the ratio is 1.
-        fused_logp: ``liger``: log-probabilities of policy and reference by liger-kernel in place of our own output layer in chunks; the
-            losses stay as they are, the entropy of the policy is not measured. None = our own.
         importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
             :func:`~lightning_focal.functional.truncated_importance_weights`; 2 is usual. Needs a generator that reports
             log-probabilities; None = off.
@@ -83,7 +62,6 @@ class Update:
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_bias_correction: bool = False
-    fused_logp: Literal["liger"] | None = None
     importance_cap: float | None = None
     max_bad_steps: int = 3
 
@@ -98,9 +76,6 @@ class Update:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
         expect_choice("update.loss_aggregation", self.loss_aggregation, AGGREGATIONS)
         expect_choice("update.kl_estimator", self.kl_estimator, ("k1", "k2", "k3"))
-        expect_choice("update.fused_logp", self.fused_logp, ("liger", None))
-        if self.fused_logp is not None:
-            expect_liger("update.fused_logp")
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"`update.clip_low` must be in [0, 1], got {self.clip_low}")
         if not self.clip_high >= 0:
@@ -134,6 +109,7 @@ class Sequences:
         ref_logp: ``[N, T]`` of the reference, or None.
         views: ``[N]`` int64, which view of its question a row answers; the loss is the sum of each view's own.
         sizes: what the host knows of the rows; None = no two rows share a prompt.
+        number: ``[N]`` int64 on the host, place of each row in what it was taken from, or None.
     """
 
     prompt_ids: Tensor
@@ -147,10 +123,11 @@ class Sequences:
     ref_logp: Tensor | None = None
     views: Tensor | None = None
     sizes: Sizes | None = None
+    number: Tensor | None = None
 
     @classmethod
-    def of(cls, rollouts: Rollouts, shaped: Shaped) -> Sequences:
-        """Flatten groups."""
+    def of(cls, rollouts: Rollouts, shaped: Shaped | None = None) -> Sequences:
+        """Flatten groups; without ``shaped`` every advantage is 0."""
         g, device = rollouts.group_size, rollouts.response_ids.device
         views = torch.tensor(rollouts.prompts.views, device=device).repeat_interleave(g) if rollouts.prompts.views else None
         prompt_mask, response_mask = rollouts.prompt_mask.repeat_interleave(g, 0), rollouts.response_mask.flatten(0, 1)
@@ -159,8 +136,10 @@ class Sequences:
             prompt_mask=prompt_mask,
             response_ids=rollouts.response_ids.flatten(0, 1),
             response_mask=response_mask,
-            advantages=shaped.advantages.flatten().to(device),
-            valid=shaped.valid.flatten().to(device),
+            advantages=torch.zeros(len(response_mask), device=device)
+            if shaped is None
+            else shaped.advantages.flatten().to(device),
+            valid=response_mask.any(1) if shaped is None else shaped.valid.flatten().to(device),
             sampling_logp=None if rollouts.logp is None else rollouts.logp.flatten(0, 1),
             views=views,
             sizes=Sizes.of(prompt_mask, response_mask, g),
@@ -170,6 +149,11 @@ class Sequences:
         return len(self.prompt_ids)
 
     @property
+    def tokens(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Prompts, their mask, responses and their mask."""
+        return self.prompt_ids, self.prompt_mask, self.response_ids, self.response_mask
+
+    @property
     def loss_mask(self) -> Tensor:
         """``[N, T]`` bool, True = a response token of a valid rollout."""
         return self.response_mask & self.valid[:, None]
@@ -177,10 +161,11 @@ class Sequences:
     def rows(self, index: Tensor) -> Sequences:
         """Return some rows; an index on the host spares waiting for the device."""
         sizes = None if self.sizes is None else self.sizes.rows(index.tolist())
+        number = None if self.number is None else self.number[index]
         index = index.to(self.prompt_ids.device)
-        picked: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sizes"}
-        chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in picked.items()}
-        return Sequences(**chosen, sizes=sizes)
+        chosen: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("sizes", "number")}
+        chosen = {name: None if value is None else value[index] for name, value in chosen.items()}
+        return Sequences(**chosen, sizes=sizes, number=number)
 
     def chunks(self, size: int, tokens: int | None = None, *, shared: bool = False) -> Iterator[Tensor]:
         """Yield row numbers, ``size`` at a time or up to ``tokens`` tokens, on the host.
@@ -214,180 +199,132 @@ class Sequences:
         yield torch.tensor(chunk)
 
 
-def _alone(count: int) -> int:
-    """The largest count over processes, where there is one."""
-    return count
+def micro_batches(
+    model: nn.Module, rows: Sequences, update: Update, max_over_ranks: Callable[[int], int] = lambda count: count
+) -> list[Sequences | None]:
+    """Cut rows into micro-batches; None = nothing is left, but other processes, which have more, need the company.
+
+    Args:
+        model: the policy.
+        rows: of this process.
+        update: its ``micro_batch_size`` and ``micro_batch_tokens``.
+        max_over_ranks: the largest of a number over processes.
+    """
+    shared = rows.sizes is not None and why_not_packed(model) is None
+    chunks = [*rows.chunks(update.micro_batch_size, update.micro_batch_tokens, shared=shared)]
+    return [*map(rows.rows, chunks), *[None] * (max_over_ranks(len(chunks)) - len(chunks))]
 
 
-def _micro_batches(
-    model: nn.Module, sequences: Sequences, size: int, tokens: int | None, most: Callable[[int], int]
-) -> list[Tensor | None]:
-    """Rows of each micro-batch; None = an idle pass, until every process has made as many."""
-    shared = sequences.sizes is not None and why_not_packed(model) is None
-    chunks: list[Tensor | None] = list(sequences.chunks(size, tokens, shared=shared))
-    return chunks + [None] * (most(len(chunks)) - len(chunks))
+def mini_batches(rows: Sequences, count: int, seed: int, places: tuple[Sequence[int], int] | None = None) -> Iterator[Sequences]:
+    """Yield the rows of each optimiser step of a pass; permuted by a seed of their own where there is more than one.
+
+    The permutation is one of the rows of all processes: each takes its own out of it, so that a step is made of the same
+    rollouts however many processes there are.
+
+    Args:
+        rows: of this process.
+        count: optimiser steps.
+        seed: of the permutation.
+        places: of the rows among those of all processes, and the number of these; None = there is one process.
+
+    Raises:
+        ValueError: for more steps than rollouts.
+    """
+    if count == 1:
+        yield rows
+        return
+    mine, total = (range(len(rows)), len(rows)) if places is None else places
+    if total < count:
+        raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {total} rollouts")
+    at = torch.full((total,), -1)
+    at[torch.tensor(mine, dtype=torch.int64)] = torch.arange(len(rows))
+    for part in torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tensor_split(count):
+        chosen = at[part]
+        yield rows.rows(chosen[chosen >= 0])
 
 
 @torch.no_grad()
-def sequence_logp(
+def sequence_measures(
     model: nn.Module,
-    sequences: Sequences,
+    rows: Sequences,
     temperature: float,
-    micro_batch_size: int,
-    micro_batch_tokens: int | None = None,
-    most: Callable[[int], int] = _alone,
-    fused: Literal["liger"] | None = None,
-) -> Tensor:
-    """Return log-probabilities ``[N, T]`` of the response tokens under ``model``, without gradient, in eval mode.
+    update: Update,
+    max_over_ranks: Callable[[int], int] = lambda count: count,
+    measures: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Return what ``model`` thinks of the responses, token by token, without gradient and in eval mode.
 
-    Micro-batches and ``fused`` are those of :class:`Update`; ``most`` returns the largest of a number over processes.
+    Args:
+        model: the policy, a teacher or a reference; left in the mode it was in.
+        rows: ``N`` sequences.
+        temperature: the responses were sampled at.
+        update: how micro-batches are cut.
+        max_over_ranks: the largest of a number over processes.
+        measures: beside ``logp``, see :func:`~lightning_focal.models.response_measures`.
+
+    Returns:
+        ``logp`` and each measure, ``[N, T]`` float32 in nats, 0 at padding.
     """
+    rows = replace(rows, number=torch.arange(len(rows)))
+    found = {name: torch.zeros_like(rows.response_ids, dtype=torch.float32) for name in ("logp", *measures)}
     training = model.training
     model.eval()
     try:
-        result = torch.zeros_like(sequences.response_ids, dtype=torch.float32)
-        for index in _micro_batches(model, sequences, micro_batch_size, micro_batch_tokens, most):
-            if index is None:
-                idle_pass(model)
+        for part in micro_batches(model, rows, update, max_over_ranks):
+            if part is None:
+                dummy_forward(model)
                 continue
-            part = sequences.rows(index)
-            tokens_of = (part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
-            found = response_logp(model, *tokens_of, temperature=temperature, sizes=part.sizes, fused=fused)
-            result[index.to(result.device)] = found
+            logp, measured = response_measures(model, *part.tokens, measures, temperature=temperature, sizes=part.sizes)
+            for name, values in ({"logp": logp} | measured).items():
+                found[name][part.number] = values
     finally:
-        put_away(model)
+        reshard(model)
         model.train(training)
-    return result
+    return found
 
 
-@dataclass
 class UpdateSums:
-    """Sums over the tokens of an update, kept on the device until the end; largest values beside them."""
+    """What is told of an update: sums over its tokens, kept on the device until the end, and the losses of its steps."""
 
-    tokens: Tensor | float = 0.0
-    sums: dict[str, Tensor] | None = None
-    largest: dict[str, Tensor] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.tokens: Tensor | float = 0.0
+        self.sums: dict[str, Tensor] = {}
+        self.largest: dict[str, Tensor] = {}
+        self.step: dict[str, Tensor] = {}
+        self.steps: list[dict[str, Tensor]] = []
 
-    def add(self, tokens: Tensor, means: dict[str, Tensor], largest: dict[str, Tensor] | None = None) -> None:
-        """Add token means, weighted by their number of tokens, and take over what is larger than before."""
+    def add(self, watched: dict[str, Tensor]) -> None:
+        """Add what :func:`~lightning_focal.modules.loss.grpo_loss` says of a micro-batch."""
+        tokens = watched["tokens"]
         self.tokens = self.tokens + tokens
-        old = self.sums or {}
-        self.sums = {key: old.get(key, 0.0) + value.detach() * tokens for key, value in means.items()}
-        for key, value in (largest or {}).items():
-            self.largest[key] = torch.maximum(self.largest[key], value) if key in self.largest else value
+        for name, value in watched.items():
+            if name.startswith("loss/"):
+                self.step[name] = self.step.get(name, 0.0) + value
+            elif name.endswith("_max"):
+                self.largest[name] = torch.maximum(self.largest.get(name, value), value)
+            elif name != "tokens":
+                self.sums[name] = self.sums.get(name, 0.0) + value * tokens
 
-    def means(
-        self,
-        names: Sequence[str] | None = None,
-        device: torch.device | str = "cpu",
-        all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x,
-    ) -> dict[str, Tensor]:
-        """Return the means by name, over the tokens of all processes; NaN without any.
+    def end_step(self, norm: Tensor, taken: bool) -> None:
+        """End an optimiser step; one that was not taken leaves its losses out."""
+        if taken:
+            self.steps.append({**self.step, "policy/grad_norm": norm.detach()})
+        self.step = {}
+
+    def means(self, names: Sequence[str], device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Return means over the tokens of all processes, and over the steps of this one; NaN without any.
 
         Args:
-            names: the same on every process; those there are by default.
+            names: of token means, the same on every process.
             device: of the result.
-            all_reduce_sum: over processes.
+            sum_over_ranks: sums over processes.
         """
-        sums = self.sums or {}
-        names = list(sums) if names is None else names
-        found = [self.tokens, *(sums.get(name, 0.0) for name in names)]
-        row = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in found]
-        tokens, *totals = all_reduce_sum(torch.stack(row)).unbind()
-        return {name: total / tokens for name, total in zip(names, totals, strict=True)}
-
-
-def accumulate_gradients(
-    policy: nn.Module,
-    mini: Sequences,
-    update: Update,
-    temperature: float,
-    normaliser: Tensor,
-    backward: Callable[[Tensor], None],
-    sums: UpdateSums,
-    hold: Callable[[], AbstractContextManager[None]] = nullcontext,
-    most: Callable[[int], int] = _alone,
-) -> dict[str, Tensor]:
-    """Run forward and backward over a mini-batch, micro-batch by micro-batch; return its losses.
-
-    Args:
-        policy: model to train; gradients are added to its parameters.
-        mini: the rows of one optimiser step.
-        update: clips, aggregation, KL.
-        temperature: the rollouts were sampled at.
-        normaliser: of the whole step, see :func:`step_normaliser`.
-        backward: called with each micro-batch's loss.
-        sums: what to watch is added here.
-        hold: around every backward but the last: gradients need not be exchanged yet.
-        most: the largest of a number over processes; every process makes as many passes.
-
-    Returns:
-        The scalar losses of the step, detached: ``policy``, and ``total`` with the KL term.
-    """
-    nothing = torch.zeros((), device=mini.advantages.device)
-    losses = {"policy": nothing, "total": nothing}
-    chunks = _micro_batches(policy, mini, update.micro_batch_size, update.micro_batch_tokens, most)
-    for number, index in enumerate(chunks, 1):
-        held = nullcontext() if number == len(chunks) else hold()
-        if index is None:
-            with held:
-                backward(idle_pass(policy))
-            continue
-        part = mini.rows(index)
-        packs = part.sizes is not None and part.sizes.pays(part.prompt_ids.device)
-        # Over the backward pass, too: checkpointed layers run again in it.
-        with held, packed_attention(policy) if packs else nullcontext():
-            logp, measured = response_measures(
-                policy,
-                *(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask),
-                () if update.fused_logp else ("entropy",),
-                temperature=temperature,
-                sizes=part.sizes,
-                fused=update.fused_logp,
-            )
-            policy_loss, loss, watched = _micro_loss(part, logp, update, normaliser)
-            backward(loss)
-        losses["policy"] = losses["policy"] + policy_loss.detach()
-        losses["total"] = losses["total"] + loss.detach()
-        watched |= {name: masked_aggregate(value, part.loss_mask) for name, value in measured.items()}
-        largest = {name: watched.pop(name) for name in ("sampling_gap_max",) if name in watched}
-        sums.add(watched.pop("tokens"), watched, largest)
-    return losses
-
-
-def _micro_loss(part: Sequences, logp: Tensor, update: Update, normaliser: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The policy loss, the loss with its KL term, and what to watch: token means, ``sampling_gap_max``, and ``tokens``."""
-    mask = part.loss_mask
-    old_logp = logp.detach() if part.old_logp is None else part.old_logp
-    watched: dict[str, Tensor] = {}
-    advantages = part.advantages
-    if part.sampling_logp is not None:
-        gap = sampling_gap(old_logp, part.sampling_logp, mask)
-        watched |= {"sampling_gap": gap["mean"], "sampling_gap_max": gap["max"], "sampling_kl": gap["kl"]}
-        if update.importance_cap is not None:
-            weights = truncated_importance_weights(old_logp, part.sampling_logp, mask, update.importance_cap)
-            advantages = advantages[:, None] * weights  # the loss of a token is proportional to its advantage
-            watched["importance_weight"] = masked_aggregate(weights, mask)
-    clips = (update.clip_low, update.clip_high, update.dual_clip)
-    divisor = normaliser if part.views is None else normaliser[part.views]
-    aggregation = (update.loss_aggregation, divisor, update.fixed_length)
-    loss = policy_loss = clipped_policy_loss(logp, old_logp, advantages, mask, *clips, *aggregation)
-    if part.ref_logp is not None:
-        kl = kl_divergence(logp, part.ref_logp, update.kl_estimator)
-        watched["kl"] = masked_aggregate(kl, mask).detach()
-        if update.kl_bias_correction:
-            kl = kl * torch.exp(logp - old_logp)
-        loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
-    statistics = policy_statistics(logp.detach(), old_logp, part.advantages, mask, *clips)
-    return policy_loss, loss, watched | {key: statistics[key] for key in ("tokens", "ratio_mean", "clip_fraction", "old_kl")}
-
-
-def step_normaliser(mini: Sequences, update: Update, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the normaliser of an optimiser step: a scalar, or ``[2]``, one a view, for questions in two views.
-
-    ``all_reduce`` averages over processes, as gradients are.
-    """
-    mask, kind = mini.loss_mask, (update.loss_aggregation, update.fixed_length)
-    if mini.views is None:
-        return all_reduce(loss_normaliser(mask, *kind))
-    return all_reduce(torch.stack([loss_normaliser(mask & (mini.views == view)[:, None], *kind) for view in range(VIEWS)]))
+        row = [self.tokens, *(self.sums.get(name, 0.0) for name in names)]
+        tokens, *totals = sum_over_ranks(
+            torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in row])
+        ).unbind()
+        found = {f"policy/{name}": total / tokens for name, total in zip(names, totals, strict=True)}
+        for name in ("loss/policy", "loss/total", "policy/grad_norm"):
+            values = [step[name] for step in self.steps if name in step]
+            found[name] = torch.stack(values).mean() if values else torch.full((), torch.nan, device=device)
+        return found

@@ -1,7 +1,6 @@
 """Questions in, pairs out: rephrasings by a chat server or a local model."""
 
-from lightning_focal.rephrasing.checks import Checks, Rejection
-from lightning_focal.rephrasing.instruction import INSTRUCTION, read_instruction
+from lightning_focal.rephrasing.checks import INSTRUCTION, Checks, Rejection, read_instruction
 from lightning_focal.rephrasing.journal import Journal
 from lightning_focal.rephrasing.numbers import number_words, numbers_changed, numerals
 from lightning_focal.rephrasing.work import Tally, rephrase

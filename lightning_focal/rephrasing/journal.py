@@ -1,21 +1,29 @@
-"""Finished rows on disk at once: what is left to do is known after any end, a `kill -9` included."""
+"""What the work leaves on disk: finished rows at once, and at the end the pairs and what was dropped, in the order of the input."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
-__all__ = ["Journal"]
+from lightning_focal.data import PairRow
+from lightning_focal.files import write_text
+from lightning_focal.types import Message
+
+__all__ = ["Journal", "beside", "pair_line", "write_outputs"]
+
+_OWN = ("id", "question", "rephrased", "answer", "prompt", "messages", "reward_model")
 
 
 class Journal:
     """A file of JSON lines: a header that says what the work is, then one line for each finished row.
 
-    A line is written whole and flushed before the next row is looked at. A process that dies in the middle of a line leaves a
-    torn one: it is cut off when the journal is opened again, and its row is done again.
+    A line is written whole and flushed before the next row is looked at: what is left to do is known after any end, a ``kill -9``
+    included. A process that dies in the middle of a line leaves a torn one: it is cut off when the journal is opened again, and
+    its row is done again.
 
     Args:
         path: of the file; made if it is not there.
@@ -37,8 +45,11 @@ class Journal:
         self.repaired = False
         self._file: BinaryIO = self.path.open("a+b")
         try:
-            self._lock()
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it ends
             self._read(json.loads(json.dumps(header)))
+        except BlockingIOError:
+            self._file.close()
+            raise RuntimeError(f"{self.path}: another process is at work on it") from None
         except BaseException:
             self._file.close()
             raise
@@ -46,7 +57,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def append(self, entry: Mapping[str, Any]) -> None:
@@ -58,37 +69,24 @@ class Journal:
         self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on this system
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it ends
-        except OSError:
-            raise RuntimeError(f"{self.path}: another process is at work on it") from None
-
     def _read(self, header: dict[str, Any]) -> None:
         self._file.seek(0)
         whole, newline, torn = self._file.read().rpartition(b"\n")
-        if torn:
-            self.repaired = True
-            self._file.truncate(len(whole) + len(newline))
-        if not newline:
-            self._write(header)
-            return
+        self.repaired = bool(torn)
         first, *rest = whole.split(b"\n")
+        there = self._parse(1, first) if newline else header
+        if "input" not in there or "settings" not in there:
+            raise ValueError(f"{self.path} must be a journal of `lightning_focal rephrase`, its first line is {first[:80]!r}")
         if not rest:  # nothing was finished: what it was to be does not matter
             self._file.truncate(0)
             self._write(header)
             return
-        there = self._parse(1, first)
-        if "input" not in there or "settings" not in there:
-            raise ValueError(f"{self.path} must be a journal of `lightning_focal rephrase`, its first line is {first[:80]!r}")
-        if there != header:
-            raise ValueError(
-                f"{self.path} was begun with {'; '.join(_differences(there, header))}: go on as it was begun, or name another `--out`"
-            )
+        before, now = ({**{f"input {name}": v for name, v in h["input"].items()}, **h["settings"]} for h in (there, header))
+        changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        if changed:
+            said = "; ".join(f"{name} {_short(before.get(name))}, now it is {_short(now.get(name))}" for name in changed)
+            raise ValueError(f"{self.path} was begun with {said}: go on as it was begun, or name another `--out`")
+        self._file.truncate(len(whole) + len(newline))
         for number, line in enumerate(rest, start=2):
             entry = self._parse(number, line)
             self.entries[str(entry.get("id"))] = entry
@@ -103,20 +101,61 @@ class Journal:
         return content
 
 
-def _differences(there: Mapping[str, Any], header: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say in words where two headers differ."""
-    said = []
-    for name in sorted({*there, *header}):
-        before, now = there.get(name), header.get(name)
-        if before == now:
-            continue
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            said += _differences(before, now, "" if name == "settings" else f"{name} ")
-        else:
-            said.append(f"{prefix}{name} {_short(before)}, now it is {_short(now)}")
-    return said
-
-
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def beside(out: Path, what: str) -> Path:
+    """Return the file beside ``out`` that holds something else of the same work.
+
+    >>> beside(Path("data/PAIRS.jsonl"), "rejected").as_posix()
+    'data/PAIRS.rejected.jsonl'
+    """
+    return out.with_name(f"{out.stem}.{what}{out.suffix}")
+
+
+def pair_line(row: PairRow, rephrased: str) -> dict[str, Any]:
+    """Make a row of the plain layout.
+
+    A chat of one turn is written as its text; of any other the last turn asks the rephrasing in the question's place.
+
+    Args:
+        row: the question; its other columns are kept, under ``source_<name>`` where the layout has a meaning of its own for the name.
+        rephrased: the question in new words.
+    """
+
+    def spelt(chat: Sequence[Message]) -> Any:
+        return chat[0]["content"] if len(chat) == 1 else [dict(turn) for turn in chat]
+
+    turn: Message = {**row.messages[-1], "content": row.messages[-1]["content"].replace(row.question, rephrased)}
+    line = {"id": row.id, "question": spelt(row.messages), "rephrased": spelt((*row.messages[:-1], turn))}
+    if row.answer is not None:
+        line["answer"] = row.answer
+    for name, value in row.extra.items():
+        no_json = isinstance(value, float) and not math.isfinite(value)
+        line[f"source_{name}" if name in _OWN else name] = None if no_json else value
+    return line
+
+
+def write_outputs(out: Path, rows: Sequence[PairRow], entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the pairs to ``out``, and the questions without one to ``<out>.rejected.jsonl``.
+
+    Args:
+        out: the file of pairs.
+        rows: all questions of the input, in its order.
+        entries: finished rows of the journal, by id; the others are in neither file.
+    """
+    finished = [(row, entries[row.id]) for row in rows if row.id in entries]
+    pairs = [pair_line(row, entry["rephrased"]) for row, entry in finished if entry["rephrased"] is not None]
+    dropped = [
+        {"id": row.id, "question": row.question, "reason": entry["rejected"][-1]["reason"], "rejected": entry["rejected"]}
+        for row, entry in finished
+        if entry["rephrased"] is None
+    ]
+    _write_lines(out, pairs)
+    _write_lines(beside(out, "rejected"), dropped)
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))

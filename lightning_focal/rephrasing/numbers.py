@@ -17,11 +17,14 @@ _NUMERAL = re.compile(
 )
 _SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen""".split()  # noqa: SIM905
-_UNITS = {word: value for value, word in enumerate(_SMALL)}
 _DECADES = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
-_TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
+_VALUES = {word: value for value, word in enumerate(_SMALL)} | {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _OTHERS = {"half": "1/2", "quarter": "1/4", "dozen": "12", "twice": "2", "double": "2", "thrice": "3", "triple": "3"}
+_END, _GAP = r"(?![a-z])", r"[\s-]+"
+_VALUE = rf"(?:(?:{'|'.join(_DECADES)}){_END}(?:{_GAP}(?:{'|'.join(_SMALL[1:10])}){_END})?|(?:{'|'.join(_SMALL)}){_END})"
+_SCALE = rf"(?:{'|'.join(_SCALES)}){_END}(?:{_GAP}(?:and{_GAP})?{_VALUE})?"  # and what is added to it: hundred and six
+_WORDS = re.compile(rf"(?<![a-z])(?:{_VALUE}|{_SCALE})(?:{_GAP}{_SCALE})*|(?<![a-z])(?P<other>{'|'.join(_OTHERS)}){_END}")
 
 
 def numerals(text: str) -> Counter[str]:
@@ -32,11 +35,14 @@ def numerals(text: str) -> Counter[str]:
     >>> sorted(numerals(r"Of 1,250 apples \frac{1}{2} cost 0.50, 3.0 of them 3.").items())
     [('1/2', 2), ('1250', 1), ('3', 2)]
     """
-    text = _JOINT.sub("", text)
     found: Counter[str] = Counter()
-    for match in _NUMERAL.finditer(text):
-        over, under = match["over"] or match["o"] or match["a"], match["under"] or match["u"] or match["b"]
-        found[_value(match["plain"] or over, under or "1")] += 1
+    for match in _NUMERAL.finditer(_JOINT.sub("", text)):
+        over = match["plain"] or match["over"] or match["o"] or match["a"]
+        under = match["under"] or match["u"] or match["b"] or "1"
+        if len(over) + len(under) > 60:  # too long to be calculated with
+            found[f"{over.lstrip('0')}/{under.lstrip('0')}"] += 1
+        else:
+            found[str(Fraction(over) / int(under)) if int(under) else f"{int(over)}/0"] += 1
     return found
 
 
@@ -47,35 +53,19 @@ def number_words(text: str) -> Counter[str]:
     ['1/2', '12', '206', '25']
     """
     found: Counter[str] = Counter()
-    total, current, last, end = 0, 0, "", 0
-    for match in [*re.finditer(r"[a-z]+", text.lower()), None]:
-        word = match[0] if match is not None else ""
-        joined = match is not None and re.fullmatch(r"[\s-]+", text[end : match.start()]) is not None
-        value = _UNITS.get(word, _TENS.get(word))
-        scale = _SCALES.get(word)
-        goes_on = (
-            joined
-            and bool(last)
-            and (
-                (value is not None and (last in ("scale", "and") or (last == "ten" and 0 < value < 10)))
-                or (scale is not None and last != "and")
-                or (word == "and" and last == "scale")
-            )
-        )
-        if last and not goes_on:
-            found[str(total + current)] += 1
-            total, current, last = 0, 0, ""
-        if value is not None:
-            current, last = current + value, "ten" if word in _TENS else "unit"
-        elif scale == 100:
-            current, last = max(current, 1) * 100, "scale"
-        elif scale is not None:
-            total, current, last = total + max(current, 1) * scale, 0, "scale"
-        elif word == "and" and goes_on:
-            last = "and"
-        elif word in _OTHERS:
-            found[_OTHERS[word]] += 1
-        end = match.end() if match is not None else end
+    for match in _WORDS.finditer(text.lower()):
+        if match["other"]:
+            found[_OTHERS[match["other"]]] += 1
+            continue
+        total = current = 0
+        for word in re.findall("[a-z]+", match[0]):
+            if word in _VALUES:
+                current += _VALUES[word]
+            elif word == "hundred":
+                current = max(current, 1) * 100
+            elif word in _SCALES:
+                total, current = total + max(current, 1) * _SCALES[word], 0
+        found[str(total + current)] += 1
     return found
 
 
@@ -93,9 +83,3 @@ def numbers_changed(question: str, rephrased: str) -> str | None:
     lost, new = before - after - number_words(rephrased), after - before - number_words(question)
     said = [f"{name} {', '.join(sorted(some.elements()))}" for name, some in (("lost", lost), ("new", new)) if some]
     return "; ".join(said) or None
-
-
-def _value(over: str, under: str) -> str:
-    if len(over) + len(under) > 60:  # too long to be calculated with
-        return f"{over.lstrip('0')}/{under.lstrip('0')}"
-    return str(Fraction(over) / int(under)) if int(under) else f"{int(over)}/0"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightning_focal.data import PairRow
-from lightning_focal.rephrasing.checks import Checks, Rejection
-from lightning_focal.rephrasing.instruction import INSTRUCTION, ask_for
+from lightning_focal.rephrasing.checks import INSTRUCTION, Checks, Rejection
 from lightning_focal.rephrasing.journal import Journal
 from lightning_focal.rephrasing.writers import Ask, Writer
-from lightning_focal.servers import ChatRefused, ChatReply, ChatUnavailable
+from lightning_focal.servers import ChatError, ChatRefused, ChatUnavailable
 
 __all__ = ["Tally", "rephrase"]
 
@@ -81,7 +81,7 @@ def rephrase(
         writer: who writes.
         journal: where a row is written down once it is finished: ``{"id", "rephrased" (None = dropped), "rejected"}``.
         checks: what a rephrasing has to meet.
-        instruction: how it is asked for.
+        instruction: how it is asked for; braces in a question stay as they are.
         attempts: replies to a question that may be rejected before it is dropped.
         seed: of every reply, together with the row's id and the attempt; None = whatever comes.
         tally: ``Tally.of(rows, journal)``, for who wants to see it whatever happens; made here by default.
@@ -96,58 +96,54 @@ def rephrase(
         ChatRefused: if every question was refused, or the first eight were.
     """
     tally = tally or Tally.of(rows, journal)
-    asked = {row.id: row.question for row in rows}
-    left = [row for row in rows if row.id not in journal.entries]
-    queue = deque(Ask(row.id, ask_for(row.question, instruction), _seed(seed, row.id, 0)) for row in left)
+    left = {row.id: row for row in rows if row.id not in journal.entries}
     tries: dict[str, list[Rejection]] = {}
     refused: list[tuple[str, ChatRefused]] = []
     replies = silent = 0
+
+    def ask(name: str, attempt: int = 0) -> Ask:
+        said = instruction.replace("{question}", left[name].question)
+        return Ask(name, ({"role": "user", "content": said},), _seed(seed, name, attempt), attempt)
 
     def finish(name: str, rephrased: str | None) -> None:
         entry = {"id": name, "rephrased": rephrased, "rejected": [asdict(one) for one in tries.pop(name, [])]}
         journal.append(entry)
         tally.count(entry)
 
-    def give_up_refused() -> None:
-        for name, error in refused:
-            tries.setdefault(name, []).append(Rejection("refused", str(error)))
-            finish(name, None)
-        refused.clear()
-
     on_progress(tally)
-    answers = writer.replies(queue)
-    try:
-        for ask, reply in answers:
+    queue = deque(map(ask, left))
+    with closing(writer.replies(queue)) as answers:
+        for asked, reply in answers:
+            name = asked.id
             if isinstance(reply, ChatUnavailable):
-                tally.undone.append(ask.id)
+                tally.undone.append(name)
                 silent += 1
                 if silent >= max(writer.width, 3):
                     raise ChatUnavailable(f"{reply}; gave up after {silent} questions without a reply") from reply
-            elif isinstance(reply, ChatReply):
-                replies, silent = replies + 1, 0
-                verdict = checks.judge(asked[ask.id], reply)
-                if isinstance(verdict, str):
-                    finish(ask.id, verdict)
-                else:
-                    tries.setdefault(ask.id, []).append(verdict)
-                    if ask.attempt + 1 < attempts:
-                        queue.appendleft(Ask(ask.id, ask.chat, _seed(seed, ask.id, ask.attempt + 1), ask.attempt + 1))
-                    else:
-                        finish(ask.id, None)
             elif isinstance(reply, ChatRefused):
                 silent = 0
-                refused.append((ask.id, reply))
+                refused.append((name, reply))
                 if not replies and len(refused) >= _REFUSED_AT_FIRST:
                     raise ChatRefused(f"the first {len(refused)} questions were refused: {reply}") from reply
-            else:
+            elif isinstance(reply, ChatError):
                 raise reply
+            else:
+                replies, silent = replies + 1, 0
+                verdict = checks.judge(left[name].question, reply)
+                if isinstance(verdict, str):
+                    finish(name, verdict)
+                else:
+                    tries.setdefault(name, []).append(verdict)
+                    if asked.attempt + 1 < attempts:
+                        queue.appendleft(ask(name, asked.attempt + 1))
+                    else:
+                        finish(name, None)
             if replies:  # somebody is there who takes questions: those refused are refused for their own sake
-                give_up_refused()
+                for name, error in refused:
+                    tries.setdefault(name, []).append(Rejection("refused", str(error)))
+                    finish(name, None)
+                refused.clear()
             on_progress(tally)
-    finally:
-        close = getattr(answers, "close", None)
-        if close is not None:
-            close()
     if refused:
         raise ChatRefused(f"every question was refused: {refused[0][1]}") from refused[0][1]
     return tally

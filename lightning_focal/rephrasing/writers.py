@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +13,21 @@ from lightning_focal.models import encode_chat, load_policy
 from lightning_focal.servers import ChatClient, ChatError, ChatRefused, ChatReply, ChatUnavailable
 from lightning_focal.types import Message, Prompts
 
-__all__ = ["Ask", "LocalWriter", "ServerWriter", "Writer"]
+__all__ = ["Answered", "Ask", "LocalWriter", "ServerWriter", "Writer"]
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One question to a writer.
-
-    Args:
-        id: of the row.
-        chat: what is asked.
-        seed: of the reply; None = whatever comes.
-        attempt: counted from 0.
-    """
+    """One question to a writer: the row's id, what is asked, the reply's seed (None = any), and the attempt, counted from 0."""
 
     id: str
     chat: tuple[Message, ...]
     seed: int | None = None
     attempt: int = 0
+
+
+Answered = tuple[Ask, ChatReply | ChatError]
+"""A question with its reply, or with the reason why there is none: ``ChatRefused`` where it was not taken, else ``ChatUnavailable``."""
 
 
 class Writer(ABC):
@@ -41,13 +37,8 @@ class Writer(ABC):
     """Questions that are under way at once."""
 
     @abstractmethod
-    def replies(self, queue: deque[Ask]) -> Iterator[tuple[Ask, ChatReply | ChatError]]:
-        """Answer until the queue is empty; what is put into it meanwhile is answered, too.
-
-        Yields:
-            Each question with its reply, or with the reason why there is none: ``ChatRefused`` where it was not taken,
-            ``ChatUnavailable`` where nobody answered. What concerns every question is raised.
-        """
+    def replies(self, queue: deque[Ask]) -> Generator[Answered, None, None]:
+        """Answer until the queue is empty; what is put into it meanwhile is answered, too. What concerns every question is raised."""
 
 
 class ServerWriter(Writer):
@@ -63,39 +54,24 @@ class ServerWriter(Writer):
 
     def __init__(self, client: ChatClient, body: Mapping[str, Any]) -> None:
         self.client, self.body, self.width = client, dict(body), client.concurrency
-        asyncio.run(self._check())
+        with client:
+            client.start(client.models()).result()
 
-    async def _check(self) -> None:
-        async with self.client:
-            await self.client.check()
-
-    def replies(self, queue: deque[Ask]) -> Iterator[tuple[Ask, ChatReply | ChatError]]:
+    def replies(self, queue: deque[Ask]) -> Generator[Answered, None, None]:
         """See :meth:`Writer.replies`."""
-        under_way: dict[asyncio.Task[ChatReply | ChatError], Ask] = {}
-        with asyncio.Runner() as runner:  # Ctrl-C ends the wait, it never breaks into the middle of a request
-            loop = runner.get_loop()
-            try:
-                while queue or under_way:
-                    while queue and len(under_way) < self.width:
-                        ask = queue.popleft()
-                        under_way[loop.create_task(self._reply(ask))] = ask
-                    done, _ = runner.run(asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED))
-                    for task in done:
-                        yield under_way.pop(task), task.result()
-            finally:
-                runner.run(self._stop(list(under_way)))
 
-    async def _stop(self, tasks: list[asyncio.Task[ChatReply | ChatError]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
+        def next_job() -> Coroutine[Any, Any, Answered] | None:
+            return self._answered(queue.popleft()) if queue else None
 
-    async def _reply(self, ask: Ask) -> ChatReply | ChatError:
+        with self.client:
+            yield from self.client.run(next_job)
+
+    async def _answered(self, ask: Ask) -> Answered:
         try:
-            return await self.client.complete(ask.chat, **{**self.body, "seed": ask.seed})
+            request = {"messages": ask.chat, **self.body, "seed": ask.seed}
+            return ask, await self.client.ask(lambda: request, lambda reply: reply)
         except (ChatRefused, ChatUnavailable) as error:
-            return error
+            return ask, error
 
 
 class LocalWriter(Writer):
@@ -117,32 +93,25 @@ class LocalWriter(Writer):
         self.generator = HFGenerator(batch_size=batch_size)
         self.context: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
-    def replies(self, queue: deque[Ask]) -> Iterator[tuple[Ask, ChatReply | ChatError]]:
+    def replies(self, queue: deque[Ask]) -> Generator[Answered, None, None]:
         """See :meth:`Writer.replies`."""
+        longest = self.sampling.max_new_tokens
         while queue:
             batch: list[tuple[Ask, tuple[int, ...]]] = []
             while queue and len(batch) < self.width:
                 ask = queue.popleft()
                 tokens = encode_chat(self.tokenizer, ask.chat)
-                if self.context is not None and len(tokens) + self.sampling.max_new_tokens > self.context:
-                    yield (
-                        ask,
-                        ChatRefused(
-                            f"{len(tokens)} tokens to read and {self.sampling.max_new_tokens} to write, the model's context is {self.context}"
-                        ),
-                    )
+                if self.context is not None and len(tokens) + longest > self.context:
+                    said = f"{len(tokens)} tokens to read and {longest} to write, the model's context is {self.context}"
+                    yield ask, ChatRefused(said)
                 else:
                     batch.append((ask, tokens))
             if batch:
                 yield from self._answers(batch)
 
-    def _answers(self, batch: list[tuple[Ask, tuple[int, ...]]]) -> Iterator[tuple[Ask, ChatReply]]:
-        asks = [ask for ask, _ in batch]
-        prompts = Prompts(
-            ids=tuple(ask.id for ask in asks),
-            messages=tuple(ask.chat for ask in asks),
-            tokens=tuple(tokens for _, tokens in batch),
-        )
+    def _answers(self, batch: list[tuple[Ask, tuple[int, ...]]]) -> Generator[Answered, None, None]:
+        asks, tokens = zip(*batch, strict=True)
+        prompts = Prompts(ids=tuple(ask.id for ask in asks), messages=tuple(ask.chat for ask in asks), tokens=tokens)
         rollouts = self.generator.generate(
             self.model, self.tokenizer, prompts, group_size=1, seeds=[ask.seed or 0 for ask in asks], sampling=self.sampling
         )

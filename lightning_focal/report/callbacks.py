@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_focal.callbacks.observer import batches_done
 from lightning_focal.report.contents import all_figures
+from lightning_focal.report.figures import matplotlib_figure
 from lightning_focal.report.levels import run_levels
-from lightning_focal.report.matplotlib_draw import matplotlib_figure
 from lightning_focal.report.methods import group_runs
 from lightning_focal.report.page import ROLLOUTS, write_report
 from lightning_focal.report.run import read_run
 
-__all__ = ["LiveFigures", "WriteReport"]
+__all__ = ["LiveFigures", "WriteReport", "log_figures"]
 
 _log = logging.getLogger(__name__)
 
@@ -76,27 +76,24 @@ class LiveFigures(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Draw what the batches before this one have logged."""
-        done = trainer.global_step and int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
-        if done and done % self.every_n_batches == 0:
-            self._draw(trainer, done)
+        if trainer.global_step and batches_done(trainer) % self.every_n_batches == 0:
+            self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw once more."""
-        self._draw(trainer, int(trainer.fit_loop.epoch_loop.batch_progress.total.processed))  # type: ignore[attr-defined]
-
-    def _draw(self, trainer: Trainer, batch: int) -> None:
+        """Draw everything that is logged."""
         folder = trainer.log_dir  # a collective: asked for on every process
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not trainer.is_global_zero or not boards or folder is None or not (Path(folder) / "metrics.csv").exists():
+        if not trainer.is_global_zero or folder is None or not (Path(folder) / "metrics.csv").exists():
             return
-        for board in boards:
-            log_figures(board, folder, batch, self.rollouts)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                log_figures(logger, folder, batches_done(trainer), self.rollouts)
 
 
-def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int, rollouts: int = 0) -> Sequence[str]:
+def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int, rollouts: int = 0) -> list[str]:
     """Draw the figures of a run folder into TensorBoard; returns the tags they have there.
 
-    The first view of each is called after the figure, the others after what their criteria are grouped by, too.
+    The first view of each is called after the figure, the others after what their criteria are grouped by, too. At most so many
+    recorded rollouts are read.
     """
     run = read_run(folder)
     recorded = run_levels(read_run(folder, rollouts)) if rollouts else {}
@@ -104,16 +101,7 @@ def log_figures(board: TensorBoardLogger, folder: str | Path, batch: int, rollou
     tags = []
     for views in all_figures(group_runs([run]), {run.folder: levels}):
         for at, (choice, figure) in enumerate(views.views.items()):
-            tag = f"report/{views.name}" + (f"/{_plain(choice[-1])}" if at else "")
-            board.experiment.add_figure(tag, matplotlib_figure(figure), global_step=batch)
-            tags.append(tag)
+            plain = re.sub(r"[^\w.\- ]", "", choice[-1]) if at else ""  # a tag of TensorBoard holds nothing else
+            tags.append("/".join(["report", views.name, *([" ".join(plain.split())] if at else [])]))
+            board.experiment.add_figure(tags[-1], matplotlib_figure(figure), global_step=batch)
     return tags
-
-
-def _plain(choice: str) -> str:
-    """A choice of the report without what TensorBoard's tags do not hold.
-
-    >>> _plain("tag “level”")
-    'tag level'
-    """
-    return " ".join(re.sub(r"[^\w.\- ]", "", choice).split())

@@ -2,123 +2,110 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["PALETTE", "CourseFigure", "Curve", "IntervalFigure", "Panel", "Point", "Views", "colour", "dashed", "shortened"]
+__all__ = ["CourseFigure", "Curve", "Figure", "IntervalFigure", "Panel", "Point", "Views", "matplotlib_figure", "new_figure"]
 
 PALETTE = ("#355aac", "#cc9616", "#128c86", "#ed38bd", "#56a5ff", "#6c561b", "#8d56e0")
 """Hues that people with each common kind of colour blindness can tell apart, on white and on near black."""
 
-_GREY = "#8a8f98"
+GREY = "#8a8f98"
+"""Colour of the hue -1."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over rollout batches.
-
-    Args:
-        name: what the legend says; curves of one name share colour, dash and legend entry over all panels.
-        x: batches.
-        y: values.
-        low: lower ends of an interval at each ``x``, empty = none.
-        high: upper ends.
-        faint: values before smoothing at ``x``, drawn faintly; empty = none.
-        hue: place in the palette; behind its end the lines are dashed and areas hatched; -1 = grey and thin, one of many.
-        points: markers in place of a line.
-        banded: draw the interval as a band; otherwise it is told where one points at.
-    """
+    """A line over rollout batches; curves of one name share colour, dash and legend entry over all panels."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float] = ()
+    low: Sequence[float] = ()  # ends of an interval at each x, empty = none
     high: Sequence[float] = ()
-    faint: Sequence[float] = ()
-    hue: int = 0
-    points: bool = False
-    banded: bool = True
+    faint: Sequence[float] = ()  # values before smoothing, drawn faintly; empty = none
+    hue: int = 0  # place in the palette; behind its end lines are dashed and areas hatched; -1 = grey and thin, one of many
+    points: bool = False  # markers in place of a line
+    banded: bool = True  # draw the interval as a band; otherwise it is told where one points at
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves under one vertical axis.
+    """Curves under one vertical axis, drawn in their order."""
 
-    Args:
-        title: the quantity and its unit.
-        curves: drawn in this order.
-        span: lowest and highest value of the axis; None = from the values.
-        stacked: areas on top of each other in place of lines.
-    """
-
-    title: str
+    title: str  # the quantity and its unit
     curves: tuple[Curve, ...]
-    span: tuple[float, float] | None = None
-    stacked: bool = False
+    span: tuple[float, float] | None = None  # lowest and highest value of the axis; None = from the values
+    stacked: bool = False  # areas on top of each other in place of lines
 
 
 @dataclass(frozen=True)
 class CourseFigure:
-    """Panels above each other on one shared axis of rollout batches."""
+    """Panels above each other on one shared axis of rollout batches; false where there are none."""
 
     panels: tuple[Panel, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.panels)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value with its interval; without one ``low`` and ``high`` are None."""
+    """A value with its interval; ``low`` and ``high`` are NaN where there is none.
+
+    >>> f"{Point(0.5, 0.25, 0.75):.2f} {Point(1):+.1f}"
+    '0.50 [0.25, 0.75] +1.0'
+    """
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    low: float = math.nan
+    high: float = math.nan
+
+    def __format__(self, spec: str) -> str:
+        """The value, and the interval in brackets, all by one format."""
+        value, low, high = (format(part, spec) for part in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]" if self.known else value
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low + self.high)
+
+    @property
+    def direction(self) -> int:
+        """1 = the interval is above 0, -1 = below, 0 = it includes 0 or there is none."""
+        return (self.low > 0) - (self.high < 0)
 
 
 @dataclass(frozen=True)
 class IntervalFigure:
-    """Rows of values with intervals, side by side by series.
+    """Rows of values with intervals, before (rings) and after training (dots); false where there are none."""
 
-    Args:
-        rows: labels, top to bottom.
-        series: name -> one point a row, None = not known. Two series read as before and after.
-        title: the quantity and its unit.
-        span: lowest and highest value of the axis; None = from the values.
-    """
+    rows: tuple[str, ...]  # labels, top to bottom
+    before: Sequence[Point]
+    after: Sequence[Point]
+    title: str  # the quantity and its unit
+    span: tuple[float, float] | None = None  # lowest and highest value of the axis; None = from the values
 
-    rows: tuple[str, ...]
-    series: Mapping[str, Sequence[Point | None]]
-    title: str
-    span: tuple[float, float] | None = None
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+Figure = CourseFigure | IntervalFigure
 
 
 @dataclass(frozen=True)
 class Views:
-    """One figure in several views, chosen from lists.
+    """One figure in several views, chosen from lists."""
 
-    Args:
-        name: its anchor.
-        short: what the navigation says.
-        title: heading.
-        caption: what it shows and how it was computed.
-        choices: name of each list a person may choose from.
-        views: one value a list -> figure.
-    """
-
-    name: str
-    short: str
+    name: str  # its anchor
+    short: str  # what the navigation says
     title: str
-    caption: str
-    choices: tuple[str, ...] = ()
-    views: Mapping[tuple[str, ...], CourseFigure | IntervalFigure] = field(default_factory=dict)
-
-
-def colour(hue: int) -> str:
-    """Colour of a hue, see :class:`Curve`."""
-    return _GREY if hue < 0 else PALETTE[hue % len(PALETTE)]
-
-
-def dashed(hue: int) -> bool:
-    """Whether a hue is told from an earlier one by dashes, or hatching."""
-    return hue >= len(PALETTE)
+    caption: str  # what it shows and how it was computed
+    choices: tuple[str, ...]  # name of each list a person may choose from
+    views: Mapping[tuple[str, ...], Figure]  # one value a list -> figure
 
 
 def shortened(text: str, limit: int = 32) -> str:
@@ -129,3 +116,84 @@ def shortened(text: str, limit: int = 32) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty ``matplotlib.figure.Figure``, so many inches large, that no window manager knows of.
+
+    Raises:
+        ImportError: without matplotlib; the message names the extra.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures need matplotlib: pip install 'lightning-focal[plots]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def matplotlib_figure(figure: Figure) -> Any:
+    """Draw a figure with matplotlib, for TensorBoard."""
+    tall = 0.8 + 2.1 * max(1, len(figure.panels)) if isinstance(figure, CourseFigure) else 1.2 + 0.34 * len(figure.rows)
+    drawn = new_figure(8, tall)
+    entries = _draw_course(figure, drawn) if isinstance(figure, CourseFigure) else _draw_intervals(figure, drawn)
+    if entries:
+        names = [_plain(name) for name in entries]
+        drawn.legend(list(entries.values()), names, loc="outside right upper", fontsize="small", frameon=False)
+    return drawn
+
+
+def _draw_course(figure: CourseFigure, drawn: Any) -> dict[str, Any]:
+    """Draw the panels; returns legend entries by name."""
+    axes = drawn.subplots(max(1, len(figure.panels)), 1, sharex=True, squeeze=False)[:, 0]
+    axes[-1].set_xlabel("rollout batch")
+    entries: dict[str, Any] = {}
+    for axis, panel in zip(axes, figure.panels, strict=False):
+        axis.set_title(_plain(panel.title, 80), loc="left", fontsize="medium")
+        axis.grid(alpha=0.25)
+        if panel.span is not None:
+            axis.set_ylim(*panel.span)
+        if panel.stacked:
+            x, known = panel.curves[0].x, [dict(zip(curve.x, curve.y, strict=True)) for curve in panel.curves]
+            areas = axis.stackplot(x, *([of.get(at, 0.0) for at in x] for of in known), alpha=0.75)
+            for curve, area in zip(panel.curves, areas, strict=True):
+                area.set(facecolor=_colour(curve.hue), hatch="//" if curve.hue >= len(PALETTE) else None)
+                entries[curve.name] = area
+            continue
+        for curve in panel.curves:
+            tint = _colour(curve.hue)
+            if curve.low and curve.banded:
+                axis.fill_between(curve.x, curve.low, curve.high, color=tint, alpha=0.15, linewidth=0)
+            if curve.faint:
+                axis.plot(curve.x, curve.faint, color=tint, alpha=0.22, linewidth=0.8)
+            style = "--" if curve.hue >= len(PALETTE) else ":" if curve.points else "-"
+            marker = "o" if curve.points or len(curve.x) == 1 else None
+            width = 0.8 if curve.hue < 0 else 1.6
+            (entries[curve.name],) = axis.plot(curve.x, curve.y, style, color=tint, marker=marker, linewidth=width)
+    return entries
+
+
+def _draw_intervals(figure: IntervalFigure, drawn: Any) -> dict[str, Any]:
+    """Draw the rows; returns legend entries by name."""
+    axis = drawn.subplots()
+    entries: dict[str, Any] = {}
+    for name, points, shift, hue, fill in (("before", figure.before, -0.22, -1, "white"), ("after", figure.after, 0.22, 0, None)):
+        low = [max(0.0, point.value - point.low) if point.known else 0.0 for point in points]
+        high = [max(0.0, point.high - point.value) if point.known else 0.0 for point in points]
+        values, rows = [point.value for point in points], [row + shift for row in range(len(points))]
+        entries[name] = axis.errorbar(values, rows, xerr=[low, high], fmt="o", capsize=3, mfc=fill, color=_colour(hue))
+    axis.set_yticks(range(len(figure.rows)), [_plain(row) for row in figure.rows])
+    axis.invert_yaxis()
+    axis.set_xlabel(_plain(figure.title, 80))
+    axis.grid(axis="x", alpha=0.25)
+    if figure.span is not None:
+        axis.set_xlim(*figure.span)
+    return entries
+
+
+def _colour(hue: int) -> str:
+    return GREY if hue < 0 else PALETTE[hue % len(PALETTE)]
+
+
+def _plain(text: str, limit: int = 32) -> str:
+    """Text as it is: matplotlib reads mathematics between dollars, and cannot draw half of a surrogate pair."""
+    return shortened(text, limit).encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")

@@ -1,8 +1,7 @@
-"""Held-out scores before and after training, with intervals over prompts."""
+"""Held-out scores before and after training: of a run with intervals over prompts, of several with intervals over seeds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,57 +9,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_focal.functional import bootstrap_interval
+from lightning_focal.functional import bootstrap_interval, student_interval
 from lightning_focal.report.figures import Point
+from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import keys
 from lightning_focal.report.run import Run
 from lightning_focal.types import level_key
 
-__all__ = ["Change", "criterion_changes", "prompt_changes", "ratio_intervals", "score_change"]
+__all__ = ["Change", "apart", "criteria_of", "criterion_changes", "measures_of", "score_change", "score_of"]
+
+_MEASURES = {
+    "worst criterion": "val/balance/worst",
+    "mean over criteria": "val/balance/mean",
+    "every criterion met": "val/balance/strict_completion",
+    "Gini over criteria": "val/balance/gini",
+    "response tokens": "val/rollout/length",
+}
 
 
 @dataclass(frozen=True)
 class Change:
-    """A held-out quantity before and after training.
-
-    Args:
-        before: at the first evaluation.
-        after: at the last one.
-        difference: after minus before, paired by prompt where it has an interval.
-        units: what the intervals are over, in words.
-    """
+    """A held-out quantity before and after training: at the first and at the last evaluation."""
 
     before: Point
     after: Point
-    difference: Point
-    units: str = ""
+    difference: Point  # after minus before, paired by prompt where it has an interval
+    units: str = ""  # what the intervals are over, in words
 
-    @property
-    def direction(self) -> int:
-        """1 = rose, -1 = fell, 0 = the interval includes 0 or there is none."""
-        low, high = self.difference.low, self.difference.high
-        if low is None or high is None:
-            return 0
-        return 1 if low > 0 else -1 if high < 0 else 0
+    def __str__(self) -> str:
+        """Before and after, and on a second line the difference with its interval."""
+        return f"{self.before.value:.3f} → {self.after.value:.3f}\n{self.difference:+.3f}"
+
+
+def prompt_scores(run: Run) -> dict[str, tuple[float, float]]:
+    """Score of every held-out prompt at the first and at the last evaluation, where it has both; empty without two of them."""
+    if len(run.evaluations) < 2:
+        return {}
+    first, last = run.evaluations[0]["scores"], run.evaluations[-1]["scores"]
+    return {key: (first[key], last[key]) for key in first if first[key] is not None and last.get(key) is not None}
 
 
 def score_change(run: Run) -> Change | None:
     """Prior-weighted score over held-out prompts, first evaluation against last; None without two of them."""
-    if len(run.evaluations) < 2:
+    scores = torch.tensor(list(prompt_scores(run).values()), dtype=torch.float64)
+    if not len(scores):
         return None
-    first, last = run.evaluations[0]["scores"], run.evaluations[-1]["scores"]
-    both = [key for key in first if key in last and first[key] is not None and last[key] is not None]
-    before, after = _tensor(first[key] for key in both), _tensor(last[key] for key in both)
-    points = [_point(*bootstrap_interval(values, run.level)) for values in (before, after, after - before)]
-    return None if math.isnan(points[0].value) else Change(points[0], points[1], points[2], f"{len(both)} prompts")
-
-
-def prompt_changes(run: Run) -> dict[str, float]:
-    """Last score minus first of every held-out prompt that has both; empty without two evaluations."""
-    if len(run.evaluations) < 2:
-        return {}
-    first, last = run.evaluations[0]["scores"], run.evaluations[-1]["scores"]
-    return {key: last[key] - first[key] for key in first if first[key] is not None and last.get(key) is not None}
+    both = (scores[:, 0], scores[:, 1], scores[:, 1] - scores[:, 0])
+    before, after, difference = (Point(*bootstrap_interval(values, run.level)) for values in both)
+    return Change(before, after, difference, f"{len(scores)} prompts")
 
 
 def criterion_changes(run: Run) -> dict[str, Change]:
@@ -76,33 +72,38 @@ def criterion_changes(run: Run) -> dict[str, Change]:
     first, last = run.evaluations[0].get("measures", {}), run.evaluations[-1].get("measures", {})
     changes = {}
     for key in keys(last, "val/criterion/", "/score"):
-        before, after = (_known(measures.get(f"val/criterion/{key}/score")) for measures in (first, last))
-        if not math.isnan(before + after):
+        before, after = (measures.get(f"val/criterion/{key}/score") for measures in (first, last))
+        if before is not None and after is not None:
             changes[key] = Change(Point(before), Point(after), Point(after - before))
     return changes
 
 
 def _recorded_changes(rows: Sequence[Mapping[str, Any]], ends: list[int], level: float) -> dict[str, Change]:
-    prompts = sorted({row["prompt_id"] for row in rows})
-    at = {prompt: i for i, prompt in enumerate(prompts)}
-    labels = sorted({level_key(c["name"], c["tags"] or []) for row in rows for c in row["criteria"]})
-    column = {label: i for i, label in enumerate(labels)}
-    sums, counts = torch.zeros(2, 2, len(prompts), len(labels), dtype=torch.float64)
-    for row in rows:
-        end = ends.index(row["batch"])
-        for criterion in row["criteria"]:
-            if criterion["score"] is not None:
-                place = (end, at[row["prompt_id"]], column[level_key(criterion["name"], criterion["tags"] or [])])
-                sums[place] += criterion["score"]
-                counts[place] += 1
-    means, lows, highs = ratio_intervals(sums, counts, level)
-    found = {}
-    for label, c in column.items():
-        points = [_point(float(means[i, c]), float(lows[i, c]), float(highs[i, c])) for i in range(3)]
-        if not math.isnan(points[2].value):
-            asked = int((counts[..., c] > 0).all(0).sum())
-            found[label] = Change(points[0], points[1], points[2], f"{asked} prompts")
-    return found
+    prompts = {prompt: i for i, prompt in enumerate(sorted({row["prompt_id"] for row in rows}))}
+    judged = [
+        (
+            ends.index(row["batch"]),
+            prompts[row["prompt_id"]],
+            level_key(criterion["name"], criterion["tags"] or []),
+            criterion["score"],
+        )
+        for row in rows
+        for criterion in row["criteria"]
+        if criterion["score"] is not None
+    ]
+    columns = {key: i for i, key in enumerate(sorted({key for _, _, key, _ in judged}))}
+    sums, counts = torch.zeros(2, 2, len(prompts), len(columns), dtype=torch.float64)
+    for end, prompt, key, score in judged:
+        sums[end, prompt, columns[key]] += score
+        counts[end, prompt, columns[key]] += 1
+    intervals = torch.stack(ratio_intervals(sums, counts, level))  # [mean low high, before after difference, C]
+    asked = (counts > 0).all(0).sum(0).tolist()
+    changes = {}
+    for key, c in columns.items():
+        before, after, difference = (Point(*intervals[:, part, c].tolist()) for part in range(3))
+        if difference.value == difference.value:  # it was judged both times
+            changes[key] = Change(before, after, difference, f"{asked[c]} prompts")
+    return changes
 
 
 def ratio_intervals(
@@ -127,27 +128,67 @@ def ratio_intervals(
     [[0.5, 1.0, 0.5], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
     """
     n = sums.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(n, (draws, n), generator=generator)
+    drawn = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     times = torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(draws, n, dtype=torch.float64))
-
-    def with_difference(ratio: Tensor) -> Tensor:
-        return torch.cat([ratio, ratio[1:] - ratio[:1]])
-
-    means = with_difference(sums.sum(1) / counts.sum(1))
-    resampled = with_difference((times @ sums) / (times @ counts))  # [3, draws, C]
+    means, resampled = sums.sum(1) / counts.sum(1), (times @ sums) / (times @ counts)  # [2, C], [2, draws, C]
+    means, resampled = (torch.cat([ratio, ratio[1:] - ratio[:1]]) for ratio in (means, resampled))
     tail = (1 - level) / 2
-    ends = torch.nanquantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1)
-    return means, ends[0], ends[1]
+    low, high = torch.nanquantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1)
+    return means, low, high
 
 
-def _tensor(values: Any) -> Tensor:
-    return torch.tensor([_known(value) for value in values], dtype=torch.float64)
+def over_seeds(values: Sequence[float]) -> Point:
+    """Mean and 95 % interval by Student's t; without an interval for a single seed."""
+    return Point(*student_interval(torch.tensor(values, dtype=torch.float64)))
 
 
-def _known(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def score_of(method: Method) -> Change | None:
+    """Held-out score of a method: over prompts where it has one run, over seeds where it has several."""
+    return _pooled([change for run in method.runs if (change := score_change(run))])
 
 
-def _point(value: float, low: float, high: float) -> Point:
-    return Point(value) if math.isnan(low + high) else Point(value, low, high)
+def criteria_of(method: Method) -> dict[str, Change]:
+    """The same of every criterion key that all its runs know."""
+    first, *others = (criterion_changes(run) for run in method.runs)
+    pooled = {key: _pooled([first[key], *(other[key] for other in others)]) for key in first if all(key in o for o in others)}
+    return {key: change for key, change in pooled.items() if change}
+
+
+def _pooled(changes: Sequence[Change]) -> Change | None:
+    if len(changes) < 2:
+        return changes[0] if changes else None
+    parts = ([getattr(change, part).value for change in changes] for part in ("before", "after", "difference"))
+    before, after, difference = map(over_seeds, parts)
+    return Change(before, after, difference, f"{len(changes)} seeds")
+
+
+def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
+    """Measures of held-out prompts beside the score, after training or at another evaluation: mean and interval over seeds."""
+    found = {}
+    measured = [run.evaluations[evaluation].get("measures", {}) for run in method.runs if run.evaluations]
+    for label, name in _MEASURES.items():
+        values = [float(measures[name]) for measures in measured if measures.get(name) is not None]
+        if values:
+            found[label] = over_seeds(values)
+    return found
+
+
+def apart(one: Method, other: Method) -> tuple[Point, str] | None:
+    """Difference of the changes in held-out score, one minus the other, and what its interval is over.
+
+    Over seeds where they share two or more, paired by seed; else, for one run each, over the prompts they share, paired by prompt.
+    None where neither is so.
+    """
+    changes = [dict(zip(m.seeds, (score_change(run) for run in m.runs), strict=True)) for m in (one, other)]
+    pairs = [(c, d) for s, c in changes[0].items() if s is not None and c and (d := changes[1].get(s))]
+    if len(pairs) >= 2:
+        point = over_seeds([first.difference.value - second.difference.value for first, second in pairs])
+        return point, f"95 %, paired by {len(pairs)} seeds"
+    if len(one.runs) > 1 or len(other.runs) > 1:
+        return None
+    ours, theirs = ({key: last - first for key, (first, last) in prompt_scores(m.runs[0]).items()} for m in (one, other))
+    shared = [ours[prompt] - theirs[prompt] for prompt in ours if prompt in theirs]
+    if len(shared) < 2:
+        return None
+    point = Point(*bootstrap_interval(torch.tensor(shared, dtype=torch.float64)))
+    return point, f"95 % bootstrap over {len(shared)} prompts they share; one seed each says nothing of other seeds"

@@ -18,25 +18,20 @@ _SEED = re.compile(r"(?<=[?&])seed=-?\d+")
 
 @dataclass(frozen=True)
 class Method:
-    """Runs whose configurations differ in seeds alone.
+    """Runs whose configurations differ in seeds alone."""
 
-    Args:
-        label: name of the strategy, and what tells it from the other methods.
-        runs: one a seed.
-        seeds: of each, ``seed_everything``; None where it is not known.
-    """
+    label: str  # name of the strategy, and what tells it from the other methods
+    runs: tuple[Run, ...]  # one a seed
+    seeds: tuple[Any, ...]  # of each; None where it is not known
 
-    label: str
-    runs: tuple[Run, ...]
-    seeds: tuple[Any, ...]
-
-    def title(self, run: Run) -> str:
-        """Label of one run among several."""
-        at = self.runs.index(run)
+    @property
+    def titles(self) -> list[tuple[str, Run]]:
+        """Label of each run among several, and the run."""
         if len(self.runs) == 1:
-            return self.label
-        twice = self.seeds.count(self.seeds[at]) > 1
-        return f"{self.label}, {run.name}" if twice or self.seeds[at] is None else f"{self.label}, seed {self.seeds[at]}"
+            return [(self.label, self.runs[0])]
+        told = [seed is not None and self.seeds.count(seed) == 1 for seed in self.seeds]
+        names = [f"seed {seed}" if alone else run.name for run, seed, alone in zip(self.runs, self.seeds, told, strict=True)]
+        return [(f"{self.label}, {name}", run) for name, run in zip(names, self.runs, strict=True)]
 
 
 def group_runs(runs: Sequence[Run]) -> list[Method]:
@@ -47,8 +42,7 @@ def group_runs(runs: Sequence[Run]) -> list[Method]:
     settings = [dict(_settings(run.config)) for run in runs]
     groups: dict[str, list[int]] = {}
     for at, found in enumerate(settings):
-        known = json.dumps(found, sort_keys=True, default=str) if found else f"unknown {at}"
-        groups.setdefault(known, []).append(at)
+        groups.setdefault(json.dumps(found, sort_keys=True, default=str) if found else f"unknown {at}", []).append(at)
     firsts = [members[0] for members in groups.values()]
     labels = _labels([settings[first] for first in firsts], [runs[first] for first in firsts])
     return [
@@ -69,17 +63,14 @@ def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _labels(settings: list[dict[str, Any]], runs: list[Run]) -> list[str]:
-    labels = [_strategy(run) for run in runs]
-    for at, label in enumerate(labels):
-        rivals = [other for other in range(len(labels)) if other != at and _strategy(runs[other]) == _strategy(runs[at])]
-        paths = dict.fromkeys(path for path in settings[at] for rival in rivals if _differ(settings, at, rival, path))
-        words = [f"{path.rsplit('.', 1)[-1]} {_spelt(settings[at][path])}" for path in paths]
-        labels[at] = ", ".join([label, *words[:3]])
+    """Name of each run's strategy, with up to three settings that tell it from others of that name."""
+    names = [_strategy(run) for run in runs]
+    labels = []
+    for name, mine in zip(names, settings, strict=True):
+        rivals = [theirs for theirs, other in zip(settings, names, strict=True) if other == name]
+        paths = dict.fromkeys(path for rival in rivals for path in mine if mine[path] != rival.get(path))
+        labels.append(", ".join([name, *(f"{path.rsplit('.', 1)[-1]} {_spelt(mine[path])}" for path in [*paths][:3])]))
     return [f"{label} ({run.name})" if labels.count(label) > 1 else label for label, run in zip(labels, runs, strict=True)]
-
-
-def _differ(settings: list[dict[str, Any]], one: int, other: int, path: str) -> bool:
-    return bool(settings[one].get(path) != settings[other].get(path))
 
 
 def _spelt(value: Any) -> str:
@@ -91,10 +82,10 @@ def _strategy(run: Run) -> str:
     """Name of the class that shapes the reward, from either place a configuration may have it; the folder's where there is none."""
     trainer = run.config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, Mapping) else None
-    given = _class_path(run.config.get("reward"))
     paths = [_class_path(callback) for callback in callbacks] if isinstance(callbacks, list) else []
-    known = [given, *(path for path in paths if path.startswith("lightning_focal.rewards.") or path.endswith("Reward"))]
-    return next((path.rsplit(".", 1)[-1] for path in known if path), run.name)
+    shaping = [path for path in paths if path.startswith("lightning_focal.rewards.") or path.endswith("Reward")]
+    known = [path for path in (_class_path(run.config.get("reward")), *shaping) if path]
+    return known[0].rsplit(".", 1)[-1] if known else run.name
 
 
 def _class_path(entry: Any) -> str:

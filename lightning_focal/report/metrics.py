@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Series", "read_metrics"]
+__all__ = ["Series", "keys", "read_metrics"]
 
 
 @dataclass
 class Series:
-    """A measured quantity over rollout batches, as sums and counts: parts pool exactly.
+    """A measured quantity over rollout batches, as sums and counts, so that means over several batches are exact.
 
     Args:
         batches: numbers of batches, ascending.
@@ -35,13 +35,12 @@ class Series:
         """Add a sum over ``count`` items to the last batch or a later one; what is not finite is left out."""
         if not math.isfinite(value) or count <= 0:
             return
-        if self.batches and self.batches[-1] == batch:
-            self.sums[-1] += value
-            self.counts[-1] += count
-        else:
+        if not self.batches or self.batches[-1] != batch:
             self.batches.append(batch)
-            self.sums.append(value)
-            self.counts.append(count)
+            self.sums.append(0.0)
+            self.counts.append(0.0)
+        self.sums[-1] += value
+        self.counts[-1] += count
 
     @property
     def values(self) -> list[float]:
@@ -63,6 +62,11 @@ class Series:
         kept = [i for i, batch in enumerate(self.batches) if first <= batch <= last]
         count = sum(self.counts[i] for i in kept)
         return sum(self.sums[i] for i in kept) / count if count else math.nan
+
+    def ends(self, batches: int) -> tuple[float, float]:
+        """Mean over the first and over the last tenth of a run of so many batches."""
+        tenth = max(1, batches // 10)
+        return self.mean(0, tenth - 1), self.mean(batches - tenth, batches)
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
@@ -94,10 +98,11 @@ def _number(cell: str | None) -> float:
         return math.nan
 
 
-def keys(columns: Mapping[str, Series], before: str, after: str = "") -> list[str]:
+def keys(columns: Mapping[str, object], before: str, after: str = "") -> list[str]:
     """Return what stands between ``before`` and ``after`` in the names of the columns that have both, sorted."""
+    long = len(before) + len(after)
     return sorted(
         name[len(before) : len(name) - len(after)]
         for name in columns
-        if name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+        if name.startswith(before) and name.endswith(after) and len(name) > long
     )

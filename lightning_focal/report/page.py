@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,22 +18,21 @@ from typing import Any
 import lightning_focal
 from lightning_focal.files import write_text
 from lightning_focal.report.contents import all_figures
-from lightning_focal.report.figures import Views
+from lightning_focal.report.figures import GREY, PALETTE, Views
 from lightning_focal.report.levels import run_levels
 from lightning_focal.report.methods import Method, group_runs
-from lightning_focal.report.pack import deflated, pack_rollouts, packed_json
-from lightning_focal.report.plotly_draw import plotly_spec
-from lightning_focal.report.rollouts import evenly
-from lightning_focal.report.run import Run, read_run
+from lightning_focal.report.run import Run, evenly, read_run
 from lightning_focal.report.tables import criterion_table, method_table, repeats, tiles
 from lightning_focal.report.verdict import verdict
+from lightning_focal.types import level_key
 
-__all__ = ["ROLLOUTS", "Written", "write_report"]
+__all__ = ["ROLLOUTS", "Written", "pack_rollouts", "packed", "write_report"]
 
 ROLLOUTS = 6400
 """Training rollouts that a report shows by default, over all its runs."""
 
 _SCRIPTS = ("data.js", "figures.js", "rollouts.js", "tables.js", "page.js")
+_BESIDE = 250_000  # bytes of the file beside the library, the figures and the rollouts, at most
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,23 @@ def write_report(
 
 
 def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]]:
-    runs = [(method.title(run), run) for method in methods for run in method.runs]
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    runs = [titled for method in methods for titled in method.titles]
     levels = {run.folder: run_levels(run) for _, run in runs}
     figures = all_figures(methods, levels)
-    drawn = packed_json({views.name: _drawn(views) for views in figures})
-    notes = [f"{title}: {note}" if len(runs) > 1 else note for title, run in runs for note in run.notes]
-    fixed = _library()
-    packed, shown, note = _rollouts(runs, limit - len(fixed) - len(drawn) - 250_000)
-    notes += [note] if note else []
+    payload = {
+        "library": _library(),
+        "figures": packed({"palette": PALETTE, "grey": GREY, "all": list(map(_view_list, figures))}),
+    }
+    payload["rollouts"], shown, note = _rollouts(runs, limit - sum(map(len, payload.values())) - _BESIDE)
+    notes = [f"{title}: {note}" if len(runs) > 1 else note for title, run in runs for note in run.notes] + note
     single = methods[0] if len(methods) == 1 else None
-    payload = {"library": fixed, "figures": drawn, "rollouts": packed}
-    text = _rendered(
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(_resource("page.html")).render(
+        style=Markup(_resource("page.css")),
+        scripts=[Markup(_resource(name)) for name in _SCRIPTS],
         title=single.label if single else f"{len(methods)} methods, {len(runs)} runs",
         names=", ".join(run.name for _, run in runs[:6]) + (", ..." if len(runs) > 6 else ""),
         verdict=verdict(methods),
@@ -103,53 +113,118 @@ def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]
     return text.encode("utf-8", "replace").decode("utf-8"), tuple(notes)
 
 
-def _drawn(views: Views) -> dict[str, Any]:
-    return {"choices": views.choices, "views": [{"choice": list(choice), **plotly_spec(f)} for choice, f in views.views.items()]}
+def _view_list(views: Views) -> dict[str, Any]:
+    listed = [{"choice": choice, **dataclasses.asdict(figure)} for choice, figure in views.views.items()]
+    return {"name": views.name, "choices": views.choices, "views": listed}
 
 
-def _rollouts(runs: Sequence[tuple[str, Run]], room: float) -> tuple[str, int, str]:
+def _rollouts(runs: Sequence[tuple[str, Run]], room: float) -> tuple[str, int, list[str]]:
     """Pack as many rollouts as there is room for; also their number and, where some are missing, a note."""
-    read = {title: _by_batch(run) for title, run in runs}
     total, share = sum(run.train.total + run.held_out.total for _, run in runs), 1.0
     while True:
-        chosen = [(title, _kept(run, read[title], share)) for title, run in runs]
+        chosen = [(title, _kept(run, share)) for title, run in runs]
         shown = sum(len(rows) for _, rows in chosen)
-        packed = packed_json(pack_rollouts(chosen)) if shown else ""
-        if len(packed) <= room or share < 0.01 or not shown:
+        text = packed(pack_rollouts(chosen)) if shown else ""
+        if len(text) <= room or share < 0.01 or not shown:
             break
-        share *= min(0.9, 0.95 * room / len(packed)) if room > 0 else 0.5
+        share *= min(0.9, 0.95 * room / len(text)) if room > 0 else 0.5
     which = "whole batches, evenly spread over the run, and of the first and the last evaluation of the held-out prompts"
-    return packed, shown, f"{shown} of {total} recorded rollouts are in this file: {which}." if shown < total else ""
+    return text, shown, [f"{shown} of {total} recorded rollouts are in this file: {which}."] if shown < total else []
 
 
-def _by_batch(run: Run) -> Mapping[int, list[Mapping[str, Any]]]:
-    found: dict[int, list[Mapping[str, Any]]] = {}
-    for row in run.train.rows:
-        found.setdefault(row["batch"], []).append(row)
-    return found
-
-
-def _kept(run: Run, by_batch: Mapping[int, list[Mapping[str, Any]]], share: float) -> list[Mapping[str, Any]]:
-    batches = evenly(list(by_batch), max(2, int(share * len(by_batch))))
+def _kept(run: Run, share: float) -> list[Mapping[str, Any]]:
+    """About this share of the training batches that were read, and of the held-out prompts."""
+    batches = run.train.batches
     prompts = sorted({row["prompt_id"] for row in run.held_out.rows})
-    some = set(prompts if share == 1 else prompts[: max(1, int(share * len(prompts)))])
-    return [*(row for batch in batches for row in by_batch[batch]), *(r for r in run.held_out.rows if r["prompt_id"] in some)]
-
-
-def _rendered(**values: Any) -> str:
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    parts = {name: Markup(_resource(name)) for name in ("page.css", *_SCRIPTS)}
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_resource("page.html"))
-    return str(template.render(style=parts["page.css"], scripts=[parts[name] for name in _SCRIPTS], **values))
+    kept, some = set(evenly(batches, int(share * len(batches)))), set(prompts[: max(1, int(share * len(prompts)))])
+    return [row for row in run.train.rows if row["batch"] in kept] + [r for r in run.held_out.rows if r["prompt_id"] in some]
 
 
 @functools.cache
 def _library() -> str:
-    return deflated(_resource("plotly-basic.min.js"))
+    return _deflated(_resource("plotly-basic.min.js"))
 
 
 def _resource(name: str) -> str:
     return (resources.files("lightning_focal.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def packed(content: Any) -> str:
+    """JSON, deflated and as base64, which no HTML parser minds and a browser undoes without a library.
+
+    Numbers have five digits; those that are not finite become null. Half surrogates stay escaped.
+    """
+    return _deflated(json.dumps(_rounded(content), separators=(",", ":"), allow_nan=False))
+
+
+def _deflated(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode("utf-8"), 9)).decode("ascii")
+
+
+def _rounded(content: Any) -> Any:
+    if isinstance(content, float):
+        return float(f"{content:.5g}") if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {str(key): _rounded(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_rounded(value) for value in content]
+    return content
+
+
+def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> dict[str, Any]:
+    """Return rollouts of several runs as columns, what recurs kept once.
+
+    Args:
+        runs: title and rows of each, rows as in :class:`~lightning_focal.report.run.RecordedRollouts`.
+
+    Returns:
+        ``runs`` titles; ``prompts`` chats; ``rubrics`` criteria as ``[name, key, tags]``; ``reasons`` texts; ``groups`` as
+        ``[run, stage, batch, prompt, rubric, weights, saturations, prior weights]``; and, one entry a rollout, ``group``,
+        ``number``, ``text``, ``reward``, ``static``, ``change`` (of rank), ``tokens``, ``cut``, ``outcome`` (a letter a criterion),
+        ``score`` (by criterion, where it is neither 0 nor 1), ``fault`` (places of faults that were found) and
+        ``reason`` (a number a criterion, into ``reasons``).
+    """
+    tables: dict[str, dict[Any, int]] = {"prompts": {}, "rubrics": {}, "reasons": {}, "groups": {}}
+    rollouts: list[dict[str, Any]] = []
+
+    def place(table: str, value: Any) -> int:
+        return tables[table].setdefault(value, len(tables[table]))
+
+    for at, (_, rows) in enumerate(runs):
+        for row in rows:
+            criteria = row["criteria"]
+            chat = tuple((message["role"] or "", message["content"] or "") for message in row["messages"] or ())
+            rubric = tuple((c["name"], level_key(c["name"], c["tags"] or []), tuple(c["tags"] or ())) for c in criteria)
+            per_prompt = (tuple(c[name] for c in criteria) for name in ("weight", "saturation", "prior_weight"))
+            group = (at, row["stage"], row["batch"], place("prompts", chat), place("rubrics", rubric), *per_prompt)
+            outcomes = [_outcome(c) for c in criteria]
+            rollouts.append(
+                {
+                    "group": place("groups", group),
+                    "number": row["rollout"],
+                    "text": row["response"] or "",
+                    "reward": row["reward"],
+                    "static": row["static_reward"],
+                    "change": row["rank_change"],
+                    "tokens": row.get("tokens"),
+                    "cut": int(bool(row.get("truncated"))),
+                    "outcome": "".join(outcomes),
+                    "score": {i: c["score"] for i, c in enumerate(criteria) if outcomes[i] == "p"},
+                    "fault": [i for i, c in enumerate(criteria) if c.get("outcome") == "met" and c["score"] == 0],
+                    "reason": [place("reasons", c.get("reason") or "") for c in criteria],
+                }
+            )
+    columns = {name: [rollout[name] for rollout in rollouts] for name in (rollouts[0] if rollouts else ())}
+    return {"runs": [title for title, _ in runs], **{name: list(values) for name, values in tables.items()}, **columns}
+
+
+def _outcome(criterion: Mapping[str, Any]) -> str:
+    """What became of a criterion: m = met, also of a fault that was not found, p = partly, n = not met, f = failed, - = not judged.
+
+    >>> _outcome({"score": 1.0, "outcome": "not_met"}), _outcome({"score": None, "outcome": "error"})
+    ('m', 'f')
+    """
+    score = criterion["score"]
+    if score is None or not math.isfinite(score):
+        return "f" if criterion.get("outcome") == "error" else "-"
+    return "m" if score >= 1 else "p" if score > 0 else "n"

@@ -1,4 +1,4 @@
-"""The tables of a report, as rows of text."""
+"""The numbers of a report, as tables and tiles of text."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_focal.report.comparisons import MEASURES, criteria_of, measures_of, score_of
 from lightning_focal.report.figures import Point
-from lightning_focal.report.held_out import Change
+from lightning_focal.report.held_out import Change, criteria_of, measures_of, score_of
 from lightning_focal.report.levels import Levels
 from lightning_focal.report.methods import Method
 from lightning_focal.report.run import Run
 
-__all__ = ["Repeat", "Table", "Tile", "criterion_table", "method_table", "repeats", "tiles"]
+__all__ = ["Table", "criterion_table", "markdown_table", "method_table", "repeats", "tiles"]
 
 
 @dataclass(frozen=True)
@@ -27,74 +26,44 @@ class Table:
     caption: str = ""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A number that stands out."""
-
-    label: str
-    value: str
-    note: str = ""
-    direction: int = 0
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """How to run something again."""
-
-    title: str
-    folder: str
-    command: str
-    typed: str
-    facts: tuple[tuple[str, str], ...]
-    config: str
-
-
-def tiles(method: Method) -> list[Tile]:
-    """The few numbers a person looks for first, of one method."""
-    change, measures, found = score_of(method), measures_of(method), []
-    if change is not None:
-        found.append(
-            Tile("held-out score", f"{change.after.value:.3f}", f"{_signed(change.difference)} since the start", change.direction)
-        )
-    first = {name: point for name, point in _first(method).items() if name in measures}
+def tiles(method: Method) -> list[tuple[str, str, str, int]]:
+    """The few numbers a person looks for first, of one method: label, value, note and direction of each."""
+    found, change, after = [], score_of(method), measures_of(method)
+    before = measures_of(method, 0) if all(len(run.evaluations) > 1 for run in method.runs) else {}
+    if change:
+        note = f"{change.difference:+.3f} since the start"
+        found.append(("held-out score", f"{change.after.value:.3f}", note, change.difference.direction))
     for name, digits in (("worst criterion", 3), ("every criterion met", 3), ("response tokens", 1)):
-        if name in measures:
-            before = f"{first[name]:.{digits}f} before" if name in first else ""
-            found.append(Tile(f"{name}, held out", f"{measures[name].value:.{digits}f}", before))
+        if name in after:
+            note = f"{before[name].value:.{digits}f} before" if name in before else ""
+            found.append((f"{name}, held out", f"{after[name].value:.{digits}f}", note, 0))
     rollouts = sum(run.train.total for run in method.runs)
-    batches = "–".join(
-        str(n) for n in sorted({run.batches for run in method.runs})[:: max(1, len({r.batches for r in method.runs}) - 1)]
-    )
-    found.append(Tile("rollout batches", batches, f"{rollouts:,} rollouts recorded".replace(",", " ") if rollouts else ""))
-    return found
-
-
-def _first(method: Method) -> dict[str, float]:
-    found = {}
-    for label, name in MEASURES.items():
-        values = [run.evaluations[0].get("measures", {}).get(name) for run in method.runs if len(run.evaluations) > 1]
-        known = [float(value) for value in values if value is not None]
-        if known and len(known) == len(method.runs):
-            found[label] = sum(known) / len(known)
-    return found
+    ends = dict.fromkeys(str(end(run.batches for run in method.runs)) for end in (min, max))
+    note = f"{rollouts:,} rollouts recorded".replace(",", " ") if rollouts else ""
+    return [*found, ("rollout batches", "–".join(ends), note, 0)]
 
 
 def method_table(methods: Sequence[Method]) -> Table:
     """A row a method: held-out score before, after, difference, and measures after training, with intervals."""
     measures = [measures_of(method) for method in methods]
-    names = list(dict.fromkeys(name for found in measures for name in found))
+    names = tuple(dict.fromkeys(name for found in measures for name in found))
     rows = []
     for method, found in zip(methods, measures, strict=True):
         change = score_of(method)
-        cells = ["-"] * 3 if change is None else [_plain(change.before), _plain(change.after), _signed(change.difference, "\n")]
+        cells = [_cell(change.before), _cell(change.after), _lines(f"{change.difference:+.3f}")] if change else ["-"] * 3
         seeds = ", ".join("?" if seed is None else str(seed) for seed in method.seeds)
-        rows.append((method.label, seeds, *cells, *(_plain(found[name]) if name in found else "-" for name in names)))
+        rows.append((method.label, seeds, *cells, *(_cell(found[name]) if name in found else "-" for name in names)))
     head = ("method", "seeds", "before", "after", "after minus before", *names)
-    return Table(
-        head,
-        tuple(rows),
-        "Held-out prompts. 95 % intervals: Student's t over seeds, bootstrap over prompts where there is one seed.",
-    )
+    caption = "Held-out prompts. 95 % intervals: Student's t over seeds, bootstrap over prompts where there is one seed."
+    return Table(head, tuple(rows), caption)
+
+
+def _cell(point: Point) -> str:
+    return _lines(f"{point:.1f}" if abs(point.value) >= 10 else f"{point:.3f}")
+
+
+def _lines(text: str) -> str:
+    return text.replace(" [", "\n[")
 
 
 def criterion_table(methods: Sequence[Method], levels: Mapping[Path, Mapping[str, Levels]]) -> Table:
@@ -102,78 +71,72 @@ def criterion_table(methods: Sequence[Method], levels: Mapping[Path, Mapping[str
     changes = [criteria_of(method) for method in methods]
     if len(methods) == 1 and len(methods[0].runs) == 1:
         run = methods[0].runs[0]
-        return _run_table(run, levels.get(run.folder, {}).get("key"), changes[0])
-    keys = sorted({key for found in changes for key in found})
-    rows = [(key, *(_change(found[key]) if key in found else "-" for found in changes)) for key in keys]
+        return _run_table(run, levels[run.folder].get("key", Levels()), changes[0])
+    names = sorted({name for found in changes for name in found})
+    rows = [(name, *(str(found[name]) if name in found else "-" for found in changes)) for name in names]
     caption = "Held-out score before → after, and the difference with its 95 % interval."
     return Table(("criterion", *(method.label for method in methods)), tuple(rows), caption)
 
 
-def _run_table(run: Run, levels: Levels | None, changes: Mapping[str, Change]) -> Table:
-    tenth = max(1, run.batches // 10)
+def _run_table(run: Run, levels: Levels, changes: Mapping[str, Change]) -> Table:
     rows = []
-    for key in sorted({*changes, *(levels.labels if levels else ())}):
-        cells = []
-        for part in ("score", "saturation", "weight"):
-            series = getattr(levels, part).get(key) if levels else None
-            ends = [series.mean(0, tenth - 1), series.mean(run.batches - tenth, run.batches)] if series else []
-            known = [f"{value:.3f}" if value == value else "?" for value in ends]
-            cells.append(" → ".join(known) if known else "-")
-        rows.append((key, *cells, _shares(levels, key), _change(changes[key]) if key in changes else "-"))
+    for key in sorted({*changes, *levels.labels}):
+        parts = [getattr(levels, part).get(key) for part in ("score", "saturation", "weight")]
+        cells = [_arrow(series.ends(run.batches)) if series else "-" for series in parts]
+        over_all = [
+            sum(part[key].values) / len(part[key].values) if key in part else None for part in (levels.prior, levels.share)
+        ]
+        share = _arrow(over_all) if key in levels.share else "-"
+        rows.append((key, *cells, share, str(changes[key]) if key in changes else "-"))
     head = ("criterion", "score", "saturation", "weight", "share of the weight", "held-out score")
+    tenth = max(1, run.batches // 10)
     what = "one batch" if tenth == 1 else f"{tenth} batches"
-    return Table(
-        head,
-        tuple(rows),
+    caption = (
         f"In training: first → last {what} (? = not asked for there). Share: prior → in force, whole run. "
-        "Held out: before → after, difference.",
+        "Held out: before → after, difference."
     )
+    return Table(head, tuple(rows), caption)
 
 
-def _shares(levels: Levels | None, key: str) -> str:
-    """Share of all weight over the whole run, by the rubric's own weights and by those in force."""
-    if levels is None or key not in levels.share:
-        return "-"
-    known = [part[key].values if key in part else [] for part in (levels.prior, levels.share)]
-    return " → ".join(f"{sum(values) / len(values):.3f}" if values else "?" for values in known)
+def _arrow(ends: Sequence[float | None]) -> str:
+    return " → ".join("?" if end is None or end != end else f"{end:.3f}" for end in ends)
 
 
-def repeats(methods: Sequence[Method]) -> list[Repeat]:
-    """How to repeat each run: the command, what was typed, versions, seed, configuration."""
-    return [_repeat(method.title(run), run) for method in methods for run in method.runs]
+def repeats(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """How to repeat each run: ``title``, ``folder``, ``command``, what was ``typed``, ``facts`` and the text of its ``config``."""
+    return [_repeat(title, run) for method in methods for title, run in method.titles]
 
 
-def _repeat(title: str, run: Run) -> Repeat:
+def _repeat(title: str, run: Run) -> dict[str, Any]:
     starts: list[Mapping[str, Any]] = list(run.record.get("starts", []))
-    facts = [("seed", str(run.config.get("seed_everything", "not recorded")))]
+    facts = {"seed": str(run.config.get("seed_everything", "not recorded"))}
     for name in ("version", "commit", "date", "device", "python", "torch", "lightning", "transformers"):
-        values = list(dict.fromkeys(str(start[name]) for start in starts if start.get(name)))
-        if values:
-            facts.append((name, ", ".join(values)))
+        if values := dict.fromkeys(str(start[name]) for start in starts if start.get(name)):
+            facts[name] = ", ".join(values)
     if not starts:
-        facts.append(("version and commit", "not recorded by this run"))
+        facts["version and commit"] = "not recorded by this run"
     elif run.finished is False:
-        facts.append(("end", "the run did not come to its end"))
+        facts["end"] = "the run did not come to its end"
     if len(starts) > 1:
-        facts.append(("starts", f"{len(starts)}: the run was resumed"))
-    config = shlex.quote(str(run.folder / "config.yaml"))
-    again = shlex.quote(str(run.folder.with_name(run.name + "-again")))
-    command = f"lightning_focal fit --config {config} --run_dir {again}"
-    return Repeat(
-        title, str(run.folder), command, "\n".join(start.get("command", "") for start in starts), tuple(facts), run.config_text
-    )
+        facts["starts"] = f"{len(starts)}: the run was resumed"
+    config, again = (shlex.quote(str(path)) for path in (run.folder / "config.yaml", run.folder.with_name(f"{run.name}-again")))
+    return {
+        "title": title,
+        "folder": str(run.folder),
+        "command": f"lightning_focal fit --config {config} --run_dir {again}",
+        "typed": "\n".join(start.get("command", "") for start in starts),
+        "facts": facts,
+        "config": run.config_text,
+    }
 
 
-def _plain(point: Point) -> str:
-    digits = 1 if abs(point.value) >= 10 else 3
-    between = "" if point.low is None or point.high is None else f"\n[{point.low:.{digits}f}, {point.high:.{digits}f}]"
-    return f"{point.value:.{digits}f}{between}"
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Return a Markdown table.
 
-
-def _signed(point: Point, gap: str = " ") -> str:
-    between = "" if point.low is None or point.high is None else f"{gap}[{point.low:+.3f}, {point.high:+.3f}]"
-    return f"{point.value:+.3f}{between}"
-
-
-def _change(change: Change) -> str:
-    return f"{change.before.value:.3f} → {change.after.value:.3f}\n{_signed(change.difference)}"
+    >>> print(markdown_table(["a", "b"], [["1", "2|3"]]), end="")
+    | a | b |
+    | --- | --- |
+    | 1 | 2\|3 |
+    """
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

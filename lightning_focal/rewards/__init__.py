@@ -1,15 +1,7 @@
 """Reward strategies: Lightning callbacks that turn criterion scores into rewards and advantages."""
 
 from lightning_focal.rewards.answers import AnswerScores, GoldAnswers
-from lightning_focal.rewards.base import RewardStrategy, find_strategy
-from lightning_focal.rewards.baselines import (
-    DvaoAdvantage,
-    Gate,
-    GdpoAdvantage,
-    SawWeighting,
-    SoftMinAdvantage,
-    WorstOf,
-)
+from lightning_focal.rewards.baselines import DvaoAdvantage, Gate, GdpoAdvantage, SawWeighting, SoftMinAdvantage, WorstOf
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
 from lightning_focal.rewards.focal import FocalReward
 from lightning_focal.rewards.label_free import (
@@ -32,6 +24,7 @@ from lightning_focal.rewards.stages import (
     Weighting,
 )
 from lightning_focal.rewards.static import StaticReward
+from lightning_focal.rewards.strategy import RewardStrategy, find_strategy
 from lightning_focal.rewards.token_choice import NINE_CHOICES, TokenChoice, TokenChoiceScores
 from lightning_focal.rewards.votes import OwnVotes, PairVotes, TeacherVotes
 

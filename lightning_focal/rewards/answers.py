@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,10 +21,13 @@ from lightning_focal.rewards.sources import Answerer, ScoreSource
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
 
-__all__ = ["AnswerBatch", "AnswerScores", "EquivalenceKind", "GoldAnswers", "shorten"]
+__all__ = ["AnswerBatch", "AnswerScores", "EquivalenceKind", "GoldAnswers", "Judged", "shorten"]
 
 EquivalenceKind = Literal["math", "string"]
 """``math``: equal strings, or equal by math-verify (ours); ``string``: equal strings (the released code of arXiv:2508.00410)."""
+
+Judged = tuple[list[list[Verdict]], Mapping[str, Tensor]]
+"""Verdicts ``[P][G]`` on a source's own criterion, and measures."""
 
 _LONGEST_GRADED = 10_000  # characters; nobody's answer, and scorers of others may take very long over it
 
@@ -39,6 +42,10 @@ def shorten(answer: str, width: int = 40) -> str:
     """
     line = " ".join(answer[: 4 * width].split())
     return line if len(line) <= width and len(answer) <= 4 * width else f"{line[: width - 7]}... ({len(answer)} characters)"
+
+
+def _met(met: bool, reason: str) -> Verdict:
+    return Verdict(Outcome.MET if met else Outcome.NOT_MET, reason=reason)
 
 
 class AnswerBatch:
@@ -62,6 +69,11 @@ class AnswerBatch:
         """``[P]`` majority vote of each group."""
         return [majority_vote(answers, self.equivalent) for answers in self.answers]
 
+    @property
+    def voters(self) -> list[int]:
+        """``[P]`` number of answers in each group."""
+        return [sum(answer is not None for answer in answers) for answers in self.answers]
+
     def grade(self, row: int, answer: str | None) -> Verdict:
         """Judge an answer to prompt ``row`` by the data's own grader, or else by its gold answer.
 
@@ -74,9 +86,7 @@ class AnswerBatch:
     def right(self, row: int, answer: str | None) -> float:
         """Return 1 for an answer that gold calls fully right, else 0; NaN where gold is not known."""
         verdict = self.grade(row, answer)
-        if not verdict.judged:
-            return math.nan
-        return float(verdict.outcome is Outcome.MET or (verdict.value or 0.0) >= 1.0)
+        return float(verdict.outcome is Outcome.MET or (verdict.value or 0.0) >= 1.0) if verdict.judged else math.nan
 
     @property
     def failures(self) -> list[str]:
@@ -93,45 +103,36 @@ class AnswerBatch:
         said = "no boxed answer" if answer is None else f"answer {shorten(answer)}"
         reason = f"{said}, gold {shorten(gold)}" if gold else said
         if grader is None:
-            return Verdict(_met(answer is not None and self.equivalent(gold, answer)), reason=reason)
+            return _met(answer is not None and self.equivalent(gold, answer), reason)
         if answer is not None and len(answer) > _LONGEST_GRADED:
-            return Verdict(Outcome.NOT_MET, reason=f"{reason}: too long to be graded")
+            return _met(False, f"{reason}: too long to be graded")
         try:
             grade = float(grader(answer))
         except Exception as error:  # a scorer of others must not end the run
-            return Verdict(
-                Outcome.ERROR, reason=f"{reason}: the grader failed ({type(error).__name__}: {shorten(str(error), 80)})"
-            )
+            failure = f"{type(error).__name__}: {shorten(str(error), 80)}"
+            return Verdict(Outcome.ERROR, reason=f"{reason}: the grader failed ({failure})")
         if not 0 <= grade <= 1:
             return Verdict(Outcome.ERROR, reason=f"{reason}: the grader must return a number in [0, 1], got {grade}")
         if grade in (0.0, 1.0):
-            return Verdict(_met(grade == 1.0), reason=reason)
+            return _met(grade == 1.0, reason)
         return Verdict(Outcome.GRADED, grade, f"{reason}, graded {grade:.3g}")
 
     def measures(self) -> dict[str, Tensor]:
         """Return what is watched whatever the reward is made of; NaN = gold is not known, or there is no vote."""
-        rows = range(len(self.answers))
         return {
             **self.vote_measures(self.votes),
             "vote/unanswered": torch.tensor([[float(a is None) for a in answers] for answers in self.answers]),
-            "answer/accuracy": torch.tensor([[self.right(row, a) for a in self.answers[row]] for row in rows]),
+            "answer/accuracy": torch.tensor([[self.right(p, a) for a in answers] for p, answers in enumerate(self.answers)]),
         }
 
     def vote_measures(self, votes: Sequence[Vote]) -> dict[str, Tensor]:
         """Return share, number of distinct answers, absence and accuracy of the labels ``votes`` ``[P]``."""
-        known = [vote.label is not None for vote in votes]
-        return {
-            "vote/share": torch.tensor([vote.share if k else math.nan for vote, k in zip(votes, known, strict=True)]),
-            "vote/distinct": torch.tensor([vote.distinct if k else math.nan for vote, k in zip(votes, known, strict=True)]),
-            "vote/no_label": torch.tensor([float(not k) for k in known]),
-            "vote/accuracy": torch.tensor(
-                [self.right(row, vote.label) if known[row] else math.nan for row, vote in enumerate(votes)]
-            ),
-        }
-
-
-def _met(met: bool) -> Outcome:
-    return Outcome.MET if met else Outcome.NOT_MET
+        rows = [
+            (math.nan, math.nan, 1.0, math.nan) if v.label is None else (v.share, float(v.distinct), 0.0, self.right(p, v.label))
+            for p, v in enumerate(votes)
+        ]
+        names = ("vote/share", "vote/distinct", "vote/no_label", "vote/accuracy")
+        return dict(zip(names, torch.tensor(rows).reshape(-1, len(names)).unbind(1), strict=True))
 
 
 class AnswerScores(ScoreSource):
@@ -177,11 +178,7 @@ class AnswerScores(ScoreSource):
 
     @property
     def answerer(self) -> Answerer:
-        """The module whose policy is trained.
-
-        Raises:
-            RuntimeError: before :meth:`bind`.
-        """
+        """The module whose policy is trained; ``RuntimeError`` before :meth:`bind`."""
         if self._answerer is None:
             raise RuntimeError(f"{type(self).__name__} asks the policy, and knows none yet: a strategy's `setup` binds it")
         return self._answerer
@@ -191,7 +188,7 @@ class AnswerScores(ScoreSource):
         return list(self.rubric.names)
 
     @abstractmethod
-    def judge(self, batch: AnswerBatch) -> tuple[list[list[Verdict]], Mapping[str, Tensor]]:
+    def judge(self, batch: AnswerBatch) -> Judged:
         """Return verdicts ``[P][G]`` on the source's own criterion, and measures besides or in place of the batch's."""
 
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
@@ -199,22 +196,16 @@ class AnswerScores(ScoreSource):
         self.equivalence.clear()
         batch = AnswerBatch(rollouts, self.equivalence)
         own, measures = self.judge(batch)
-        truncated = rollouts.truncated.tolist()
-        verdicts = [
-            [
-                (verdict, *self._form(answer, cut))
-                for verdict, answer, cut in zip(own[p], batch.answers[p], truncated[p], strict=True)
-            ]
-            for p in range(len(rollouts.prompts))
-        ]
+        groups = zip(own, batch.answers, rollouts.truncated.tolist(), strict=True)
+        verdicts = [[(v, *self._form(answer, cut)) for v, answer, cut in zip(*group, strict=True)] for group in groups]
         scores = verdicts_to_scores(verdicts, [self.rubric] * len(rollouts.prompts))
         return replace(scores, measures=batch.measures() | dict(measures))
 
     def _form(self, answer: str | None, cut: bool) -> tuple[Verdict, ...]:
         """Verdicts on ``format`` and ``length``, as far as they are asked for."""
         verdicts = {
-            "format": Verdict(_met(answer is not None), reason="boxed answer" if answer is not None else "no boxed answer"),
-            "length": Verdict(_met(not cut), reason="cut off by the length limit" if cut else "ended by itself"),
+            "format": _met(answer is not None, "boxed answer" if answer is not None else "no boxed answer"),
+            "length": _met(not cut, "cut off by the length limit" if cut else "ended by itself"),
         }
         return tuple(verdicts[name] for name in self.rubric.names[1:])
 
@@ -226,41 +217,30 @@ class GoldAnswers(AnswerScores):
     ``vote/accuracy`` is the accuracy of the majority.
 
     Args:
-        equivalence: see :class:`AnswerScores`.
-        format: see :class:`AnswerScores`.
-        length: see :class:`AnswerScores`.
         unknown: what to do with prompts of which nothing is known: ``error`` stops, ``warn`` says so once.
+        **kwargs: see :class:`AnswerScores`.
     """
 
     criterion: ClassVar[str] = "correct"
     description: ClassVar[str] = "The answer is right."
 
-    def __init__(
-        self,
-        equivalence: EquivalenceKind = "math",
-        format: float = 0.0,
-        length: float = 0.0,
-        unknown: Literal["error", "warn"] = "error",
-    ) -> None:
+    def __init__(self, unknown: Literal["error", "warn"] = "error", **kwargs: Any) -> None:
         expect_choice("unknown", unknown, ("error", "warn"))
-        super().__init__(equivalence, format, length)
+        super().__init__(**kwargs)
         self.unknown = unknown
         self._warned = False
 
     def validate(self, prompts: Prompts) -> None:
         """See :class:`ScoreSource`."""
         answers, graders = prompts.answers or (None,) * len(prompts), prompts.graders or (None,) * len(prompts)
-        bare = [
-            name
-            for name, answer, grader in zip(prompts.ids, answers, graders, strict=True)
-            if grader is None and not (answer or "").strip()
-        ]
-        if not bare:
+        known = [grader is not None or bool((answer or "").strip()) for answer, grader in zip(answers, graders, strict=True)]
+        if all(known):
             return
         message = (
-            f"{len(bare)} of {len(prompts)} prompts have no gold answer (first: {bare[0]!r}), and {type(self).__name__} needs one"
+            f"{known.count(False)} of {len(prompts)} prompts have no gold answer (first: {prompts.ids[known.index(False)]!r}), "
+            f"and {type(self).__name__} needs one"
         )
-        if self.unknown == "error" and len(bare) == len(prompts):
+        if self.unknown == "error" and not any(known):
             raise ValueError(
                 f"{message}: give the data its answers, or train without labels (CoRewardingI, CoRewardingII, MajorityVoteReward, ...)"
             )
@@ -268,6 +248,6 @@ class GoldAnswers(AnswerScores):
             self._warned = True
             _log.warning("%s: they are left out of `correct`, never counted as wrong", message)
 
-    def judge(self, batch: AnswerBatch) -> tuple[list[list[Verdict]], Mapping[str, Tensor]]:
+    def judge(self, batch: AnswerBatch) -> Judged:
         """See :class:`AnswerScores`."""
         return [[batch.grade(row, answer) for answer in answers] for row, answers in enumerate(batch.answers)], {}

@@ -18,8 +18,7 @@ from lightning_focal.functional import (
     softmin_advantage,
     worst_of_reward,
 )
-from lightning_focal.rewards.collective import all_reduce_sum, distributed
-from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
+from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting, all_reduce_sum, distributed
 from lightning_focal.types import CriterionScores
 
 __all__ = ["DvaoAdvantage", "Gate", "GdpoAdvantage", "SawWeighting", "SoftMinAdvantage", "WorstOf"]
@@ -71,14 +70,12 @@ class Gate(RewardRule):
 
     def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
         """See :class:`RewardRule`."""
-        c = scores.scores.shape[2]
-        tags = scores.tags or tuple(tuple(() for _ in names) for names in scores.names)
-        rows = [
-            [bool(self.required & {name, *bears}) for name, bears in zip(names, tagged, strict=True)] + [False] * (c - len(names))
-            for names, tagged in zip(scores.names, tags, strict=True)
-        ]
-        required = torch.tensor(rows, dtype=torch.bool, device=weights.device).reshape(len(rows), c)
-        return gated_reward(scores.scores, weights, scores.mask, required=required)
+        required = torch.zeros(weights.shape, dtype=torch.bool)
+        for p, names in enumerate(scores.names):
+            tags = scores.tags[p] if scores.tags else ((),) * len(names)
+            needed = [bool(self.required & {name, *bears}) for name, bears in zip(names, tags, strict=True)]
+            required[p, : len(names)] = torch.tensor(needed, dtype=torch.bool)
+        return gated_reward(scores.scores, weights, scores.mask, required=required.to(weights.device))
 
 
 class GdpoAdvantage(Advantage):

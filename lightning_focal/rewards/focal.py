@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from lightning_focal.judges import Judge
-from lightning_focal.rewards.base import RewardStrategy
-from lightning_focal.rewards.base_weights import BaseWeights
-from lightning_focal.rewards.sources import RubricScores, ScoreSource
-from lightning_focal.rewards.stages import Advantage, FocalWeighting, RewardRule
+from lightning_focal.rewards.sources import ScoreSource
+from lightning_focal.rewards.stages import Advantage, BaseWeights, FocalWeighting, RewardRule
+from lightning_focal.rewards.strategy import RewardStrategy
 
 __all__ = ["FocalReward"]
 
@@ -24,7 +23,8 @@ class FocalReward(RewardStrategy):
         gamma: how strongly weight moves; 0 is static. 3 is the public re-implementation's choice; the shipped configs use 1.
         temperature: ``tau``, in units of reward (0 to 1); large = group mean, small = best rollout.
         epsilon: ``eps``, floor of the difficulty.
-        bounds: lowest and highest weight of a criterion, by Euclidean projection onto the simplex; None = off.
+        bounds: lowest and highest weight of a criterion, by Euclidean projection onto the simplex; None = off. See
+            :class:`FocalWeighting`.
         weights: base weights ``b``: ``prior``, ``uniform``, or a mapping of criterion names (or keys) to weights.
         judge: who judges the rubrics; rules by default.
         scope: ``group``, ``batch`` or ``running``, see :class:`RewardStrategy`.
@@ -33,7 +33,6 @@ class FocalReward(RewardStrategy):
         reward: folds criteria into one reward; a weighted sum by default.
         advantage: GRPO's by default.
         source: another source of scores in place of ``judge``; not both.
-        bounds_relative: how to read ``bounds``, see :class:`FocalWeighting`.
 
     Example:
         >>> import torch
@@ -58,13 +57,11 @@ class FocalReward(RewardStrategy):
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
         source: ScoreSource | None = None,
-        bounds_relative: bool | None = None,
     ) -> None:
-        if judge is not None and source is not None:
-            raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
         super().__init__(
-            source or RubricScores(judge),
-            FocalWeighting(gamma, epsilon, bounds, bounds_relative),
+            source,
+            FocalWeighting(gamma, epsilon, bounds),
+            judge=judge,
             weights=weights,
             temperature=temperature,
             scope=scope,

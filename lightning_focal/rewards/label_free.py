@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.rewards.answers import AnswerScores, EquivalenceKind, GoldAnswers
-from lightning_focal.rewards.base import RewardStrategy
-from lightning_focal.rewards.base_weights import BaseWeights
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
-from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
+from lightning_focal.rewards.stages import Advantage, BaseWeights, RewardRule, Weighting
+from lightning_focal.rewards.strategy import RewardStrategy
 from lightning_focal.rewards.votes import OwnVotes, PairVotes, TeacherVotes
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 class AnswerReward(RewardStrategy):
     """A reward made of extracted answers; held-out prompts are measured against gold answers, whatever trains the policy.
 
-    A subclass names its source. ``val/criterion/correct/score`` is the held-out accuracy, and ``val/held_out/mean``, too.
+    ``val/criterion/correct/score`` is the held-out accuracy, and ``val/held_out/mean``, too.
 
     Args:
         equivalence: when two answers are one: ``math`` (equal strings, or equal by math-verify) or ``string`` (the released
@@ -43,7 +43,13 @@ class AnswerReward(RewardStrategy):
         warmup: training batches with base weights.
         reward: folds criteria into one reward; a weighted sum by default.
         advantage: GRPO's by default.
+
+    Attributes:
+        source_class: the source of training scores, which a subclass names; what else it takes stands in ``source_args``.
     """
+
+    source_class: ClassVar[type[AnswerScores]]
+    source_args: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -59,8 +65,9 @@ class AnswerReward(RewardStrategy):
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
     ) -> None:
+        arguments = {"equivalence": equivalence, "format": format, "length": length, **self.source_args}
         super().__init__(
-            self.make_source(equivalence, format, length),
+            self.source_class(**arguments),
             weighting,
             weights=weights,
             temperature=temperature,
@@ -69,12 +76,8 @@ class AnswerReward(RewardStrategy):
             warmup=warmup,
             reward=reward,
             advantage=advantage,
-            held_out=GoldAnswers(equivalence, unknown="warn"),
+            held_out=GoldAnswers(unknown="warn", equivalence=equivalence),
         )
-
-    @abstractmethod
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """Return the source of training scores."""
 
 
 class CoRewardingI(AnswerReward):
@@ -83,9 +86,7 @@ class CoRewardingI(AnswerReward):
     The data come in pairs: write ``data.pairs: true``. See :class:`PairVotes`.
     """
 
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """See :class:`AnswerReward`."""
-        return PairVotes(equivalence, format, length)
+    source_class = PairVotes
 
 
 @runtime_checkable
@@ -95,8 +96,8 @@ class Teacher(Protocol):
     def advance(self, policy: Any, batch: int, planned: int | None) -> float:
         """Move the teacher towards the policy."""
 
-    def lend(self, policy: Any) -> Any:
-        """Lend the teacher."""
+    def use_weights(self, policy: Any) -> Any:
+        """Put the teacher's weights in the policy's place for a while."""
 
 
 class CoRewardingII(AnswerReward):
@@ -111,13 +112,11 @@ class CoRewardingII(AnswerReward):
         ValueError: in ``setup``, where no teacher is found.
     """
 
-    def __init__(self, teacher_rollouts: int | None = None, **kwargs: Any) -> None:
-        self.teacher_rollouts = teacher_rollouts
-        super().__init__(**kwargs)
+    source_class = TeacherVotes
 
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """See :class:`AnswerReward`."""
-        return TeacherVotes(self.teacher_rollouts, equivalence, format, length)
+    def __init__(self, teacher_rollouts: int | None = None, **kwargs: Any) -> None:
+        self.source_args = {"group_size": teacher_rollouts}
+        super().__init__(**kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Expect a teacher where a run is to train."""
@@ -132,9 +131,7 @@ class CoRewardingII(AnswerReward):
 class MajorityVoteReward(AnswerReward):
     """Majority voting (a baseline of arXiv:2508.00410): the label is the vote of the group itself. See :class:`OwnVotes`."""
 
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """See :class:`AnswerReward`."""
-        return OwnVotes(equivalence, format, length)
+    source_class = OwnVotes
 
 
 class SelfCertaintyReward(AnswerReward):
@@ -144,13 +141,11 @@ class SelfCertaintyReward(AnswerReward):
         ceiling: nats that score 1; larger values are clamped.
     """
 
-    def __init__(self, ceiling: float = 50.0, **kwargs: Any) -> None:
-        self.ceiling = ceiling
-        super().__init__(**kwargs)
+    source_class = SelfCertainty
 
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """See :class:`AnswerReward`."""
-        return SelfCertainty(self.ceiling, equivalence, format, length)
+    def __init__(self, ceiling: float = 50.0, **kwargs: Any) -> None:
+        self.source_args = {"ceiling": ceiling}
+        super().__init__(**kwargs)
 
 
 class EntropyReward(AnswerReward):
@@ -160,18 +155,14 @@ class EntropyReward(AnswerReward):
         ceiling: nats that score 0; ``ln`` of the vocabulary or more.
     """
 
-    def __init__(self, ceiling: float = 12.5, **kwargs: Any) -> None:
-        self.ceiling = ceiling
-        super().__init__(**kwargs)
+    source_class = NegativeEntropy
 
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """See :class:`AnswerReward`."""
-        return NegativeEntropy(self.ceiling, equivalence, format, length)
+    def __init__(self, ceiling: float = 12.5, **kwargs: Any) -> None:
+        self.source_args = {"ceiling": ceiling}
+        super().__init__(**kwargs)
 
 
 class GroundTruthReward(AnswerReward):
     """The yardstick with labels: 1 where the answer is right (a baseline of arXiv:2508.00410). See :class:`GoldAnswers`."""
 
-    def make_source(self, equivalence: EquivalenceKind, format: float, length: float) -> AnswerScores:
-        """See :class:`AnswerReward`."""
-        return GoldAnswers(equivalence, format, length)
+    source_class = GoldAnswers

@@ -1,4 +1,4 @@
-"""Where criterion scores come from: a judge over rubrics here, votes and certainties elsewhere."""
+"""Where criterion scores come from: a judge over rubrics here; answers, votes and certainties in the files beside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Answerer(Protocol):
     group_size: int
 
     def roll_out(self, prompts: Prompts, stage: str, *, group_size: int | None = None, teacher: bool = False) -> Rollouts:
-        """Answer ``prompts`` once more, by the policy or by its teacher; ``stage`` names the dice."""
+        """Answer ``prompts`` once more, by the policy or by its teacher; ``stage`` is part of the seeds."""
 
     def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over a response's tokens in nats."""

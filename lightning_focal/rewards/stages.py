@@ -1,4 +1,4 @@
-"""The three stages between criterion scores and advantages: weights -> reward -> advantage, each replaceable from the YAML."""
+"""The stages between criterion scores and advantages, each replaceable from the YAML: base weights -> weights -> reward -> advantage."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lightning_focal.functional import batch_moments, focal_weights, group_advantage, rloo_advantage, weighted_reward
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.rewards.collective import all_reduce_sum
 from lightning_focal.types import CriterionScores
 
 __all__ = [
     "Advantage",
+    "BaseWeights",
     "FocalWeighting",
     "GroupAdvantage",
     "RewardRule",
@@ -22,8 +23,74 @@ __all__ = [
     "StaticWeighting",
     "WeightedSum",
     "Weighting",
+    "all_reduce_sum",
+    "check_base_weights",
     "check_stages",
+    "distributed",
+    "given_weight",
+    "raw_weights",
 ]
+
+BaseWeights = Literal["uniform", "prior"] | dict[str, float]
+"""``prior``: the rubric's points; ``uniform``: all alike; a mapping: by criterion name, or by criterion key."""
+
+
+def distributed() -> bool:
+    """Return whether several processes train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """Return the sum of ``value`` over all processes, ``value`` itself where there is one; every process must call it."""
+    if distributed():
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+    return value
+
+
+# -- base weights -----------------------------------------------------------------------------------------------------------
+
+
+def check_base_weights(weights: BaseWeights) -> None:
+    """Raise ``ValueError`` for what is no choice of base weights."""
+    if isinstance(weights, dict):
+        bad = {name: value for name, value in weights.items() if not 0 <= value < float("inf")}
+        if bad or not any(weights.values()):
+            raise ValueError(f"`weights` must map names to finite numbers >= 0, at least one above 0, got {bad or weights}")
+    elif weights not in ("uniform", "prior"):
+        raise ValueError(f"`weights` must be 'uniform', 'prior' or a mapping of names to weights, got {weights!r}")
+
+
+def given_weight(weights: dict[str, float], name: str, key: str) -> float:
+    """Return the weight of a criterion's name, or else of its key; ``ValueError`` when there is neither."""
+    weight = weights.get(name, weights.get(key))
+    if weight is None:
+        raise ValueError(
+            f"`weights` has no weight for the criterion {name!r}, nor for its key {key!r}; it names {sorted(weights)}"
+        )
+    return float(weight)
+
+
+def raw_weights(weights: BaseWeights, scores: CriterionScores) -> Tensor:
+    """Return base weights ``[P, C]`` that need not sum to 1; ``ValueError`` when a mapping has no weight for a criterion.
+
+    >>> one = torch.ones(1, 1, 2)
+    >>> scores = CriterionScores(one, one > 0, torch.tensor([[0.9, 0.1]]), (("short", "polite"),), ((("axis:brevity",), ()),))
+    >>> raw_weights({"brevity": 2.0, "polite": 1.0}, scores)
+    tensor([[2., 1.]])
+    """
+    if weights == "prior":
+        return scores.weights
+    if isinstance(weights, str):
+        return torch.ones_like(scores.weights)
+    raw = torch.zeros_like(scores.weights)
+    for p, (names, keys) in enumerate(zip(scores.names, scores.keys, strict=True)):
+        given = [given_weight(weights, name, key) for name, key in zip(names, keys, strict=True)]
+        raw[p, : len(names)] = raw.new_tensor(given)
+    return raw
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------------
 
 
 class Weighting(ABC):
@@ -57,42 +124,34 @@ class FocalWeighting(Weighting):
     Args:
         gamma: how strongly; 0 is static.
         epsilon: floor of the difficulty ``1 - saturation + epsilon``.
-        bounds: lowest and highest weight, or None.
-        bounds_relative: True reads the bounds as multiples of the base weights, False as weights; None = as multiples in a batch
-            whose rubrics differ in length (ours). Say which where only some batches are like that.
+        bounds: lowest and highest weight, or None. In a batch whose rubrics differ in length they are multiples of the base
+            weights (ours).
     """
 
-    def __init__(
-        self,
-        gamma: float = 3.0,
-        epsilon: float = 0.05,
-        bounds: tuple[float, float] | None = None,
-        bounds_relative: bool | None = None,
-    ) -> None:
+    def __init__(self, gamma: float = 3.0, epsilon: float = 0.05, bounds: tuple[float, float] | None = None) -> None:
         if not gamma >= 0:
             raise ValueError(f"`gamma` must be >= 0, got {gamma}")
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be > 0, got {epsilon}")
         if bounds is not None and not 0 <= bounds[0] <= bounds[1]:
             raise ValueError(f"`bounds` must be (lowest, highest) with 0 <= lowest <= highest, got {tuple(bounds)}")
-        if bounds is not None and bounds_relative and not bounds[0] <= 1 <= bounds[1]:
-            raise ValueError(f"`bounds` as multiples of the base weights must hold 1 between them, got {tuple(bounds)}")
-        self.gamma, self.epsilon, self.bounds, self.bounds_relative = gamma, epsilon, bounds, bounds_relative
+        self.gamma, self.epsilon, self.bounds = gamma, epsilon, bounds
 
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
-        # By the length of the rubrics: a criterion that could not be judged must not change what a bound means.
-        relative = len(set(map(len, scores.names))) > 1 if self.bounds_relative is None else self.bounds_relative
-        return focal_weights(
-            saturation, base, base > 0, gamma=self.gamma, epsilon=self.epsilon, bounds=self.bounds, bounds_relative=relative
-        )
+        bounds = None
+        if self.bounds is not None:
+            # By the length of the rubrics: a criterion that could not be judged must not change what a bound means.
+            unit = base if len(set(map(len, scores.names))) > 1 else torch.ones_like(base)
+            bounds = (self.bounds[0] * unit, self.bounds[1] * unit)
+        return focal_weights(saturation, base, base > 0, self.gamma, self.epsilon, bounds)
+
+
+# -- reward -----------------------------------------------------------------------------------------------------------------
 
 
 class RewardRule(ABC):
-    """Folds the criteria of a rollout into one reward.
-
-    ``uses_weights`` says whether the size of a weight matters to it.
-    """
+    """Folds the criteria of a rollout into one reward. ``uses_weights`` says whether the size of a weight matters to it."""
 
     uses_weights = True
 
@@ -107,6 +166,9 @@ class WeightedSum(RewardRule):
     def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
         """See :class:`RewardRule`."""
         return weighted_reward(scores.scores, weights, scores.mask)
+
+
+# -- advantage --------------------------------------------------------------------------------------------------------------
 
 
 class Advantage(ABC):
@@ -129,26 +191,6 @@ class Advantage(ABC):
                 f"`model.group_size` must be at least 2 for {type(self).__name__}, got {group_size}: "
                 "an advantage compares the rollouts of one prompt with each other"
             )
-
-
-def check_stages(weighting: Weighting, reward: RewardRule, advantage: Advantage) -> None:
-    """Refuse stages of which one would undo another.
-
-    Raises:
-        ValueError: naming the stages and the reason.
-    """
-    moved = not isinstance(weighting, StaticWeighting)
-    w, r, a = type(weighting).__name__, type(reward).__name__, type(advantage).__name__
-    if not advantage.uses_reward and not isinstance(reward, WeightedSum):
-        raise ValueError(
-            f"`reward: {r}` would be lost: {a} is made of criterion scores and never looks at the reward; drop one of the two"
-        )
-    if moved and advantage.uses_reward and not reward.uses_weights:
-        raise ValueError(
-            f"{w} would be lost: `reward: {r}` takes no notice of how large a weight is; use static weights or another reward"
-        )
-    if moved and not advantage.uses_reward and not advantage.uses_weights:
-        raise ValueError(f"{w} would be lost: {a} weighs all criteria alike here; use static weights or another advantage")
 
 
 class GroupAdvantage(Advantage):
@@ -179,3 +221,19 @@ class RlooAdvantage(Advantage):
     def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
         """See :class:`Advantage`."""
         return rloo_advantage(rewards, valid)
+
+
+def check_stages(weighting: Weighting, reward: RewardRule, advantage: Advantage) -> None:
+    """Raise ``ValueError`` for stages of which one would undo another."""
+    moved = not isinstance(weighting, StaticWeighting)
+    w, r, a = type(weighting).__name__, type(reward).__name__, type(advantage).__name__
+    if not advantage.uses_reward and not isinstance(reward, WeightedSum):
+        raise ValueError(
+            f"`reward: {r}` would be lost: {a} is made of criterion scores and never looks at the reward; drop one of the two"
+        )
+    if moved and advantage.uses_reward and not reward.uses_weights:
+        raise ValueError(
+            f"{w} would be lost: `reward: {r}` takes no notice of how large a weight is; use static weights or another reward"
+        )
+    if moved and not advantage.uses_reward and not advantage.uses_weights:
+        raise ValueError(f"{w} would be lost: {a} weighs all criteria alike here; use static weights or another advantage")

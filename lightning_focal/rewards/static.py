@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_focal.judges import Judge
-from lightning_focal.rewards.base import RewardStrategy
-from lightning_focal.rewards.base_weights import BaseWeights
-from lightning_focal.rewards.sources import RubricScores, ScoreSource
-from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting
+from lightning_focal.rewards.strategy import RewardStrategy
 
 __all__ = ["StaticReward"]
 
@@ -14,17 +10,7 @@ __all__ = ["StaticReward"]
 class StaticReward(RewardStrategy):
     r"""Weighted sum with fixed weights, ``R_i = sum_c b_c m_ic s_ic / sum_c b_c m_ic`` (arXiv:2605.26579, the baselines).
 
-    Saturation is measured and logged all the same; it changes nothing.
-
-    Args:
-        weights: ``prior`` = ``|points| / sum |points|`` of the rubric, ``uniform`` = equal over the applying criteria;
-            a mapping = by criterion name, or by key.
-        judge: who judges the rubrics; rules by default.
-        temperature: of the projection that measures saturation.
-        weighting: another rule for the weights in force, :class:`SawWeighting` say; the base weights by default.
-        reward: folds criteria into one reward; a weighted sum by default.
-        advantage: GRPO's by default.
-        source: another source of scores in place of ``judge``; not both.
+    Saturation is measured and logged all the same; it changes nothing. It takes the arguments of :class:`RewardStrategy`.
 
     Example:
         >>> import torch
@@ -34,24 +20,3 @@ class StaticReward(RewardStrategy):
         >>> StaticReward(weights="prior").shape(scores).rewards
         tensor([[0.7500, 0.2500]])
     """
-
-    def __init__(
-        self,
-        weights: BaseWeights = "prior",
-        judge: Judge | None = None,
-        temperature: float = 1.0,
-        reward: RewardRule | None = None,
-        advantage: Advantage | None = None,
-        source: ScoreSource | None = None,
-        weighting: Weighting | None = None,
-    ) -> None:
-        if judge is not None and source is not None:
-            raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
-        super().__init__(
-            source or RubricScores(judge),
-            weighting,
-            weights=weights,
-            temperature=temperature,
-            reward=reward,
-            advantage=advantage,
-        )

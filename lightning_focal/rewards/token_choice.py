@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lightning_focal.rewards.sources import ScoreSource
-from lightning_focal.types import CriterionScores, Prompts, Rollouts
+from lightning_focal.types import CriterionScores, Rollouts
 
 __all__ = ["NINE_CHOICES", "TokenChoice", "TokenChoiceScores"]
 
@@ -76,22 +76,15 @@ class TokenChoiceScores(ScoreSource):
         """See :class:`ScoreSource`."""
         return [choice.name for choice in self.choices]
 
-    def validate(self, prompts: Prompts) -> None:
-        """Any prompt will do."""
-
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
         """See :class:`ScoreSource`."""
-        ids, mask = rollouts.response_ids, rollouts.response_mask
-        columns = []
-        for choice in self.choices:
-            if choice.position >= ids.shape[-1]:
-                columns.append(torch.zeros(ids.shape[:2], device=ids.device))
-                continue
-            token = ids[..., choice.position]
-            met = (token >= choice.first) & (token < choice.last) & mask[..., choice.position]
-            columns.append(met.float())
-        scores = torch.stack(columns, dim=-1)
+        ids = rollouts.response_ids.masked_fill(~rollouts.response_mask, -1)  # a token that is missing is in no range
+        scores = ids.new_zeros((*ids.shape[:2], len(self.choices)), dtype=torch.float32)
+        for c, choice in enumerate(self.choices):
+            if choice.position < ids.shape[2]:
+                token = ids[..., choice.position]
+                scores[..., c] = (token >= choice.first) & (token < choice.last)
         points = torch.tensor([choice.points for choice in self.choices], device=ids.device)
         weights = (points / points.sum()).expand(len(rollouts.prompts), -1).contiguous()
-        names = tuple(choice.name for choice in self.choices)
-        return CriterionScores(scores, torch.ones_like(scores, dtype=torch.bool), weights, (names,) * len(rollouts.prompts))
+        names = (tuple(self.level_keys()),) * len(rollouts.prompts)
+        return CriterionScores(scores, torch.ones_like(scores, dtype=torch.bool), weights, names)

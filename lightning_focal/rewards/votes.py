@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_focal.functional import Vote
 from lightning_focal.judges import Outcome, Verdict
-from lightning_focal.rewards.answers import AnswerBatch, AnswerScores, EquivalenceKind, shorten
+from lightning_focal.rewards.answers import AnswerBatch, AnswerScores, Judged, shorten
 from lightning_focal.types import Prompts
 
 __all__ = ["OwnVotes", "PairVotes", "TeacherVotes"]
@@ -30,10 +30,8 @@ class VotedScores(AnswerScores):
 
     def agreement(self, batch: AnswerBatch, votes: Sequence[Vote], sizes: Sequence[int]) -> list[list[Verdict]]:
         """Return verdicts ``[P][G]``: the batch's answers against labels ``votes`` ``[P]``, each by ``sizes`` ``[P]`` answers."""
-        return [
-            [self._agrees(answer, vote, size) for answer in answers]
-            for answers, vote, size in zip(batch.answers, votes, sizes, strict=True)
-        ]
+        groups = zip(batch.answers, votes, sizes, strict=True)
+        return [[self._agrees(answer, vote, size) for answer in answers] for answers, vote, size in groups]
 
     def _agrees(self, answer: str | None, vote: Vote, size: int) -> Verdict:
         if vote.label is None:
@@ -46,24 +44,16 @@ class VotedScores(AnswerScores):
 
     def same_label(self, votes: Sequence[Vote], others: Sequence[Vote]) -> Tensor:
         """``[P]`` 1 where two votes have one label, 0 where two, NaN where one of them has none."""
-        return torch.tensor(
-            [
-                math.nan if vote.label is None or other.label is None else float(self.equivalence(vote.label, other.label))
-                for vote, other in zip(votes, others, strict=True)
-            ]
-        )
-
-
-def _voters(batch: AnswerBatch) -> list[int]:
-    return [sum(answer is not None for answer in answers) for answers in batch.answers]
+        labels = [(vote.label, other.label) for vote, other in zip(votes, others, strict=True)]
+        return torch.tensor([math.nan if a is None or b is None else float(self.equivalence(a, b)) for a, b in labels])
 
 
 class OwnVotes(VotedScores):
     """Majority voting: the label is the vote of the group itself (the baseline of arXiv:2508.00410)."""
 
-    def judge(self, batch: AnswerBatch) -> tuple[list[list[Verdict]], Mapping[str, Tensor]]:
+    def judge(self, batch: AnswerBatch) -> Judged:
         """See :class:`AnswerScores`."""
-        return self.agreement(batch, batch.votes, _voters(batch)), {}
+        return self.agreement(batch, batch.votes, batch.voters), {}
 
 
 class PairVotes(VotedScores):
@@ -81,23 +71,22 @@ class PairVotes(VotedScores):
         """See :class:`ScoreSource`."""
         self._partners(prompts)
 
-    def judge(self, batch: AnswerBatch) -> tuple[list[list[Verdict]], Mapping[str, Tensor]]:
+    def judge(self, batch: AnswerBatch) -> Judged:
         """See :class:`AnswerScores`."""
-        partners, voters = self._partners(batch.prompts), _voters(batch)
+        partners, voters = self._partners(batch.prompts), batch.voters
         swapped = [batch.votes[row] for row in partners]
         verdicts = self.agreement(batch, swapped, [voters[row] for row in partners])
         return verdicts, {"vote/swap_agreement": self.same_label(batch.votes, swapped)}
 
     def _partners(self, prompts: Prompts) -> list[int]:
-        partners = prompts.partners
-        single = [name for name, partner in zip(prompts.ids, partners, strict=True) if partner is None]
+        single = [name for name, partner in zip(prompts.ids, prompts.partners, strict=True) if partner is None]
         if single:
             raise ValueError(
                 f"Co-rewarding-I needs every question in two wordings, {len(single)} of {len(prompts)} prompts have no other "
                 f"(first: {single[0]!r}): write `data.pairs: true` with a data module that knows pairs "
                 "(PairDataModule, ReasoningGymData)"
             )
-        return [row for row in partners if row is not None]
+        return [row for row in prompts.partners if row is not None]
 
 
 class TeacherVotes(VotedScores):
@@ -107,29 +96,21 @@ class TeacherVotes(VotedScores):
     is the student's, ``vote/teacher_agreement`` the share of prompts on which the student's own vote has the same label.
 
     Args:
-        group_size: answers of the teacher to a prompt; None = as many as the student's.
-        equivalence: see :class:`AnswerScores`.
-        format: see :class:`AnswerScores`.
-        length: see :class:`AnswerScores`.
-
-    Raises:
-        ValueError: for a group size below 1.
+        group_size: answers of the teacher to a prompt, >= 1; None = as many as the student's.
+        **kwargs: see :class:`AnswerScores`.
     """
 
     voters: ClassVar[str] = " of the teacher"
 
-    def __init__(
-        self, group_size: int | None = None, equivalence: EquivalenceKind = "math", format: float = 0.0, length: float = 0.0
-    ) -> None:
+    def __init__(self, group_size: int | None = None, **kwargs: Any) -> None:
         if group_size is not None and group_size < 1:
             raise ValueError(f"`teacher_rollouts` must be >= 1 or null (as many as the student's), got {group_size}")
-        super().__init__(equivalence, format, length)
+        super().__init__(**kwargs)
         self.group_size = group_size
 
-    def judge(self, batch: AnswerBatch) -> tuple[list[list[Verdict]], Mapping[str, Tensor]]:
+    def judge(self, batch: AnswerBatch) -> Judged:
         """See :class:`AnswerScores`."""
         answered = self.answerer.roll_out(batch.prompts, "teacher", group_size=self.group_size, teacher=True)
         taught = AnswerBatch(answered, self.equivalence)
-        verdicts = self.agreement(batch, taught.votes, _voters(taught))
-        measures = batch.vote_measures(taught.votes)
-        return verdicts, {**measures, "vote/teacher_agreement": self.same_label(batch.votes, taught.votes)}
+        agreement = {"vote/teacher_agreement": self.same_label(batch.votes, taught.votes)}
+        return self.agreement(batch, taught.votes, taught.voters), batch.vote_measures(taught.votes) | agreement

@@ -1,7 +1,6 @@
 """What responses are measured by: criteria, rubrics, and readers of the public formats."""
 
-from lightning_focal.rubrics.criterion import Criterion, Rubric
-from lightning_focal.rubrics.errors import RubricError
+from lightning_focal.rubrics.criterion import Criterion, Rubric, RubricError
 from lightning_focal.rubrics.readers import FORMATS, Reading, RubricRow, read_all, read_rows, read_rubrics, to_row, write_rows
 
 __all__ = [

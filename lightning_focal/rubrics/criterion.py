@@ -7,12 +7,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_focal.rubrics.errors import RubricError
-
-__all__ = ["Criterion", "Rubric"]
+__all__ = ["Criterion", "Rubric", "RubricError", "is_number"]
 
 
-def _is_number(value: object) -> bool:
+class RubricError(ValueError):
+    """A rubric file, row or criterion that is malformed.
+
+    Args:
+        where: the place, ``train.jsonl:17``; may be empty.
+        field: the field, ``rubric[2].points``; empty where the row as a whole is meant.
+        expected: what should have stood there.
+        got: what stood there; shown shortened.
+
+    >>> print(RubricError("train.jsonl:17", "rubric[2].points", "a finite number", "three"))
+    train.jsonl:17: `rubric[2].points` must be a finite number, got 'three'
+    """
+
+    def __init__(self, where: str, field: str, expected: str, got: object) -> None:
+        self.where, self.field, self.expected, self.got = where, field, expected, got
+        super().__init__(where, field, expected, got)
+
+    def __str__(self) -> str:
+        shown = repr(self.got)
+        shown = shown if len(shown) <= 200 else f"{shown[:197]}..."
+        name = f"`{self.field}`" if self.field else "the row"
+        return f"{f'{self.where}: ' if self.where else ''}{name} must be {self.expected}, got {shown}"
+
+
+def is_number(value: object) -> bool:
+    """True for a finite number that is no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -43,7 +66,7 @@ class Criterion:
     >>> Criterion("short", "At most 60 words.", low=1.0, high=0.0, where="a.jsonl:3: rubric[0]")
     Traceback (most recent call last):
         ...
-    lightning_focal.rubrics.errors.RubricError: a.jsonl:3: rubric[0]: criterion 'short': `low` must be below `high` (0.0), got 1.0
+    lightning_focal.rubrics.criterion.RubricError: a.jsonl:3: rubric[0]: criterion 'short': `low` must be below `high` (0.0), got 1.0
     """
 
     name: str
@@ -59,11 +82,11 @@ class Criterion:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise RubricError(self.where, "name", "a non-empty string", self.name)
-        here = f"{self.where}: criterion {self.name!r}" if self.where else f"criterion {self.name!r}"
+        here = self.place
         if not isinstance(self.description, str):
             raise RubricError(here, "description", "a string", self.description)
         for label in ("points", "low", "high"):
-            if not _is_number(getattr(self, label)):
+            if not is_number(getattr(self, label)):
                 raise RubricError(here, label, "a finite number", getattr(self, label))
             object.__setattr__(self, label, float(getattr(self, label)))
         if self.low >= self.high:
@@ -78,6 +101,11 @@ class Criterion:
             if not isinstance(check, Mapping) or not isinstance(check.get("kind"), str):
                 raise RubricError(here, "check", "the name of a kind or a mapping with a string `kind`", check)
             object.__setattr__(self, "check", dict(check))
+
+    @property
+    def place(self) -> str:
+        """Where it was read from and its name, for error messages."""
+        return f"{self.where}: criterion {self.name!r}" if self.where else f"criterion {self.name!r}"
 
     @property
     def is_fault(self) -> bool:

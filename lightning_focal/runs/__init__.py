@@ -1,16 +1,16 @@
 """The run folder: where it is, what a run logs and saves there, and how a killed run goes on."""
 
-from lightning_focal.runs.callback import RunFolder, RunRecord
 from lightning_focal.runs.checkpoint_io import AtomicCheckpointIO
-from lightning_focal.runs.csv_log import CSVLog
-from lightning_focal.runs.events import EventLog
-from lightning_focal.runs.folder import release, run_folder
-from lightning_focal.runs.last import last_checkpoint, why_broken
-from lightning_focal.runs.resume import resume_from
-from lightning_focal.runs.saving import RunCheckpoint
-from lightning_focal.runs.watch import ProcessWatch
+from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, release, run_folder, take
+from lightning_focal.runs.loggers import CSVLog, EventLog
+from lightning_focal.runs.processes import ENDED_BY_CTRL_C, ProcessWatch, end_with_parent, rejoin
+from lightning_focal.runs.record import RunRecord
+from lightning_focal.runs.resume import last_checkpoint, resume_from, why_broken
+from lightning_focal.runs.saving import RunCheckpoint, RunFolder, share_folder
 
 __all__ = [
+    "ENDED_BY_CTRL_C",
+    "RUN_FOLDER_ENV",
     "AtomicCheckpointIO",
     "CSVLog",
     "EventLog",
@@ -18,9 +18,15 @@ __all__ = [
     "RunCheckpoint",
     "RunFolder",
     "RunRecord",
+    "end_with_parent",
     "last_checkpoint",
+    "let_go",
+    "own_rank",
+    "rejoin",
     "release",
     "resume_from",
     "run_folder",
+    "share_folder",
+    "take",
     "why_broken",
 ]

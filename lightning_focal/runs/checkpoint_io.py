@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-__all__ = ["SAVING", "AtomicCheckpointIO"]
+from lightning_focal.files import write_whole
+
+__all__ = ["SAVING", "AtomicCheckpointIO", "unsafe"]
 
 SAVING = ".saving-"
 """What the name of a checkpoint begins with until all processes have written theirs."""
@@ -19,40 +21,38 @@ SAVING = ".saving-"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames: whatever stood there before stays usable until the new file is whole.
 
-    A disk that fills up in the middle leaves the old file alone and no half file behind. A checkpoint is read as plain data
-    (``weights_only``): nothing in it is run, whatever it holds and wherever it comes from.
+    A checkpoint is read as plain data (``weights_only``): nothing in it is run, whatever it holds and wherever it comes from.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write, flush to the disk, rename, and flush the name, too.
+        """Write a checkpoint.
 
         Raises:
             OSError: when the disk refuses; the message says that the previous checkpoint is untouched.
+            TypeError: for ``storage_options``.
         """
         if storage_options is not None:
             raise TypeError("`storage_options` is not supported: checkpoints are written to a local folder")
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        name = target.with_name(target.name.removeprefix(SAVING))  # what it is to be called
-        try:
-            with open(beside, "wb") as file:
+
+        def write(beside: Path) -> None:
+            with open(beside, "wb") as file:  # given a path, torch would write the name of the file into it
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-            _flush_folder(target.parent)
+
+        try:
+            write_whole(target, write)
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
-            reason = _disk_error(error)
+            reason: BaseException | None = error
+            while reason is not None and not isinstance(reason, OSError):
+                reason = reason.__cause__ or reason.__context__
             if reason is None:
                 raise
+            name = target.with_name(target.name.removeprefix(SAVING))
             raise OSError(
                 reason.errno, f"checkpoint {name} was not written ({reason.strerror}); the previous one is untouched"
             ) from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
@@ -88,32 +88,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def unsafe(path: str | os.PathLike[str], error: Exception) -> str:
     """Return what is said of a file that torch will not read as plain data."""
-    found = [line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    what = found[0].strip() if found else str(error).splitlines()[0]
+    lines = str(error).splitlines()
+    what = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])
     return (
         f"the checkpoint {path} holds more than plain data and was not read, as reading it would run code: {what} Nothing of it was "
         "run. If it is your own and holds a class of yours, make that known with torch.serialization.add_safe_globals"
     )
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut, where the system lets a folder be flushed."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """Return the operating system's complaint behind an error, if there is one."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None

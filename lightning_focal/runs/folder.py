@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["RUN_FOLDER_ENV", "folders_of", "in_use", "job", "job_folder", "let_go", "own_rank", "release", "run_folder", "take"]
@@ -15,6 +14,7 @@ RUN_FOLDER_ENV = "LIGHTNING_FOCAL_RUN_FOLDER"
 """Set by the first process for the processes it launches, so that all write to one folder."""
 
 _MARK = ".run"
+"""File in every run folder: it holds the job's name, and its lock is held by who is at work there."""
 _TAKEN: dict[Path, int] = {}
 
 
@@ -26,21 +26,19 @@ def run_folder(wanted: str | Path, ckpt_path: str | None = None) -> Path:
         ckpt_path: checkpoint to resume from; one under ``<folder>/checkpoints/`` means ``<folder>``.
 
     >>> import tempfile; top = Path(tempfile.mkdtemp())
-    >>> run_folder(top / "focal").name
-    'focal'
-    >>> run_folder(top / "focal").name
-    'focal-2'
+    >>> [run_folder(top / "focal").name for _ in range(2)]
+    ['focal', 'focal-2']
     >>> run_folder(top / "other", str(top / "focal" / "checkpoints" / "last.ckpt")).name
     'focal'
     """
     if ckpt_path is not None and Path(ckpt_path).parent.name == "checkpoints":
         return Path(ckpt_path).parent.parent
-    wanted, number = Path(wanted), 1
-    while True:
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        if _claim(folder):
-            return folder
+    folder = wanted = Path(wanted)
+    number = 1
+    while not _claim(folder):
         number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
 
 
 def _claim(folder: Path) -> bool:
@@ -67,14 +65,12 @@ def folders_of(wanted: Path) -> list[Path]:
     ['focal', 'focal-2']
     """
     name = re.compile(re.escape(wanted.name) + r"(-\d+)?")
-    found = [path for path in wanted.parent.glob(f"{wanted.name}*") if name.fullmatch(path.name) and path.is_dir()]
-    found = [path for path in found if (path / _MARK).exists() or (path / "checkpoints").is_dir()]
-    return sorted(found, key=_written, reverse=True)
-
-
-def _written(folder: Path) -> int:
-    inside = (folder / _MARK, folder / "metrics.csv", folder / "checkpoints", folder / "rollouts")
-    return max(path.stat().st_mtime_ns for path in inside if path.exists())
+    written: dict[Path, int] = {}
+    for folder in wanted.parent.glob(f"{wanted.name}*"):
+        if name.fullmatch(folder.name) and ((folder / _MARK).exists() or (folder / "checkpoints").is_dir()):
+            inside = [folder / entry for entry in (_MARK, "metrics.csv", "checkpoints", "rollouts")]
+            written[folder] = max(path.stat().st_mtime_ns for path in inside if path.exists())
+    return sorted(written, key=lambda folder: written[folder], reverse=True)
 
 
 def own_rank() -> int:
@@ -83,7 +79,7 @@ def own_rank() -> int:
 
 
 def job() -> str:
-    """Return what a scheduler or launcher calls the job this process belongs to, empty without one; the same after a restart."""
+    """Return what a scheduler or launcher calls the job of this process, empty without one; the same after a restart."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return f"torchrun {os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
     if "SLURM_JOB_ID" in os.environ:
@@ -101,9 +97,6 @@ def job_folder(wanted: Path) -> Path | None:
     return next((folder for folder in marked if (folder / _MARK).read_text() == job()), None)
 
 
-# -- who is at work ---------------------------------------------------------------------------------------------------------
-
-
 def take(folder: Path) -> None:
     """Hold a run folder for as long as this process lives; a kill gives it back.
 
@@ -112,7 +105,7 @@ def take(folder: Path) -> None:
     """
     if folder in _TAKEN:
         return
-    with contextlib.suppress(OSError):  # no locks on this file system
+    with contextlib.suppress(OSError):  # a file system without locks
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / _MARK, os.O_CREAT | os.O_RDWR)
         if not _lock(descriptor):
@@ -135,21 +128,14 @@ def let_go() -> None:
 
 def in_use(folder: Path) -> bool:
     """Whether another process on this machine is at work in a run folder."""
-    if folder in _TAKEN or not (folder / _MARK).exists():
+    if folder in _TAKEN:  # opening and closing the mark once more would give our lock back
         return False
-    with _opened(folder / _MARK) as descriptor:
-        return descriptor is not None and not _lock(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int | None]:
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(folder / _MARK, os.O_RDWR)
     except OSError:
-        yield None
-        return
+        return False
     try:
-        yield descriptor
+        return not _lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -158,13 +144,11 @@ def _lock(descriptor: int) -> bool:
     """Try to lock; True where it worked, and where there are no locks."""
     try:
         import fcntl
-    except ImportError:
-        return True
-    try:
+
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a child that is forked does not inherit this kind
     except BlockingIOError:
         return False
-    except OSError:
+    except (OSError, ImportError):
         return True
     return True
 
@@ -177,12 +161,10 @@ def release(folder: Path) -> None:
     'focal'
     """
     entries = list(folder.iterdir()) if folder.is_dir() else []
-    if entries and all(_is_trifle(entry) for entry in entries):
+    events = [
+        path for path in entries if path.name.startswith("events.out.tfevents") and path.stat().st_size < 200
+    ]  # no value yet
+    if entries and all(entry in events or entry.name in (_MARK, "config.yaml") for entry in entries):
         for entry in entries:
             entry.unlink()
         folder.rmdir()
-
-
-def _is_trifle(entry: Path) -> bool:
-    opened = entry.name.startswith("events.out.tfevents") and entry.stat().st_size < 200  # no value in it yet
-    return opened or entry.name in (_MARK, "config.yaml")

@@ -1,4 +1,4 @@
-"""run.json: how a run was started, each time it was."""
+"""``run.json``: how a run was started, each time it was."""
 
 from __future__ import annotations
 
@@ -9,83 +9,75 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 import lightning_focal
 from lightning_focal.files import write_json
 
-__all__ = ["commit", "record_end", "record_start"]
-
-_NAME = "run.json"
-_PACKAGES = ("torch", "lightning", "transformers")
+__all__ = ["RunRecord", "commit"]
 
 
-def record_start(folder: str | Path, batch: int, device: str) -> None:
-    """Add a start to ``run.json``: command, date, versions, commit, device.
+class RunRecord(Callback):
+    """Keeps ``run.json``: command, versions, commit and device of every start, and whether the run came to its end.
 
-    Args:
-        folder: the run folder.
-        batch: rollout batches trained on before; 0 for a run that begins, which forgets what another left there.
-        device: in words.
+    A start forgets those at or behind its batch: a run that begins anew forgets what another left there.
     """
-    entry = {
-        "command": _command(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "batch": batch,
-        "ended": False,
-        "version": lightning_focal.__version__,
-        "commit": commit(),
-        "device": device,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
-    }
-    earlier = [start for start in _starts(folder) if start.get("batch", 0) < batch]
-    write_json(Path(folder) / _NAME, {"starts": [*earlier, entry]})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add a start."""
+        folder = trainer.log_dir  # a collective: asked for on every process
+        if not trainer.is_global_zero or folder is None:
+            return
+        batch: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        root, program = trainer.strategy.root_device, Path(sys.argv[0]).name
+        device = torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {torch.get_num_threads()} threads"
+        words = ["python", "-m", "lightning_focal"] if program == "__main__.py" else [program]
+        entry = {
+            "command": shlex.join([*words, *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "batch": batch,
+            "ended": False,
+            "version": lightning_focal.__version__,
+            "commit": commit(),
+            "device": device if trainer.world_size == 1 else f"{trainer.world_size} x {device}",
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "lightning", "transformers")},
+        }
+        earlier = [start for start in _starts(folder) if start.get("batch", 0) < batch]
+        write_json(Path(folder) / "run.json", {"starts": [*earlier, entry]})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end."""
+        folder = trainer.log_dir
+        starts = _starts(folder) if trainer.is_global_zero and folder is not None else []
+        if folder is not None and starts:
+            starts[-1]["ended"] = True
+            write_json(Path(folder) / "run.json", {"starts": starts})
 
 
-def record_end(folder: str | Path) -> None:
-    """Note that the run came to its end."""
-    starts = _starts(folder)
-    if starts:
-        starts[-1]["ended"] = True
-        write_json(Path(folder) / _NAME, {"starts": starts})
-
-
-def _starts(folder: str | Path) -> list[dict[str, Any]]:
+def _starts(folder: str) -> list[dict[str, Any]]:
     try:
-        content = json.loads((Path(folder) / _NAME).read_text(encoding="utf-8"))
-        return list(content["starts"])
+        return list(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         return []  # no record, or a broken one: a new one begins
 
 
 def commit() -> str | None:
     """Return the commit of the package's checkout, ``+changes`` behind it where files differ; None outside a checkout."""
-    git = ["git", "-C", str(Path(lightning_focal.__file__).parent)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
 
-    def said(*words: str) -> str:
-        return subprocess.run(
-            [*git, *words], capture_output=True, text=True, check=True, timeout=20, env=environment
-        ).stdout.strip()
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(lightning_focal.__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=environment).stdout.strip()
 
     try:
-        if not said("ls-files", "__init__.py"):
+        if not git("ls-files", "__init__.py"):
             return None  # in somebody else's checkout
-        return said("rev-parse", "HEAD") + ("+changes" if said("status", "--porcelain", "--", ".") else "")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _command() -> str:
-    program = Path(sys.argv[0]).name
-    return shlex.join([*(["python", "-m", "lightning_focal"] if program == "__main__.py" else [program]), *sys.argv[1:]])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return None

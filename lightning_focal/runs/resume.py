@@ -1,18 +1,31 @@
-"""What ``--ckpt_path`` means: which run goes on, and from which checkpoint."""
+"""What ``--ckpt_path`` means: which run goes on, and from which checkpoint, the newest that is whole."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import pickle
+import re
+import shutil
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_focal.runs.folder import RUN_FOLDER_ENV, folders_of, in_use, job_folder, own_rank
-from lightning_focal.runs.last import LAST, last_checkpoint, why_broken
+import torch
 
-__all__ = ["Resume", "resume_from"]
+from lightning_focal.runs.checkpoint_io import unsafe
+from lightning_focal.runs.folder import RUN_FOLDER_ENV, folders_of, in_use, job_folder, own_rank
+from lightning_focal.shard_index import INDEX, read_index
+
+__all__ = ["LAST", "Resume", "last_checkpoint", "remove", "remove_leftovers", "resume_from", "why_broken"]
 
 _log = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+"""Link to the newest checkpoint of a run."""
+
+_LEFTOVER = re.compile(r"\..+\.\d+(\.\w+)?|\.saving-.+")  # what files of this package are called until they are whole
 
 
 class Resume(NamedTuple):
@@ -46,50 +59,156 @@ def resume_from(ckpt_path: str | None, run_dir: str | Path, fit: bool = True, fo
         ValueError: if it is broken and no other may take its place, or would run code when it is read.
     """
     quiet = RUN_FOLDER_ENV in os.environ or own_rank() > 0  # the first process speaks
+
+    def say(words: str, *values: object) -> None:
+        if not quiet:
+            _log.warning(words, *values)
+
+    def newest(folder: Path, why: str) -> Resume:
+        found = last_checkpoint(folder, quiet)
+        if found is None:
+            say("%s: the run in %s has no checkpoint yet, it starts from the beginning", why, folder)
+            return Resume(folder, None)
+        say("%s: the run in %s goes on from %s", why, folder, found.name)
+        return Resume(folder, str((folder / "checkpoints" if found.parent.name == "checkpoints" else folder) / found.name))
+
     if ckpt_path is None:
         again = job_folder(Path(run_dir)) if fit else None
-        return Resume(None, None) if again is None else _newest(again, quiet, "this job was started again")
+        return Resume(None, None) if again is None else newest(again, "this job was started again")
     if ckpt_path == "last":
         runs = [folder] if folder is not None else [run for run in folders_of(Path(run_dir)) if own_rank() or not in_use(run)]
         if runs and (fit or last_checkpoint(runs[0], quiet=True)):
-            return _newest(runs[0], quiet, "--ckpt_path=last")
+            return newest(runs[0], "--ckpt_path=last")
         if fit:
-            if not quiet:
-                _log.warning("--ckpt_path=last: there is no run in %s yet, training starts from the beginning", run_dir)
+            say("--ckpt_path=last: there is no run in %s yet, training starts from the beginning", run_dir)
             return Resume(None, None)
         raise FileNotFoundError(f"`ckpt_path` is last, but there is no whole checkpoint in {Path(run_dir) / 'checkpoints'}")
-    path = Path(ckpt_path)
     if "://" in ckpt_path or ckpt_path in ("best", "hpc"):
         return Resume(None, ckpt_path)
-    if path.name == LAST and path.parent.name == "checkpoints" and path.parent.is_dir():
+    path = Path(ckpt_path)
+    of_a_run = path.parent.name == "checkpoints"
+    if of_a_run and path.name == LAST and path.parent.is_dir():
         found = last_checkpoint(path.parent.parent, quiet)
         if found is not None:
-            if found.name != path.resolve().name and not quiet:
-                _log.warning("%s is used in its place", found)
+            if found.name != path.resolve().name:
+                say("%s is used in its place", found)
             return Resume(path.parent.parent, str(path.parent / found.name))
-    return Resume(None, str(_expected(path, fit)))
-
-
-def _newest(folder: Path, quiet: bool, why: str) -> Resume:
-    found = last_checkpoint(folder, quiet)
-    if found is None:
-        if not quiet:
-            _log.warning("%s: the run in %s has no checkpoint yet, it starts from the beginning", why, folder)
-        return Resume(folder, None)
-    if not quiet:
-        _log.warning("%s: the run in %s goes on from %s", why, folder, found.name)
-    where = folder / "checkpoints" if found.parent.name == "checkpoints" else folder
-    return Resume(folder, str(where / found.name))
-
-
-def _expected(path: Path, fit: bool) -> Path:
     if not os.path.lexists(path):
         raise FileNotFoundError(
-            f"`ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got {str(path)!r} (looked in {Path.cwd()})"
+            f"`ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got {ckpt_path!r} (looked in {Path.cwd()})"
         )
     broken = why_broken(path)
     if broken is not None and (fit or "weights alone" not in broken):
-        other = last_checkpoint(path.parent.parent, quiet=True) if path.parent.name == "checkpoints" else None
+        other = last_checkpoint(path.parent.parent, quiet=True) if of_a_run else None
         hint = f"; whole is {path.parent / other.name}" if other is not None else ""
         raise ValueError(f"the checkpoint {path} is broken and cannot be read: {broken}{hint}")
-    return path
+    return Resume(None, ckpt_path)
+
+
+def last_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
+    """Return the newest whole checkpoint of a run, or None.
+
+    ``checkpoints/last.ckpt`` comes first; where it is missing or broken, the others by age. What is passed over is named once.
+
+    Args:
+        folder: the run folder.
+        quiet: say nothing.
+
+    Raises:
+        ValueError: for a file that would run code when it is read.
+    """
+    top, last = folder / "checkpoints", folder / "checkpoints" / LAST
+
+    def age(path: Path) -> tuple[int, int]:
+        steps = re.findall(r"\d+", path.stem)
+        return path.stat().st_mtime_ns, int(steps[-1]) if steps else -1
+
+    found = [*top.glob("[!.]*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]  # the latter: SLURM's, by Lightning
+    others = sorted([path for path in found if path != last and path.exists()], key=age, reverse=True)
+    newer = [path for path in others if path.parent == folder and last.exists() and age(path)[0] > age(last)[0]]
+    tried: list[Path] = []
+    for path in [*newer, *([last] if os.path.lexists(last) else []), *others]:
+        real = path.resolve()
+        if real in tried:
+            continue
+        tried.append(real)
+        broken = why_broken(path)
+        if broken is None:
+            return real if real.parent in (top.resolve(), folder.resolve()) else path
+        if not quiet:
+            name = path.name if real.name == path.name or not real.exists() else f"{path.name} ({real.name})"
+            _log.warning("checkpoint %s in %s is passed over: %s", name, path.parent, broken)
+    return None
+
+
+def why_broken(path: Path) -> str | None:
+    """Return why training cannot go on from a checkpoint, in words, or None: sizes, checksums and contents are looked at.
+
+    A flipped bit is found, too: torch writes a checksum of every tensor, but does not look at it when it reads.
+
+    Raises:
+        ValueError: for a file that would run code when it is read.
+
+    >>> import tempfile; path = Path(tempfile.mkdtemp()) / "step=4.ckpt"
+    >>> _ = path.write_bytes(b""); why_broken(path)
+    'it is empty'
+    """
+    if path.is_dir():
+        return _why_broken_shards(path)
+    if not path.is_file():
+        return "it leads nowhere" if path.is_symlink() else "it is gone"
+    if path.stat().st_size == 0:
+        return "it is empty"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return f"it is cut short ({error})"
+    if damaged is not None:
+        return f"the checksum of {damaged} in it does not match"
+    try:
+        held = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(unsafe(path, error)) from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        return f"it cannot be read ({str(error).splitlines()[0]})"
+    return None if isinstance(held, dict) and "optimizer_states" in held else "it holds weights alone, without the state of a run"
+
+
+def _why_broken_shards(folder: Path) -> str | None:
+    """Look through a folder of shards: torch itself unpickles its list of contents, and every number in it, as they come."""
+    for name in (INDEX, "meta.pt"):  # written last
+        if not (folder / name).is_file():
+            return f"its {name} is missing"
+    try:
+        held = read_index(folder)
+        torch.load(folder / "meta.pt", map_location="cpu", weights_only=True)
+        for index, place in held.storage_data.items():
+            path = folder / place.relative_path
+            if path.stat().st_size < place.offset + place.length:
+                return f"it is damaged ({place.relative_path} is cut short)"
+            if type(held.state_dict_metadata[index.fqn]).__name__ == "BytesStorageMetadata":
+                with open(path, "rb") as file:
+                    file.seek(place.offset)
+                    torch.load(io.BytesIO(file.read(place.length)), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+        if "GLOBAL" in str(error):
+            raise ValueError(unsafe(folder, error)) from error
+        return f"it is damaged ({str(error).splitlines()[0]})"
+    return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run was writing: files that did not get their name yet."""
+    for place in (folder, folder / "checkpoints", folder / "rollouts"):
+        for path in place.glob(".*") if place.is_dir() else ():
+            if _LEFTOVER.fullmatch(path.name):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, a file or a folder of shards, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

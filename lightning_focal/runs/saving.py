@@ -5,23 +5,20 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from lightning_focal.runs.checkpoint_io import SAVING
-from lightning_focal.runs.csv_log import CSVLog
-from lightning_focal.runs.events import EventLog
-from lightning_focal.runs.last import LAST, remove, remove_leftovers
-from lightning_focal.runs.signals import Signals
+from lightning_focal.runs.loggers import CSVLog, EventLog
+from lightning_focal.runs.processes import Signals
+from lightning_focal.runs.resume import LAST, remove, remove_leftovers
 
-__all__ = ["RunCheckpoint", "share_folder"]
+__all__ = ["RunCheckpoint", "RunFolder", "share_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +26,9 @@ _log = logging.getLogger(__name__)
 class RunCheckpoint(Checkpoint):
     """Writes ``step=N.ckpt``, points ``last.ckpt`` at it, and keeps the one before.
 
-    A checkpoint is written where nothing of its batch is left to do: behind the batch, behind its validation where it has one, and for
-    the last batch of a run behind everything, so that a run resumed from it neither repeats nor misses a row, an event or an
-    evaluation. How often changes nothing in what comes out.
+    A checkpoint is written when nothing of its batch is left to do: behind the batch's validation and its row in the logs, before
+    anything of the next batch or epoch begins, and for the last batch of a run behind everything. So a run resumed from it neither
+    repeats nor misses a row, an event or an evaluation. How often changes nothing in what comes out.
 
     A run that is asked to end (SIGTERM) writes one after the batch under way and ends with status 143; SLURM's signal before it
     requeues a job is answered at the same place, by Lightning. On several processes one that is asked is enough.
@@ -65,15 +62,15 @@ class RunCheckpoint(Checkpoint):
         if keep < 2:
             raise ValueError(f"`checkpoint.keep` must be >= 2, so that one is left where the newest is damaged, got {keep}")
         self.every_n_batches, self.every_minutes, self.every_epoch, self.keep = every_n_batches, every_minutes, every_epoch, keep
-        self.folder: str | None = None
+        self.folder = Path("checkpoints")
         self.last_model_path = ""
         self.resumed_from: str | None = None
         self.signals = Signals()
-        self._saved = -1  # batches done when the last one was written
+        self._saved = self._looked = -1  # batches done when the last one was written, and when it was last asked for
         self._saved_at = time.monotonic()
-        self._loops: dict[str, Any] | None = None
-
-    # -- when -----------------------------------------------------------------------------------------------------------
+        self._epoch_over = False
+        self._loops: dict[str, Any] | None = None  # progress behind the last batch, None where gradients are being accumulated
+        self._loops_saved: dict[str, Any] | None = None  # what goes into a checkpoint written now, None = the Trainer's
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder, and on what the run goes on from: every process has looked for itself.
@@ -82,7 +79,7 @@ class RunCheckpoint(Checkpoint):
             ValueError: on every process, where one has found another checkpoint than the first one.
         """
         log_dir = trainer.log_dir  # a collective: asked for on every process
-        self.folder = trainer.strategy.broadcast(str(Path(log_dir or trainer.default_root_dir) / "checkpoints"))
+        self.folder = Path(trainer.strategy.broadcast(str(log_dir or trainer.default_root_dir))) / "checkpoints"
         own = str(self.resumed_from or "none")
         first = trainer.strategy.broadcast(own)
         same = Path(own).parts[-3:] == Path(first).parts[-3:]  # machines may mount folders in different places
@@ -94,94 +91,77 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear what a killed run was writing; end at once where that was asked for while the first evaluation ran."""
-        self._saved, self._saved_at = _done(trainer), time.monotonic()
+        self._saved = self._looked = _done(trainer)
+        self._saved_at, self._loops = time.monotonic(), None
         if trainer.is_global_zero:
-            if Path(self._folder / LAST).exists():
-                self.last_model_path = str(self._folder / LAST)
-            remove_leftovers(self._folder.parent)
-        self.signals.listen(trainer)  # RunFolder, which comes before everybody else, may have done so
+            if (self.folder / LAST).exists():
+                self.last_model_path = str(self.folder / LAST)
+            remove_leftovers(self.folder.parent)
+        self.signals.listen()  # RunFolder, which comes before everybody else, may have done so
         self.leave_if_asked(trainer)
 
+    # -- when -----------------------------------------------------------------------------------------------------------
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write one where it is time to, unless more is to be done for this batch."""
-        asked = self.signals.asked(trainer)
-        loop: Any = trainer.fit_loop
-        if loop._should_accumulate() or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
-            return
-        if self._ends(trainer):
-            self._remember(trainer)
-            return
-        if loop.epoch_loop.batch_progress.is_last_batch:
-            return  # the end of the epoch comes at once
-        if asked or self._due(trainer):
-            self._save(trainer)
-        self._leave(trainer, asked)
+        """Note the progress: by the time the checkpoint is written the next batch is fetched already."""
+        progress, self._epoch_over = _progress(trainer), False
+        stepped = progress.is_last_batch or progress.current.ready % trainer.accumulate_grad_batches == 0
+        self._loops = _loops(trainer) if stepped else None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As behind a batch."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        if self._ends(trainer):
-            self._remember(trainer)
-            return
-        asked = self.signals.asked(trainer)
-        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self.every_epoch
-        if asked or last or self._due(trainer):
-            self._save(trainer)
-        self._leave(trainer, asked)
+        """Note that this validation is over, too."""
+        if self._loops is not None and trainer.state.fn == "fit":
+            self._loops = _loops(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write one, unless the epoch's validation did or the run ends here."""
-        if self._ends(trainer):
-            return
-        asked = self.signals.asked(trainer)
-        if asked or self.every_epoch or self._due(trainer):
-            self._save(trainer)
-        self._leave(trainer, asked)
+        """Note the end of the epoch, unless the run ends within it: a longer run would skip the rest."""
+        if _progress(trainer).is_last_batch:
+            self._epoch_over, self._loops = True, _loops(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any = None, batch_idx: int = 0) -> None:
+        """Write one where it is time to, unless :class:`RunFolder` has seen to that."""
+        self.between_batches(trainer)
+
+    on_train_batch_start = on_train_epoch_start
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last one, behind the evaluation after training."""
+        self._loops_saved = None if self._epoch_over else self._loops
         self._save(trainer)
-        self._loops = None
+        self._loops_saved = None
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the progress of the last batch in place of that of an epoch that the Trainer takes for done."""
-        if self._loops is not None:
-            checkpoint["loops"] = self._loops
+    def between_batches(self, trainer: Trainer) -> None:
+        """Write one where it is time to, and end a run that was asked to: called before anything of the next batch or epoch begins."""
+        done = _done(trainer)
+        if self._loops is None or done == self._looked:
+            return
+        self._looked = done
+        asked = self.signals.asked(trainer)
+        due = self._epoch_over and self.every_epoch
+        due = due or (self.every_n_batches is not None and done - self._saved >= self.every_n_batches)
+        if not due and self.every_minutes is not None:
+            due = trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60 * self.every_minutes)
+        self._loops_saved = self._loops
+        if due or asked:
+            self._save(trainer)
+        self.signals.answer(trainer, asked, done, self._how_to_go_on())
+        self._loops_saved = None
+
+    def leave_if_asked(self, trainer: Trainer) -> None:
+        """End the run where that was asked for and everything it has trained is saved; called by every process alike."""
+        if _done(trainer) <= max(self._saved, 0) or self._saved < 0:
+            self.signals.answer(trainer, self.signals.asked(trainer), _done(trainer), self._how_to_go_on())
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where the run can go on."""
         self.signals.let_go()
         if trainer.is_global_zero and isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
-            _log.warning("stopped by Ctrl-C; %s", self.how_to_go_on())
+            _log.warning("stopped by Ctrl-C; %s", self._how_to_go_on())
 
-    def leave_if_asked(self, trainer: Trainer) -> None:
-        """End the run where that was asked for and everything it has trained is saved; called by every process alike."""
-        if _done(trainer) <= max(self._saved, 0) or self._saved < 0:
-            self._leave(trainer, self.signals.asked(trainer))
-
-    def _due(self, trainer: Trainer) -> bool:
-        if self.every_n_batches is not None and _done(trainer) - self._saved >= self.every_n_batches:
-            return True
-        if self.every_minutes is None:
-            return False
-        return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60 * self.every_minutes))
-
-    def _remember(self, trainer: Trainer) -> None:
-        """Note where the run ends within an epoch: behind its end the Trainer counts the epoch as done, and a longer run would skip the rest."""
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            connector: Any = trainer._checkpoint_connector
-            self._loops = copy.deepcopy(connector._get_loops_state_dict())
-
-    def _ends(self, trainer: Trainer) -> bool:
-        """Whether nothing comes after this batch but the end of the run."""
-        loop: Any = trainer.fit_loop
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            return True
-        if trainer.should_stop and loop._can_stop_early:
-            return True
-        last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= int(trainer.max_epochs or 0)
-        return bool(last_epoch and loop.epoch_loop._is_training_done)
+    def _how_to_go_on(self) -> str:
+        if not self.last_model_path:
+            return "nothing was saved yet: the same command starts again"
+        return f"the same command with --ckpt_path={self.last_model_path} goes on"
 
     # -- what -----------------------------------------------------------------------------------------------------------
 
@@ -189,8 +169,9 @@ class RunCheckpoint(Checkpoint):
         done = _done(trainer)
         if getattr(trainer, "fast_dev_run", False) or done <= max(self._saved, 0):
             return
-        log_pending(trainer)
-        target = self._folder / f"step={trainer.global_step}.ckpt"
+        for logger in trainer.loggers:
+            logger.flush() if isinstance(logger, CSVLog) else logger.save()
+        target = self.folder / f"step={trainer.global_step}.ckpt"
         beside = target.with_name(f"{SAVING}{target.name}")
         if trainer.is_global_zero:
             remove(beside)
@@ -199,58 +180,50 @@ class RunCheckpoint(Checkpoint):
             if target.is_dir():
                 remove(target)
             os.replace(beside, target)
-            _point(self._folder / LAST, target.name)
-            self._prune(target)
-        self.last_model_path = str(self._folder / LAST)
+            _point(self.folder / LAST, target.name)
+            others = [path for path in self.folder.glob("step=*.ckpt") if path != target]
+            for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)[self.keep - 1 :]:
+                remove(path)
+        self.last_model_path = str(self.folder / LAST)
         self._saved, self._saved_at = done, time.monotonic()
         trainer.strategy.barrier()
 
-    def _prune(self, newest: Path) -> None:
-        ours = [path for path in self._folder.glob("step=*.ckpt") if path != newest]
-        ours.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in ours[self.keep - 1 :]:
-            remove(path)
-
-    @property
-    def _folder(self) -> Path:
-        if self.folder is None:
-            raise RuntimeError("the folder is known once a Trainer has called `setup`")
-        return Path(self.folder)
-
-    def _leave(self, trainer: Trainer, asked: bool) -> None:
-        if asked:
-            self.signals.answer(trainer, _done(trainer), self.how_to_go_on())
-
-    def how_to_go_on(self) -> str:
-        """Return the words for a person whose run has stopped."""
-        if not self.last_model_path:
-            return "nothing was saved yet: the same command starts again"
-        return f"the same command with --ckpt_path={self.last_model_path} goes on"
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the progress behind the last batch in place of the Trainer's, which is about to begin the next one."""
+        if self._loops_saved is not None:
+            checkpoint["loops"]["fit_loop"] = self._loops_saved
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: where a run goes on is not part of what it computes."""
         return {}
 
 
-def log_pending(trainer: Trainer) -> None:
-    """Hand the row of the batch that has just ended to the run folder's loggers, and flush them.
+class RunFolder(Callback):
+    """As the first callback of a run, keeps its folder in step with the checkpoint it goes on from.
 
-    Module and Trainer would do it right behind the hooks; a run that is killed in between would resume without the row. What others
-    logged by ``log`` is handed over twice, which the run folder's loggers take.
+    It drops what was logged behind that checkpoint, as it is about to be written again: everything, where a run begins anew in the
+    folder of one that was killed before its first. It has the run's checkpoints listen to signals before anybody evaluates
+    anything, and has them written before another callback begins with the next batch.
     """
-    module: Any = trainer.lightning_module
-    if hasattr(module, "step_log"):
-        module.step_log.write(trainer)
-    connector: Any = trainer._logger_connector
-    ours = [logger for logger in trainer.loggers if isinstance(logger, (CSVLog, EventLog))]
-    if trainer.training and connector.should_update_logs and trainer._results is not None:
-        row: Mapping[str, Any] = convert_tensors_to_scalars(connector.metrics["log"])
-        if row:
-            step = int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-            for logger in ours:
-                logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=step)
-    for logger in ours:
-        logger.flush() if isinstance(logger, CSVLog) else logger.save()
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen from here on."""
+        for checkpoint in _run_checkpoints(trainer):
+            checkpoint.signals.listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop what is to be written again."""
+        self.on_sanity_check_start(trainer, pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, (CSVLog, EventLog)):
+                logger.forget_after(_done(trainer) - 1)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any = None, batch_idx: int = 0) -> None:
+        """Save what is behind."""
+        for checkpoint in _run_checkpoints(trainer):
+            checkpoint.between_batches(trainer)
+
+    on_train_batch_start = on_train_epoch_start
 
 
 def share_folder(callbacks: list[ModelCheckpoint], folder: Path) -> None:
@@ -261,19 +234,28 @@ def share_folder(callbacks: list[ModelCheckpoint], folder: Path) -> None:
             callback.save_last = False  # it would be the last of the best: ours is the last
 
 
+def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
+
+
+def _progress(trainer: Trainer) -> Any:
+    return trainer.fit_loop.epoch_loop.batch_progress
+
+
+def _done(trainer: Trainer) -> int:
+    return int(_progress(trainer).total.processed)
+
+
+def _loops(trainer: Trainer) -> dict[str, Any]:
+    return copy.deepcopy(trainer.fit_loop.state_dict())
+
+
 def _point(link: Path, name: str) -> None:
     """Point ``link`` at a file beside it; there is no moment without a link."""
     beside = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
     try:
         beside.symlink_to(name)
-    except OSError:  # a system without links: a second name, or a copy
-        try:
-            os.link(link.with_name(name), beside)
-        except OSError:
-            torch.save(torch.load(link.with_name(name), weights_only=True), beside)
+    except OSError:  # a file system without links
+        shutil.copyfile(link.with_name(name), beside)
     os.replace(beside, link)
-
-
-def _done(trainer: Trainer) -> int:
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]

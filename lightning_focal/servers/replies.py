@@ -1,29 +1,45 @@
-"""What a chat server's response means."""
+"""What a chat server gives: a reply, or a reason why there is none."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from lightning_focal.servers.errors import ChatError, ChatRefused
+__all__ = [
+    "AgainError",
+    "ChatError",
+    "ChatRefused",
+    "ChatReply",
+    "ChatUnavailable",
+    "ChatUnusable",
+    "read_reply",
+    "retry_after",
+    "shortened",
+]
 
-__all__ = ["AgainError", "ChatReply", "Received", "expect_accepted", "read_reply", "retry_after", "shortened"]
 
-_AGAIN = (408, 425, 429)
+class ChatError(RuntimeError):
+    """A request without a reply; the message says why, and never holds the key."""
+
+
+class ChatUnusable(ChatError):
+    """No request will succeed: nobody is there, the key is rejected, or the model is unknown."""
+
+
+class ChatRefused(ChatError):
+    """This request was refused, a repetition would be, too: the prompt is too long, or an option unknown."""
+
+
+class ChatUnavailable(ChatError):
+    """No reply although the request was repeated until attempts or time ran out; a later one may succeed."""
 
 
 class AgainError(ChatError):
-    """The request may succeed if it is repeated.
-
-    Args:
-        message: what happened.
-        retry_after: seconds the server asks to wait; None = it does not say.
-    """
+    """The request may succeed if it is repeated, after ``retry_after`` seconds where the server names a time."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -47,29 +63,9 @@ class ChatReply:
     completion_tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class Received:
-    """A response as it came.
-
-    Args:
-        status: of HTTP.
-        body: whole.
-        headers: by their names in lower case.
-    """
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-    @property
-    def text(self) -> str:
-        """The body as text; what is no UTF-8 is replaced."""
-        return self.body.decode("utf-8", errors="replace")
-
-
 def shortened(text: str, limit: int = 200) -> str:
-    """Return the text on one line, of at most ``limit`` characters."""
-    line = " ".join(text[: 10 * limit].split())
+    """Return the text on one line, of at most ``limit`` characters, and without halves of surrogate pairs."""
+    line = " ".join(text[: 10 * limit].encode("utf-8", errors="replace").decode("utf-8").split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -88,54 +84,29 @@ def retry_after(value: str | None) -> float | None:
             date = parsedate_to_datetime(value)
         except ValueError:
             return None
-        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-        seconds = (date - datetime.now(UTC)).total_seconds()
+        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def expect_accepted(received: Received, said: str) -> None:
-    """Do nothing with a status of 2xx.
-
-    Args:
-        received: from the server.
-        said: its text for a person to read.
-
-    Raises:
-        AgainError: on 408, 425, 429 and 5xx.
-        ChatRefused: on any other status.
-    """
-    status = received.status
-    if status in _AGAIN or status >= 500:
-        seconds = retry_after(received.headers.get("retry-after"))
-        asked = "" if seconds is None else f", asks to wait {seconds:g} s"
-        raise AgainError(f"status {status}{asked}: {said}", seconds)
-    if not 200 <= status < 300:
-        raise ChatRefused(f"the server refuses the request (status {status}: {said})")
-
-
-def read_reply(received: Received) -> ChatReply:
+def read_reply(content: bytes) -> ChatReply:
     """Return the chat completion that was received.
 
     Raises:
         AgainError: if it is none.
     """
     try:
-        content = json.loads(received.body)
-        choice = content["choices"][0]
+        received = json.loads(content)
+        choice = received["choices"][0]
         text = choice["message"].get("content")
         if isinstance(text, list):  # in parts
             text = "".join(part.get("text") or "" for part in text)
         if text is not None and not isinstance(text, str):
             raise TypeError(f"content of type {type(text).__name__}")
-        usage, reason = content.get("usage") or {}, choice.get("finish_reason")
-        return ChatReply(
-            text or "",
-            None if reason is None else str(reason),
-            _count(usage.get("prompt_tokens")),
-            _count(usage.get("completion_tokens")),
-        )
+        usage, reason = received.get("usage") or {}, choice.get("finish_reason")
+        tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        return ChatReply(text or "", None if reason is None else str(reason), *tokens)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        got = shortened(received.text, 100)
+        got = shortened(content[:1000].decode("utf-8", errors="replace"), 100)
         raise AgainError(f"the reply is no chat completion ({type(error).__name__}: {error}; got {got!r})") from None
 
 

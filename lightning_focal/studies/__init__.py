@@ -1,1 +1,1 @@
-"""Studies around runs: grids of them, and what recorded rollouts would have been worth under another strategy."""
+"""Studies of runs: what recorded rollouts would have been worth under another strategy."""

@@ -16,6 +16,8 @@ from lightning_focal.types import CriterionScores
 
 __all__ = ["RecordedBatch", "compare_ranks", "read_rollouts", "replay"]
 
+_NEEDED = {"batch", "prompt_id", "rollout", "response", "criteria"}
+
 
 @dataclass(frozen=True)
 class RecordedBatch:
@@ -52,51 +54,39 @@ def read_rollouts(folder: str | Path, stage: str = "train") -> Iterator[Recorded
         raise FileNotFoundError(
             f"`rollouts`: no {stage}-*.parquet in {Path(folder).absolute()}; expected the `rollouts` of a run folder"
         )
-    for _, group in itertools.groupby(files, key=lambda file: file.name.rsplit("-r", 1)[0]):
+    for _, of_batch in itertools.groupby(files, key=lambda file: file.name.rsplit("-r", 1)[0]):
         rows: list[dict[str, Any]] = []
-        for file in group:
+        for file in of_batch:
             table = pq.read_table(file)
-            missing = {"batch", "prompt_id", "rollout", "response", "criteria"} - set(table.column_names)
-            if missing:
-                raise ValueError(f"{file}: no column {sorted(missing)[0]!r}; expected a file written by RolloutTable")
+            if missing := sorted(_NEEDED - set(table.column_names)):
+                raise ValueError(f"{file}: no column {missing[0]!r}; expected a file written by RolloutTable")
             rows += table.to_pylist()
         yield _batch(rows)
 
 
 def _batch(rows: Sequence[Mapping[str, Any]]) -> RecordedBatch:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["prompt_id"], []).append(row)
-    ids, g = tuple(groups), max(len(group) for group in groups.values())
-    short = [prompt_id for prompt_id, group in groups.items() if len(group) != g]
-    if short:
-        raise ValueError(f"batch {rows[0]['batch']}: the group of {short[0]!r} has {len(groups[short[0]])} rollouts, others {g}")
-    c = max(len(group[0]["criteria"]) for group in groups.values())
-    scores, mask = torch.zeros(len(ids), g, c, dtype=torch.float64), torch.zeros(len(ids), g, c, dtype=torch.bool)
-    failed, weights = torch.zeros_like(mask), torch.zeros(len(ids), c, dtype=torch.float64)
+    groups: dict[str, list[Mapping[str, Any]]] = {row["prompt_id"]: [] for row in rows}
+    for row in sorted(rows, key=lambda row: row["rollout"]):
+        groups[row["prompt_id"]].append(row)
+    size, criteria = max(map(len, groups.values())), [group[0]["criteria"] for group in groups.values()]
+    for prompt_id, group in groups.items():
+        if len(group) != size:
+            raise ValueError(f"batch {rows[0]['batch']}: the group of {prompt_id!r} has {len(group)} rollouts, others {size}")
+    shape = (len(groups), size, max(map(len, criteria)))
+    scores, mask, failed = (torch.zeros(shape, dtype=dtype) for dtype in (torch.float64, torch.bool, torch.bool))
+    weights = torch.zeros(shape[0], shape[2], dtype=torch.float64)
     for p, group in enumerate(groups.values()):
-        for i, row in enumerate(sorted(group, key=lambda row: row["rollout"])):
-            for k, criterion in enumerate(row["criteria"]):
-                weights[p, k] = criterion["prior_weight"]
-                failed[p, i, k] = criterion["outcome"] == "error"
+        for g, row in enumerate(group):
+            for c, criterion in enumerate(row["criteria"]):
+                weights[p, c] = criterion["prior_weight"]
+                failed[p, g, c] = criterion["outcome"] == "error"
                 if criterion["score"] is not None:
-                    scores[p, i, k], mask[p, i, k] = criterion["score"], True
-    first = [group[0]["criteria"] for group in groups.values()]
-    return RecordedBatch(
-        batch=int(rows[0]["batch"]),
-        prompt_ids=ids,
-        responses=tuple(
-            tuple(row["response"] for row in sorted(group, key=lambda row: row["rollout"])) for group in groups.values()
-        ),
-        scores=CriterionScores(
-            scores,
-            mask,
-            weights,
-            names=tuple(tuple(c["name"] for c in criteria) for criteria in first),
-            tags=tuple(tuple(tuple(c["tags"]) for c in criteria) for criteria in first),
-            failed=failed,
-        ),
-    )
+                    scores[p, g, c], mask[p, g, c] = criterion["score"], True
+    names = tuple(tuple(c["name"] for c in of_prompt) for of_prompt in criteria)
+    tags = tuple(tuple(tuple(c["tags"]) for c in of_prompt) for of_prompt in criteria)
+    responses = tuple(tuple(row["response"] for row in group) for group in groups.values())
+    judged = CriterionScores(scores, mask, weights, names=names, tags=tags, failed=failed)
+    return RecordedBatch(int(rows[0]["batch"]), tuple(groups), responses, judged)
 
 
 def compare_ranks(static: Tensor, rewards: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -116,32 +106,28 @@ def compare_ranks(static: Tensor, rewards: Tensor, valid: Tensor) -> dict[str, T
     >>> int(ranks["pairs"]), int(ranks["flipped"]), int(ranks["new_best"])
     (3, 1, 1)
     """
-    g = static.shape[1]
-    upper = torch.ones(g, g, dtype=torch.bool, device=static.device).triu(1)
-    a = _signs(static)
-    b = _signs(rewards)
-    both = (valid[:, :, None] & valid[:, None, :]) & upper
-    flipped = (a * b < 0) & both
-    split = ((a == 0) != (b == 0)) & both
-    pairs = ((a != 0) | (b != 0)) & both
-    low = torch.finfo(static.dtype).min
-    best_a = torch.where(valid, static, low).argmax(-1)
-    top_b = torch.where(valid, rewards, low)
-    lost = top_b.gather(1, best_a[:, None]).squeeze(1) < top_b.amax(-1) - 1e-12
+    a, b = _signs(static), _signs(rewards)
+    both = (valid[:, :, None] & valid[:, None, :]).triu(1)
+    flipped = ((a * b < 0) & both).sum().double()
+    split = (((a == 0) != (b == 0)) & both).sum().double()
+    worst = torch.finfo(static.dtype).min
+    best, others = torch.where(valid, static, worst).argmax(-1, keepdim=True), torch.where(valid, rewards, worst)
+    lost = others.gather(1, best).squeeze(1) < others.amax(-1) - 1e-12
     several = valid.sum(-1) > 1
     return {
-        "pairs": pairs.sum().double(),
-        "flipped": flipped.sum().double(),
-        "split": split.sum().double(),
-        "kendall_distance": flipped.sum().double() + split.sum().double() / 2,
+        "pairs": (((a != 0) | (b != 0)) & both).sum().double(),
+        "flipped": flipped,
+        "split": split,
+        "kendall_distance": flipped + split / 2,
         "groups": several.sum().double(),
         "new_best": (lost & several).sum().double(),
     }
 
 
 def _signs(rewards: Tensor) -> Tensor:
+    """``[P, G, G]`` 1 where the first is better than the second, -1 where it is worse, 0 where they are tied."""
     difference = rewards[:, :, None] - rewards[:, None, :]
-    return torch.where(difference.abs() < 1e-9, torch.zeros_like(difference), difference.sign())
+    return torch.where(difference.abs() < 1e-9, 0.0, difference.sign())
 
 
 def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -155,60 +141,58 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         ``(summary, rows)``: sums of :func:`compare_ranks` turned into shares, mean weight and saturation by criterion key, and one
         row a rollout: recorded static reward, new reward and advantage, and both ranks within the group (0 = best).
     """
-    sums: dict[str, float] = {}
+    sums = dict.fromkeys(("pairs", "flipped", "split", "kendall_distance", "groups", "new_best"), 0.0)
+    weight: dict[str, list[float]] = {}
+    saturation: dict[str, list[float]] = {}
     rows: list[dict[str, Any]] = []
-    by_key: dict[str, list[tuple[float, float]]] = {}
     trajectory: list[dict[str, Any]] = []
     for batch in batches:
         strategy.observe(batch.scores)
         shaped = strategy.shape(batch.scores)
         for name, value in compare_ranks(shaped.static, shaped.rewards, shaped.valid).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        here: dict[str, list[tuple[float, float]]] = {}
-        weights, saturation = shaped.weights.tolist(), shaped.saturation.tolist()
-        for p, keys in enumerate(batch.scores.keys):
-            for c, key in enumerate(keys):
-                here.setdefault(key, []).append((weights[p][c], saturation[p][c]))
-        for key, pairs in here.items():
-            by_key.setdefault(key, []).extend(pairs)
-        trajectory.append(
-            {"batch": batch.batch, **{key: _mean(pair[0] for pair in pairs) for key, pairs in sorted(here.items())}}
-        )
-        rows += _rows(batch, shaped)
-    n_pairs, n_groups = max(1.0, sums.get("pairs", 0.0)), max(1.0, sums.get("groups", 0.0))
+            sums[name] += float(value)
+        here: dict[str, list[float]] = {}
+        for keys, weights, levels in zip(batch.scores.keys, shaped.weights.tolist(), shaped.saturation.tolist(), strict=True):
+            for key, in_force, level in zip(keys, weights, levels, strict=False):  # behind the last key there is padding
+                here.setdefault(key, []).append(in_force)
+                saturation.setdefault(key, []).append(level)
+        for key, values in here.items():
+            weight.setdefault(key, []).extend(values)
+        trajectory.append({"batch": batch.batch, **_means(here)})
+        columns = {
+            "static_reward": shaped.static,
+            "reward": shaped.rewards,
+            "advantage": shaped.advantages,
+            "valid": shaped.valid,
+        }
+        columns |= {"static_rank": _ranks(shaped.static, shaped.valid), "rank": _ranks(shaped.rewards, shaped.valid)}
+        lists = {name: column.tolist() for name, column in columns.items()}
+        rows += [
+            {"batch": batch.batch, "prompt_id": prompt_id, "rollout": g, "response": text}
+            | {name: values[p][g] for name, values in lists.items()}
+            for p, prompt_id in enumerate(batch.prompt_ids)
+            for g, text in enumerate(batch.responses[p])
+        ]
+    pairs, groups = max(1.0, sums["pairs"]), max(1.0, sums["groups"])
     summary = {
         "batches": len(batches),
         "rollouts": len(rows),
-        "pairs": int(sums.get("pairs", 0)),
-        "flipped_share": sums.get("flipped", 0.0) / n_pairs,
-        "kendall_distance": sums.get("kendall_distance", 0.0) / n_pairs,
-        "new_best_share": sums.get("new_best", 0.0) / n_groups,
-        "weight": {key: _mean(pair[0] for pair in values) for key, values in sorted(by_key.items())},
-        "saturation": {key: _mean(pair[1] for pair in values) for key, values in sorted(by_key.items())},
+        "pairs": int(sums["pairs"]),
+        "flipped_share": sums["flipped"] / pairs,
+        "kendall_distance": sums["kendall_distance"] / pairs,
+        "new_best_share": sums["new_best"] / groups,
+        "weight": _means(weight),
+        "saturation": _means(saturation),
         "trajectory": trajectory,
     }
     return summary, rows
 
 
-def _rows(batch: RecordedBatch, shaped: Any) -> list[dict[str, Any]]:
-    static_rank, rank = _ranks(shaped.static, shaped.valid), _ranks(shaped.rewards, shaped.valid)
-    columns = {"static_reward": shaped.static, "reward": shaped.rewards, "advantage": shaped.advantages, "valid": shaped.valid}
-    columns |= {"static_rank": static_rank, "rank": rank}
-    lists = {name: tensor.tolist() for name, tensor in columns.items()}
-    return [
-        {"batch": batch.batch, "prompt_id": prompt_id, "rollout": g, "response": text}
-        | {name: values[p][g] for name, values in lists.items()}
-        for p, prompt_id in enumerate(batch.prompt_ids)
-        for g, text in enumerate(batch.responses[p])
-    ]
-
-
 def _ranks(rewards: Tensor, valid: Tensor) -> Tensor:
     """``[P, G]`` number of valid rollouts that are strictly better; -1 where not valid."""
-    better = (_signs(rewards) < 0) & valid[:, None, :]
-    return torch.where(valid, better.sum(-1), torch.full_like(better.sum(-1), -1))
+    better = ((_signs(rewards) < 0) & valid[:, None, :]).sum(-1)
+    return torch.where(valid, better, -1)
 
 
-def _mean(values: Any) -> float:
-    listed = [float(value) for value in values]
-    return sum(listed) / len(listed)
+def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {key: sum(of_key) / len(of_key) for key, of_key in sorted(values.items())}

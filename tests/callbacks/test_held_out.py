@@ -26,7 +26,7 @@ class Answering:
 
     def evaluate(self, batch, stage, batch_idx, into):
         self.stages.append(stage)
-        self.callback.on_answers(self.trainer, self, named(batch, [self.level] * len(batch), stage))
+        self.callback.on_rollouts(self.trainer, self, named(batch, [self.level] * len(batch), stage))
         return [*(into or []), batch]
 
     def finish_evaluation(self, measures):
@@ -59,18 +59,13 @@ def ready(tmp_path, callback=None, **kwargs):
 
 def test_prompt_scores_are_prior_weighted_means_over_valid_rollouts():
     scores = make_scores(
-        [[[1.0, 0.0], [None, None]], [[1.0, 1.0], [0.0, None]], [[None, None], [None, None]]],
-        [[0.75, 0.25], [0.5, 0.5], [0.5, 0.5]],
+        [[[1.0, 0.0], [None, None]], [[1.0, 1.0], [0.0, None]], [[None, None], [None, None]], [[0.5, 1.0], [None, 1.0]]],
+        [[0.75, 0.25], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]],  # in the last row a rollout is judged on nothing that weighs
     )
     seen = prompt_scores(make_answers(scores, strategy=StaticReward(weights="uniform")))
-    assert list(seen) == ["p0", "p1", "p2"]
-    assert (seen["p0"], seen["p1"]) == (0.75, 0.5)
+    assert list(seen) == ["p0", "p1", "p2", "p3"]
+    assert (seen["p0"], seen["p1"], seen["p3"]) == (0.75, 0.5, 0.5)
     assert math.isnan(seen["p2"])
-
-
-def test_a_rollout_judged_on_nothing_that_weighs_is_left_out():
-    scores = make_scores([[[0.5, 1.0], [None, 1.0]]], [[1.0, 0.0]])
-    assert prompt_scores(make_answers(scores)) == {"p0": 0.5}
 
 
 # -- when it answers --------------------------------------------------------------------------------------------------------
@@ -110,26 +105,20 @@ def test_not_again_where_the_trainer_has_just_answered(tmp_path):
     assert [entry["batch"] for entry in callback.history] == [10, 11]
 
 
-def test_neither_before_nor_after(tmp_path):
-    callback, trainer, module = ready(tmp_path, HeldOut(at_start=False, at_end=False))
+@pytest.mark.parametrize("datamodule", ["asked for neither", None, SimpleNamespace(val_dataloader=list)])
+def test_there_is_nothing_to_do(tmp_path, datamodule):
+    callback, trainer, module = ready(tmp_path, HeldOut(at_start=False, at_end=False) if datamodule else HeldOut())
+    if datamodule != "asked for neither":
+        trainer.datamodule = datamodule
     callback.on_train_start(trainer, module)
     callback.on_train_end(trainer, module)
-    assert callback.history == []
-
-
-def test_without_held_out_prompts_there_is_nothing_to_do(tmp_path):
-    callback, trainer, module = ready(tmp_path)
-    for datamodule in (None, SimpleNamespace(val_dataloader=list)):
-        trainer.datamodule = datamodule
-        callback.on_train_start(trainer, module)
-        callback.on_train_end(trainer, module)
     assert callback.history == []
 
 
 def validate(callback, trainer, module, scores, stage="val"):
     """The Trainer's own validation."""
     callback.on_validation_epoch_start(trainer, module)
-    callback.on_answers(trainer, module, named(scores, scores.values(), stage))
+    callback.on_rollouts(trainer, module, named(scores, scores.values(), stage))
     callback.on_validation_epoch_end(trainer, module)
     trainer.callback_metrics = {"val/reward/mean": torch.tensor(0.5), "train/reward/mean": torch.tensor(0.125)}
     callback.on_validation_end(trainer, module)
@@ -145,18 +134,14 @@ def test_the_trainers_own_validation_is_kept(tmp_path):
     assert callback.interval(0) == (mean, low, high)
 
 
-def test_other_stages_and_sanity_checks_are_not_held_out_scores(tmp_path):
+def test_what_is_no_held_out_score(tmp_path):
     callback, trainer, module = ready(tmp_path)
     validate(callback, trainer, module, {"q0": 1.0}, stage="train")
-    assert callback.history == []
     trainer.sanity_checking = True
     validate(callback, trainer, module, {"q0": 1.0})
     assert callback.history == []
-
-
-def test_an_interrupted_validation_leaves_nothing(tmp_path):
-    callback, trainer, module = ready(tmp_path)
-    callback.on_answers(trainer, module, named(["gone"], [1.0]))
+    trainer.sanity_checking = False
+    callback.on_rollouts(trainer, module, named(["gone"], [1.0]))  # of a validation that was interrupted
     validate(callback, trainer, module, {"q0": 0.5})
     assert callback.history[0]["scores"] == {"q0": 0.5}
 
@@ -179,15 +164,9 @@ def test_the_difference_is_paired_by_prompt():
 
 def test_a_steady_gain_is_certain_though_prompts_differ_widely():
     callback = HeldOut()
-    before = {str(i): i / 10 for i in range(10)}
-    callback.history = [
-        {"batch": 0, "scores": before, "measures": {}},
-        {"batch": 1, "scores": {key: level + 0.0625 for key, level in before.items()}, "measures": {}},
-    ]
-    mean, low, high = callback.difference()
-    assert mean == pytest.approx(0.0625)
-    assert low == pytest.approx(0.0625)
-    assert high == pytest.approx(0.0625)
+    levels = [{str(i): i / 10 + gain for i in range(10)} for gain in (0.0, 0.0625)]
+    callback.history = [{"batch": batch, "scores": scores, "measures": {}} for batch, scores in enumerate(levels)]
+    assert callback.difference() == pytest.approx((0.0625, 0.0625, 0.0625))
     assert callback.interval(0)[2] > callback.interval(1)[1]  # unpaired intervals overlap
 
 
@@ -252,14 +231,8 @@ def test_a_real_run_answers_before_between_and_after(tmp_path, run_tiny):
 
 def test_validating_a_few_batches_meets_the_same_prompts_every_time(tmp_path, run_tiny):
     val = str(write_rows(tmp_path / "val.jsonl", rubric_rows(6)))
-    callback = HeldOut(at_start=False, at_end=False)
+    callback, arguments = HeldOut(at_start=False, at_end=False), {"data_val": val, "data_eval_batch_size": 2}
     run_tiny(
-        None,
-        callback,
-        data_val=val,
-        data_eval_batch_size=2,
-        trainer_limit_val_batches=1,
-        trainer_val_check_interval=2,
-        trainer_num_sanity_val_steps=2,
+        None, callback, **arguments, trainer_limit_val_batches=1, trainer_val_check_interval=2, trainer_num_sanity_val_steps=2
     )
     assert [sorted(entry["scores"]) for entry in callback.history] == [["row-0", "row-1"]] * 2

@@ -14,114 +14,79 @@ from tests.modules.helpers import FailingJudge, column
 NAN = math.nan
 
 
-def stops(rates, **kwargs):
-    """The number of the batch that stops the run, None if none does."""
-    watch = JudgeWatch(**kwargs)
-    return next((number for number, rate in enumerate(rates, 1) if watch.add(rate)), None)
-
-
 @pytest.mark.parametrize(
-    ("rates", "batch"),
+    ("rates", "arguments", "batch"),
     [
-        ([0.0] * 50, None),
-        ([0.5] * 50, None),
-        ([0.51] * 50, 5),
-        ([1.0] * 3, 1),
-        ([0.9, 1.0, 0.0, 0.0, 0.0, 0.0], None),
-        ([0.0, 1.0, 1.0, 0.0, 0.0, 0.0], None),
-        ([0.0] * 20 + [1.0] * 20, 31),
-        ([0.0] * 20 + [1.0] * 10 + [0.0] * 10 + [1.0] * 5, None),
-        ([NAN] * 30, None),
-        ([0.0] * 20 + [NAN, 1.0] * 10, None),
-        ([0.8] * 4 + [0.4] + [0.8], 6),
+        ([0.0] * 50, {}, None),
+        ([0.5] * 50, {}, None),
+        ([0.51] * 50, {}, 5),
+        ([1.0] * 3, {}, 1),
+        ([0.9, 1.0, 0.0, 0.0, 0.0, 0.0], {}, None),
+        ([0.0, 1.0, 1.0, 0.0, 0.0, 0.0], {}, None),
+        ([0.0] * 20 + [1.0] * 20, {}, 31),
+        ([0.0] * 20 + [1.0] * 10 + [0.0] * 10 + [1.0] * 5, {}, None),
+        ([NAN] * 30, {}, None),
+        ([0.0] * 20 + [NAN, 1.0] * 10, {}, None),
+        ([0.8] * 4 + [0.4] + [0.8], {}, 6),
+        ([0.3] * 10, {"max_failure_rate": 0.2}, 5),
+        ([1.0] * 10, {"max_failure_rate": 1.0}, None),
+        ([0.0, 1.0, 1.0], {"window": 2}, 3),
     ],
 )
-def test_over_the_last_twenty(rates, batch):
-    assert stops(rates) == batch
-
-
-def test_other_limits():
-    assert stops([0.3] * 10, max_failure_rate=0.2) == 5
-    assert stops([1.0] * 10, max_failure_rate=1.0) is None
-    assert stops([0.0, 1.0, 1.0], window=2) == 3
+def test_the_batch_that_stops_a_run(rates, arguments, batch):
+    watch = JudgeWatch(**arguments)
+    assert next((number for number, rate in enumerate(rates, 1) if watch.add(rate)), None) == batch
 
 
 class HalfJudge(Judge):
-    """Fails on a share of the responses: the first so many of each batch."""
-
-    def __init__(self, share):
-        self.share = share
+    """Fails on the first half of the responses of each batch."""
 
     def judge(self, requests):
-        failing = round(self.share * len(requests))
-        return [
-            tuple(
-                Verdict(Outcome.ERROR, None, "no answer within 9 s")
-                if i < failing
-                else Verdict(Outcome.MET if i % 2 else Outcome.NOT_MET)
-                for _ in request.criteria
-            )
-            for i, request in enumerate(requests)
-        ]
+        failed, judged = Verdict(Outcome.ERROR, None, "no answer within 9 s"), [Verdict(Outcome.NOT_MET), Verdict(Outcome.MET)]
+        verdicts = [failed if 2 * i < len(requests) else judged[i % 2] for i in range(len(requests))]
+        return [(verdict,) * len(request.criteria) for verdict, request in zip(verdicts, requests, strict=True)]
 
 
 def test_a_run_stops_and_says_why(run_tiny):
-    with pytest.raises(
-        RuntimeError,
-        match=r"the judge failed on 100% of the judgements of the last 1 batches, `max_failure_rate` is 50%.*\(\d+ times\)",
-    ):
+    words = r"the judge failed on 100% of the judgements of the last 1 batches, `max_failure_rate` is 50%.*\(\d+ times\)"
+    with pytest.raises(RuntimeError, match=words):
         run_tiny(FocalReward(judge=FailingJudge()), JudgeWatch())
 
 
 def test_a_run_goes_on_below(run_tiny):
-    run = run_tiny(FocalReward(judge=HalfJudge(0.5)), JudgeWatch(), trainer_max_epochs=3)
-    rates = column(run.folder, "train/judge/failure_rate")
+    rates = column(
+        run_tiny(FocalReward(judge=HalfJudge()), JudgeWatch(), trainer_max_epochs=3).folder, "train/judge/failure_rate"
+    )
     assert len(rates) > 5
     assert rates == [0.5] * len(rates)
 
 
 def test_the_window_goes_on_in_a_resumed_run():
-    first = JudgeWatch()
+    first, resumed, shorter = JudgeWatch(), JudgeWatch(), JudgeWatch(window=4)
     for rate in [0.0] * 10 + [1.0] * 10:
         assert not first.add(rate)
-    resumed = JudgeWatch()
     resumed.load_state_dict(first.state_dict())
     assert resumed.rates == first.rates
     assert resumed.add(1.0)
-    shorter = JudgeWatch(window=4)
     shorter.load_state_dict(first.state_dict())
     assert shorter.rates == [1.0] * 4
 
 
-def test_the_logged_rate_is_that_of_all_processes():
-    watch, trainer = JudgeWatch(), FakeTrainer()
-    trainer.callback_metrics = {"train/judge/failure_rate": torch.tensor(1.0)}
-    with pytest.raises(RuntimeError, match="no failure on this process"):
-        watch.on_train_batch_end(trainer, None, None, None, 0)
-    trainer.callback_metrics = {}
-    watch.on_train_batch_end(trainer, None, None, None, 1)
-
-
-FAILED = torch.tensor([[[True, False], [False, True]]])
+OUTCOMES, REASONS = ((("error", "met"), ("not_met", "error")),), ((("", "seen"), ("seen", "")),)
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        {"outcomes": ((("error", "met"), ("not_met", "error")),)},
-        {},
-        {"reasons": ((("", "seen"), ("seen", "")),)},
-        {"outcomes": ((("error", "met"), ("not_met", "error")),), "reasons": ((("", "seen"), ("seen", "")),)},
-    ],
-    ids=["outcomes", "neither", "reasons", "both"],
+    "words", [{"outcomes": OUTCOMES}, {}, {"reasons": REASONS}, {"outcomes": OUTCOMES, "reasons": REASONS}, None]
 )
-def test_a_source_need_not_give_reasons(words):
-    watch, trainer = JudgeWatch(), FakeTrainer()
-    scores = make_scores([[[None, 1.0], [0.0, None]]], failed=FAILED, **words)
-    watch.on_answers(trainer, None, make_answers(scores))
+def test_the_rate_is_that_of_all_processes_and_a_source_need_not_give_reasons(words):
+    watch, trainer, said = JudgeWatch(), FakeTrainer(), "no failure on this process"
+    watch.on_train_batch_end(trainer, None, None, None, 0)  # no rate was logged
+    if words is not None:
+        failed, said = torch.tensor([[[True, False], [False, True]]]), r"In the last batch: no reason given \(2 times\)"
+        watch.on_rollouts(trainer, None, make_answers(make_scores([[[None, 1.0], [0.0, None]]], failed=failed, **words)))
     trainer.callback_metrics = {"train/judge/failure_rate": torch.tensor(1.0)}
-    with pytest.raises(RuntimeError, match=r"In the last batch: no reason given \(2 times\)"):
-        watch.on_train_batch_end(trainer, None, None, None, 0)
+    with pytest.raises(RuntimeError, match=said):
+        watch.on_train_batch_end(trainer, None, None, None, 1)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_round_trip(tmp_path):
     mask[0, 0, 1:] = False
     strategy = FocalReward()
     answers = make_answers(ragged(), strategy=strategy, truncated=truncated, response_mask=mask, version=7)
-    RolloutTable().on_answers(FakeTrainer(tmp_path, batches=3), None, answers)
+    RolloutTable().on_rollouts(FakeTrainer(tmp_path, batches=3), None, answers)
     rows = pq.read_table(tmp_path / "rollouts" / "train-000003-r0.parquet").to_pylist()
     assert rows == rollout_rows(answers, 3)
     assert [(row["prompt_id"], row["rollout"]) for row in rows] == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
@@ -60,30 +60,19 @@ def test_round_trip(tmp_path):
     assert [c["name"] for c in rows[2]["criteria"]] == ["c"]  # no padding
 
 
-def test_a_masked_score_is_null():
+def test_a_masked_score_is_null_and_words_and_tags_may_lack():
     rows = rollout_rows(make_answers(ragged()), 0)
     assert [[c["score"] for c in row["criteria"]] for row in rows] == [[1.0, 0.0], [0.5, None], [None], [1.0]]
-
-
-def test_scores_without_words_or_tags():
     (row,) = rollout_rows(make_answers(make_scores([[[0.5]]])), 0)
-    assert row["criteria"][0] | {"weight": 1.0} == {
-        "name": "a",
-        "tags": [],
-        "score": 0.5,
-        "outcome": "",
-        "reason": "",
-        "prior_weight": 1.0,
-        "weight": 1.0,
-        "saturation": 0.5,
-    }
+    expected = {"name": "a", "tags": [], "score": 0.5, "outcome": "", "reason": "", "prior_weight": 1.0, "weight": 1.0}
+    assert row["criteria"] == [expected | {"saturation": 0.5}]
 
 
 def test_every_file_has_the_same_columns(tmp_path):
     """A folder is read as one table, also where a batch has no tags or no score at all."""
     table = RolloutTable(str(tmp_path))
-    table.on_answers(FakeTrainer(batches=0), None, make_answers(ragged()))
-    table.on_answers(FakeTrainer(batches=1), None, make_answers(make_scores([[[None]]])))
+    table.on_rollouts(FakeTrainer(batches=0), None, make_answers(ragged()))
+    table.on_rollouts(FakeTrainer(batches=1), None, make_answers(make_scores([[[None]]])))
     whole = pq.read_table(tmp_path)
     assert whole.num_rows == 5
     assert whole.schema.field("criteria").type == rollout_schema().field("criteria").type
@@ -94,10 +83,10 @@ def test_every_file_has_the_same_columns(tmp_path):
 def test_files_by_stage_batch_part_and_rank(tmp_path):
     table = RolloutTable()
     scores = make_scores([[[1.0]]])
-    table.on_answers(FakeTrainer(tmp_path, batches=2), None, make_answers(scores))
-    table.on_answers(FakeTrainer(tmp_path, rank=1, world_size=2, batches=2), None, make_answers(scores))
+    table.on_rollouts(FakeTrainer(tmp_path, batches=2), None, make_answers(scores))
+    table.on_rollouts(FakeTrainer(tmp_path, rank=1, world_size=2, batches=2), None, make_answers(scores))
     for stage in ("val", "test", "predict"):
-        table.on_answers(FakeTrainer(tmp_path, batches=2), None, make_answers(scores, stage, batch_idx=5))
+        table.on_rollouts(FakeTrainer(tmp_path, batches=2), None, make_answers(scores, stage, batch_idx=5))
     assert sorted(path.name for path in (tmp_path / "rollouts").iterdir()) == [
         "predict-000002-0005-r0.parquet",
         "test-000002-0005-r0.parquet",
@@ -107,23 +96,22 @@ def test_files_by_stage_batch_part_and_rank(tmp_path):
     ]
 
 
-def test_stages_can_be_chosen(tmp_path):
-    table = RolloutTable(stages=["val"])
-    for stage in ("train", "val"):
-        table.on_answers(FakeTrainer(tmp_path), None, make_answers(make_scores([[[1.0]]]), stage))
-    assert [path.name for path in (tmp_path / "rollouts").iterdir()] == ["val-000000-0000-r0.parquet"]
-
-
-def test_without_a_logger_the_root_folder(tmp_path):
-    trainer = FakeTrainer(None, default_root_dir=str(tmp_path))
-    RolloutTable().on_answers(trainer, None, make_answers(make_scores([[[1.0]]])))
-    assert (tmp_path / "rollouts" / "train-000000-r0.parquet").exists()
+@pytest.mark.parametrize("folder", [True, False])
+def test_stages_can_be_chosen_and_the_folder_is_asked_for_on_every_rank(tmp_path, folder):
+    """The Trainer's folder is a collective; without a logger the root folder is taken."""
+    trainers = [FakeTrainer(tmp_path if folder else None, default_root_dir=str(tmp_path), rank=r, world_size=2) for r in range(2)]
+    for trainer in trainers:
+        for stage in ("train", "val"):
+            RolloutTable(stages=["val"]).on_rollouts(trainer, None, make_answers(make_scores([[[1.0]]]), stage))
+    names = sorted(path.name for path in (tmp_path / "rollouts").iterdir())
+    assert names == [f"val-000000-0000-r{rank}.parquet" for rank in range(2)]
+    assert trainers[0].log_dirs_asked == trainers[1].log_dirs_asked
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     table, trainer = RolloutTable(), FakeTrainer(tmp_path)
-    table.on_answers(trainer, None, make_answers(make_scores([[[1.0]]])))
-    path = tmp_path / "rollouts" / "train-000000-r0.parquet"
+    table.on_rollouts(trainer, None, make_answers(make_scores([[[1.0]]])))
+    (path,) = (tmp_path / "rollouts").iterdir()
     before = path.read_bytes()
 
     def full(table, where, **kwargs):
@@ -132,14 +120,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
-        table.on_answers(trainer, None, make_answers(make_scores([[[0.0]]])))
+        table.on_rollouts(trainer, None, make_answers(make_scores([[[0.0]]])))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_every_rank_asks_for_the_folder(tmp_path):
-    """The Trainer's folder is a collective."""
-    trainers = [FakeTrainer(tmp_path, rank=rank, world_size=2) for rank in range(2)]
-    for trainer in trainers:
-        RolloutTable().on_answers(trainer, None, make_answers(make_scores([[[1.0]]])))
-    assert trainers[0].log_dirs_asked == trainers[1].log_dirs_asked

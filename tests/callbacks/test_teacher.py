@@ -60,12 +60,6 @@ def test_teacher_equals_a_loop_in_float64(run_tiny, every, lora):
     assert [weight == 1.0 for weight in weights] == [bool(k % every) for k in range(8)]
 
 
-def test_first_weight_is_start_and_last_is_end(run_tiny):
-    weights = column(run_tiny(StaticReward(), EMATeacher()).folder, "train/teacher/weight")
-    assert (weights[0], weights[-1]) == pytest.approx((0.99, 0.9999), abs=1e-7)  # logged in float32
-    assert weights == sorted(weights)
-
-
 def test_teacher_moves_before_the_update_and_after_the_rollouts(run_tiny):
     """In the first batch the teacher is the policy; it never sees an update of the batch it is in."""
     watch = Watch()
@@ -98,7 +92,7 @@ def test_lent_adapters_are_the_averages_and_the_policy_is_left_as_it_was():
                 parameter.add_(0.5)
     now, logits = weights_of_model(policy), policy(ids).logits
     teacher.update(policy, 0.75)
-    with torch.no_grad(), teacher.lend(policy) as lent:
+    with torch.no_grad(), teacher.use_weights(policy) as lent:
         assert not lent.training
         held = {name: value.clone() for name, value in lent.state_dict().items()}
         taught = lent(ids).logits
@@ -118,7 +112,7 @@ def test_adapters_are_put_back_after_an_error():
     teacher, now = TeacherWeights(policy), weights_of_model(policy)
     with torch.no_grad():
         teacher.parts()[0].add_(1.0)
-    with pytest.raises(RuntimeError, match="out of memory"), teacher.lend(policy):
+    with pytest.raises(RuntimeError, match="out of memory"), teacher.use_weights(policy):
         raise RuntimeError("out of memory")
     assert same(weights_of_model(policy), now)
 
@@ -160,16 +154,10 @@ def test_small_steps_survive_a_policy_in_bfloat16():
         torch.testing.assert_close(part.double(), expected, atol=1e-6, rtol=0)
 
 
-def test_policy_without_trained_parameters():
-    policy, _ = load_policy(TINY)
-    with pytest.raises(ValueError, match="parameters that are trained, got one that is frozen"):
-        TeacherWeights(policy.requires_grad_(False))
-
-
 def test_offloaded_teacher_comes_back():
     policy, _ = load_policy(TINY)
     teacher = TeacherWeights(policy, offload=True)
-    with teacher.lend(policy) as lent:
+    with teacher.use_weights(policy) as lent:
         assert next(lent.parameters()).device == next(policy.parameters()).device
     assert next(teacher.parameters()).device == torch.device("cpu")
 
@@ -184,11 +172,6 @@ def test_kl_to_the_teacher_starts_at_zero_and_stays_below_that_to_the_start(run_
     near, far = (column(run.folder, "train/policy/kl") for run in (slow, frozen))
     assert near[0] == pytest.approx(0, abs=1e-12)
     assert 0 < near[-1] < 0.7 * far[-1]
-
-
-def test_teacher_reference_needs_a_teacher(run_tiny):
-    with pytest.raises(ValueError, match=r"TeacherReference` needs a teacher: add one to `trainer.callbacks`"):
-        run_tiny(StaticReward(), reference=TeacherReference(), update=Update(kl_coef=0.1))
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------------------
@@ -265,20 +248,24 @@ def test_arguments_out_of_range(kwargs, message):
         EMATeacher(**kwargs)
 
 
-def test_two_teachers(run_tiny):
-    with pytest.raises(ValueError, match="holds 2 EMATeachers, at most one"):
-        run_tiny(StaticReward(), EMATeacher(), EMATeacher(update_every=3))
+@pytest.mark.parametrize(
+    ("teachers", "kwargs", "message"),
+    [
+        ((EMATeacher(), EMATeacher(update_every=3)), {}, "holds 2 EMATeachers, at most one"),
+        ((EMATeacher(),), {"trainer_max_epochs": -1}, "EMATeacher.total_batches` must be given for a run without end"),
+        ((), {"reference": TeacherReference(), "update": Update(kl_coef=0.1)}, "TeacherReference` needs a teacher: add one to"),
+    ],
+)
+def test_runs_that_do_not_start(run_tiny, teachers, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        run_tiny(StaticReward(), *teachers, **kwargs)
 
 
-def test_run_without_end_needs_a_length(run_tiny):
-    with pytest.raises(ValueError, match=r"EMATeacher.total_batches` must be given for a run without end"):
-        run_tiny(StaticReward(), EMATeacher(), trainer_max_epochs=-1)
-
-
-def test_rollouts_of_a_teacher_that_is_not_there(run_tiny):
-    run = run_tiny(StaticReward())
+def test_what_has_no_teacher(run_tiny):
     with pytest.raises(RuntimeError, match=r"this run has no teacher: add lightning_focal.callbacks.EMATeacher"):
-        run.module.roll_out(None, "teacher", teacher=True)
+        run_tiny(StaticReward()).module.roll_out(None, "teacher", teacher=True)
+    with pytest.raises(ValueError, match="parameters that are trained, got one that is frozen"):
+        TeacherWeights(load_policy(TINY)[0].requires_grad_(False))
 
 
 # -- shards --------------------------------------------------------------------------------------------------------------------
@@ -310,9 +297,9 @@ def worker(rank, lora):
         torch.testing.assert_close(theirs.full_tensor(), mine, atol=1e-7, rtol=0)
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
-        with teachers[0].lend(whole) as one:
+        with teachers[0].use_weights(whole) as one:
             expected = one(ids).logits
-        with teachers[1].lend(sharded) as other:
+        with teachers[1].use_weights(sharded) as other:
             torch.testing.assert_close(other(ids).logits, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(sharded(ids).logits, whole(ids).logits, atol=1e-5, rtol=0)
 

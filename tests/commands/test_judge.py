@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lightning_focal.commands import judge as judge_module
 from lightning_focal.commands.judge import judge_command
 from lightning_focal.servers import ChatUnusable
 from tests.judges.faulty_server import asked, completion, http, serving
@@ -11,40 +12,22 @@ from tests.judges.faulty_server import asked, completion, http, serving
 
 def by_the_book(prompt):
     said = zip(asked(prompt)[1], ("met", "not_met", "graded"), (None, None, 5), strict=True)
-    return json.dumps(
-        {"verdicts": [{"id": id_, "verdict": verdict, "value": value, "reason": "plain"} for (id_, _), verdict, value in said]}
-    )
+    verdicts = [{"id": id_, "verdict": verdict, "value": value, "reason": "plain"} for (id_, _), verdict, value in said]
+    return json.dumps({"verdicts": verdicts})
 
 
-def test_a_good_server(capsys):
+def test_a_good_server_and_one_that_is_wrong(capsys):
     with serving(reply=by_the_book) as server:
         judge_command(["--check", "--url", server.url, "--model", "judge"])
         assert len(server.requests) == 1
     said = capsys.readouterr().out
-    for words in (
-        f"server   {server.url} answers (judge)",
-        "none is given",
-        "not_met",
-        "1 requests, 0 of them repeated",
-        "200 tokens",
-        "good",
-    ):
-        assert words in said
-
-
-def test_a_judge_that_is_wrong(capsys):
+    told = ("none is given", "not_met", "1 requests, 0 of them repeated", "200 tokens", "good")
+    assert all(words in said for words in (f"server   {server.url} answers (judge)", *told))
     with serving() as server:  # "not met" to all that is not about fruit
         judge_command(["--check", "--url", server.url, "--model", "other"])
     said = capsys.readouterr().out
     assert "other, which is not in the server's list" in said
     assert "not those expected" in said
-
-
-def test_a_server_without_verdicts(capsys):
-    with serving("HTML", when=lambda exchange: True) as server, pytest.raises(SystemExit) as stop:
-        judge_command(["--check", f"--url={server.url}", "--model=judge", "--attempts=2", "--first_wait_s=0.01"])
-    assert stop.value.code == 1
-    assert "failed: not every criterion was judged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -55,13 +38,15 @@ def test_a_server_without_verdicts(capsys):
         ("stop", ("--structured=false",), ""),
     ],
 )
-def test_what_may_help(finish_reason, more, words, capsys):
+def test_a_server_without_verdicts_and_what_may_help(finish_reason, more, words, capsys):
     async def prose(exchange):
         await exchange.send(http(200, completion("The response names Paris.", finish_reason)))
 
-    with serving(prose, when=lambda exchange: True) as server, pytest.raises(SystemExit):
+    with serving(prose, when=lambda exchange: True) as server, pytest.raises(SystemExit) as stop:
         judge_command(["--check", f"--url={server.url}", "--model=judge", "--first_wait_s=0.01", *more])
     said = capsys.readouterr().out
+    assert stop.value.code == 1
+    assert "failed: not every criterion was judged" in said
     assert len(server.requests) == 2  # not the six tries of a run
     assert words in said
     assert ("\nreplies" in said) == bool(words)
@@ -70,15 +55,10 @@ def test_what_may_help(finish_reason, more, words, capsys):
 def test_of_a_configuration(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-1")
     with serving(reply=by_the_book) as server:
-        judge = {
-            "class_path": "lightning_focal.judges.HTTPJudge",
-            "init_args": {"url": server.url, "model": "small", "key_env": "MY_KEY"},
-        }
-        reward = {
-            "class_path": "FocalReward",
-            "init_args": {"judge": {"class_path": "RoutedJudge", "init_args": {"other": judge}}},
-        }
-        (tmp_path / "reward.yaml").write_text(json.dumps(reward), encoding="utf-8")
+        arguments = {"url": server.url, "model": "small", "key_env": "MY_KEY"}
+        judge = {"class_path": "lightning_focal.judges.HTTPJudge", "init_args": arguments}
+        routed = {"judge": {"class_path": "RoutedJudge", "init_args": {"other": judge}}}
+        (tmp_path / "reward.yaml").write_text(json.dumps({"class_path": "FocalReward", "init_args": routed}), encoding="utf-8")
         (tmp_path / "run.yaml").write_text("seed_everything: 0\nreward: reward.yaml\n", encoding="utf-8")
         judge_command(["--check", "--config", str(tmp_path / "run.yaml")])
         assert server.requests[0]["model"] == "small"
@@ -86,44 +66,41 @@ def test_of_a_configuration(tmp_path, capsys, monkeypatch):
         assert "$MY_KEY is accepted" in capsys.readouterr().out
         judge_command(["--check", "--config", str(tmp_path / "run.yaml"), "--model", "large", "--temperature", "0.5"])
         assert (server.requests[-1]["model"], server.requests[-1]["temperature"]) == ("large", 0.5)
-        judge["init_args"]["cache"] = str(tmp_path / "none.sqlite")
+        arguments["cache"] = str(tmp_path / "none.sqlite")
         (tmp_path / "list.json").write_text(json.dumps([judge, judge]), encoding="utf-8")
         judge_command(["--check", "--config", str(tmp_path / "list.json")])
         assert len(server.requests) == 4
     assert not (tmp_path / "none.sqlite").exists()
 
 
-def test_nobody_is_there():
+def test_what_is_said_at_once():
     with pytest.raises(ChatUnusable, match=r"no server answers at http://127\.0\.0\.1:9/v1 .*is it running"):
         judge_command(["--check", "--url", "http://127.0.0.1:9", "--model", "judge"])
+    for fault, words in (("key rejected", "wants a key"), ("model unknown", "knows no model 'judge'.*it offers judge")):
+        with serving(fault, when=lambda exchange: True) as server, pytest.raises(ChatUnusable, match=words):
+            judge_command(["--check", "--url", server.url, "--model", "judge"])
 
 
-@pytest.mark.parametrize("fault", ["key rejected", "model unknown"])
-def test_what_is_said_at_once(fault):
-    words = {"key rejected": "wants a key", "model unknown": "knows no model 'judge'.*it offers judge"}
-    with serving(fault, when=lambda exchange: True) as server, pytest.raises(ChatUnusable, match=words[fault]):
-        judge_command(["--check", "--url", server.url, "--model", "judge"])
-
-
-def test_arguments_that_do_not_go(tmp_path):
-    with pytest.raises(ValueError, match="`judge` must be told what to do"):
-        judge_command(["--url", "http://x", "--model", "m"])
-    with pytest.raises(ValueError, match="`--url` must be given"):
-        judge_command(["--check"])
-    with pytest.raises(ValueError, match="`--model` must be given"):
-        judge_command(["--check", "--url", "http://x"])
-    with pytest.raises(FileNotFoundError, match="`--config` must be an existing file"):
-        judge_command(["--check", "--config", str(tmp_path / "none.yaml")])
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["--url", "http://x", "--model", "m"], ValueError, "`judge` must be told what to do"),
+        (["--check"], ValueError, "`--url` must be given"),
+        (["--check", "--url", "http://x"], ValueError, "`--model` must be given"),
+        (["--check", "--config", "none.yaml"], FileNotFoundError, "`--config` must be an existing file"),
+        (["--check", "--config", "rules.yaml"], ValueError, "must name a configuration with an HTTPJudge"),
+    ],
+)
+def test_arguments_that_do_not_go(arguments, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "rules.yaml").write_text("reward: FocalReward", encoding="utf-8")
-    with pytest.raises(ValueError, match="must name a configuration with an HTTPJudge"):
-        judge_command(["--check", "--config", str(tmp_path / "rules.yaml")])
+    with pytest.raises(error, match=words):
+        judge_command(arguments)
 
 
 def test_agreement_has_its_own_arguments(monkeypatch):
-    import lightning_focal.commands.agreement as agreement
-
     seen = []
-    monkeypatch.setattr(agreement, "agreement_command", seen.append)
-    judge_command(["--agreement", "gold.jsonl", "--repeats=2"])
-    judge_command(["--agreement=gold.jsonl"])
-    assert seen == [["--agreement", "gold.jsonl", "--repeats=2"], ["--agreement=gold.jsonl"]]
+    monkeypatch.setattr(judge_module, "agreement_command", seen.append)
+    for arguments in (["--agreement", "gold.jsonl", "--repeats=2"], ["--agreement=gold.jsonl"]):
+        judge_command(arguments)
+        assert seen.pop() == arguments

@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-import torch
 import yaml
 
 from lightning_focal.cli import main
@@ -185,11 +184,3 @@ def test_an_exported_run_has_its_card(run_tiny, tmp_path, rubric_file):
     assert cell(card, "batches", 1) == "<code>2</code>"
     main(["export", "--ckpt_path", str(run.folder / "checkpoints" / "step=1.ckpt"), "--out", str(tmp_path / "q")])
     assert "after 2 batches" not in (tmp_path / "q" / "README.md").read_text()
-
-
-def test_batches_of_what_is_no_checkpoint(tmp_path):
-    assert trained_batches(tmp_path / "nowhere.ckpt") is None
-    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
-    assert trained_batches(tmp_path / "x.ckpt") is None
-    (tmp_path / "y.ckpt").write_bytes(b"no checkpoint")
-    assert trained_batches(tmp_path / "y.ckpt") is None

@@ -12,14 +12,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from lightning_focal.cli import COMMANDS, main
+from lightning_focal.cli import main
 from lightning_focal.models import load_policy
-from lightning_focal.runs.folder import RUN_FOLDER_ENV
+from lightning_focal.runs import RUN_FOLDER_ENV
 from tests.conftest import TINY
 
 pytest.importorskip("reasoning_gym")
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("sft_*.yaml"))
 SMALL = (
     f"--model.policy={TINY}",
     "--model.val_questions=4",
@@ -33,8 +32,7 @@ SMALL = (
 
 
 @pytest.fixture(autouse=True)
-def sft(monkeypatch):
-    monkeypatch.setitem(COMMANDS, "sft", ("lightning_focal.commands.sft", "sft_command"))
+def program(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lightning_focal"])
 
 
@@ -51,21 +49,6 @@ def rows(folder):
 def logits(model):
     with torch.no_grad():
         return model.eval()(torch.tensor([[5, 9, 200, 31]])).logits
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configurations_parse(path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["sft", "--config", str(path), "--print_config"])
-    assert stop.value.code in (0, None)
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["data"]["class_path"] == "lightning_focal.data.ReasoningGymData"
-    assert 0 < printed["stop_at"] < 1
-    assert path.read_text().startswith("# ")
-
-
-def test_there_are_two():
-    assert [path.name for path in CONFIGS] == ["sft_chain_sum.yaml", "sft_tiny_chain_sum.yaml"]
 
 
 def test_a_run_ends_in_a_policy(tmp_path, capsys):
@@ -94,19 +77,9 @@ def test_a_run_ends_in_a_policy(tmp_path, capsys):
 
 def test_reinforcement_learning_starts_from_it(tmp_path):
     folder = run(tmp_path / "sft")
-    main(
-        [
-            "fit",
-            f"--config={ROOT / 'configs' / 'focal_tiny.yaml'}",
-            f"--model.policy={folder / 'policy'}",
-            f"--data.train={ROOT / 'configs/data/everyday/train.jsonl'}",
-            "--data.val=null",
-            "--model.sampling.max_new_tokens=4",
-            "--trainer.limit_train_batches=1",
-            "--trainer.enable_checkpointing=false",
-            f"--run_dir={tmp_path / 'rl'}",
-        ]
-    )
+    more = [f"--data.train={ROOT / 'configs/data/everyday/train.jsonl'}", "--data.val=null", "--model.sampling.max_new_tokens=4"]
+    more += ["--trainer.limit_train_batches=1", "--trainer.enable_checkpointing=false", f"--run_dir={tmp_path / 'rl'}"]
+    main(["fit", f"--config={ROOT / 'configs' / 'focal_tiny.yaml'}", f"--model.policy={folder / 'policy'}", *more])
     assert (tmp_path / "rl" / "metrics.csv").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -44,48 +43,6 @@ def axes_of(criterion) -> list[str]:
     return [tag.removeprefix("axis:") for tag in criterion.tags if tag.startswith("axis:")]
 
 
-def test_counts(rows):
-    assert len(rows["train"]) == 176
-    assert len(rows["heldout"]) == 64
-    assert len({row.id for split in SPLITS for row in rows[split]}) == 240
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_each_rubric_is_of_a_fair_size_with_names_that_occur_once(rows, split):
-    for row in rows[split]:
-        names = row.rubric.names
-        assert 4 <= len(names) <= 9, row.id
-        assert len(set(names)) == len(names), row.id
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_prior_weights_are_not_uniform(rows, split):
-    for row in rows[split]:
-        points = {abs(criterion.points) for criterion in row.rubric.criteria}
-        assert len(points) > 1, row.id
-        assert points <= {1, 2, 3, 4, 5}, row.id
-
-
-def test_every_check_can_be_judged_by_rule_and_many_kinds_occur(rows):
-    judge, kinds = RuleJudge(), Counter()
-    for row in rows["train"] + rows["heldout"]:
-        for criterion in row.rubric.criteria:
-            judge.validate(criterion)
-            kinds[criterion.check["kind"]] += 1
-    assert len(kinds) >= 25
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_one_axis_and_one_level_a_criterion(rows, split):
-    for row in rows[split]:
-        for criterion in row.rubric.criteria:
-            assert len(axes_of(criterion)) == 1, (row.id, criterion.name)
-            assert set(axes_of(criterion)) <= AXES, (row.id, criterion.name)
-            levels = [tag for tag in criterion.tags if tag.startswith("level:")]
-            assert len(levels) == 1, (row.id, criterion.name)
-            assert levels[0] in ("level:easy", "level:medium", "level:hard")
-
-
 @pytest.mark.parametrize("split", SPLITS)
 def test_each_axis_occurs_in_a_quarter_of_the_rubrics(rows, split):
     seen = Counter(axis for row in rows[split] for axis in {axis for c in row.rubric.criteria for axis in axes_of(c)})
@@ -93,23 +50,9 @@ def test_each_axis_occurs_in_a_quarter_of_the_rubrics(rows, split):
     assert min(seen.values()) >= len(rows[split]) / 4
 
 
-def test_a_name_has_the_same_axis_everywhere(rows):
-    axis: dict[str, set[str]] = {}
-    for row in rows["train"] + rows["heldout"]:
-        for criterion in row.rubric.criteria:
-            axis.setdefault(criterion.name, set()).update(axes_of(criterion))
-    assert all(len(axes) == 1 for axes in axis.values())
-
-
 def test_heldout_criteria_recur_in_training(rows):
     names = {split: {name for row in rows[split] for name in row.rubric.names} for split in SPLITS}
     assert names["heldout"] <= names["train"]
-
-
-def test_prompts_are_short_and_all_different(rows):
-    prompts = [words_of(prompt_of(row)) for row in rows["train"] + rows["heldout"]]
-    assert len(set(prompts)) == len(prompts)
-    assert max(map(len, prompts)) <= 45
 
 
 def test_no_heldout_prompt_resembles_a_training_prompt(rows):
@@ -137,13 +80,6 @@ def test_what_the_prompt_asks_is_what_the_rubric_checks(rows, split):
             assert "ends_with_question" in checks, row.id
         if re.search(r"(numbered (list|steps|tips|points|items))", prompt):
             assert "numbered_list" in checks, row.id
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_faults_are_there(rows, split):
-    faults = Counter(c.name for row in rows[split] for c in row.rubric.criteria if c.points < 0)
-    assert {"shouts", "overstates", "list anyway", "reckless", "heading"} <= set(faults)
-    assert sum(faults.values()) >= len(rows[split]) / 4
 
 
 CONFLICTS = {
@@ -217,9 +153,3 @@ def test_a_malformed_block_is_refused_with_its_place(tmp_path, monkeypatch, bloc
     (tmp_path / "bad.txt").write_text(f"# home\n{block}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(message)):
         list(read_requests(tmp_path / "bad.txt"))
-
-
-def test_lines_are_plain_json_with_the_documented_columns():
-    for split in SPLITS:
-        for line in (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
-            assert list(json.loads(line)) == ["id", "topic", "prompt", "rubric"]

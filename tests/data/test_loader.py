@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from lightning_focal.data import PromptLoader
-from tests.helpers import make_prompts
 
 
 def loader(size=10, batch_size=4, **kwargs):
@@ -41,20 +40,6 @@ def test_seeds_and_epochs_do_not_collide():
     assert len({order(seed, epoch) for seed in range(-2, 4) for epoch in range(4)}) == 24
 
 
-def test_without_shuffling_the_file_order():
-    it = loader(5, 2, shuffle=False)
-    it.set_epoch(3)
-    assert list(it) == [[0, 1], [2, 3], [4]]
-
-
-def test_drop_last():
-    it = loader(10, 4, drop_last=True, shuffle=False)
-    assert len(it) == 2
-    assert list(it) == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert len(loader(10, 4)) == 3
-    assert len(loader(8, 4)) == len(loader(8, 4, drop_last=True)) == 2
-
-
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_share_the_batches_of_one_process(world_size):
     ranks = [list(loader(16, 4, rank=rank, world_size=world_size)) for rank in range(world_size)]
@@ -62,18 +47,6 @@ def test_ranks_share_the_batches_of_one_process(world_size):
         assert [part[0] for part in parts] == whole[:world_size]  # rank r gets rows r, r + W, ...
         assert sorted(itertools.chain(*parts)) == sorted(whole)
         assert {len(part) for part in parts} == {4 // world_size}
-
-
-def test_an_uneven_last_batch_leaves_the_last_ranks_short():
-    ranks = [list(loader(7, 4, shuffle=False, rank=rank, world_size=2)) for rank in range(2)]
-    assert ranks == [[[0, 2], [4, 6]], [[1, 3], [5]]]
-    ranks = [list(loader(6, 4, shuffle=False, rank=rank, world_size=2)) for rank in range(2)]
-    assert ranks == [[[0, 2], [4]], [[1, 3], [5]]]
-
-
-def test_fewer_rows_than_ranks():
-    ranks = [list(loader(2, 8, shuffle=False, rank=rank, world_size=8)) for rank in range(8)]
-    assert ranks == [[[0]], [[1]], *[[[]]] * 6]  # every rank sees as many batches
 
 
 def test_a_batch_that_the_ranks_cannot_share_evenly(caplog):
@@ -109,29 +82,6 @@ def test_resumes_in_the_middle_of_an_epoch(done):
     assert list(resumed) == list(first)
 
 
-def test_an_iterator_made_before_the_state_is_loaded():
-    """Lightning may do this; nothing is decided before the first batch."""
-    it = loader(seed=5, shuffle=False)
-    batches = iter(it)
-    it.load_state_dict({"epoch": 0, "position": 2})
-    assert list(batches) == [[8, 9]]
-
-
-def test_state_is_what_was_given_out():
-    it = loader()
-    assert it.state_dict() == {"epoch": 0, "position": 0}
-    batches = iter(it)
-    next(batches)
-    assert it.state_dict() == {"epoch": 0, "position": 1}
-    it.set_epoch(0)
-    assert it.state_dict()["position"] == 1
-    it.set_epoch(1)
-    assert it.state_dict() == {"epoch": 1, "position": 0}
-    resumed = loader()
-    resumed.load_state_dict({"epoch": 1, "position": 2})
-    assert resumed.state_dict() == {"epoch": 1, "position": 2}
-
-
 def test_an_iteration_that_was_broken_off_starts_anew():
     """A validation of a few batches must meet the same prompts every time."""
     it = loader(shuffle=False)
@@ -150,12 +100,6 @@ def test_resuming_on_another_number_of_ranks():
         assert sorted(a + b) == sorted(whole)
 
 
-def test_batches_are_prompts():
-    it = PromptLoader(lambda rows: make_prompts(len(rows)), 3, 2, shuffle=False)
-    assert [len(prompts) for prompts in it] == [2, 1]
-    assert it.sampler is it
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,3 +111,16 @@ def test_batches_are_prompts():
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         loader(**arguments)
+
+
+def test_batches_in_file_order():
+    it = loader(10, 4, drop_last=True, shuffle=False)
+    it.set_epoch(3)
+    assert list(it) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert (len(it), len(loader(10, 4)), len(loader(8, 4))) == (2, 3, 2)
+    ranks = [list(loader(6, 4, shuffle=False, rank=rank, world_size=2)) for rank in range(2)]
+    assert ranks == [[[0, 2], [4]], [[1, 3], [5]]]  # an uneven last batch leaves the last ranks short
+    ranks = [list(loader(2, 8, shuffle=False, rank=rank, world_size=8)) for rank in range(8)]
+    assert ranks == [[[0]], [[1]], *[[[]]] * 6]  # every rank sees as many batches
+    it.load_state_dict({"epoch": 3, "position": 1})
+    assert list(it) == [[4, 5, 6, 7]]

@@ -2,13 +2,13 @@
 
 import json
 import logging
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lightning_focal.data import PairDataModule, read_pairs, read_questions
+from lightning_focal.data.pair_files import same_label
 from lightning_focal.data.pairs import BOXED_ANSWER
 from lightning_focal.rubrics import RubricError
 from tests.helpers import FakeTrainer
@@ -92,22 +92,6 @@ def test_released_pairs(tmp_path, suffix):
     assert {"level", "type", "solution"} == set(rows[1].extra)
 
 
-def test_released_pairs_without_level_type_and_messages(tmp_path):
-    bare = [{k: row[k] for k in ("idx", "original_question", "rephrased_question", "solution")} for row in released(2)]
-    row = read_pairs(save(tmp_path / "train_pairs.parquet", bare))[0]
-    assert row.messages == tuple(user("What is 0 + 1?"))
-    assert row.rephrased == tuple(user("Ann has 0 plums and gets 1. How many has she?"))
-    assert set(row.extra) == {"solution"}
-
-
-@pytest.mark.parametrize(
-    ("solution", "answer"),
-    [("So \\fbox{7}.", "7"), ("So $\\boxed 7$.", "7"), ("$\\boxed{\\frac{1}{2}}$", "\\frac{1}{2}"), ("\\boxed{ 7 }", "7")],
-)
-def test_answers_of_written_solutions(tmp_path, solution, answer):
-    assert read_pairs(save(tmp_path / "a.parquet", released(1, solution=solution)))[0].answer == answer
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_two_aligned_files(tmp_path, suffix):
     train = save(tmp_path / f"original{suffix}", trainer_rows("What is {} + 1?"))
@@ -135,14 +119,6 @@ def test_plain_rows_may_hold_chats_and_aligned_files_may_be_plain(tmp_path):
     other = save(tmp_path / "b.json", [{"id": "1", "prompt": "Twice one?"}])
     (row,) = read_pairs(train, other)
     assert (row.id, row.messages, row.rephrased, row.answer) == ("1", tuple(chat), tuple(user("Twice one?")), "2")
-
-
-def test_one_side_is_enough_for_questions(tmp_path, pairs_file):
-    one_sided = save(tmp_path / "q.jsonl", [{"prompt": "1 + 1?"}, {"prompt": "2 + 2?", "answer": "4"}])
-    assert [(row.id, row.answer, row.rephrased) for row in read_questions(one_sided)] == [("q:1", None, None), ("q:2", "4", None)]
-    assert all(row.rephrased is None for row in read_questions(pairs_file))
-    broken = save(tmp_path / "broken.jsonl", plain(2, rephrased=7))
-    assert len(read_questions(broken)) == 2  # what is not used is not looked at
 
 
 @pytest.mark.parametrize(("given", "read"), [(3.0, "3"), (0.5, "0.5"), (2**60, str(2**60)), ("x + 1", "x + 1"), (None, None)])
@@ -221,21 +197,6 @@ def test_two_files_that_do_not_belong_together(tmp_path, second, message):
         read_pairs(first, save(tmp_path / "b.parquet", second))
 
 
-def test_labels_that_are_written_differently(tmp_path):
-    first = save(tmp_path / "a.jsonl", trainer_rows("{}", 4, ["0.5", " 3", "1/3", "x"]))
-    second = save(tmp_path / "b.jsonl", trainer_rows("{}", 4, ["1/2", "3.0", "2/6", None]))
-    assert [row.answer for row in read_pairs(first, second)] == ["0.5", " 3", "1/3", "x"]
-    unknown = save(tmp_path / "c.jsonl", trainer_rows("{}", 4, ["1/0", "1e9999999", "9" * 5000, "\\frac{1}{2}"]))
-    other = save(tmp_path / "d.jsonl", trainer_rows("{}", 4, ["2/0", "1e9999998", "9" * 5001, "0.5"]))
-    for row in range(4):  # no number is made of these
-        rows = [
-            save(tmp_path / f"{row}-{i}.jsonl", [json.loads(f.read_text().splitlines()[row])])
-            for i, f in enumerate(map(Path, (unknown, other)))
-        ]
-        with pytest.raises(RubricError, match="both sides have one label"):
-            read_pairs(*rows)
-
-
 def test_skipped_rows_are_left_out_of_both_sides(tmp_path, caplog):
     first = save(tmp_path / "a.jsonl", change(trainer_rows("a{}"), 1, prompt=[]))
     second = save(tmp_path / "b.jsonl", change(trainer_rows("b{}", answers=["1", "2", "3", "9", "5", "6"]), 4, prompt="text"))
@@ -273,21 +234,6 @@ def test_files_that_are_none(tmp_path):
         read_pairs(tmp_path / "pairs.csv")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "`data` needs at least one of `train`, `val`, `test`, `predict`"),
-        ({"train_rephrased": "b", "val": "c"}, "`data.train_rephrased` needs `data.train`, the originals, got 'b' alone"),
-        ({"train": "x", "on_long_prompt": "cut"}, "`data.on_long_prompt` must be 'drop' or 'error', got 'cut'"),
-        ({"train": "x", "batch_size": 0}, "`data.batch_size` must be >= 1, got 0"),
-        ({"train": "x", "limit_train": 0}, "`data.limit_train` must be >= 1, got 0"),
-    ],
-)
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        PairDataModule(**arguments)
-
-
 def test_missing_files_are_named_by_their_key(tmp_path, pairs_file):
     with pytest.raises(FileNotFoundError, match=r"`data.val` must name an existing file, got 'nowhere.jsonl'"):
         ready(train=pairs_file, val="nowhere.jsonl")
@@ -314,16 +260,6 @@ def test_a_training_batch_holds_both_views(pairs_file):
     assert data.level_keys() == data.criterion_names() == []
 
 
-def test_originals_alone(tmp_path, pairs_file):
-    for file in (pairs_file, save(tmp_path / "q.jsonl", [{"question": f"{i}?"} for i in range(6)])):
-        batch = next(iter(ready(train=file, pairs=False, batch_size=6, shuffle=False).train_dataloader()))
-        assert len(batch) == 6
-        assert batch.views == batch.questions == ()
-        assert batch.partners == (None,) * 6
-    ignored = ready(train=pairs_file, train_rephrased=pairs_file, pairs=False)
-    assert len(ignored.rows["train"]) == 6
-
-
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
 def test_held_out_questions_are_originals(tmp_path, pairs_file, stage):
     data = ready(stage, train=pairs_file, val=pairs_file, eval_batch_size=4)
@@ -335,10 +271,6 @@ def test_held_out_questions_are_originals(tmp_path, pairs_file, stage):
     assert batches[0].views == ()
     one_sided = save(tmp_path / "q.parquet", trainer_rows("{}?", 2))
     assert ready(stage, train=pairs_file, val=one_sided).splits()[split].answers == ("1", "2")
-
-
-def test_no_held_out_questions(pairs_file):
-    assert ready(train=pairs_file).val_dataloader() == []
 
 
 def test_the_system_message(tmp_path, pairs_file):
@@ -353,20 +285,6 @@ def test_the_system_message(tmp_path, pairs_file):
         tuple(user("0 + 1?")),
         tuple(user("One more than 0?")),
     )
-
-
-def test_ranks_share_batches_by_pair(pairs_file):
-    alone = list(ready(train=pairs_file, batch_size=4, seed=3).train_dataloader())
-    parts = []
-    for rank in range(2):
-        data = ready(train=pairs_file, batch_size=4, seed=3)
-        data.trainer = FakeTrainer(rank=rank, world_size=2)
-        parts.append(list(data.train_dataloader()))
-    for whole, *shares in zip(alone, *parts, strict=True):
-        for share in shares:
-            assert len(share) == 4  # two pairs
-            assert None not in share.partners  # both views on one rank
-        assert sorted(shares[0].ids + shares[1].ids) == sorted(whole.ids)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -417,6 +335,23 @@ def test_a_pair_goes_if_either_side_is_long(tmp_path, caplog):
         long.drop_long_prompts(words)
 
 
-def test_limits(pairs_file):
-    data = ready(train=pairs_file, val=pairs_file, limit_train=4, limit_val=2)
-    assert {split: len(prompts) for split, prompts in data.splits().items()} == {"train": 8, "val": 2}
+def test_labels_and_sides(tmp_path, pairs_file):
+    first = save(tmp_path / "a.jsonl", trainer_rows("{}", 4, ["0.5", " 3", "1/3", "x"]))
+    second = save(tmp_path / "b.jsonl", trainer_rows("{}", 4, ["1/2", "3.0", "2/6", None]))
+    assert [row.answer for row in read_pairs(first, second)] == ["0.5", " 3", "1/3", "x"]
+    for one, other in (("1/0", "2/0"), ("1e9999999", "1e9999998"), ("9" * 5000, "9" * 5001), ("\\frac{1}{2}", "0.5")):
+        assert not same_label(one, other)  # no number is made of these
+    solutions = ["So \\fbox{7}.", "So $\\boxed 7$.", "$\\boxed{\\frac{1}{2}}$", "\\boxed{ 7 }"]
+    rows = [row for number, solution in enumerate(solutions) for row in released(1, solution=solution, idx=number)]
+    assert [row.answer for row in read_pairs(save(tmp_path / "s.parquet", rows))] == ["7", "7", "\\frac{1}{2}", "7"]
+    bare = [{k: row[k] for k in ("idx", "original_question", "rephrased_question", "solution")} for row in released(2)]
+    row = read_pairs(save(tmp_path / "bare.parquet", bare))[0]
+    assert (row.messages, set(row.extra)) == (tuple(user("What is 0 + 1?")), {"solution"})
+    one_sided = save(tmp_path / "q.jsonl", [{"prompt": "1 + 1?"}, {"prompt": "2 + 2?", "answer": "4"}])
+    assert [(row.id, row.answer, row.rephrased) for row in read_questions(one_sided)] == [("q:1", None, None), ("q:2", "4", None)]
+    assert len(read_questions(save(tmp_path / "broken.jsonl", plain(2, rephrased=7)))) == 2  # what is not used is not looked at
+    data = ready(train=pairs_file, pairs=False, limit_train=4, batch_size=4)
+    (batch,) = data.train_dataloader()
+    assert (len(batch), batch.views, batch.questions, data.val_dataloader()) == (4, (), (), [])
+    with pytest.raises(ValueError, match=r"`data.train_rephrased` needs `data.train`, the originals, got 'b' alone"):
+        PairDataModule(train_rephrased="b", val="c")

@@ -6,7 +6,6 @@ import pytest
 
 from lightning_focal.data import ReasoningGymData
 from lightning_focal.data.reasoning_gym import REPHRASED
-from tests.helpers import FakeTrainer
 
 pytest.importorskip("reasoning_gym")
 TWO = {"min_terms": 2, "max_terms": 2}
@@ -39,11 +38,6 @@ def test_a_training_batch_of_pairs():
     assert {messages[0]["role"] for messages in batch.messages} == {"system"}
     assert "\\boxed{}" in batch.messages[0][0]["content"]
     assert pickle.loads(pickle.dumps(batch)).ids == batch.ids
-
-
-def test_originals_alone():
-    batch = next(iter(ready(batch_size=3, pairs=False).train_dataloader()))
-    assert (len(batch), set(batch.views), batch.partners) == (3, {0}, (None,) * 3)
 
 
 @pytest.mark.parametrize(("view", "count", "views"), [(0, 6, {0}), (1, 6, {1}), ("both", 12, {0, 1})])
@@ -82,14 +76,6 @@ def test_the_seed_of_the_run(monkeypatch):
     assert ready().rows == ready(seed=5).rows != ready(seed=6).rows
 
 
-def test_own_templates():
-    data = ready(template="Q: {question}", second_template="{question} Say it.", second_wording="task", system_prompt=None)
-    first, second = (chat[0]["content"] for chat in data.rows["train"][0].chats)
-    assert first.startswith("Q: State the final")
-    assert second == first.removeprefix("Q: ") + " Say it."
-    assert len(data.rows["train"][0].chats[0]) == 1
-
-
 def test_a_task_without_second_words_gets_a_second_template():
     data = ready(task="leg_counting", task_args={})
     first, second = (chat[-1]["content"] for chat in data.rows["train"][0].chats)
@@ -100,13 +86,6 @@ def test_views_must_differ():
     with pytest.raises(ValueError, match=r"`data.second_wording` and `data.second_template` must change a question, got 'State"):
         ready(second_wording="task", second_template="{question}")
     assert ready(second_wording="task", second_template="{question}", pairs=False)
-
-
-@pytest.mark.parametrize(("response", "wanted"), [(r"\boxed{{answer}}", r"\boxed{%s}"), ("So {answer}, {answer}!", "So %s, %s!")])
-def test_demonstrations(response, wanted):
-    (batch,) = ready(response=response, val_view="both").val_dataloader()
-    for answer, extra in zip(batch.answers, batch.extra, strict=True):
-        assert extra["response"] == wanted.replace("%s", answer)
 
 
 def test_demonstrations_with_steps():
@@ -130,37 +109,6 @@ def test_a_task_without_an_answer_has_no_demonstration():
     data = ready(task="graph_color", task_args={}, train=1, val=1)
     row = data.rows["train"][0]
     assert (row.answer, row.response, row.grader("x")) == (None, None, 0.0)
-
-
-def test_long_questions_are_dropped_with_both_wordings():
-    data = ready(second_template="{question} and so on and so forth", second_wording="task")
-    longest = max(len(row.chats[1][-1]["content"]) for row in data.rows["train"])
-    data.max_prompt_tokens = longest - 1
-    data.drop_long_prompts(lambda messages: len(messages[-1]["content"]))
-    assert data.dropped["train"] > 0
-    assert len(data.rows["train"]) == 12 - data.dropped["train"]
-
-
-def test_both_wordings_stay_on_one_process():
-    parts = []
-    for rank in range(2):
-        data = ready(batch_size=4)
-        data.trainer = FakeTrainer(rank=rank, world_size=2)
-        batch = next(iter(data.train_dataloader()))
-        assert None not in batch.partners
-        parts += batch.ids
-    assert sorted(parts) == sorted(next(iter(ready(batch_size=4).train_dataloader())).ids)
-
-
-def test_an_epoch_goes_on_where_it_was_broken_off():
-    loader = ready(batch_size=4).train_dataloader()
-    batches = iter(loader)
-    next(batches)
-    state = loader.state_dict()
-    wanted = [batch.ids for batch in batches]
-    again = ready(batch_size=4).train_dataloader()
-    again.load_state_dict(state)
-    assert [batch.ids for batch in again] == wanted
 
 
 @pytest.mark.parametrize(

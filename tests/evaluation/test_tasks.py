@@ -3,8 +3,7 @@
 import pytest
 import yaml
 
-from lightning_focal.evaluation import load_tasks
-from lightning_focal.evaluation.tasks import task_names
+from lightning_focal.evaluation import load_tasks, task_names
 from tests.evaluation.helpers import QUESTIONS, choice_task, generate_task, read_task, write_task
 from tests.test_configs import CONFIGS, ROOT
 

@@ -8,7 +8,7 @@ import torch
 
 from lightning_focal.cli import main
 from lightning_focal.commands.export import export_checkpoint
-from lightning_focal.evaluation.vllm import vllm_lm
+from lightning_focal.evaluation import vllm_lm
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.models import encode_chat, export_policy, load_policy
 from lightning_focal.types import Prompts

@@ -1,3 +1,5 @@
+"""What Focal Reward is compared with: GDPO, DVAO, RVPO, SAW, worst-of, gates."""
+
 from __future__ import annotations
 
 import math
@@ -12,11 +14,9 @@ from lightning_focal.functional import (
     batch_moments,
     criterion_moments,
     dvao_advantage,
-    focal_weights,
     gated_reward,
     gdpo_advantage,
     group_zscores,
-    inverse_reward_projection,
     saw_weights,
     softmin_advantage,
     worst_of_reward,
@@ -26,6 +26,7 @@ from tests.functional.cases import batches, groups, tensors
 
 ADVANTAGES = [gdpo_advantage, dvao_advantage, softmin_advantage]
 EVERYTHING = [*ADVANTAGES, saw_weights, worst_of_reward]
+HALF = torch.tensor([[0.5, 0.5]])
 
 
 def test_gdpo_by_hand():
@@ -49,26 +50,15 @@ def test_gdpo_counts_what_was_judged_on_something_that_weighs(masked):
     torch.testing.assert_close(gdpo_advantage(scores, weights, mask), torch.tensor(expected), rtol=0, atol=2e-6)
 
 
-def test_dvao_by_hand():
-    # population std 0.5 and 0.25; sum b std = 0.75 * 0.5 + 0.25 * 0.25 = 0.4375
-    # A_1 = (0.75 * 0.5 - 0.25 * 0.25) / 0.4375
-    scores = torch.tensor([[[1.0, 0.0], [0.0, 0.5]]])
-    advantage = dvao_advantage(scores, torch.tensor([[0.75, 0.25]]))
+def test_dvao_softmin_and_saw_by_hand():
+    # population std 0.5 and 0.25; sum b std = 0.75 * 0.5 + 0.25 * 0.25 = 0.4375; A_1 = (0.75 * 0.5 - 0.25 * 0.25) / 0.4375
+    advantage = dvao_advantage(torch.tensor([[[1.0, 0.0], [0.0, 0.5]]]), torch.tensor([[0.75, 0.25]]))
     torch.testing.assert_close(advantage, torch.tensor([[0.714286, -0.714286]]), rtol=0, atol=1e-6)
-
-
-def test_softmin_by_hand():
     z = 0.5 / (math.sqrt(0.5) + 1e-6)
-    scores = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
-    advantage = softmin_advantage(scores, torch.full((1, 2), 0.5, dtype=torch.float64), k=2.0)
-    expected = [-math.log((math.exp(-2 * x) + 1) / 2) / 2 for x in (z, -z)]
-    assert advantage.tolist()[0] == pytest.approx(expected)
-
-
-def test_saw_by_hand():
+    advantage = softmin_advantage(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float64), HALF.double(), k=2.0)
+    assert advantage.tolist()[0] == pytest.approx([-math.log((math.exp(-2 * x) + 1) / 2) / 2 for x in (z, -z)])
     # means 0.5 and 0.75, population std 0.5 and 0.25: CV 1 and 1/3; b (0.2, 0.8): 0.2 and 0.266667
-    scores = torch.tensor([[[1.0, 1.0]], [[0.0, 0.5]]])
-    w = saw_weights(scores, torch.tensor([[0.2, 0.8], [0.5, 0.5]]))
+    w = saw_weights(torch.tensor([[[1.0, 1.0]], [[0.0, 0.5]]]), torch.tensor([[0.2, 0.8], [0.5, 0.5]]))
     torch.testing.assert_close(w, torch.tensor([[0.428571, 0.571429], [0.75, 0.25]]), rtol=0, atol=1e-6)
 
 
@@ -102,59 +92,40 @@ def test_10_000_ragged_cases_agree_with_the_loops():
 def test_10_000_ragged_cases_of_the_batch_agree_with_the_loops():
     for scores, weights, mask in batches(seed=8):
         for start in range(0, 500, 5):
-            rows = slice(start, start + 5)
-            case = tensors(scores[rows], weights[rows], mask[rows])
-            loop = (scores[rows], weights[rows], mask[rows])
+            loop = [x[start : start + 5] for x in (scores, weights, mask)]
+            case = tensors(*loop)
             assert np.abs(gdpo_advantage(*case).numpy() - oracles.gdpo(*loop)).max() < 1e-6
             assert np.abs(saw_weights(*case).numpy() - oracles.saw(*loop)).max() < 1e-6
 
 
 @pytest.mark.parametrize("function", EVERYTHING)
-@given(case=groups())
-def test_never_nan_and_zero_where_nothing_counts(function, case):
+@given(case=groups(), seed=st.integers(0, 2**32 - 1))
+def test_what_must_hold(function, case, seed):
     scores, weights, mask = case
     out = function(scores, weights, mask)
     assert bool(out.isfinite().all())
-    nothing = function(scores, weights, torch.zeros_like(mask))
-    assert nothing.abs().sum() == 0
-
-
-@pytest.mark.parametrize("function", ADVANTAGES)
-@given(case=groups())
-def test_advantages_are_exactly_zero_without_contrast(function, case):
-    scores, weights, mask = case
-    equal = scores[:, :1].expand_as(scores)
-    assert function(equal, weights, mask).abs().sum() == 0
-    assert function(scores[:, :1], weights, mask[:, :1]).abs().sum() == 0
-    assert function(scores, weights, mask)[~mask.any(-1)].abs().sum() == 0
-
-
-@pytest.mark.parametrize("function", EVERYTHING)
-@given(case=groups(), seed=st.integers(0, 2**32 - 1))
-def test_padding_and_permutation(function, case, seed):
-    scores, weights, mask = case
-    out = function(scores, weights, mask)
+    assert function(scores, weights, torch.zeros_like(mask)).abs().sum() == 0
+    if function in ADVANTAGES:  # exactly zero without contrast
+        assert function(scores[:, :1].expand_as(scores), weights, mask).abs().sum() == 0
+        assert function(scores[:, :1], weights, mask[:, :1]).abs().sum() == 0
+        assert out[~mask.any(-1)].abs().sum() == 0
     pad = torch.nn.functional.pad
     padded = function(pad(scores, (0, 2, 0, 3), value=float("nan")), pad(weights, (0, 2)), pad(mask, (0, 2, 0, 3)))
     torch.testing.assert_close(padded[:, : out.shape[1]], out, rtol=1e-9, atol=1e-9)
-    criteria = torch.randperm(scores.shape[2], generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    rollouts, criteria = (torch.randperm(n, generator=generator) for n in scores.shape[1:])
     turned = function(scores[..., criteria], weights[:, criteria], mask[..., criteria])
     torch.testing.assert_close(turned, out[:, criteria] if function is saw_weights else out, rtol=1e-9, atol=1e-9)
-    rollouts = torch.randperm(scores.shape[1], generator=torch.Generator().manual_seed(seed))
     turned = function(scores[:, rollouts], weights, mask[:, rollouts])
     torch.testing.assert_close(turned, out if function is saw_weights else out[:, rollouts], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("function", EVERYTHING)
-def test_half_precision_is_computed_in_float32(function):
+def test_precision_and_errors(function):
     scores, weights = torch.rand(2, 4, 3).bfloat16(), torch.rand(2, 3).bfloat16()
     out = function(scores, weights)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, function(scores.float(), weights.float()), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("function", EVERYTHING)
-def test_wrong_shapes_are_named(function):
     with pytest.raises(ValueError, match=r"`scores` must be \[P, G, C\], got \(2, 3\)"):
         function(torch.rand(2, 3), torch.rand(2, 3))
     with pytest.raises(ValueError, match=r"`weights` must be \[P, C\] = \(1, 3\), got \(1, 2\)"):
@@ -171,25 +142,8 @@ def test_softmin_between_minimum_and_mean(case):
     torch.testing.assert_close(softmin_advantage(scores, weights, k=1e-9), z.mean(-1), rtol=0, atol=1e-7)
     torch.testing.assert_close(softmin_advantage(scores, weights, k=float("inf")), z.amin(-1))
     torch.testing.assert_close(softmin_advantage(scores, weights, k=1e6), z.amin(-1), rtol=0, atol=1e-5)
-
-
-def test_softmin_negative_k():
     with pytest.raises(ValueError, match="`k` must be >= 0, got -1"):
-        softmin_advantage(torch.rand(1, 2, 3), torch.rand(1, 3), k=-1)
-
-
-def test_dvao_differs_from_the_weighted_sum_in_the_denominator_alone():
-    scores, weights = torch.rand(3, 5, 4, dtype=torch.float64), torch.full((3, 4), 0.25, dtype=torch.float64)
-    rewards = scores.mean(-1)
-    above = rewards - rewards.mean(1, keepdim=True)
-    below = (weights * scores.std(1, correction=0)).sum(-1, keepdim=True)
-    torch.testing.assert_close(dvao_advantage(scores, weights), above / below)
-
-
-def test_focal_weights_go_in_place_of_b():
-    scores, b = torch.rand(2, 4, 3), torch.full((2, 3), 1 / 3)
-    w = focal_weights(inverse_reward_projection(scores, b), b)
-    assert not torch.equal(dvao_advantage(scores, w), dvao_advantage(scores, b))
+        softmin_advantage(scores, weights, k=-1)
 
 
 def test_gdpo_and_saw_pool_processes():
@@ -202,32 +156,23 @@ def test_gdpo_and_saw_pool_processes():
     torch.testing.assert_close(torch.cat([saw_weights(*half, moments=moments) for half in halves]), saw_weights(s, b, m))
 
 
-def test_saw_by_name():
-    scores = torch.tensor([[[1.0, 1.0]], [[0.5, 0.0]]])
+def test_saw_by_name_and_without_variation():
+    scores, half = torch.tensor([[[1.0, 1.0]], [[0.5, 0.0]]]), HALF.expand(2, 2)
     index = torch.tensor([[0, 1], [1, 0]])  # name 0: 1 and 0, name 1: 1 and 0.5
-    w = saw_weights(scores, torch.full((2, 2), 0.5), index=index, n=2)
-    torch.testing.assert_close(w, torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
-    assert saw_weights(scores, torch.full((2, 2), 0.5), index=torch.tensor([[0, -1], [0, -1]]), n=1).tolist() == [[1.0, 0.0]] * 2
+    torch.testing.assert_close(saw_weights(scores, half, index=index, n=2), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+    assert saw_weights(scores, half, index=torch.tensor([[0, -1], [0, -1]]), n=1).tolist() == [[1.0, 0.0]] * 2
     with pytest.raises(ValueError, match="`n`, the number of names"):
-        saw_weights(scores, torch.full((2, 2), 0.5), index=index)
+        saw_weights(scores, half, index=index)
+    for constant in (torch.ones(1, 3, 2), torch.zeros(1, 3, 2)):
+        assert saw_weights(constant, torch.tensor([[0.25, 0.75]])).tolist() == [[0.25, 0.75]]
 
 
-def test_saw_without_variation_keeps_the_base():
-    assert saw_weights(torch.ones(1, 3, 2), torch.tensor([[0.25, 0.75]])).tolist() == [[0.25, 0.75]]
-    assert saw_weights(torch.zeros(1, 3, 2), torch.tensor([[0.25, 0.75]])).tolist() == [[0.25, 0.75]]
-
-
-def test_gates():
-    scores = torch.tensor([[[0.0, 1.0], [1.0, 0.5]]])
-    b = torch.tensor([[0.5, 0.5]])
-    required = torch.tensor([[True, False]])
-    assert gated_reward(scores, b, required=required).tolist() == [[0.0, 0.75]]
-    assert gated_reward(scores, b, required=torch.zeros(1, 2, dtype=torch.bool)).tolist() == [[0.5, 0.75]]
+def test_gates_and_worst():
+    scores, required = torch.tensor([[[0.0, 1.0], [1.0, 0.5]]]), torch.tensor([[True, False]])
+    assert gated_reward(scores, HALF, required=required).tolist() == [[0.0, 0.75]]
+    assert gated_reward(scores, HALF, required=~required & required).tolist() == [[0.5, 0.75]]
     judged = torch.tensor([[[False, True], [True, True]]])
-    assert gated_reward(scores, b, judged, required=required).tolist() == [[1.0, 0.75]]
+    assert gated_reward(scores, HALF, judged, required=required).tolist() == [[1.0, 0.75]]
     with pytest.raises(TypeError, match=r"`required` must be torch\.bool"):
-        gated_reward(scores, b, required=torch.ones(1, 2))
-
-
-def test_worst_ignores_what_has_no_weight():
-    assert worst_of_reward(torch.tensor([[[0.0, 0.5]]]), torch.tensor([[0.0, 1.0]])).tolist() == [[0.5]]
+        gated_reward(scores, HALF, required=torch.ones(1, 2))
+    assert worst_of_reward(torch.tensor([[[0.0, 0.5]]]), torch.tensor([[0.0, 1.0]])).tolist() == [[0.5]]  # no weight, no part

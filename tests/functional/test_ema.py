@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_focal.functional import cosine_ema_weight, ema, ema_update
+from lightning_focal.functional import cosine_ema_weight, ema_update
 
 
 def test_the_schedule_by_hand():
@@ -91,20 +91,6 @@ def test_what_agrees_stays_bit_by_bit(weight):
     ema_update(teacher, [t.clone() for t in teacher], weight)
     for got, was in zip(teacher, before, strict=True):
         torch.testing.assert_close(got, was, atol=0, rtol=0)
-
-
-def test_the_grouping_changes_nothing(monkeypatch):
-    shapes = ((4,), (1,), (2, 3), (0,), (5,), (20,))
-    whole, alone, parts = (weights(0, shapes=shapes) for _ in range(3))
-    policy = weights(1, torch.bfloat16, shapes)
-    ema_update(whole, policy, 0.99)
-    for t, p in zip(alone, policy, strict=True):
-        ema_update([t], [p], 0.99)
-    monkeypatch.setattr(ema, "_ELEMENTS_AT_ONCE", 6)
-    ema_update(parts, policy, 0.99)
-    for a, b, c in zip(whole, alone, parts, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(a, c)
 
 
 def test_policies_of_several_precisions_and_trained_parameters():

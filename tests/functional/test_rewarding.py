@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from torch.nn.functional import pad
 
 from lightning_focal.functional import weighted_reward
 from tests import oracles
@@ -15,6 +16,7 @@ def test_by_hand():
     mask = torch.tensor([[[True, True, True], [True, False, True]]])
     rewards = weighted_reward(scores, torch.tensor([[0.5, 0.3, 0.2]]), mask)
     torch.testing.assert_close(rewards, torch.tensor([[0.65, 0.2 / 0.7]]))
+    assert weighted_reward(torch.ones(1, 2, 2), torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
 
 
 def test_10_000_ragged_cases_agree_with_the_loop():
@@ -25,42 +27,21 @@ def test_10_000_ragged_cases_agree_with_the_loop():
 
 
 @given(groups())
-def test_in_range_and_zero_where_nothing_counts(case):
+def test_in_range_zero_where_nothing_counts_and_blind_to_padding(case):
     scores, weights, mask = case
     rewards = weighted_reward(scores, weights, mask)
     assert bool(((rewards >= 0) & (rewards <= 1 + 1e-12)).all())
     assert bool((rewards[~mask.any(-1)] == 0).all())
+    wide = (pad(scores, (0, 2, 0, 3), value=float("nan")), pad(weights, (0, 2), value=0.5), pad(mask, (0, 2, 0, 3)))
+    torch.testing.assert_close(weighted_reward(*wide), pad(rewards, (0, 3)), rtol=0, atol=1e-12)
 
 
-@given(groups())
-def test_padding_changes_nothing(case):
-    scores, weights, mask = case
-    padded = weighted_reward(
-        torch.nn.functional.pad(scores, (0, 2, 0, 3), value=float("nan")),
-        torch.nn.functional.pad(weights, (0, 2), value=0.5),
-        torch.nn.functional.pad(mask, (0, 2, 0, 3)),
-    )
-    torch.testing.assert_close(padded[:, :-3], weighted_reward(scores, weights, mask), rtol=0, atol=1e-12)
-    assert bool((padded[:, -3:] == 0).all())
-
-
-def test_whatever_does_not_count_is_not_read():
-    mask = torch.tensor([[[True, False]]])
+def test_nan_that_counts_stays_visible_and_what_does_not_count_is_not_read():
     for junk in (float("nan"), float("inf"), -3.0):
-        assert weighted_reward(torch.tensor([[[0.5, junk]]]), torch.ones(1, 2), mask).item() == 0.5
-
-
-def test_nan_that_counts_stays_visible():
-    assert weighted_reward(torch.tensor([[[0.5, float("nan")]]]), torch.ones(1, 2)).isnan().all()
-    assert (
-        weighted_reward(torch.tensor([[[0.5, float("nan")]]]), torch.ones(1, 2), torch.ones(1, 1, 2, dtype=torch.bool))
-        .isnan()
-        .all()
-    )
-
-
-def test_zero_weights_give_zero():
-    assert weighted_reward(torch.ones(1, 2, 2), torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
+        scores = torch.tensor([[[0.5, junk]]])
+        assert weighted_reward(scores, torch.ones(1, 2), torch.tensor([[[True, False]]])).item() == 0.5
+        for mask in (None, torch.ones(1, 1, 2, dtype=torch.bool)):
+            assert weighted_reward(scores, torch.ones(1, 2), mask).isnan().all() == (junk != junk)
 
 
 def test_gradient_reaches_the_scores():

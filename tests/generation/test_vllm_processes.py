@@ -2,7 +2,6 @@
 
 import csv
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from lightning_focal.generation import Sampling, VLLMGenerator
+from tests.processes import run_ranks
 
 from .helpers import make_prompts
-from .vllm_checks import MARKS, TINY, gap, tiny_policy
+from .vllm_checks import MARKS, SMALL, TINY, gap, roll, tiny_policy
 
 pytestmark = [*MARKS, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -43,39 +42,27 @@ def test_one_process_and_two_learn_the_same(tmp_path):
         assert two[name] == pytest.approx(one[name], abs=1e-4), name
 
 
-def sharded(rank, port):
-    from torch.distributed.device_mesh import init_device_mesh
+def sharded(rank):
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo")
-    whole, tokenizer = tiny_policy()
-    policy, _ = tiny_policy()
-    mesh = init_device_mesh("cpu", (2,))
-    for layer in policy.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(policy, mesh=mesh)
+    (whole, tokenizer), (policy, _) = tiny_policy(), tiny_policy()
+    for part in (*policy.model.layers, policy):
+        fully_shard(part, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
     prompts = make_prompts(tokenizer, ("Hi", "A longer question")[rank : rank + 1])
-    generator = VLLMGenerator(max_model_len=256, kv_cache_gb=0.05)
+    generator = VLLMGenerator(**SMALL)
     for version in range(3):
         with torch.no_grad():
-            for one, part in zip(whole.parameters(), policy.parameters(), strict=True):
-                one.mul_(1.05)
-                part.mul_(1.05)
+            for parameter in (*whole.parameters(), *policy.parameters()):
+                parameter.mul_(1.05)
         generator.sync(policy, version)
-        arguments = {"group_size": 3, "seeds": [rank], "sampling": Sampling(max_new_tokens=4 + 5 * rank)}
-        rollouts = generator.generate(policy, tokenizer, prompts, **arguments)
+        sampling = Sampling(max_new_tokens=4 + 5 * rank)
+        rollouts = roll(generator, policy, tokenizer, sampling, seeds=[rank], group=3, prompts=prompts)
         assert rollouts.version == version
         assert gap(whole, rollouts) < 1e-5
     assert os.environ["RANK"] == str(rank)
     generator.close()
     dist.barrier()  # the trainer's group outlives the engine
-    dist.destroy_process_group()
 
 
 def test_sharded_policies_are_gathered():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(sharded, args=(port,), nprocs=2)
+    run_ranks(sharded)

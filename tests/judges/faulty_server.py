@@ -10,12 +10,5 @@ server = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(server)
 
 FAULTS, HARMLESS, AT_ONCE = server.FAULTS, server.HARMLESS, server.AT_ONCE
-asked, completion, entries, http, serving, truth, verdicts = (
-    server.asked,
-    server.completion,
-    server.entries,
-    server.http,
-    server.serving,
-    server.truth,
-    server.verdicts,
-)
+asked, completion, entries, http = server.asked, server.completion, server.entries, server.http
+serving, truth, verdicts = server.serving, server.truth, server.verdicts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 
 def has_lines(messages, response, lines):
     return len(response.splitlines()) >= lines
@@ -11,14 +9,6 @@ def has_lines(messages, response, lines):
 
 def constant(messages, response, value=None):
     return value
-
-
-def numpy_bool(messages, response):
-    return np.bool_(True)
-
-
-def numpy_float(messages, response):
-    return np.float32(0.5)
 
 
 def raises(messages, response):

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from lightning_focal.judges import Judge, JudgeRequest, Outcome, Verdict
 
-
-def graded(value):
-    return Verdict(Outcome.GRADED, value, "graded")
-
-
 WORDS = {
     "yes": Verdict(Outcome.MET, reason="seen"),
     "no": Verdict(Outcome.NOT_MET, reason="not seen"),
@@ -35,11 +30,10 @@ class Saying(Judge):
 
     def judge(self, requests):
         self.asked.append(list(requests))
-        return [tuple(self._one(criterion) for criterion in request.criteria) for request in requests]
+        return [tuple(self._one(self.says[criterion.name]) for criterion in request.criteria) for request in requests]
 
-    def _one(self, criterion):
-        said = self.says[criterion.name]
-        return WORDS[said] if isinstance(said, str) else graded(said)
+    def _one(self, said):
+        return WORDS[said] if isinstance(said, str) else Verdict(Outcome.GRADED, said, "graded")
 
 
 def request(response, *criteria):

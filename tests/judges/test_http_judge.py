@@ -2,21 +2,19 @@
 
 import asyncio
 import copy
-import json
 import logging
 import os
 import pickle
-import random
 import signal
 import threading
 import time
 
 import pytest
 
-from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome, VerdictCache
+from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome
 from lightning_focal.rubrics import Criterion
 from lightning_focal.servers import ChatUnusable
-from tests.judges.faulty_server import AT_ONCE, FAULTS, HARMLESS, asked, completion, entries, http, serving, truth, verdicts
+from tests.judges.faulty_server import AT_ONCE, FAULTS, HARMLESS, asked, entries, http, serving, truth, verdicts
 
 KEY = "sk-very-secret-1234"
 CHAT = ({"role": "user", "content": "List some fruit."},)
@@ -50,19 +48,6 @@ def all_right(asked_for, rows):
 # -- what is asked -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_exact_schema_names_the_ids_of_its_request():
-    with serving() as server:
-        judge = judge_of(server.url, exact_schema=True)
-        assert all_right(requests(), judge.judge(requests()))
-        for sent in server.requests:
-            entries = sent["response_format"]["json_schema"]["schema"]["properties"]["verdicts"]["prefixItems"]
-            ids = [entry.get("anyOf", [entry])[0]["properties"]["id"]["enum"] for entry in entries]
-            assert ids == [[id_] for id_, _ in asked(sent["messages"][0]["content"])[1]]
-        assert judge.identity != judge_of(server.url).identity  # verdicts are kept apart
-    with pytest.raises(ValueError, match="`exact_schema` must be false where `structured` is false"):
-        judge_of("http://x", exact_schema=True, structured=False)
-
-
 @pytest.mark.parametrize(("per", "count"), [("response", 6), ("criterion", 18)])
 def test_verdicts_in_their_places(per, count):
     with serving() as server:
@@ -75,44 +60,23 @@ def test_verdicts_in_their_places(per, count):
     assert body["response_format"]["json_schema"]["strict"] is True
     assert set(body) == {"model", "messages", "temperature", "response_format"}
     assert judge.judge([]) == []
-
-
-def test_further_parameters():
     with serving() as server:
-        judge = judge_of(server.url, temperature=None, structured=False, body={"max_tokens": 64, "seed": 1})
+        judge = judge_of(server.url, per=per, temperature=None, structured=False, body={"max_tokens": 64, "seed": 1})
         assert all_right(requests(2), judge.judge(requests(2)))
         assert set(server.requests[0]) == {"model", "messages", "max_tokens", "seed"}
 
 
-def test_equal_questions_are_asked_once():
-    with serving() as server:
-        twice = [*requests(2), *requests(2)]
-        assert all_right(twice, judge_of(server.url).judge(twice))
-        assert len(server.requests) == 2
-
-
-def test_empty_responses_are_not_asked_about():
+def test_empty_and_equal_and_broken_responses():
     with serving() as server:
         (row,) = judge_of(server.url).judge([JudgeRequest(CHAT, " \n\u200b", CRITERIA)])
         assert [verdict.outcome for verdict in row] == [Outcome.NOT_MET, Outcome.MET, Outcome.NOT_MET]
         assert [verdict.met(criterion) for verdict, criterion in zip(row, CRITERIA, strict=True)] == [0.0, 1.0, 0.0]
-        assert server.requests == []
-
-
-def test_text_that_is_no_utf8_is_judged():
-    with serving() as server:
+        assert server.requests == []  # of the empty one
+        twice = [*requests(2), *requests(2)]
+        assert all_right(twice, judge_of(server.url).judge(twice))
+        assert len(server.requests) == 2
         (row,) = judge_of(server.url).judge([JudgeRequest(CHAT, "apple \ud800 plum", CRITERIA)])
         assert is_right(row[0], APPLE, "apple")
-
-
-def test_limits_of_concurrency_and_pace():
-    with serving(latency=0.03) as server:
-        judge = judge_of(server.url, concurrency=3)
-        judge.judge(requests(12))
-        assert 1 < server.most_at_once <= 3
-        began = time.monotonic()
-        judge_of(server.url, requests_per_minute=1200).judge(requests(11))
-        assert time.monotonic() - began >= 0.5  # ten distances of 50 ms
 
 
 # -- faults --------------------------------------------------------------------------------------------------------------------
@@ -137,17 +101,6 @@ def test_a_fault_gives_no_wrong_verdict(fault, always):
                 assert verdict.reason
             else:
                 assert is_right(verdict, criterion, request.response)
-
-
-def test_a_body_without_a_length_is_bounded():
-    async def endless(exchange):
-        await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for _ in range(200):
-            await exchange.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
-
-    with serving(endless, when=lambda exchange: True) as server:
-        (row,) = judge_of(server.url, attempts=1, timeout_s=5.0).judge(requests(1))
-        assert "longer than 4 MiB" in row[0].reason
 
 
 def test_a_server_that_is_away_for_a_while():
@@ -216,16 +169,6 @@ def test_a_server_without_schemas(caplog):
     assert caplog.text.count("goes on without `response_format`") == 1
 
 
-def test_one_response_refused_by_moderation_does_not_end_the_run():
-    async def refuse(exchange):
-        await exchange.send(http(403, b"input was flagged"))
-
-    with serving(refuse, when=lambda exchange: "List 3" in exchange.prompt) as server:
-        rows = judge_of(server.url, concurrency=1).judge(requests(5))
-        assert "flagged" in rows[3][0].reason
-        assert all_right(requests(3), rows[:3])
-
-
 # -- time ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -290,17 +233,10 @@ def test_what_is_known_is_not_asked(tmp_path):
         assert second.judge(requests(6))[:4] == rows
         assert second.measures()["cache_hit_rate"] == 1.0
         assert second.measures()["requests"] == 0.0
-
-
-def test_only_unknown_criteria_are_asked(tmp_path):
-    with serving() as server:
-        judge = judge_of(server.url, cache=str(tmp_path / "v.sqlite"))
-        judge.judge(requests(1, (APPLE,)))
-        assert all_right(requests(1), judge.judge(requests(1)))
-        assert [words for _, words in asked(server.requests[1]["messages"][0]["content"])[1]] == [
-            "Says pear.",
-            "(graded, a number from 0 to 9) Counts plum, from 0 to 9.",
-        ]
+        second.judge([JudgeRequest(CHAT, "apple", (APPLE,))])
+        assert all_right([JudgeRequest(CHAT, "apple", CRITERIA)], second.judge([JudgeRequest(CHAT, "apple", CRITERIA)]))
+        asked_for = [words for _, words in asked(server.requests[-1]["messages"][0]["content"])[1]]
+        assert asked_for == ["Says pear.", "(graded, a number from 0 to 9) Counts plum, from 0 to 9."]
 
 
 def test_errors_are_not_kept(tmp_path):
@@ -313,31 +249,14 @@ def test_errors_are_not_kept(tmp_path):
         assert len(judge.cache) == 6
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"temperature": 1.0},
-        {"per": "criterion"},
-        {"body": {"seed": 1}},
-        {"partial": True},
-        {"template": "t.txt"},
-        {"model": "b"},
-        {"url": 2},
-    ],
-    ids=str,
-)
-def test_another_judge_has_other_verdicts(tmp_path, change):
+def test_another_judge_has_other_verdicts_and_one_that_moves_keeps_its_name(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("Judge!\n{response}\n{criteria}\n{format}", encoding="utf-8")
-    change = {**change, "template": str(path)} if "template" in change else change
     same = {"url": "http://localhost:1", "model": "a", "concurrency": 1}
-    change = {**change, "url": "http://localhost:2"} if "url" in change else change
-    judge, other = HTTPJudge(**same), HTTPJudge(**{**same, **change})
-    assert judge.identity == HTTPJudge(**{**same, "concurrency": 9, "attempts": 1}).identity
-    assert judge.identity != other.identity
-
-
-def test_a_judge_that_moves_keeps_its_name():
+    changes = {"temperature": 1.0, "per": "criterion", "body": {"seed": 1}, "partial": True, "template": str(path), "model": "b"}
+    others = [HTTPJudge(**{**same, name: value}).identity for name, value in {**changes, "url": "http://localhost:2"}.items()]
+    assert len({HTTPJudge(**same).identity, *others}) == 8
+    assert HTTPJudge(**same).identity == HTTPJudge(**{**same, "concurrency": 9, "attempts": 1}).identity
     first = HTTPJudge("http://a", "m", identity="judge-1")
     assert first.identity == HTTPJudge("http://b", "n", identity="judge-1").identity
 
@@ -371,6 +290,9 @@ def test_the_key_is_nowhere(monkeypatch, tmp_path, caplog):
     with serving(reply=tell) as server, caplog.at_level(logging.DEBUG):
         judge = judge_of(server.url, key_env="MY_KEY", cache=str(tmp_path / "v.sqlite"))
         rows = judge.judge(requests(2))
+        for twin in (copy.deepcopy(judge), pickle.loads(pickle.dumps(judge))):
+            assert twin.judge(requests(2)) == rows
+        assert len(server.requests) == 2
         assert server.headers[0]["authorization"] == f"bearer {KEY}"  # the server lowers headers
     assert rows[0][0].reason == "the key is ***"
     judge.cache.close()
@@ -380,31 +302,6 @@ def test_the_key_is_nowhere(monkeypatch, tmp_path, caplog):
     assert KEY.encode() not in files
 
 
-def test_a_key_in_place_of_its_name():
-    with pytest.raises(ValueError, match="not the key itself") as caught:
-        HTTPJudge("http://localhost", "m", key_env="sk-secret-1")
-    assert "secret" not in str(caught.value)
-    with pytest.raises(ValueError, match="is not set") as caught:
-        HTTPJudge("http://localhost", "m", key_env="sk_secret_1")
-    assert "secret" not in str(caught.value)
-
-
-def test_copies_work(tmp_path):
-    with serving() as server:
-        judge = judge_of(server.url, cache=str(tmp_path / "v.sqlite"))
-        judge.judge(requests(2))
-        for twin in (copy.deepcopy(judge), pickle.loads(pickle.dumps(judge))):
-            assert all_right(requests(3), twin.judge(requests(3)))
-        assert len(server.requests) == 3
-
-
-def test_the_global_random_state_is_left_alone():
-    state = random.getstate()
-    with serving("status 500") as server:
-        judge_of(server.url).judge(requests(3))
-    assert random.getstate() == state
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -412,10 +309,7 @@ def test_the_global_random_state_is_left_alone():
         ({"temperature": -1.0}, "`temperature` must be >= 0"),
         ({"body": {"messages": []}}, "`body` must hold further parameters, got 'messages'"),
         ({"prompt_price": -1.0}, "`prompt_price` must be >= 0"),
-        ({"concurrency": 0}, "`concurrency` must be >= 1"),
-        ({"requests_per_minute": 0}, "`requests_per_minute` must be > 0"),
-        ({"deadline_s": 0}, "`deadline_s` must be > 0"),
-        ({"url": "here"}, "`url` must be the address"),
+        ({"key_env": "sk-secret-1"}, "not the key itself"),
         ({"url": "http://h/v1?api_key=s"}, r"`url` must end with its path \(h\)"),
         ({"template": "/nowhere"}, "`template` must be a readable file"),
         ({"cache_bytes": 5, "cache": "x"}, "`max_bytes` must be >= 65536, got 5"),
@@ -424,15 +318,3 @@ def test_the_global_random_state_is_left_alone():
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         HTTPJudge(**{"url": "http://localhost", "model": "m", **arguments})
-
-
-def test_a_criterion_needs_words():
-    HTTPJudge("http://localhost", "m").validate(APPLE)
-
-
-def test_completions_of_the_server_are_what_they_say():
-    """The server of these tests: its own arithmetic."""
-    assert truth("Counts plum, from 0 to 9.", "plum plum apple") == ("graded", 2)
-    assert truth("Says pear.", "plum") == ("not_met", None)
-    assert json.loads(completion("x"))["choices"][0]["message"]["content"] == "x"
-    assert isinstance(VerdictCache, type)

@@ -7,7 +7,7 @@ import pytest
 from lightning_focal.judges import HTTPJudge
 from lightning_focal.rewards import FocalReward
 from lightning_focal.servers import ChatUnusable
-from tests.judges.faulty_server import asked, serving, truth
+from tests.judges.faulty_server import asked, serving
 from tests.modules.helpers import column, metrics
 
 ROWS = [
@@ -15,12 +15,8 @@ ROWS = [
         "prompt_id": f"p{i}",
         "prompt": [{"role": "user", "content": f"Number {i}?"}],
         "rubrics": [
-            {
-                "criterion": f"Says w{j}.",
-                "points": (5, 3, -2)[j],
-                "tags": ["level:example", f"axis:{('accuracy', 'completeness', 'tone')[j]}"],
-            }
-            for j in range(3)
+            {"criterion": f"Says {axis}.", "points": points, "tags": ["level:example", f"axis:{axis}"]}
+            for axis, points in (("accuracy", 5), ("completeness", 3), ("tone", -2))
         ],
         "example_tags": [],
     }
@@ -51,18 +47,8 @@ def test_numbers_are_logged(run_tiny, health, tmp_path):
         run = run_tiny(FocalReward(judge=judge), data_train=health, data_val=health)
         assert len(server.requests) > 0
     rows = metrics(run.folder)
-    for name in (
-        "requests",
-        "retries",
-        "prompt_tokens",
-        "completion_tokens",
-        "latency_s",
-        "latency_max_s",
-        "cost",
-        "cache_hit_rate",
-    ):
-        for stage in ("train", "val"):
-            assert f"{stage}/judge/{name}" in rows[0], name
+    names = ("requests", "retries", "prompt_tokens", "completion_tokens", "latency_s", "latency_max_s", "cost", "cache_hit_rate")
+    assert {f"{stage}/judge/{name}" for stage in ("train", "val") for name in names} <= rows[0].keys()
     requests = column(run.folder, "train/judge/requests")
     assert requests[0] > 0
     assert column(run.folder, "train/judge/prompt_tokens") == [200 * count for count in requests]
@@ -73,7 +59,3 @@ def test_numbers_are_logged(run_tiny, health, tmp_path):
 def test_the_server_is_looked_for_before_the_policy_is_read(run_tiny, health):
     with pytest.raises(ChatUnusable, match="is it running"):
         run_tiny(FocalReward(judge=HTTPJudge("http://127.0.0.1:9", "judge")), data_train=health)
-
-
-def test_truth_is_what_the_server_says():
-    assert truth("Says w0.", "w0") == ("met", None)

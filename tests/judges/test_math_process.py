@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from lightning_focal.judges import math_process
 from lightning_focal.judges.math_process import Comparison, compare_texts, stop_process
-from lightning_focal.judges.math_worker import _Comparer, clearly_differ
+from lightning_focal.judges.math_worker import clearly_differ, compare, read
 
 TWO, ROOT_FOUR, BOMB = r"\boxed{2}", r"\boxed{\sqrt{4}}", r"\boxed{9999999999!}"
 
@@ -45,6 +47,16 @@ def wait_until_gone(pid, seconds=30):
         time.sleep(0.05)
 
 
+def stand_in(monkeypatch, tmp_path, code):
+    """Let a script take the place of the worker; ``pipe`` is its end."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        f"import sys, time\nfrom multiprocessing.connection import Connection\npipe = Connection(int(sys.argv[1]))\n{code}\n"
+    )
+    stop_process()
+    monkeypatch.setattr(math_process, "_SCRIPT", script)
+
+
 def test_one_process_serves_all_and_leaves_nothing():
     first = pid()
     assert pid() == first
@@ -58,12 +70,8 @@ def test_one_process_serves_all_and_leaves_nothing():
 def test_one_way_and_both_ways():
     one, equation = r"\boxed{1}", r"\boxed{2x+z=1}"
     assert compare_texts(one, equation, 5.0, both=False).comparison is Comparison.EQUAL  # as math-verify grades
-    assert compare_texts(equation, one, 5.0, both=False).comparison is Comparison.DIFFERENT
-    assert compare_texts(one, equation, 5.0, both=True).comparison is Comparison.DIFFERENT
-    assert compare_texts(equation, one, 5.0, both=True).comparison is Comparison.DIFFERENT
-
-
-def test_what_was_read_is_shown_one_way():
+    for gold, given, both in ((equation, one, False), (one, equation, True), (equation, one, True)):
+        assert compare_texts(gold, given, 5.0, both).comparison is Comparison.DIFFERENT
     reply = compare_texts(TWO, "I say 2, no: 41", 5.0, both=False)
     assert (reply.comparison, reply.shown) == (Comparison.DIFFERENT, "41")
     reply = compare_texts(TWO, "none", 5.0, both=False)
@@ -71,33 +79,18 @@ def test_what_was_read_is_shown_one_way():
     assert compare_texts("none", TWO, 5.0, both=False).unread == "gold"
 
 
-def test_a_killed_process_is_replaced():
+def test_a_killed_process_is_replaced_and_asked_once_more_if_at_work():
     first = pid()
     os.kill(first, signal.SIGKILL)
     wait_until_gone(first)
-    assert pid() != first
-
-
-def test_a_process_killed_at_work_is_asked_once_more(monkeypatch):
-    first = pid()
-    send = math_process._Process.send
-
-    def send_and_kill(self, request):
-        if self.popen.pid == first:
-            os.kill(first, signal.SIGSTOP)  # so that it cannot have answered before
-        send(self, request)
-        if self.popen.pid == first:
-            os.kill(first, signal.SIGKILL)
-
-    monkeypatch.setattr(math_process._Process, "send", send_and_kill)
-    assert pid() != first
+    second = pid()
+    os.kill(second, signal.SIGSTOP)  # so that it cannot answer before
+    threading.Timer(0.5, os.kill, (second, signal.SIGKILL)).start()
+    assert len({first, second, pid()}) == 3
 
 
 def test_a_process_that_dies_of_the_question_leaves_it_undecided(monkeypatch, tmp_path):
-    script = tmp_path / "dies.py"
-    script.write_text("print('{\"ready\": true}', flush=True)\ninput()\nraise SystemExit(3)\n")
-    stop_process()
-    monkeypatch.setattr(math_process, "_SCRIPT", script)
+    stand_in(monkeypatch, tmp_path, "pipe.send('')\npipe.recv()\nraise SystemExit(3)")
     reply = compare_texts(TWO, ROOT_FOUR, 5.0, both=True)
     assert (reply.comparison, reply.error) == (Comparison.UNDECIDED, "the process died 2 times")
     monkeypatch.undo()
@@ -108,15 +101,12 @@ def test_a_process_that_dies_of_the_question_leaves_it_undecided(monkeypatch, tm
     ("code", "why"),
     [
         ("raise SystemExit(3)", "it ended with status 3"),
-        ('print(\'{"failed": "ModuleNotFoundError: No module named math_verify"}\')', "No module named math_verify"),
-        ("import time; time.sleep(60)", "no word from it in 0.5 s"),
+        ("pipe.send('ModuleNotFoundError: No module named math_verify')", "No module named math_verify"),
+        ("time.sleep(60)", "no word from it in 0.5 s"),
     ],
 )
 def test_a_process_that_does_not_start_is_an_error_in_words(monkeypatch, tmp_path, code, why):
-    script = tmp_path / "broken.py"
-    script.write_text(code)
-    stop_process()
-    monkeypatch.setattr(math_process, "_SCRIPT", script)
+    stand_in(monkeypatch, tmp_path, code)
     monkeypatch.setattr(math_process, "_START_SECONDS", 0.5 if "sleep" in code else 60.0)
     with pytest.raises(RuntimeError, match=f"the process that compares formulas did not start .*{why}"):
         compare_texts(TWO, ROOT_FOUR, 5.0, both=True)
@@ -125,12 +115,7 @@ def test_a_process_that_does_not_start_is_an_error_in_words(monkeypatch, tmp_pat
 
 
 def test_the_wall_clock_is_limited_too(monkeypatch, tmp_path):
-    script = tmp_path / "sleeps.py"  # uses no CPU time
-    script.write_text(
-        "import time\nprint('{\"ready\": true}', flush=True)\nprint('{\"read\": true}', flush=True)\ntime.sleep(600)\n"
-    )
-    stop_process()
-    monkeypatch.setattr(math_process, "_SCRIPT", script)
+    stand_in(monkeypatch, tmp_path, "pipe.send('')\npipe.send(None)\ntime.sleep(600)")  # uses no CPU time
     monkeypatch.setattr(math_process, "_WALL_FACTOR", 1.0)
     start = time.monotonic()
     reply = compare_texts(TWO, ROOT_FOUR, 0.1, both=True)
@@ -143,13 +128,12 @@ def test_the_wall_clock_is_limited_too(monkeypatch, tmp_path):
 def test_an_interrupted_question_spoils_no_answer(monkeypatch):
     first = pid()
 
-    def interrupt(self, until):
+    def interrupt(timeout):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(math_process._Process, "receive", interrupt)
+    monkeypatch.setattr(math_process._process.pipe, "poll", interrupt)
     with pytest.raises(KeyboardInterrupt):
         compare_texts(TWO, r"\boxed{3}", 5.0, both=True)
-    monkeypatch.undo()
     assert gone(first)
     assert equal()
 
@@ -157,38 +141,26 @@ def test_an_interrupted_question_spoils_no_answer(monkeypatch):
 def test_memory_is_limited_and_running_out_of_it_ends_the_process(monkeypatch):
     limits = Path(f"/proc/{pid()}/limits").read_text()
     assert next(line for line in limits.splitlines() if "address space" in line).split()[3] == str(1 << 30)
-
-    comparer = _Comparer()
-    assert comparer.compare(TWO, ROOT_FOUR, True)["outcome"] == "equal"
+    assert compare(TWO, ROOT_FOUR, True)["comparison"] == "equal"
 
     def full(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(comparer._package, "verify", full)
-    assert comparer.compare(r"\boxed{x}", r"\boxed{y}", True) == {"outcome": "undecided", "error": "MemoryError"}
+    monkeypatch.setattr("math_verify.verify", full)
+    assert compare(r"\boxed{x}", r"\boxed{y}", True) == {"comparison": "undecided", "error": "MemoryError"}
 
 
 def test_the_process_does_without_torch():
-    done = subprocess.run(
-        [sys.executable, "-P", "-X", "importtime", str(math_process._SCRIPT)], input=b"", capture_output=True, check=True
-    )
-    assert b'{"ready": true}' in done.stdout
-    assert b"math_verify" in done.stderr
-    assert b"torch" not in done.stderr
-    assert b"lightning_focal.judges" not in done.stderr
-
-
-def test_what_libraries_print_is_no_answer(monkeypatch, tmp_path):
-    script = tmp_path / "chatty.py"
-    source = Path(math_process._SCRIPT).read_text()
-    script.write_text(
-        source.replace("        self._package = math_verify", "        print('hello')\n        self._package = math_verify")
-    )
-    assert "hello" in script.read_text()
-    stop_process()
-    monkeypatch.setattr(math_process, "_SCRIPT", script)
-    assert equal()
-    stop_process()
+    ours, theirs = multiprocessing.Pipe()
+    command = [sys.executable, "-P", "-X", "importtime", str(math_process._SCRIPT), str(theirs.fileno())]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()])
+    theirs.close()
+    assert ours.recv() == ""
+    ours.close()
+    _, imported = process.communicate(timeout=60)  # it ends with the pipe
+    assert b"math_verify" in imported
+    assert b"torch" not in imported
+    assert b"lightning_focal.judges" not in imported
 
 
 def test_a_forked_process_starts_its_own():
@@ -246,8 +218,7 @@ FORMULAS = [
 def test_what_clearly_differs_is_different_to_math_verify():
     import math_verify
 
-    comparer = _Comparer()
-    found = [comparer.read(f"\\boxed{{{formula}}}", True)[0][0] for formula in FORMULAS]
+    found = [read(f"\\boxed{{{formula}}}", True)[0][0] for formula in FORMULAS]
     decided = 0
     for i, (a, b) in enumerate(itertools.combinations(found, 2)):
         if i % 3 == 0 and clearly_differ(a, b):

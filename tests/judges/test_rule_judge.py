@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,22 +21,16 @@ from lightning_focal.rubrics import Criterion
 CHAT = ({"role": "user", "content": "How do bicycles stay upright while riding slowly?"},)
 
 
+PYTHON = {"kind": "python", "target": "tests.judges.functions:has_lines", "arguments": {"lines": 2}}
+ANSWER = {"kind": "answer", "expected": "42"}
+
+
 def criterion(check, name="c", **kwargs):
     return Criterion(name, "d", check=check, **kwargs)
 
 
 def judge(response, *criteria, **kwargs):
     return RuleJudge(**kwargs).judge([JudgeRequest(CHAT, response, criteria)])[0]
-
-
-def test_one_verdict_per_criterion_in_order():
-    requests = [
-        JudgeRequest(CHAT, "one two", (criterion({"kind": "max_words", "words": 1}), criterion("no_commas", "d"))),
-        JudgeRequest(CHAT, "one", (criterion({"kind": "max_words", "words": 1}),)),
-    ]
-    outcomes = [[verdict.outcome for verdict in row] for row in RuleJudge().judge(requests)]
-    assert outcomes == [[Outcome.NOT_MET, Outcome.MET], [Outcome.MET]]
-    assert RuleJudge().judge([]) == []
 
 
 @pytest.mark.parametrize(
@@ -47,60 +43,37 @@ def test_one_verdict_per_criterion_in_order():
         ({"kind": "max_words", "words": None}, "check 'max_words' needs `words` (a whole number)"),
         ({"kind": "max_words", "word": 3}, "check 'max_words' takes `words`, got `word`"),
         ({"kind": "no_commas", "words": 3}, "check 'no_commas' takes no arguments, got `words`"),
-        ({"kind": "max_words", "words": "60"}, "`words` of check 'max_words' must be a whole number, got '60'"),
-        ({"kind": "max_words", "words": 60.0}, "`words` of check 'max_words' must be a whole number, got 60.0"),
         ({"kind": "max_words", "words": True}, "`words` of check 'max_words' must be a whole number, got True"),
         ({"kind": "max_words", "words": -1}, "check 'max_words': `words` must be at least 0, got -1"),
         ({"kind": "words_between", "min": 3, "max": 2}, "check 'words_between': `min` must be at most `max` (2), got 3"),
         ({"kind": "keywords", "words": "tea"}, "`words` of check 'keywords' must be a list of non-empty strings, got 'tea'"),
-        ({"kind": "keywords", "words": []}, "must be a list of non-empty strings, got []"),
         ({"kind": "keywords", "words": ["tea", " "]}, "must be a list of non-empty strings, got ['tea', ' ']"),
         ({"kind": "keywords", "words": ["a"], "at_least": 2}, "`at_least` must be from 1 to the number of words (1), got 2"),
         ({"kind": "keyword_count", "word": " "}, "check 'keyword_count': `word` must not be blank, got ' '"),
-        (
-            {"kind": "exact", "text": ""},
-            "`text` of check 'exact' must be a non-empty string or a list of non-empty strings, got ''",
-        ),
+        ({"kind": "exact", "text": ""}, "`text` of check 'exact' must be a non-empty string or a list of non-empty strings, got"),
         ({"kind": "contains", "text": "a", "ignore_case": 1}, "`ignore_case` of check 'contains' must be true or false, got 1"),
         ({"kind": "regex", "pattern": "a(b"}, "`pattern` must be a regular expression, got 'a(b' (missing ) at position 3)"),
-        ({"kind": "not_regex", "pattern": "[a"}, "`pattern` must be a regular expression, got '[a' ("),
         ({"kind": "json", "schema": {"type": "thing"}}, "check 'json': `schema` must be a JSON schema, got {'type': 'thing'} ("),
         ({"kind": "json", "schema": 3}, "`schema` of check 'json' must be a mapping, got 3"),
         ({"kind": "headings", "level": 7}, "`level` must be from 1 to 6, got 7"),
-        ({"kind": "target_words", "words": 0}, "`words` must be at least 1, got 0"),
         ({"kind": "target_words", "words": 5, "spread": 0}, "`spread` must be at least 1, got 0"),
         ({"kind": "min_unique_words", "ratio": 2}, "`ratio` must be from 0 to 1, got 2"),
-        (
-            {"kind": "min_unique_words", "ratio": float("nan")},
-            "`ratio` of check 'min_unique_words' must be a finite number, got nan",
-        ),
+        ({"kind": "min_unique_words", "ratio": float("nan")}, "`ratio` of check 'min_unique_words' must be a finite number, got"),
         ("readability", "check 'readability': `min` or `max` must be given, got neither"),
         ({"kind": "readability", "min": 9, "max": 1}, "`min` must be at most `max` (1), got 9"),
         ({"kind": "no_repeated_ngram", "n": 0}, "`n` must be at least 1, got 0"),
         ({"kind": "mentions_prompt", "at_least": 0}, "`at_least` must be at least 1, got 0"),
         ({"kind": "no_prompt_echo", "words": 0}, "`words` must be at least 1, got 0"),
         ({"kind": "python", "target": "math.sqrt"}, "`target` must read 'package.module:function', got 'math.sqrt'"),
-        (
-            {"kind": "python", "target": "no_such_module:f"},
-            "`target` must name a module that can be imported, got 'no_such_module:f'",
-        ),
+        ({"kind": "python", "target": "no_such_module:f"}, "`target` must name a module that can be imported, got 'no_such_"),
         ({"kind": "python", "target": "math:no_such"}, "`target` must name a function of math, got 'math:no_such'"),
-        (
-            {"kind": "python", "target": "tests.judges.functions:has_lines", "arguments": {"line": 1}},
-            "`arguments` must fit tests.judges.functions:has_lines(messages, response, ...), got {'line': 1} (",
-        ),
+        (PYTHON | {"arguments": {"line": 1}}, "`arguments` must fit tests.judges.functions:has_lines(messages, response, ...), got {'line'"),
         ({"kind": "ifeval", "instruction": "no_comma"}, "`instruction` must be one of IFEval or IFBench (change_case:"),
-        (
-            {"kind": "ifeval", "instruction": "keywords:existence"},
-            "`arguments` of keywords:existence must hold keywords, got {}",
-        ),
-        (
-            {"kind": "ifeval", "instruction": "punctuation:no_comma", "arguments": {"x": 1}},
-            "`arguments` must fit punctuation:no_comma, got {'x': 1} (",
-        ),
+        ({"kind": "ifeval", "instruction": "keywords:existence"}, "`arguments` of keywords:existence must hold keywords, got {}"),
+        ({"kind": "ifeval", "instruction": "punctuation:no_comma", "arguments": {"x": 1}}, "must fit punctuation:no_comma, got {'x': 1}"),
         ({"kind": "answer", "expected": " "}, "`expected` must be a number or formula math-verify can read, got ' '"),
     ],
-)
+)  # fmt: skip
 def test_bad_checks_are_refused_beforehand(spec, message):
     bad = criterion(spec, where="a.jsonl:3")
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared whole
@@ -113,25 +86,15 @@ def test_bad_checks_are_refused_beforehand(spec, message):
 
 @pytest.mark.parametrize("kind", CHECKS)
 def test_every_example_of_the_table_is_accepted(kind):
-    example = dict(CHECKS[kind].example)
-    if kind == "python":
-        example = {"kind": "python", "target": "tests.judges.functions:has_lines", "arguments": {"lines": 2}}
-    RuleJudge().validate(criterion(example))
+    RuleJudge().validate(criterion(PYTHON if kind == "python" else dict(CHECKS[kind].example)))
 
 
 @pytest.mark.parametrize("response", ["", " \n\t", "\u200b\u00a0", "\ufeff"])
 def test_an_empty_response_scores_zero_whatever_the_criterion(response):
     wish, fault = criterion({"kind": "max_words", "words": 60}), criterion("no_commas", "fault", points=-1)
-    graded = criterion("unique_words", "graded")
-    assert judge(response, wish, fault, graded) == (
-        Verdict(Outcome.NOT_MET, reason="empty response"),
-        Verdict(Outcome.MET, reason="empty response"),
-        Verdict(Outcome.NOT_MET, reason="empty response"),
-    )
-
-
-def test_a_single_mark_is_not_empty():
-    assert judge(".", criterion({"kind": "max_words", "words": 60}))[0].outcome is Outcome.MET
+    row = judge(response, wish, fault, criterion("unique_words", "graded"))
+    assert row == tuple(Verdict(Outcome(outcome), reason="empty response") for outcome in ("not_met", "met", "not_met"))
+    assert judge(".", wish)[0].outcome is Outcome.MET
 
 
 @pytest.mark.parametrize("kind", ["regex", "not_regex"])
@@ -142,57 +105,36 @@ def test_a_catastrophic_pattern_is_cut_off_as_an_error(kind):
     assert verdict == Verdict(Outcome.ERROR, reason="pattern '(a|aa)+$' cut off after 0.1 s")
 
 
-def test_a_catastrophic_answer_is_cut_off_as_an_error():
-    (verdict,) = judge(r"\boxed{9^{9^{9^{9}}}}", criterion({"kind": "answer", "expected": "42"}))
-    assert verdict == Verdict(Outcome.ERROR, reason="math-verify cut off after 2 s")
+def test_a_catastrophic_answer_is_an_error_and_spoils_no_other():
+    texts = ("9^{9^{9^{9}}}", "42", "43")
+    rows = RuleJudge().judge([JudgeRequest(CHAT, rf"\boxed{{{text}}}", (criterion(ANSWER),)) for text in texts])
+    assert rows[0] == (Verdict(Outcome.ERROR, reason="math-verify cut off after 2 s"),)
+    assert [verdict.outcome for (verdict,) in rows[1:]] == [Outcome.MET, Outcome.NOT_MET]
 
 
-def test_a_catastrophic_answer_spoils_no_other():
-    check = criterion({"kind": "answer", "expected": "42"})
-    rows = RuleJudge().judge([JudgeRequest(CHAT, rf"\boxed{{{text}}}", (check,)) for text in ("9^{9^{9^{9}}}", "42", "43")])
-    assert [verdict.outcome for (verdict,) in rows] == [Outcome.ERROR, Outcome.MET, Outcome.NOT_MET]
-
-
-def test_an_expected_answer_that_takes_too_long_to_read_is_refused(monkeypatch):
-    reply = Reply(Comparison.CUT_OFF, unread="gold")
-    monkeypatch.setattr("lightning_focal.judges.rules.programs.compare_texts", lambda *args, **kwargs: reply)
-    with pytest.raises(ValueError, match="`expected` must be a number or formula math-verify can read, got '42'"):
-        RuleJudge().validate(criterion({"kind": "answer", "expected": "42"}))
-
-
-def test_an_answer_that_math_verify_fails_on_is_an_error(monkeypatch):
-    reply = Reply(Comparison.UNDECIDED, error="TypeError")
-    monkeypatch.setattr("lightning_focal.judges.rules.programs.compare_texts", lambda *args, **kwargs: reply)
-    (verdict,) = judge(r"\boxed{42}", criterion({"kind": "answer", "expected": "42"}))
-    assert verdict == Verdict(Outcome.ERROR, reason="math-verify could not compare the answer (TypeError)")
-
-
-@pytest.mark.parametrize("reason", ["no answer found", "the answer cannot be read (RecursionError)"])
-def test_an_answer_that_cannot_be_read_is_not_met(monkeypatch, reason):
-    check = criterion({"kind": "answer", "expected": "42"})
-    if "Recursion" in reason:
-        rules = RuleJudge()
-        rules.validate(check)
-        reply = Reply(Comparison.UNDECIDED, unread="given", error="RecursionError")
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        (Reply(Comparison.UNDECIDED, error="TypeError"), ("error", "math-verify could not compare the answer (TypeError)")),
+        (Reply(Comparison.UNDECIDED, "given", "RecursionError"), ("not_met", "the answer cannot be read (RecursionError)")),
+        (None, ("not_met", "no answer found")),
+        (Reply(Comparison.CUT_OFF, unread="gold"), None),
+    ],
+)
+def test_answers_that_cannot_be_compared(monkeypatch, reply, verdict):
+    if reply is not None:
         monkeypatch.setattr("lightning_focal.judges.rules.programs.compare_texts", lambda *args, **kwargs: reply)
-    assert judge("none", check) == (Verdict(Outcome.NOT_MET, reason=reason),)
+    if verdict is not None:
+        assert judge("none", criterion(ANSWER)) == (Verdict(Outcome(verdict[0]), reason=verdict[1]),)
+    else:  # the expected answer takes too long to read
+        with pytest.raises(ValueError, match="`expected` must be a number or formula math-verify can read, got '42'"):
+            RuleJudge().validate(criterion(ANSWER))
 
 
 def test_answers_are_judged_in_any_thread():
-    found = []
-    check = criterion({"kind": "answer", "expected": "42"})
-    thread = threading.Thread(target=lambda: found.extend(judge(r"\boxed{42} or \boxed{6 \cdot 7}", check)))
-    thread.start()
-    thread.join()
-    assert found[0].outcome is Outcome.MET
-
-
-def test_a_used_judge_of_answers_pickles():
-    check = criterion({"kind": "answer", "expected": "42"})
-    used = RuleJudge()
-    used.judge([JudgeRequest(CHAT, r"\boxed{42}", (check,))])
-    copy = pickle.loads(pickle.dumps(used))
-    assert copy.judge([JudgeRequest(CHAT, r"\boxed{42}", (check,))])[0][0].outcome is Outcome.MET
+    with ThreadPoolExecutor(1) as pool:
+        (verdict,) = pool.submit(judge, r"\boxed{42} or \boxed{6 \cdot 7}", criterion(ANSWER)).result()
+    assert verdict.outcome is Outcome.MET
 
 
 def test_grades_are_stretched_to_the_criterion():
@@ -200,36 +142,24 @@ def test_grades_are_stretched_to_the_criterion():
     assert (verdict.outcome, verdict.value) == (Outcome.GRADED, 4.0)
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments", "outcome", "value"),
-    [
-        ("constant", {"value": True}, Outcome.MET, None),
-        ("constant", {"value": False}, Outcome.NOT_MET, None),
-        ("constant", {"value": None}, Outcome.NOT_APPLICABLE, None),
-        ("constant", {"value": 2}, Outcome.GRADED, 2.0),
-        ("constant", {"value": 0.5}, Outcome.GRADED, 0.5),
-        ("constant", {"value": 5.5}, Outcome.ERROR, None),
-        ("constant", {"value": float("nan")}, Outcome.ERROR, None),
-        ("constant", {"value": "yes"}, Outcome.ERROR, None),
-        ("numpy_bool", {}, Outcome.MET, None),
-        ("numpy_float", {}, Outcome.GRADED, 0.5),
-        ("raises", {}, Outcome.ERROR, None),
-    ],
-)
-def test_python_functions(function, arguments, outcome, value):
-    spec = {"kind": "python", "target": f"tests.judges.functions:{function}", "arguments": arguments}
+VALUES = [(True, "met", None), (False, "not_met", None), (None, "not_applicable", None), (2, "graded", 2.0), (5.5, "error", None)]
+VALUES += [(math.nan, "error", None), ("yes", "error", None), (np.bool_(True), "met", None), (np.float32(0.5), "graded", 0.5)]
+
+
+@pytest.mark.parametrize(("value", "outcome", "grade"), VALUES)
+def test_python_functions(value, outcome, grade):
+    spec = {"kind": "python", "target": "tests.judges.functions:constant", "arguments": {"value": value}}
     (verdict,) = judge("text", criterion(spec, low=0, high=5))
-    assert (verdict.outcome, verdict.value) == (outcome, value)
-    assert verdict.reason
+    assert (verdict.outcome.value, verdict.value, bool(verdict.reason)) == (outcome, grade, True)
 
 
 def test_a_function_that_raises_is_named_with_its_error():
     (verdict,) = judge("text", criterion({"kind": "python", "target": "tests.judges.functions:raises"}))
-    assert verdict.reason == "check 'python' failed: KeyError: 'no such thing'"
+    assert verdict == Verdict(Outcome.ERROR, reason="check 'python' failed: KeyError: 'no such thing'")
 
 
 def test_a_kind_is_registered_once():
-    with pytest.raises(ValueError, match=r"`kind` must be a new name, got 'max_words', which .*length has registered"):
+    with pytest.raises(ValueError, match=r"`kind` must be a new name, got 'max_words'"):
         check("max_words")(lambda: None)
 
 
@@ -239,13 +169,14 @@ def test_regex_timeout_is_checked(value):
         RuleJudge(regex_timeout=value)
 
 
-def test_a_used_judge_pickles():
-    first = criterion({"kind": "max_words", "words": 3})
+def test_verdicts_stand_in_order_and_a_used_judge_pickles():
+    three, none, answer = criterion({"kind": "max_words", "words": 3}), criterion("no_commas", "d"), criterion(ANSWER)
+    asked = [JudgeRequest(CHAT, "a, a 41 a", (three, none, answer)), JudgeRequest(CHAT, r"\boxed{42}", (answer,))]
     used = RuleJudge(regex_timeout=0.5)
-    used.judge([JudgeRequest(CHAT, "one", (first,))])
+    verdicts = used.judge(asked)
+    assert [[verdict.outcome.value for verdict in row] for row in verdicts] == [["not_met"] * 3, ["met"]]
     copy = pickle.loads(pickle.dumps(used))
-    assert copy.regex_timeout == 0.5
-    assert copy.judge([JudgeRequest(CHAT, "one", (first,))])[0][0].outcome is Outcome.MET
+    assert (copy.regex_timeout, copy.judge(asked), copy.judge([])) == (0.5, verdicts, [])
 
 
 def test_ifeval_without_its_package_names_the_extra(monkeypatch):
@@ -263,11 +194,7 @@ TEXT_CRITERIA = tuple(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.one_of(
-        st.text(max_size=200),
-        st.text(alphabet='aA1 .,!?\n-*#|[]()"`_~{}:\\é🙂\u2028', max_size=200),
-        st.text(alphabet="|-: \n", max_size=60),
-    ),
+    st.one_of(*(st.text(*alphabet, max_size=200) for alphabet in ((), ('aA1 .,!?\n-*#|[]()"`_~{}:\\é🙂\u2028',), ("|-: \n",)))),
     st.text(max_size=50),
 )
 def test_no_text_makes_a_rule_raise_or_fail(response, prompt):
@@ -282,7 +209,7 @@ def test_no_text_makes_a_rule_raise_or_fail(response, prompt):
 @settings(max_examples=30, deadline=None)
 @given(st.text(alphabet="\\boxed{}()^$0123456789+-/x= ", max_size=25))
 def test_no_text_makes_the_answer_check_raise(response):
-    (verdict,) = judge(response, criterion({"kind": "answer", "expected": "42"}))
+    (verdict,) = judge(response, criterion(ANSWER))
     assert isinstance(verdict, Verdict)
 
 
@@ -312,8 +239,7 @@ def test_a_million_checks_a_minute():
     criteria = tuple(criterion(spec, f"c{i}") for i, spec in enumerate(specs))
     sentence = "You might drink some water after a long walk in town."
     requests = [JudgeRequest(CHAT, " ".join([sentence] * 18 + [f"Number {i}?"]), criteria) for i in range(100)]
-    rules = RuleJudge()
-    rounds = []
+    rules, rounds = RuleJudge(), []
     for _ in range(3):
         start = time.process_time()
         rules.judge(requests)

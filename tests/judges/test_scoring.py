@@ -20,56 +20,40 @@ def graded(value):
     return Verdict(Outcome.GRADED, value)
 
 
-LONG = Rubric(
-    (
-        Criterion("right", "", 3, tags=("axis:accuracy",)),
-        Criterion("rude", "", -1),
-        Criterion("tone", "", 4, low=1, high=5),
-    )
-)
-SHORT = Rubric((Criterion("short", "", 2),))
+RIGHT, RUDE = Criterion("right", "", 3, tags=("axis:accuracy",)), Criterion("rude", "", -1)
+LONG, SHORT = Rubric((RIGHT, RUDE, Criterion("tone", "", 4, low=1, high=5))), Rubric((Criterion("short", "", 2),))
 
 
 def test_scores_masks_and_weights_by_hand():
-    verdicts = [
-        [(MET, MET, graded(4.0)), (MISSED, MISSED, graded(1.0))],
-        [(ERROR,), (NOT_APPLICABLE,)],
-    ]
+    verdicts = [[(MET, MET, graded(4.0)), (MISSED, MISSED, graded(1.0))], [(ERROR,), (NOT_APPLICABLE,)]]
     scores = verdicts_to_scores(verdicts, [LONG, SHORT])
     assert scores.scores.tolist() == [[[1, 0, 0.75], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]]
     assert scores.mask.tolist() == [[[True] * 3, [True] * 3], [[False] * 3, [False] * 3]]
-    assert scores.failed is not None
     assert scores.failed.tolist() == [[[False] * 3, [False] * 3], [[True, False, False], [False] * 3]]
     assert scores.weights.tolist() == [[0.375, 0.125, 0.5], [1, 0, 0]]
     assert scores.names == (("right", "rude", "tone"), ("short",))
     assert scores.tags == ((("axis:accuracy",), (), ()), ((),))
     assert scores.keys == (("accuracy", "rude", "tone"), ("short",))
     assert scores.outcomes == ((("met", "met", "graded"), ("not_met", "not_met", "graded")), (("error",), ("not_applicable",)))
-    assert scores.reasons is not None
     assert scores.reasons[1][0] == ("time-out",)
     assert scores.valid.tolist() == [[True, True], [False, False]]
     assert (scores.scores.dtype, scores.weights.dtype) == (torch.float32, torch.float32)
 
 
 def test_a_failed_judgement_of_a_fault_is_masked_and_no_praise():
-    scores = verdicts_to_scores([[(ERROR,), (NOT_APPLICABLE,), (MET,)]], [Rubric((Criterion("rude", "", -1),))])
+    scores = verdicts_to_scores([[(ERROR,), (NOT_APPLICABLE,), (MET,)]], [Rubric((RUDE,))])
     assert scores.mask.tolist() == [[[False], [False], [True]]]
     assert scores.scores.tolist() == [[[0], [0], [0]]]
 
 
-def test_a_graded_fault_is_turned_round():
-    scores = verdicts_to_scores([[(graded(4.0),)]], [Rubric((Criterion("rude", "", -1, low=1, high=5),))])
-    assert scores.scores.tolist() == [[[0.25]]]
-
-
-def test_a_grade_out_of_range_is_clipped():
-    scores = verdicts_to_scores([[(graded(7.0),), (graded(-1.0),)]], [Rubric((Criterion("a", "", 1, low=1, high=5),))])
-    assert scores.scores.flatten().tolist() == [1, 0]
+@pytest.mark.parametrize(("points", "grade", "score"), [(-1, 4.0, 0.25), (1, 4.0, 0.75), (1, 7.0, 1), (1, -1.0, 0)])
+def test_a_grade_is_turned_round_for_a_fault_and_clipped(points, grade, score):
+    scores = verdicts_to_scores([[(graded(grade),)]], [Rubric((Criterion("a", "", points, low=1, high=5),))])
+    assert scores.scores.tolist() == [[[score]]]
 
 
 def test_no_prompts():
-    scores = verdicts_to_scores([], [])
-    assert tuple(scores.scores.shape) == (0, 0, 0)
+    assert tuple(verdicts_to_scores([], []).scores.shape) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +70,9 @@ def test_lengths_are_checked(verdicts, rubrics, message):
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
-def test_a_graded_verdict_needs_a_finite_value(value):
+def test_only_a_graded_verdict_has_a_value_and_it_is_finite(value):
     with pytest.raises(ValueError, match="`value` of a graded verdict must be a finite number, got"):
         Verdict(Outcome.GRADED, value)
-
-
-def test_other_verdicts_have_no_value():
     with pytest.raises(ValueError, match=r"`value` belongs to graded verdicts alone, got 1\.0 with outcome 'met'"):
         Verdict(Outcome.MET, 1.0)
 

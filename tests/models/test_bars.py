@@ -5,7 +5,7 @@ from transformers import modeling_gguf_pytorch_utils as gguf
 from transformers.utils import logging as bars
 
 from lightning_focal.models import load_policy
-from lightning_focal.models.bars import no_bars
+from lightning_focal.models.pypi import no_bars
 
 
 @pytest.fixture(autouse=True)

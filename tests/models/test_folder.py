@@ -4,8 +4,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from lightning_focal.models import Lora, apply_lora, load_policy
-from lightning_focal.models import folder as module
-from lightning_focal.models.folder import hub_weights, whole_folder, write_description, write_weights
+from lightning_focal.models import export as module
+from lightning_focal.models.export import hub_weights, whole_folder, write_description, write_weights
 
 
 def stored(folder):

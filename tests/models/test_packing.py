@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lightning_focal.functional import logprobs
-from lightning_focal.models import Lora, Sizes, apply_lora, load_policy, packed_attention, response_measures, why_not_packed
+from lightning_focal.models import Lora, Sizes, apply_lora, load_policy, response_measures, why_not_packed
 from lightning_focal.models import packing as module
 from lightning_focal.models.packing import Pack
 
-from .test_logprobs import batch, one_by_one
+from .test_logp import batch, one_by_one
 
 EVEN = [(4, 5)] * 6
 """``(prompt, response)`` lengths of six rows in groups of three; below, groups of unlike lengths with an empty response."""
@@ -67,9 +67,8 @@ def test_rows_in_any_order(tiny):
 def weighted(model, data, sizes, chunk_size=256):
     """Gradients of a sum that weighs every token differently."""
     model.zero_grad()
-    with packed_attention(model) if sizes is not None else torch.enable_grad():
-        logp, _ = response_measures(model, *data, sizes=sizes, chunk_size=chunk_size)
-        (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
+    logp, _ = response_measures(model, *data, sizes=sizes, chunk_size=chunk_size)
+    (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -98,22 +97,6 @@ def test_gradients_are_the_plain_ones(lengths, option, monkeypatch):
     sizes = sizes_of(data, 1 if option == "padding-free" else 3)
     assert_same(weighted(model, data, sizes, chunk_size=4 if option == "chunked" else 256), one_by_one_gradients)
     assert_same(weighted(model, data, None, chunk_size=4), one_by_one_gradients)
-
-
-def test_checkpointed_layers_are_not_packed_unless_the_context_spans_backward(monkeypatch):
-    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
-    data = grouped(RAGGED)
-    expected = weighted(model, data, None)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
-    assert why_not_packed(model) is None
-    made = []
-    monkeypatch.setattr(module.Pack, "of", lambda *a: made.append(a))
-    model.zero_grad()
-    logp, _ = response_measures(model, *data, sizes=sizes_of(data))
-    (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
-    assert not made
-    assert_same({name: p.grad for name, p in model.named_parameters()}, expected)
 
 
 def test_grouped_query_heads_and_biases():
@@ -193,11 +176,11 @@ def test_models_that_cannot_are_computed_the_plain_way(kind, caplog):
         model, why = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2", attn_implementation="eager")[0], "eager"
     else:
         config = BloomConfig(vocab_size=256, hidden_size=32, n_layer=1, n_head=2, initializer_range=0.2)
-        model, why = BloomForCausalLM(config), "attention cannot be replaced"
+        model, why = BloomForCausalLM(config), "attention cannot be replaced|attn_implementation"
     model, data = model.eval(), grouped(RAGGED)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            with torch.no_grad(), packed_attention(model):
+            with torch.no_grad():
                 logp, _ = response_measures(model, *data, sizes=sizes_of(data))
     with torch.no_grad():
         torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
@@ -215,20 +198,18 @@ def test_model_whose_packed_logits_are_others_is_found_out(monkeypatch, caplog):
     assert "LlamaForCausalLM computes a prompt for each of its responses" in caplog.text
 
 
-def test_config_and_modes_are_put_back():
+def test_modes_are_put_back_and_copies_work():
     model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
     model.train()
     model.model.layers[0].eval()
     data = grouped(RAGGED)
-    with pytest.raises(IndexError):
-        response_measures(model, data[0] + 100000, *data[1:], sizes=sizes_of(data))
-    assert model.config._attn_implementation == "sdpa"
+    expected = model(input_ids=data[0]).logits
+    assert why_not_packed(model) is None
     assert model.training
     assert not model.model.layers[0].training
-    copied = copy.deepcopy(model)
-    with packed_attention(model), pytest.raises(RuntimeError, match="`packed` layout"):
-        model(input_ids=data[0])
-    copied(input_ids=data[0])
+    for one in (model, copy.deepcopy(model), type(model)(model.config).eval()):  # no layout: as before
+        one.load_state_dict(model.state_dict())
+        assert torch.equal(one(input_ids=data[0]).logits, expected)
 
 
 def test_nothing_to_score(tiny):

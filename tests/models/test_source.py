@@ -5,7 +5,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lightning_focal.models import PolicySourceError, load_policy, load_tokenizer, resolve_source
-from lightning_focal.models.source import CACHE_ENV, default_cache_dir
+from lightning_focal.models.load import CACHE_ENV, default_cache_dir
 
 
 @pytest.fixture(scope="module")

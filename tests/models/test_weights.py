@@ -3,7 +3,7 @@ import torch
 
 from lightning_focal.generation import full_weights
 from lightning_focal.models import Lora, apply_lora, load_policy
-from lightning_focal.models.weights import RolloutCopy, is_held, stamp
+from lightning_focal.models.weights import RolloutCopy
 
 IDS = torch.tensor([[5, 60, 70, 8]])
 
@@ -89,16 +89,3 @@ def test_other_adapters_are_refused(model):
     policy.base_model.model.model.layers[0].self_attn.q_proj.use_dora = {"default": True}
     with pytest.raises(TypeError, match="only plain LoRA"):
         dict(full_weights(policy))
-
-
-def test_weights_are_held_until_the_policy_changes(model):
-    other = load_policy("random:tiny-llama?hidden=32&layers=2")[0]
-    held = (model, stamp(model))
-    assert not is_held(None, model, 0)
-    assert is_held(held, model, 0)
-    assert not is_held(held, other, 0)
-    with torch.no_grad():
-        next(model.parameters()).add_(1)
-    with pytest.raises(RuntimeError, match="changed after `sync`: vLLM still has the weights of version 3"):
-        is_held(held, model, 3)
-    assert not is_held(held, other, 3)

@@ -7,6 +7,9 @@ import numpy as np
 import torch
 
 from lightning_focal.judges import Judge, Outcome, Verdict
+from lightning_focal.models import response_measures
+from lightning_focal.modules.loss import grpo_loss, step_normaliser
+from lightning_focal.modules.update import Update, UpdateSums, micro_batches, sequence_measures
 from lightning_focal.rewards import GroupAdvantage
 from lightning_focal.rewards.stages import Advantage
 
@@ -36,6 +39,23 @@ def group_advantages(rewards, epsilon=1e-6):
         std = math.sqrt(sum((r - mean) ** 2 for r in group) / (len(group) - 1))
         out.append([(r - mean) / (std + epsilon) if max(group) > min(group) else 0.0 for r in group])
     return np.array(out)
+
+
+def logp_of(model, rows, temperature=1.0, micro_batch_size=8, micro_batch_tokens=None):
+    """``[N, T]`` log-probabilities of responses, micro-batch by micro-batch."""
+    update = Update(micro_batch_size=micro_batch_size, micro_batch_tokens=micro_batch_tokens)
+    return sequence_measures(model, rows, temperature, update)["logp"]
+
+
+def backward_of_step(model, rows, update, temperature=1.0, normaliser=None, sums=None):
+    """Forward and backward of one optimiser step as ``GRPOModule.training_step`` makes them; returns the step's losses."""
+    normaliser, sums = step_normaliser(rows, update) if normaliser is None else normaliser, sums or UpdateSums()
+    for part in micro_batches(model, rows, update):
+        logp, measured = response_measures(model, *part.tokens, ["entropy"], temperature=temperature, sizes=part.sizes)
+        loss, watched = grpo_loss(part, logp, update, normaliser, measured)
+        loss.backward()
+        sums.add(watched)
+    return {name.removeprefix("loss/"): value for name, value in sums.step.items()}
 
 
 def metrics(folder, times=False):

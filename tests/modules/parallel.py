@@ -76,16 +76,11 @@ class FlatOnCPU(FSDPStrategy):
         return FullyShardedDataParallel.rekey_optim_state_dict(state, by_number, self.model) if self.global_rank == 0 else state
 
 
-LEFT_OUT = {("tensor", case) for case in CASES if case != "co_rewarding_1"}
-"""To save time."""
-
-
 def strategies(world_size):
     return {
         "fsdp": lambda: FlatOnCPU(process_group_backend="gloo"),
         "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
         "fsdp2": lambda: ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1),
-        "tensor": lambda: ModelParallelStrategy(data_parallel_size=world_size // 2, tensor_parallel_size=2),
         "one": lambda: "auto",
     }
 
@@ -154,18 +149,15 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
 
 
-def worker(rank, folder, names, cases, world_size=2):
-    """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt.
-
-    A world of other than two processes is part of the folder's name: ``<strategy><world size>-<case>/``.
-    """
+def worker(rank, folder, names, cases):
+    """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt."""
     for name in names:
-        for case in [case for case in cases if (name, case) not in LEFT_OUT or world_size > 2]:
-            run = Path(folder) / f"{name}{'' if world_size == 2 else world_size}-{case}"
+        for case in cases:
+            run = Path(folder) / f"{name}-{case}"
             run.mkdir(parents=True, exist_ok=True)
             torch.distributed.barrier()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                module = fit(case, run, strategies(world_size)[name](), world_size)
+                module = fit(case, run, strategies(2)[name](), 2)
             torch.save(result(module), run / f"result-{rank}.pt")
             (run / f"warnings-{rank}.json").write_text(json.dumps(sorted({str(warning.message) for warning in caught})))

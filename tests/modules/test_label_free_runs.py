@@ -140,8 +140,8 @@ def test_two_sides_train_at_once(tmp_path, monkeypatch):
         return generate(self, policy, tokenizer, prompts, **kwargs)
 
     monkeypatch.setattr(Boxing, "generate", spy)
-    learn = GRPOModule.learn
-    monkeypatch.setattr(GRPOModule, "learn", lambda self, s: sizes.append(s.views.tolist()) or learn(self, s))
+    learn = GRPOModule._with_logp
+    monkeypatch.setattr(GRPOModule, "_with_logp", lambda self, s: sizes.append(s.views.tolist()) or learn(self, s))
     run(CoRewardingI(), tmp_path / "run", pairs=True, epochs=1)
     train = [ids for ids in calls if any(name.endswith("/rephrased") for name in ids)]
     assert len(train) == len(sizes) == 4

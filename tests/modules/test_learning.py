@@ -49,7 +49,7 @@ def test_one_step_equals_a_hand_written_grpo_step(run_tiny, monkeypatch):
 
     run = run_tiny(StaticReward(), fit=False, optimizer=adamw, trainer_limit_train_batches=1)
     seen = {}
-    learn = type(run.module).learn
+    learn = type(run.module)._with_logp
 
     def spy(module, sequences):
         seen["before"], seen["state"] = copy.deepcopy(module.policy), weights_of(module)
@@ -61,7 +61,7 @@ def test_one_step_equals_a_hand_written_grpo_step(run_tiny, monkeypatch):
         return answers
 
     answer = type(run.module).answer
-    monkeypatch.setattr(type(run.module), "learn", spy)
+    monkeypatch.setattr(type(run.module), "_with_logp", spy)
     monkeypatch.setattr(type(run.module), "answer", lambda module, *args: observe(answer(module, *args)))
     run.trainer.fit(run.module, datamodule=run.data)
 

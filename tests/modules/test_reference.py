@@ -1,11 +1,8 @@
 """What the KL term compares with: a frozen copy, or the adapters switched off."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from lightning_focal.models import Lora, has_adapters, load_policy
 from lightning_focal.modules import FrozenReference, NoReference, Update
@@ -29,7 +26,7 @@ def test_kl_by_hand(run_tiny, monkeypatch):
         StaticReward(), fit=False, reference=FrozenReference(), update=Update(kl_coef=0.1), trainer_limit_train_batches=2
     )
     seen = []
-    learn = type(run.module).learn
+    learn = type(run.module)._with_logp
 
     def spy(module, sequences):
         source, _ = load_policy(TINY)
@@ -41,7 +38,7 @@ def test_kl_by_hand(run_tiny, monkeypatch):
         return learn(module, sequences)
 
     module_batches = []
-    monkeypatch.setattr(type(run.module), "learn", spy)
+    monkeypatch.setattr(type(run.module), "_with_logp", spy)
     run.trainer.fit(run.module, datamodule=run.data)
     tokens = torch.cat([kl for batch, kl in seen if batch == 1])
     assert column(run.folder, "train/policy/kl")[1] == pytest.approx(float(tokens.mean()), rel=1e-3)
@@ -79,25 +76,6 @@ def test_reference_may_have_another_precision(run_tiny):
     )
     assert {p.dtype for p in run.module.reference.copy.parameters()} == {torch.bfloat16}
     assert 0 < float(run.trainer.callback_metrics["train/policy/kl"]) < 1e-2  # rounding alone
-
-
-def test_a_reference_in_a_file_gives_the_same_run(run_tiny):
-    update = Update(kl_coef=0.1)
-    kept = run_tiny(StaticReward(), reference=FrozenReference(), update=update, folder="kept")
-    filed = run_tiny(StaticReward(), reference=FrozenReference(offload=True), update=update, folder="filed")
-    assert column(filed.folder, "train/policy/kl") == column(kept.folder, "train/policy/kl")
-    assert same(weights_of(filed.module), weights_of(kept.module))
-
-
-@pytest.mark.parametrize("strategy", [ModelParallelStrategy, FSDPStrategy])
-def test_a_reference_in_a_file_is_not_split(run_tiny, strategy):
-    """Said when the run is set up, before a weight is read."""
-    run = run_tiny(StaticReward(), fit=False, reference=FrozenReference(offload=True), update=Update(kl_coef=0.1))
-    given = {"strategy": strategy(), "callbacks": run.trainer.callbacks, "precision_plugin": run.trainer.precision_plugin}
-    run.module.trainer = SimpleNamespace(**given)
-    with pytest.raises(ValueError, match=r"`model.reference.init_args.offload` keeps whole weights in a file"):
-        run.module.setup("fit")
-    assert run.module.policy is None
 
 
 def test_unknown_precision():

@@ -64,7 +64,7 @@ def whole(run_tiny, rubric_file, tmp_path):
 def state_of(run):
     """Everything a checkpoint promises to hold."""
     strategy = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in run.strategy.state_dict().items()}
-    strategy["running"] = [repr(value) for value in strategy["running"]]  # NaN equals itself
+    strategy["levels"] = [repr(value) for value in strategy["levels"]]  # NaN equals itself
     optimizer = run.trainer.optimizers[0].state_dict()
     held_out = next(callback for callback in run.trainer.callbacks if isinstance(callback, HeldOut))
     return {
@@ -108,7 +108,7 @@ def test_killed_run_goes_on_where_it_was(run_tiny, rubric_file, tmp_path, whole)
     class Kill(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.global_step == 10:
-                pl_module.learn = None
+                pl_module._with_logp = None
 
     saving = ModelCheckpoint(tmp_path / "killed", filename="last", every_n_train_steps=2)
     with pytest.raises(TypeError):

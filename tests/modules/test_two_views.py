@@ -10,9 +10,10 @@ from lightning_focal.functional import clipped_policy_loss, kl_divergence
 from lightning_focal.generation import Sampling, ScriptedGenerator
 from lightning_focal.models import encode_chat, load_policy
 from lightning_focal.modules import Update
-from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.modules.loss import step_normaliser
+from lightning_focal.modules.update import Sequences
 from lightning_focal.types import Prompts, Shaped
-from tests.modules.helpers import full_logp, rows_of
+from tests.modules.helpers import backward_of_step, full_logp, logp_of, rows_of
 
 CLIPS = (0.2, 0.3, 3.0)
 
@@ -45,15 +46,15 @@ def sequences(policy):
     valid[1, 2] = False
     zeros = torch.zeros(4, 1)
     found = Sequences.of(rollouts, Shaped(advantages, advantages * valid, zeros, zeros, advantages, valid))
-    old = sequence_logp(model, found, 1.0, 4)
+    old = logp_of(model, found, 1.0, 4)
     noise = torch.randn(old.shape, generator=generator)
     return replace(found, old_logp=old + 0.2 * noise, ref_logp=old - 0.1 * noise)
 
 
 def gradients(model, sequences, update):
     model = copy.deepcopy(model)
-    normaliser = step_normaliser(sequences, update, lambda x: x)
-    losses = accumulate_gradients(model, sequences, update, 1.0, normaliser, lambda loss: loss.backward(), UpdateSums())
+    normaliser = step_normaliser(sequences, update)
+    losses = backward_of_step(model, sequences, update, 1.0, normaliser)
     return torch.cat([p.grad.flatten() for p in model.parameters()]), losses
 
 
@@ -116,7 +117,7 @@ def test_one_side_of_a_batch_is_what_the_side_gives_alone(policy, sequences, vie
 
 def test_a_side_without_valid_rollouts_adds_nothing(policy, sequences):
     nothing = replace(sequences, valid=torch.zeros_like(sequences.valid))
-    assert step_normaliser(nothing, Update(), lambda x: x).tolist() == [0.0, 0.0]
+    assert step_normaliser(nothing, Update()).tolist() == [0.0, 0.0]
     half = replace(sequences, valid=sequences.views == 1)
     gradient, losses = gradients(policy[0], half, Update(kl_coef=0.005))
     assert torch.isfinite(gradient).all()

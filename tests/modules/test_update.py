@@ -9,10 +9,11 @@ from lightning_focal.functional import loss_normaliser
 from lightning_focal.generation import Sampling
 from lightning_focal.models import load_policy
 from lightning_focal.modules import Update
-from lightning_focal.modules.update import Sequences, UpdateSums, accumulate_gradients, sequence_logp, step_normaliser
+from lightning_focal.modules.loss import step_normaliser
+from lightning_focal.modules.update import Sequences, UpdateSums
 from lightning_focal.types import Shaped
 from tests.generation.helpers import make_prompts
-from tests.modules.helpers import rows_of
+from tests.modules.helpers import backward_of_step, logp_of, rows_of
 
 TEMPERATURE = 0.7
 
@@ -54,7 +55,7 @@ def full_logp_at(model, prompt, response):
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
 def test_logp_equals_full_logits_whatever_the_micro_batch(policy, sequences, micro_batch_size):
-    got = sequence_logp(policy[0], sequences, TEMPERATURE, micro_batch_size)
+    got = logp_of(policy[0], sequences, TEMPERATURE, micro_batch_size)
     for row, mask, expected in zip(got, sequences.response_mask, by_hand(policy[0], sequences), strict=True):
         assert torch.allclose(row[mask], expected, atol=1e-5)
         assert not row[~mask].any()
@@ -62,11 +63,11 @@ def test_logp_equals_full_logits_whatever_the_micro_batch(policy, sequences, mic
 
 def test_logp_does_not_depend_on_padding_or_batch(policy, sequences):
     """The same rows alone, in reverse, and with more padding on both sides."""
-    whole = sequence_logp(policy[0], sequences, TEMPERATURE, 4)
+    whole = logp_of(policy[0], sequences, TEMPERATURE, 4)
     backwards = torch.arange(len(sequences) - 1, -1, -1)
-    assert torch.allclose(sequence_logp(policy[0], sequences.rows(backwards), TEMPERATURE, 2), whole[backwards], atol=1e-5)
+    assert torch.allclose(logp_of(policy[0], sequences.rows(backwards), TEMPERATURE, 2), whole[backwards], atol=1e-5)
     one = torch.tensor([5])
-    assert torch.allclose(sequence_logp(policy[0], sequences.rows(one), TEMPERATURE, 2), whole[one], atol=1e-5)
+    assert torch.allclose(logp_of(policy[0], sequences.rows(one), TEMPERATURE, 2), whole[one], atol=1e-5)
     padded = Sequences(
         torch.nn.functional.pad(sequences.prompt_ids, (5, 0), value=9),
         torch.nn.functional.pad(sequences.prompt_mask, (5, 0)),
@@ -75,15 +76,15 @@ def test_logp_does_not_depend_on_padding_or_batch(policy, sequences):
         sequences.advantages,
         sequences.valid,
     )
-    got = sequence_logp(policy[0], padded, TEMPERATURE, 4)
+    got = logp_of(policy[0], padded, TEMPERATURE, 4)
     assert torch.allclose(got[:, :-3], whole, atol=1e-5)
     assert not got[:, -3:].any()
 
 
 def gradients(model, sequences, update):
     model = copy.deepcopy(model).train()
-    normaliser = step_normaliser(sequences, update, lambda x: x)
-    losses = accumulate_gradients(model, sequences, update, TEMPERATURE, normaliser, lambda loss: loss.backward(), UpdateSums())
+    normaliser = step_normaliser(sequences, update)
+    losses = backward_of_step(model, sequences, update, TEMPERATURE, normaliser)
     return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -91,9 +92,9 @@ def gradients(model, sequences, update):
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])
 def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_coef):
     other, _ = load_policy("random:tiny-llama?hidden=32&layers=2&seed=4&std=0.2")
-    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
+    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
     noise = 0.3 * torch.randn(old.shape, generator=torch.Generator().manual_seed(0))
-    ref = sequence_logp(other, sequences, TEMPERATURE, 8) if kl_coef else None
+    ref = logp_of(other, sequences, TEMPERATURE, 8) if kl_coef else None
     sequences = Sequences(**{**sequences.__dict__, "old_logp": old + noise, "ref_logp": ref})
     length = 20 if aggregation == "fixed_length" else None
     results = [
@@ -115,7 +116,7 @@ def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_co
 
 def test_the_corrected_kl_has_the_gradient_of_the_divergence(policy, sequences):
     """On policy that of k3 times the ratio is ``(logp - ref) grad logp`` at every token, though the loss is that without."""
-    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
+    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
     ref = old + torch.linspace(-2, 1, old.numel()).reshape(old.shape)
     given = Sequences(**{**sequences.__dict__, "advantages": torch.zeros(len(sequences)), "ref_logp": ref})
     losses, grads = gradients(policy[0], given, Update(kl_coef=0.5, kl_bias_correction=True))
@@ -138,7 +139,7 @@ def test_the_corrected_kl_has_the_gradient_of_the_divergence(policy, sequences):
 @pytest.mark.parametrize("corrected", [False, True])
 def test_loss_by_hand(policy, sequences, corrected):
     """Two tokens' worth of PPO arithmetic in plain Python, summed over every token."""
-    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8)
+    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
     shift = torch.linspace(-0.6, 0.6, old.numel()).reshape(old.shape)
     ref = old - 0.25
     sequences = Sequences(**{**sequences.__dict__, "old_logp": old + shift, "ref_logp": ref})
@@ -189,8 +190,8 @@ def test_token_budgets_and_shared_prompts_change_no_gradient(policy, sequences, 
         assert float((grad - other_grads[name]).abs().max()) <= 1e-5 * scale, name
     for name, value in losses.items():
         assert torch.allclose(value, others[name], atol=1e-5), name
-    logp = sequence_logp(policy[0], plain, TEMPERATURE, 8)
-    assert torch.allclose(sequence_logp(policy[0], given, TEMPERATURE, 8, tokens), logp, atol=1e-5)
+    logp = logp_of(policy[0], plain, TEMPERATURE, 8)
+    assert torch.allclose(logp_of(policy[0], given, TEMPERATURE, 8, tokens), logp, atol=1e-5)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -226,19 +227,17 @@ def test_rows_keep_optional_fields(sequences):
 
 def test_normaliser_counts_valid_tokens_alone(sequences):
     tokens = sum(len(response) for i, (_, response) in enumerate(rows_of(sequences)) if i != 5)
-    assert float(step_normaliser(sequences, Update(), lambda x: x)) == tokens
+    assert float(step_normaliser(sequences, Update())) == tokens
     assert float(loss_normaliser(sequences.loss_mask, "sequence_mean")) == 7
 
 
 def test_watched_means_are_over_all_tokens(policy, sequences):
-    old = sequence_logp(policy[0], sequences, TEMPERATURE, 8) - 0.5
+    old = logp_of(policy[0], sequences, TEMPERATURE, 8) - 0.5
     sequences = Sequences(**{**sequences.__dict__, "old_logp": old})
     sums = UpdateSums()
     model = copy.deepcopy(policy[0])
-    accumulate_gradients(
-        model, sequences, Update(micro_batch_size=3), TEMPERATURE, torch.tensor(1.0), lambda loss: loss.backward(), sums
-    )
-    means = sums.means()
+    backward_of_step(model, sequences, Update(micro_batch_size=3), TEMPERATURE, torch.tensor(1.0), sums)
+    means = {k.removeprefix("policy/"): v for k, v in sums.means([*sums.sums], "cpu", lambda x: x).items()}
     assert abs(float(means["ratio_mean"]) - 1.6487) < 1e-3  # exp(0.5)
     # the upper clip cuts positive advantages alone
     lengths = sequences.loss_mask.sum(-1)
@@ -247,8 +246,10 @@ def test_watched_means_are_over_all_tokens(policy, sequences):
     assert abs(float(means["old_kl"]) - (1.6487 - 1 - 0.5)) < 1e-3
 
 
-def test_nothing_watched_gives_no_means():
-    assert UpdateSums().means() == {}
+def test_nothing_watched_is_not_a_number():
+    means = UpdateSums().means(["old_kl"], "cpu", lambda x: x)
+    assert means.keys() == {"policy/old_kl", "loss/policy", "loss/total", "policy/grad_norm"}
+    assert all(math.isnan(value) for value in means.values())
 
 
 @pytest.mark.parametrize("name", ["epochs", "mini_batches", "micro_batch_size", "max_bad_steps"])
@@ -292,12 +293,12 @@ def test_steps():
 def test_importance_weights_multiply_the_loss_of_each_token(policy, sequences, micro_batch_size):
     """At the first step the policy ratio is 1, and the gradient that of -w A log p, with w = min(p / p_sampler, cap)."""
     model, cap = copy.deepcopy(policy[0]).train(), 1.5
-    own = sequence_logp(model, sequences, TEMPERATURE, 8)
+    own = logp_of(model, sequences, TEMPERATURE, 8)
     shift = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * 0.5
     sampled = replace(sequences, sampling_logp=own - shift)
     update, sums = Update(micro_batch_size=micro_batch_size, importance_cap=cap), UpdateSums()
-    normaliser = step_normaliser(sampled, update, lambda x: x)
-    accumulate_gradients(model, sampled, update, TEMPERATURE, normaliser, lambda loss: loss.backward(), sums)
+    normaliser = step_normaliser(sampled, update)
+    backward_of_step(model, sampled, update, TEMPERATURE, normaliser, sums)
 
     expected, weights, gaps = copy.deepcopy(policy[0]), [], []
     total = torch.zeros(())
@@ -315,7 +316,7 @@ def test_importance_weights_multiply_the_loss_of_each_token(policy, sequences, m
     assert min(weights) < 1
     for (name, got), (_, want) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
         assert torch.allclose(got.grad, want.grad, atol=1e-5), name
-    means = sums.means()
+    means = {k.removeprefix("policy/"): v for k, v in sums.means([*sums.sums], "cpu", lambda x: x).items()}
     assert float(means["importance_weight"]) == pytest.approx(sum(weights) / len(weights), rel=1e-4)
     assert float(means["sampling_gap"]) == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)
     assert float(sums.largest["sampling_gap_max"]) == pytest.approx(max(gaps), rel=1e-4)
@@ -326,8 +327,8 @@ def test_without_a_cap_the_sampler_has_no_say(policy, sequences):
     for sampling_logp in (None, torch.full(sequences.response_ids.shape, -1.0)):
         model, update = copy.deepcopy(policy[0]).train(), Update()
         given = replace(sequences, sampling_logp=sampling_logp)
-        normaliser = step_normaliser(given, update, lambda x: x)
-        accumulate_gradients(model, given, update, TEMPERATURE, normaliser, lambda loss: loss.backward(), UpdateSums())
+        normaliser = step_normaliser(given, update)
+        backward_of_step(model, given, update, TEMPERATURE, normaliser)
         gradients.append([p.grad for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 

@@ -4,7 +4,6 @@ import pytest
 
 from lightning_focal.rephrasing import INSTRUCTION, Checks, read_instruction
 from lightning_focal.rephrasing.checks import REASONS
-from lightning_focal.rephrasing.instruction import ask_for, between_markers
 from lightning_focal.servers import ChatReply
 
 QUESTION = "Tom has 3 apples and buys 4. How many has he?"
@@ -15,9 +14,17 @@ def judge(text, finish_reason="stop", **checks):
     return Checks(**checks).judge(QUESTION, ChatReply(text, finish_reason))
 
 
-def test_a_rephrasing_is_taken_from_between_the_markers():
-    assert judge(f"Sure!\n<rephrased>\n{GOOD}\n</rephrased>\nDone.") == GOOD
-    assert judge(f"<rephrased>{GOOD}</rephrased>", keep_numbers=True) == GOOD
+@pytest.mark.parametrize(
+    ("text", "finish_reason"),
+    [
+        (f"Sure!\n<rephrased>\n{GOOD}\n</rephrased>\nDone.", "stop"),
+        (f"<rephrased>{GOOD}</rephrased> and", "length"),
+        (f"<rephrased>a</rephrased><rephrased>{GOOD}</rephrased>", "stop"),
+        (f"<rephrased><rephrased>{GOOD}</rephrased>", "stop"),
+    ],
+)
+def test_a_rephrasing_is_taken_from_between_the_last_markers(text, finish_reason):
+    assert judge(text, finish_reason, keep_numbers=True) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -38,11 +45,8 @@ def test_rejected(text, reason):
     assert rejection.reason == reason
     assert rejection.reply == text
     assert reason in REASONS
-
-
-def test_a_reply_that_was_cut_off():
     assert judge(f"<rephrased>{GOOD}", "length").reason == "cut_off"
-    assert judge(f"<rephrased>{GOOD}</rephrased> and", "length") == GOOD
+    assert len(judge("x" * 10_000_000).reply) < 1100
 
 
 def test_numbers_are_compared_on_request():
@@ -58,21 +62,6 @@ def test_the_longest():
     assert judge(f"<rephrased>{long}</rephrased>", longest=11).detail == "499 characters for a question of 45"
     with pytest.raises(ValueError, match="`longest` must be > 0, got 0"):
         Checks(longest=0)
-
-
-def test_long_replies_are_shown_shortened():
-    assert len(judge("x" * 10_000_000).reply) < 1100
-
-
-def test_the_last_pair_of_markers_counts():
-    assert between_markers("<rephrased>a</rephrased><rephrased>b</rephrased>") == "b"
-    assert between_markers("<rephrased><rephrased>b</rephrased>") == "b"
-
-
-def test_the_instruction():
-    asked = ask_for(r"\frac{1}{2} {question}?")[0]["content"]
-    assert "<question>\n\\frac{1}{2} {question}?\n</question>" in asked
-    assert "<rephrased> and </rephrased>" in INSTRUCTION
 
 
 def test_an_instruction_of_ones_own(tmp_path):

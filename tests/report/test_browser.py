@@ -19,14 +19,8 @@ NAMES = (
     '<img src=x onerror="window.ran=4">',
     "</script><script>window.ran=5</script>",
     '<a href="javascript:window.ran=6">click</a>',
-    "a \"b\" 'c'",
+    "a \"b\" 'c' & %{x}",
 )
-SHOWN = """[...document.querySelectorAll(".plot")].map(plot => ({
-  name: plot.closest("section").id,
-  points: plot.data.map(trace => trace.y.filter(value => value !== null).length),
-  drawn: plot.querySelectorAll(".scatterlayer .trace path").length,
-  wrong: (Plotly.validate(plot.data, plot.layout) || []).map(found => found.msg),
-}))"""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +53,8 @@ def opened(browser, pages):
     def go(name):
         browser.problems.clear()
         browser.requests.clear()
-        go.path, go.seconds = pages[name], browser.open(pages[name])
+        go.path = pages[name]
+        browser.open(go.path)
         return browser
 
     yield go
@@ -67,6 +62,14 @@ def opened(browser, pages):
     assert browser.requests == [go.path.absolute().as_uri()]
 
 
+# -- figures ---------------------------------------------------------------------------------------------------------------------
+
+SHOWN = """[...document.querySelectorAll(".plot")].map(plot => ({
+  name: plot.closest("section").id,
+  points: plot.data.map(trace => trace.y.filter(value => value !== null).length),
+  drawn: plot.querySelectorAll(".scatterlayer .trace path").length,
+  wrong: (Plotly.validate(plot.data, plot.layout) || []).map(found => found.msg),
+}))"""
 FIGURES = {
     "one": ["score", "criteria", "levels", "shares", "balance", "health"],
     "several": ["scores", "criteria", "levels", "shares", "balance", "health"],
@@ -87,33 +90,51 @@ def test_every_figure_has_data(opened, name):
         assert figure["wrong"] == [], figure
 
 
+CHOOSE = """((name, value) => {
+  const s = document.querySelector(`#levels select[name=${name}]`);
+  s.value = value;
+  s.dispatchEvent(new Event("change"));
+  return [...document.querySelectorAll("#levels select")].map(s => s.value);
+})"""
+LEGEND = '[...document.querySelectorAll("#levels .legend button")].map(b => b.textContent)'
+
+
 def test_views_and_legends(opened):
     page = opened("one")
-    page.run(
-        '{ const s = document.querySelector("#levels select[name=by]"); s.value = "tag “level”"; s.dispatchEvent(new Event("change")); }'
-    )
-    assert page.run('[...document.querySelectorAll("#levels .legend button")].map(b => b.textContent)') == [
-        "easy",
-        "hard",
-        "medium",
-    ]
+    page.run(f'{CHOOSE}("by", "tag “level”")')
+    assert page.run(LEGEND) == ["easy", "hard", "medium"]
     page.run('document.querySelector("#levels .legend button").click()')
-    hidden = 'document.querySelector("#levels .plot").data.map(t => [t.legendgroup, t.visible])'
-    assert {(name, shown) for name, shown in page.run(hidden)} == {("easy", False), ("hard", None), ("medium", None)}
+    hidden = page.run('document.querySelector("#levels .plot").data.map(t => [t.legendgroup, t.visible])')
+    assert {(name, shown) for name, shown in hidden} == {("easy", False), ("hard", None), ("medium", None)}
 
 
 def test_a_view_that_does_not_fit_gives_way(opened):
     """Means over seeds are by criterion alone."""
     page = opened("several")
-    choose = """((name, value) => {
-      const s = document.querySelector(`#levels select[name=${name}]`);
-      s.value = value;
-      s.dispatchEvent(new Event("change"));
-      return [...document.querySelectorAll("#levels select")].map(s => s.value);
-    })"""
-    assert page.run(f'{choose}("by", "criterion name")') == ["FocalReward, seed 0", "criterion name"]
-    assert page.run(f'{choose}("run", "FocalReward, mean of 3 seeds")') == ["FocalReward, mean of 3 seeds", "criterion"]
+    assert page.run(f'{CHOOSE}("by", "criterion name")') == ["FocalReward, seed 0", "criterion name"]
+    assert page.run(f'{CHOOSE}("run", "FocalReward, mean of 3 seeds")') == ["FocalReward, mean of 3 seeds", "criterion"]
 
+
+def test_panels_share_one_axis_and_one_legend(opened):
+    page = opened("one")
+    traces = page.run('document.querySelector("#levels .plot").data.map(t => [t.xaxis, t.yaxis, t.legendgroup])')
+    assert [set(part) for part in zip(*traces, strict=True)] == [{"x"}, {"y", "y2", "y3"}, set(page.run(LEGEND))]
+    assert len(page.run(LEGEND)) == 7  # one entry a criterion, not one a line
+
+
+def test_bands_areas_and_rings(opened):
+    page = opened("many")
+    curve = "{name: 'a', x: [0, 1], y: [0.5, 0.4], low: [-3, -2], high: [4, 3], faint: [], hue: 0, points: false, banded: true}"
+    band = page.run(f"report.course({{panels: [{{title: 'share', span: null, stacked: false, curves: [{curve}]}}]}})")
+    assert [trace.get("fill") for trace in band["data"]] == ["none", "tonexty", None]
+    assert band["layout"]["yaxis"]["range"] == pytest.approx([0, 1.06])  # not stretched for a band past what can be
+    assert band["data"][2]["customdata"] == [" [-3.000, 4.000]", " [-2.000, 3.000]"]
+    areas = page.run('document.querySelector("#shares .plot").data.map(t => [t.line.color, "fillpattern" in t])')
+    assert len({tuple(area) for area in areas}) == len(areas) == 10  # areas that repeat a colour are hatched
+    assert page.run('document.querySelector("#criteria .plot").data.map(t => t.marker.symbol)') == ["circle-open", "circle"]
+
+
+# -- rollouts and tables ---------------------------------------------------------------------------------------------------------
 
 FILTER = """(wanted => {
   const form = document.getElementById("filters");
@@ -128,12 +149,14 @@ FILTER = """(wanted => {
 
 def test_filters_against_the_data(opened):
     page = opened("one")
-    names = ("group", "groups", "outcome", "change", "text", "rubrics", "reward")
-    data = {name: page.run(f"report.browser.data.{name}") for name in names}
+    data = {
+        name: page.run(f"report.browser.data.{name}")
+        for name in ("group", "groups", "outcome", "change", "text", "rubrics", "reward")
+    }
+    asked = page.run("report.browser.data.prompts.map(chat => chat.map(turn => turn[1]).join())")
     rollouts = range(len(data["group"]))
     assert len(rollouts) == 30 * 2 * 4 + 2 * 4 * 4
-    rubric = data["rubrics"][0]
-    caution = [k for k, (_, key, _) in enumerate(rubric) if key == "caution"]
+    caution = [k for k, (_, key, _) in enumerate(data["rubrics"][0]) if key == "caution"]
 
     def group(i):
         return data["groups"][data["group"][i]]
@@ -149,11 +172,9 @@ def test_filters_against_the_data(opened):
     assert set(found(stage="val", batch="last")) == {i for i in rollouts if group(i)[1:3] == ["val", 30]}
     assert set(found(stage="train", batch="first")) == {i for i in rollouts if group(i)[1:3] == ["train", 0]}
     assert set(found(text="TEA BOIL")) == {i for i in rollouts if "tea boil" in data["text"][i]}
-    asked = [page_prompt(page, at) for at in range(len({group(i)[3] for i in rollouts}))]
     assert set(found(text="question held-2")) == {i for i in rollouts if "held-2" in asked[group(i)[3]]}
-    lifted = [data["change"][i] for i in found(sort="lifted")]
+    lifted, lowered = ([data["change"][i] for i in found(sort=way)] for way in ("lifted", "lowered"))
     assert lifted == sorted(lifted, key=lambda change: -1e9 if change is None else change, reverse=True)
-    lowered = [data["change"][i] for i in found(sort="lowered")]
     assert lowered == sorted(lowered, key=lambda change: 1e9 if change is None else change)
     best = [data["reward"][i] for i in found(sort="best")]
     assert best == sorted(best, reverse=True)
@@ -161,28 +182,27 @@ def test_filters_against_the_data(opened):
     assert (nothing["order"], nothing["shown"], nothing["count"]) == ([], 0, f"0 of {len(rollouts)} rollouts")
 
 
-def page_prompt(page, at):
-    return page.run(f"report.browser.data.prompts[{at}].map(turn => turn[1]).join()")
+def test_a_filter_is_quick(opened):
+    """The quickest of five: other work on the machine is not the page's."""
+    page = opened("one")
+    for wanted in ({"criterion": "key:caution"}, {"text": "tea"}, {"sort": "lifted"}):
+        assert min(page.run(f"{FILTER}({wanted})")["ms"] for _ in range(5)) < 200
 
 
 def test_tables_as_csv(opened):
     page = opened("one")
-    parts = "[report.cellParts('0.46 → 0.56\\n+0.10 [+0.07, +0.13]'), report.cellParts('0.5\\n[0.4, 0.6]'), report.cellParts('? → 0.1'),"
-    parts += " report.cellParts('-'), report.cellParts('0, 1'), report.cellParts('')]"
-    assert page.run(parts) == [
+    cells = ["0.46 → 0.56\n+0.10 [+0.07, +0.13]", "0.5\n[0.4, 0.6]", "? → 0.1", "-", "0, 1", ""]
+    assert page.run(f"{cells}.map(report.cellParts)") == [
         {"from": "0.46", "to": "0.56", "difference": "+0.10", "low": "+0.07", "high": "+0.13"},
         {"": "0.5", "low": "0.4", "high": "0.6"},
         {"from": "?", "to": "0.1"},
-        {"": "-"},
-        {"": "0, 1"},
-        {"": ""},
+        *({"": text} for text in cells[3:]),
     ]
     head, *rows = csv.reader(io.StringIO(page.run('report.csv(document.querySelector("#numbers table"))')))
     assert head[:5] == ["criterion", "score from", "score to", "saturation from", "saturation to"]
     assert head[-5:] == [f"held-out score {part}" for part in ("from", "to", "difference", "low", "high")]
     texts = page.run('[...document.querySelectorAll("#numbers tbody tr")].map(r => [...r.cells].map(c => c.textContent))')
-    assert [row[0] for row in rows] == [cells[0] for cells in texts]
-    assert all(" → ".join(row[1:3]) == cells[1] for row, cells in zip(rows, texts, strict=True))
+    assert [[row[0], " → ".join(row[1:3])] for row in rows] == [cells[:2] for cells in texts]
     assert all(len(row) == len(head) for row in rows)
     page.run("""window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push([this.download, this.protocol]); };
         document.querySelector("#numbers button.csv").click()""")
@@ -198,28 +218,16 @@ def test_names_in_a_csv_are_no_formulas(opened):
     assert sorted(row[0] for row in rows[1:]) == sorted(NAMES)
 
 
-def test_a_filter_is_quick(opened):
-    """The quickest of five: other work on the machine is not the page's."""
+def test_the_list_grows_and_opens_and_sets_first_against_last(opened):
     page = opened("one")
-    for wanted in ({"criterion": "key:caution"}, {"text": "tea"}, {"sort": "lifted"}):
-        assert min(page.run(f"{FILTER}({wanted})")["ms"] for _ in range(5)) < 200
-
-
-def test_the_list_grows_and_opens(opened):
-    page = opened("one")
-    assert page.run('document.querySelectorAll("#list .item").length') == 25
+    items = 'document.querySelectorAll("#list .item").length'
+    assert page.run(items) == 25
     page.run('document.getElementById("more").click()')
-    assert page.run('document.querySelectorAll("#list .item").length') == 50
-    page.run('document.querySelector("#list .item summary").click()')
-    page.run("new Promise(done => setTimeout(done, 100))")
-    assert page.run('document.querySelectorAll("#list .item .verdicts tbody tr").length') == 9
-
-
-def test_first_against_last(opened):
-    page = opened("one")
+    assert page.run(items) == 50
     page.run(f"{FILTER}({{'stage': 'val'}})")
     page.run('document.querySelector("#list .item summary").click()')
     page.run("new Promise(done => setTimeout(done, 100))")
+    assert page.run('document.querySelectorAll("#list .item .verdicts tbody tr").length') == 9
     page.run('document.querySelector("#list .item .body > button").click()')
     heads = page.run('[...document.querySelectorAll("#list .pair h3")].map(h => h.textContent)')
     assert heads == ["first: batch 0", "last: batch 30"]
@@ -232,6 +240,9 @@ def test_first_against_last(opened):
     assert texts == wanted
 
 
+# -- what it is safe from, and where it is read ----------------------------------------------------------------------------------
+
+
 def test_text_of_others_stays_text(opened):
     page = opened("evil")
     page.run("for (const item of document.querySelectorAll('#list .item')) item.open = true")
@@ -239,29 +250,30 @@ def test_text_of_others_stays_text(opened):
     assert page.run("window.ran") is None
     assert page.run("document.querySelectorAll('img, #list script, #list a, .plot a').length") == 0
     assert page.run('document.querySelector("#list .answer").textContent') == EVIL
-    assert page.run('[...document.querySelectorAll("#levels .legend button")].map(b => b.textContent)') == sorted(NAMES)
+    assert page.run(LEGEND) == sorted(NAMES)
     ticks = page.run('[...document.querySelectorAll("#criteria .ytick text")].map(t => t.textContent)')
     assert any(tick.startswith("<img src=x") for tick in ticks)
+    assert page.run("report.label('line\\nbreak <b> &' + 'x'.repeat(60), 20)") == "line break &lt;b&gt; &amp;xxx…"
 
 
 def test_light_dark_and_paper(opened):
     page = opened("one")
-    colours = {}
-    ink = (
-        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('#levels .xtick text')).fill]"
+    body, tick = (
+        "getComputedStyle(document.body).backgroundColor",
+        "getComputedStyle(document.querySelector('#levels .xtick text')).fill",
     )
+    colours = {}
     for name, look in (("light", {}), ("dark", {"dark": True}), ("paper", {"dark": True, "medium": "print"})):
         page.look(**look)
-        colours[name] = page.run(ink)
-    assert colours["light"][0] == colours["paper"][0] == "rgb(255, 255, 255)"
-    assert colours["dark"][0] == "rgb(20, 23, 27)"
+        colours[name] = page.run(f"[{body}, {tick}]")
+    white, black = "rgb(255, 255, 255)", "rgb(20, 23, 27)"
+    assert [colours[name][0] for name in ("light", "paper", "dark")] == [white, white, black]
     assert colours["dark"][1] != colours["light"][1]
     assert page.run("getComputedStyle(document.getElementById('rollouts')).display") == "none"
     page.look()
-    page.run("document.getElementById('theme').click()")
-    assert page.run(ink)[0] == "rgb(20, 23, 27)"
-    page.run("document.getElementById('theme').click()")
-    assert page.run(ink)[0] == "rgb(255, 255, 255)"
+    for colour in (black, white):
+        page.run("document.getElementById('theme').click()")
+        assert page.run(body) == colour
 
 
 def test_it_prints(opened, tmp_path):

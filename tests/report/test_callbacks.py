@@ -33,30 +33,16 @@ def test_a_report_that_fails_does_not_take_the_run_along(tmp_path, run_tiny, cap
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_by_its_short_name_in_a_configuration(tmp_path, rubric_file):
-    data = rubric_file(4)
-    policy = "random:tiny-llama?hidden=32&layers=1"
-    arguments = [
-        "--data=RubricDataModule",
-        f"--data.train={data}",
-        "--model.sampling.max_new_tokens=4",
-        "--trainer.accelerator=cpu",
-    ]
-    arguments += ["--reward=StaticReward", f"--model.policy={policy}", "--trainer.max_epochs=1", f"--run_dir={tmp_path / 'r'}"]
-    main(
-        [
-            "fit",
-            *arguments,
-            "--trainer.callbacks+=WriteReport",
-            "--trainer.callbacks+=LiveFigures",
-            "--trainer.enable_checkpointing=false",
-        ]
+def test_by_their_short_names_in_a_configuration(tmp_path, rubric_file):
+    arguments = (
+        f"--data=RubricDataModule --data.train={rubric_file(4)} --model.sampling.max_new_tokens=4 --trainer.accelerator=cpu "
     )
-    text = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
-    assert "version and commit" not in text  # they are recorded
-    drawn = {"report/levels", "report/shares", "report/balance", "report/health"}
-    drawn |= {f"report/{figure}/{kind}" for figure in ("levels", "shares") for kind in ("criterion name",)}
-    assert set(tags(tmp_path / "r")) == drawn
+    arguments += f"--reward=StaticReward --model.policy=random:tiny-llama?hidden=32&layers=1 --run_dir={tmp_path / 'r'} "
+    arguments += "--trainer.max_epochs=1 --trainer.callbacks+=WriteReport --trainer.callbacks+=LiveFigures "
+    main(["fit", *arguments.split(), "--trainer.enable_checkpointing=false"])
+    assert "version and commit" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")  # they are recorded
+    by_name = {f"report/{figure}/criterion name" for figure in ("levels", "shares")}
+    assert set(tags(tmp_path / "r")) == {"report/levels", "report/shares", "report/balance", "report/health", *by_name}
 
 
 def tags(folder):
@@ -72,36 +58,29 @@ def test_live_figures_every_few_batches(tmp_path, run_tiny):
     built = run_tiny(None, LiveFigures(every_n_batches=2), folder="live", fit=False)
     built.trainer.loggers = [*built.trainer.loggers, EventLog(tmp_path / "live")]
     built.trainer.fit(built.module, datamodule=built.data)
-    found = tags(tmp_path / "live")
-    assert set(found) == {"report/levels", "report/shares", "report/balance", "report/health"}
-    assert all(steps == [2, 4] for steps in found.values())
+    assert tags(tmp_path / "live") == {f"report/{name}": [2, 4] for name in ("levels", "shares", "balance", "health")}
 
 
-def test_live_figures_show_the_held_out_prompts(tmp_path):
-    folder = make_run(tmp_path / "run", batches=4, evaluations=(0, 2, None))
-    board = EventLog(tmp_path / "board")
-    assert set(callbacks.log_figures(board, folder, 4)) >= {"report/score", "report/criteria"}
-    board.save()
-    assert tags(tmp_path / "board")["report/criteria"] == [4]
-
-
-def test_live_figures_show_tags(tmp_path):
+def test_live_figures_show_held_out_prompts_and_tags(tmp_path):
     """Levels by criterion stay those of every batch; tags are those of the recorded rollouts."""
-    folder = make_run(tmp_path / "run", batches=4)
-    board = EventLog(tmp_path / "board")
-    without = callbacks.log_figures(board, folder, 4)
-    shown = callbacks.log_figures(board, folder, 4, rollouts=100)
+    folder, board = make_run(tmp_path / "run", batches=4, evaluations=(0, 2, None)), EventLog(tmp_path / "board")
+    without, shown = (set(callbacks.log_figures(board, folder, 4, rollouts=count)) for count in (0, 100))
+    assert without >= {"report/score", "report/criteria"}
     by = ("criterion name", "tag level")
-    assert set(shown) - set(without) == {f"report/{figure}/{kind}" for figure in ("levels", "shares") for kind in by}
-    assert set(without) <= set(shown)
+    assert shown - without == {f"report/{figure}/{kind}" for figure in ("levels", "shares") for kind in by}
+    assert without <= shown
     board.save()
     assert tags(tmp_path / "board")["report/levels/tag level"] == [4]
 
 
-def test_arguments():
-    with pytest.raises(ValueError, match="`rollouts` must be >= 0, got -1"):
-        WriteReport(rollouts=-1)
-    with pytest.raises(ValueError, match="`every_n_batches` must be >= 1, got 0"):
-        LiveFigures(every_n_batches=0)
-    with pytest.raises(ValueError, match="`rollouts` must be >= 0, got -1"):
-        LiveFigures(rollouts=-1)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: WriteReport(rollouts=-1), "`rollouts` must be >= 0, got -1"),
+        (lambda: LiveFigures(every_n_batches=0), "`every_n_batches` must be >= 1, got 0"),
+        (lambda: LiveFigures(rollouts=-1), "`rollouts` must be >= 0, got -1"),
+    ],
+)
+def test_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -13,8 +13,7 @@ def run(tmp_path_factory):
 
 
 def test_groupings(run):
-    found = run_levels(run)
-    assert {kind: levels.labels for kind, levels in found.items()} == {
+    assert {kind: levels.labels for kind, levels in run_levels(run).items()} == {
         "key": ["brevity", "caution", "content", "engagement", "format", "honesty", "tone"],
         "name": sorted(name for name, _ in NINE),
         "level": ["easy", "hard", "medium"],
@@ -46,28 +45,25 @@ def test_a_tag_by_a_plain_loop(run):
 def test_shares_make_one(run, kind):
     levels = run_levels(run)[kind]
     for part in (levels.share, levels.prior):
-        for at in range(6):
-            assert sum(series.values[at] for series in part.values()) == pytest.approx(1)
-    assert levels.prior[levels.labels[0]].values == pytest.approx([levels.prior[levels.labels[0]].values[0]] * 6)
+        assert [sum(series.values[at] for series in part.values()) for at in range(6)] == pytest.approx([1] * 6)
+    prior = levels.prior[levels.labels[0]].values
+    assert prior == pytest.approx([prior[0]] * 6)
 
 
 def test_shares_without_rollouts_are_scaled_weights(run):
     levels = run_levels(type(run)(run.folder, metrics=run.metrics))["key"]
-    weights = {key: run.metrics[f"train/weight/{key}"].values[2] for key in levels.labels}
-    assert [levels.share[key].values[2] for key in levels.labels] == pytest.approx(
-        [weights[key] / sum(weights.values()) for key in levels.labels]
-    )
+    weights = [run.metrics[f"train/weight/{key}"].values[2] for key in levels.labels]
+    assert [levels.share[key].values[2] for key in levels.labels] == pytest.approx([w / sum(weights) for w in weights])
     assert levels.prior == {}
 
 
 def test_names_that_hardly_recur_are_not_a_grouping(tmp_path):
     many = [(f"criterion {i}", (f"axis:{i % 4}",)) for i in range(130)]
     found = run_levels(read_run(make_run(tmp_path, batches=2, prompts=1, criteria=many), rollouts=100))
-    assert list(found) == ["key"]
-    assert found["key"].labels == ["0", "1", "2", "3"]
+    assert {kind: levels.labels for kind, levels in found.items()} == {"key": ["0", "1", "2", "3"]}
 
 
 def test_criteria_without_tags(tmp_path):
     found = run_levels(read_run(make_run(tmp_path, batches=2, criteria=[("polite", ()), ("short", ("easy",))]), rollouts=100))
     assert {kind: levels.labels for kind, levels in found.items()} == {"key": ["polite", "short"], "tag": ["easy"]}
-    assert sorted(found["tag"].share) == ["(none)", "easy"]
+    assert (sorted(found["tag"].share), list(found["tag"].weight)) == (["(none)", "easy"], ["easy"])

@@ -23,47 +23,36 @@ def labels(*runs):
 
 
 def test_seeds_are_grouped_in_the_order_given():
-    runs = [run("a", 0, gamma=1.0), run("s", 0, "StaticReward"), run("b", 1, gamma=1.0)]
-    assert labels(*runs) == [("FocalReward", (0, 1)), ("StaticReward", (0,))]
-    focal, static = group_runs(runs)
-    assert [focal.title(r) for r in focal.runs] == ["FocalReward, seed 0", "FocalReward, seed 1"]
-    assert static.title(static.runs[0]) == "StaticReward"
+    focal, static = group_runs([run("a", 0, gamma=1.0), run("s", 0, "StaticReward"), run("b", 1, gamma=1.0)])
+    assert [(m.label, m.seeds) for m in (focal, static)] == [("FocalReward", (0, 1)), ("StaticReward", (0,))]
+    assert [title for title, _ in focal.titles] == ["FocalReward, seed 0", "FocalReward, seed 1"]
+    assert static.titles == [("StaticReward", static.runs[0])]
+    (twice,) = group_runs([run("a", 0), run("b", 0)])
+    assert [title for title, _ in twice.titles] == ["FocalReward, a", "FocalReward, b"]
 
 
 def test_a_setting_that_differs_tells_methods_apart():
-    assert [label for label, _ in labels(run("a", gamma=0.5), run("b", gamma=3.0))] == [
-        "FocalReward, gamma 0.5",
-        "FocalReward, gamma 3",
-    ]
+    found = labels(run("a", gamma=0.5), run("b", gamma=3.0))
+    assert [label for label, _ in found] == ["FocalReward, gamma 0.5", "FocalReward, gamma 3"]
 
 
-@pytest.mark.parametrize(
-    ("path", "name"), [("lightning_focal.rewards.CoRewardingII", "CoRewardingII"), ("my.HardReward", "HardReward")]
-)
-def test_a_strategy_among_the_callbacks(path, name):
+@pytest.mark.parametrize("path", ["lightning_focal.rewards.CoRewardingII", "my.HardReward"])
+def test_a_strategy_among_the_callbacks(path):
     callbacks = [{"class_path": "x.Watch"}, "odd", {"class_path": path}]
-    assert labels(run("a", reward=None, callbacks=callbacks))[0][0] == name
+    assert labels(run("a", reward=None, callbacks=callbacks))[0][0] == path.rsplit(".", 1)[-1]
 
 
 def test_without_a_configuration_each_is_its_own():
-    found = labels(Run(Path("runs/a")), Run(Path("runs/b")))
-    assert found == [("a", (None,)), ("b", (None,))]
-
-
-def test_the_same_seed_twice():
-    (method,) = group_runs([run("a", 0), run("b", 0)])
-    assert [method.title(r) for r in method.runs] == ["FocalReward, a", "FocalReward, b"]
+    assert labels(Run(Path("runs/a")), Run(Path("runs/b"))) == [("a", (None,)), ("b", (None,))]
 
 
 def test_labels_that_would_be_equal_name_the_folder():
     first, second = run("a"), run("b")
     second.config["data"]["init_args"]["only_here"] = 1
     del second.config["data"]["init_args"]["batch_size"]
-    found = [label for label, _ in labels(first, second)]
-    assert len(set(found)) == 2
+    assert len({label for label, _ in labels(first, second)}) == 2
 
 
 def test_odd_configurations_do_not_break():
     odd = [{"reward": None}, {"reward": 3, "trainer": 4}, {"trainer": {"callbacks": {"a": 1}}}, {"seed_everything": True}]
-    for config in odd:
-        assert labels(Run(Path("runs/odd"), config))[0][0] == "odd"
+    assert [labels(Run(Path("runs/odd"), config))[0][0] for config in odd] == ["odd"] * 4

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import math
+import random
 import re
 import shutil
 import zlib
@@ -10,16 +12,24 @@ from html.parser import HTMLParser
 import pytest
 
 from lightning_focal.report import write_report
+from lightning_focal.report.page import pack_rollouts, packed
+from lightning_focal.report.run import read_run
 from tests.report.made_run import NINE, make_run
+
+
+def unpacked(text):
+    return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
 class Page(HTMLParser):
     """Tags, scripts and text of a page."""
 
-    def __init__(self, text):
+    def __init__(self, written):
         super().__init__(convert_charrefs=True)
         self.tags, self.text, self.packed, self._open = [], "", {}, None
-        self.feed(text)
+        self.feed(written.path.read_text(encoding="utf-8"))
+        self.sections = [attributes["id"] for tag, attributes in self.tags if tag == "section"]
+        self.figures = {figure["name"]: figure["views"] for figure in self.unpacked("figures")["all"]}
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -32,11 +42,7 @@ class Page(HTMLParser):
             self.text += data
 
     def unpacked(self, name):
-        return json.loads(zlib.decompress(base64.b64decode(self.packed[f"packed-{name}"])))
-
-
-def page_of(written):
-    return Page(written.path.read_text(encoding="utf-8"))
+        return unpacked(self.packed[f"packed-{name}"])
 
 
 @pytest.fixture(scope="module")
@@ -44,31 +50,31 @@ def focal(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "focal", batches=6)
 
 
-def test_one_file_in_the_run_folder(focal):
+def test_one_file_in_the_run_folder(focal, tmp_path):
     written = write_report([focal])
     assert written.path == focal / "report.html"
     assert written.size == written.path.stat().st_size < 1_000_000
     assert list(focal.glob(".report*")) == []
+    again = write_report([focal, focal], tmp_path / "r.html")  # named twice, it counts once
+    assert again.path.read_bytes() == written.path.read_bytes()
 
 
 def test_sections_figures_and_tables(focal, tmp_path):
-    page = page_of(write_report([focal], tmp_path / "r.html"))
-    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    assert sections == ["verdict", "criteria", "levels", "shares", "balance", "health", "numbers", "rollouts", "repeat"]
-    figures = page.unpacked("figures")
-    assert set(figures) == {"criteria", "levels", "shares", "balance", "health"}
-    for figure in figures.values():
-        for view in figure["views"]:
-            assert view["data"]
-            assert all(any(value is not None for value in trace["y"]) for trace in view["data"])
-    assert {tuple(view["choice"])[1] for view in figures["levels"]["views"]} == {"criterion", "criterion name", "tag “level”"}
+    page = Page(write_report([focal], tmp_path / "r.html"))
+    assert page.sections == ["verdict", "criteria", "levels", "shares", "balance", "health", "numbers", "rollouts", "repeat"]
+    assert list(page.figures) == ["criteria", "levels", "shares", "balance", "health"]
+    for views in page.figures.values():
+        for view in views:
+            curves = [curve["y"] for panel in view.get("panels", ()) for curve in panel["curves"]]
+            assert all(any(value is not None for value in y) for y in curves) if curves else view["rows"]
+    assert {view["choice"][1] for view in page.figures["levels"]} == {"criterion", "criterion name", "tag “level”"}
     assert len(page.unpacked("rollouts")["text"]) == 6 * 2 * 4 + 2 * 4 * 4
     assert f"lightning_focal fit --config {focal}/config.yaml --run_dir {focal}-again" in page.text
     assert "not recorded by this run" in page.text
 
 
 def test_nothing_points_outside(focal, tmp_path):
-    page = page_of(write_report([focal], tmp_path / "r.html"))
+    page = Page(write_report([focal], tmp_path / "r.html"))
     for tag, attributes in page.tags:
         assert not {"src", "srcset", "action", "data"} & set(attributes), tag
         assert attributes.get("href", "#").startswith("#")
@@ -78,45 +84,34 @@ def test_nothing_points_outside(focal, tmp_path):
     assert "http" not in policy
 
 
-def test_the_same_run_gives_the_same_bytes(focal, tmp_path):
-    one, other = (write_report([focal], tmp_path / name).path.read_bytes() for name in ("a.html", "b.html"))
-    assert one == other
-
-
 EVIL = (
     '</script><script>document.title="gone"</script><img src=x onerror="document.title=1"> " \' & \u2028 {{ 7*7 }} {% raw %} \x00'
 )
 
 
 def test_text_of_others_stays_text(tmp_path):
-    folder = make_run(
-        tmp_path / "<b>run&", criteria=[(EVIL, (f"axis:{EVIL}", f"{EVIL}:1")), ("</style>", ())], say=lambda *_: EVIL
-    )
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    (folder / "config.yaml").write_text(text + "note: '</pre><script>1</script>'\n", encoding="utf-8")
-    (folder / "run.json").write_text(
-        json.dumps({"starts": [{"command": EVIL, "device": EVIL, "version": "<i>"}]}), encoding="utf-8"
-    )
+    criteria = [(EVIL, (f"axis:{EVIL}", f"{EVIL}:1")), ("</style>", ())]
+    folder = make_run(tmp_path / "<b>run&", criteria=criteria, say=lambda *_: EVIL)
+    with open(folder / "config.yaml", "a", encoding="utf-8") as file:
+        file.write("note: '</pre><script>1</script>'\n")
+    start = {"command": EVIL, "device": EVIL, "version": "<i>"}
+    (folder / "run.json").write_text(json.dumps({"starts": [start]}), encoding="utf-8")
     written = write_report([folder])
-    page = page_of(written)
-    plain = page_of(write_report([make_run(tmp_path / "plain", criteria=[("a", ("axis:a", "b:1")), ("c", ())])]))
-    assert [tag for tag, _ in page.tags].count("script") == [tag for tag, _ in plain.tags].count("script") == 8
+    page = Page(written)
+    assert [tag for tag, _ in page.tags].count("script") == 8
     assert not [tag for tag, _ in page.tags if tag in ("img", "b", "i")]
     assert "{{ 7*7 }}" in page.text  # not 49
-    packed = page.unpacked("rollouts")
-    assert packed["text"][0] == EVIL
-    assert packed["rubrics"][0][0][0] == EVIL
+    rollouts = page.unpacked("rollouts")
+    assert rollouts["text"][0] == rollouts["rubrics"][0][0][0] == EVIL
     raw = written.path.read_text(encoding="utf-8")
-    assert raw.count("</script>") == 8
-    assert raw.count("<script") == 8
+    assert raw.count("</script>") == raw.count("<script") == 8
 
 
 def test_half_of_a_surrogate_pair(tmp_path):
     folder = make_run(tmp_path / "run", batches=2)
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    (folder / "config.yaml").write_text(text + 'seed_everything: "\\ud800"\n', encoding="utf-8")
-    record = {"starts": [{"command": "fit \ud800", "device": "cpu"}]}
-    (folder / "run.json").write_text(json.dumps(record), encoding="ascii")
+    with open(folder / "config.yaml", "a", encoding="utf-8") as file:
+        file.write('seed_everything: "\\ud800"\n')
+    (folder / "run.json").write_text(json.dumps({"starts": [{"command": "fit \ud800", "device": "cpu"}]}), encoding="ascii")
     assert write_report([folder]).path.read_bytes().decode("utf-8")
 
 
@@ -136,24 +131,21 @@ CUT = {
 @pytest.mark.parametrize("kind", CUT)
 def test_runs_that_are_not_whole(tmp_path, kind):
     written = write_report([make_run(tmp_path / "run", **CUT[kind])])
-    page = page_of(written)
+    page = Page(written)
     assert len(written.verdict) == 2
-    if "packed-figures" in page.packed:
-        for figure in page.unpacked("figures").values():
-            assert all(view["data"] for view in figure["views"])
-    assert ("rollouts" in [a.get("id") for t, a in page.tags if t == "section"]) == (kind != "without rollouts")
+    assert all(view.get("panels") or view.get("rows") for views in page.figures.values() for view in views)
+    assert ("rollouts" in page.sections) == (kind != "without rollouts")
 
 
 def test_values_that_are_no_numbers(tmp_path):
-    folder = make_run(
-        tmp_path / "run", batches=4, extra=lambda batch: {"train/policy/kl": float("nan"), "train/vote/share": float("inf")}
-    )
+    odd = {"train/policy/kl": math.nan, "train/vote/share": math.inf}
+    folder = make_run(tmp_path / "run", batches=4, extra=lambda batch: odd)
     held_out = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))
-    held_out["evaluations"][1]["scores"] = dict.fromkeys(held_out["evaluations"][1]["scores"])
-    held_out["evaluations"][1]["measures"] = dict.fromkeys(held_out["evaluations"][1]["measures"])
+    for part in ("scores", "measures"):
+        held_out["evaluations"][1][part] = dict.fromkeys(held_out["evaluations"][1][part])
     (folder / "held_out.json").write_text(json.dumps(held_out), encoding="utf-8")
     raw = write_report([folder]).path.read_text(encoding="utf-8")
-    assert "nan" not in re.sub(r"<(script|style).*?</\1>", "", raw, flags=re.DOTALL).lower().replace("finance", "")
+    assert "nan" not in re.sub(r"<(script|style).*?</\1>", "", raw, flags=re.DOTALL).lower()
 
 
 def test_an_unfinished_last_file_is_told(tmp_path):
@@ -162,60 +154,44 @@ def test_an_unfinished_last_file_is_told(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     written = write_report([folder])
     assert any("train-000003-r0.parquet cannot be read" in note for note in written.notes)
-    assert "train-000003-r0.parquet cannot be read" in page_of(written).text
+    assert "train-000003-r0.parquet cannot be read" in Page(written).text
 
 
 def test_several_runs_side_by_side(tmp_path):
     folders = [make_run(tmp_path / f"focal{seed}", seed=seed) for seed in range(3)]
     folders += [make_run(tmp_path / f"static{seed}", seed=seed, strategy="StaticReward") for seed in range(3)]
-    page = page_of(write_report(folders))
+    page = Page(write_report(folders))
     assert "2 methods, 6 runs" in page.text
-    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    assert sections[:3] == ["verdict", "methods", "scores"]
-    figures = page.unpacked("figures")
-    assert [view["choice"][0] for view in figures["levels"]["views"]][:2] == [
-        "FocalReward, mean of 3 seeds",
-        "StaticReward, mean of 3 seeds",
-    ]
-    assert len(figures["balance"]["views"][0]["legend"]) == 2
+    assert page.sections[:3] == ["verdict", "methods", "scores"]
+    means = [f"{name}Reward, mean of 3 seeds" for name in ("Focal", "Static")]
+    assert [view["choice"][0] for view in page.figures["levels"]][:2] == means
     assert page.unpacked("rollouts")["runs"] == [f"{m}Reward, seed {s}" for m in ("Focal", "Static") for s in range(3)]
 
 
 def test_runs_of_different_criteria(tmp_path):
     one = make_run(tmp_path / "a", criteria=NINE[:3])
     other = make_run(tmp_path / "b", criteria=[("else", ()), ("more", ("axis:more",))], strategy="StaticReward")
-    without = make_run(tmp_path / "c", evaluations=(), gamma=3.0)
-    page = page_of(write_report([one, other, without]))
+    page = Page(write_report([one, other, make_run(tmp_path / "c", evaluations=(), gamma=3.0)]))
     head = page.text[page.text.index("Criteria in numbers") :]
     assert re.search(r"brevity.*else.*more", head, re.DOTALL)
 
 
-def test_a_run_named_twice_counts_once(focal, tmp_path):
-    assert "methods" not in page_of(write_report([focal, focal], tmp_path / "r.html")).text.split("Rollouts")[0].lower()
-
-
 def test_fewer_rollouts(focal, tmp_path):
     written = write_report([focal], tmp_path / "r.html", rollouts=16)
-    assert len(page_of(written).unpacked("rollouts")["text"]) == 16 + 32
+    assert len(Page(written).unpacked("rollouts")["text"]) == 16 + 32
     assert "48 of 80 recorded rollouts are in this file" in written.notes[0]
-    none = page_of(write_report([focal], tmp_path / "r.html", rollouts=0))
-    assert "packed-rollouts" not in none.packed
+    assert "packed-rollouts" not in Page(write_report([focal], tmp_path / "r.html", rollouts=0)).packed
 
 
 def test_the_file_stays_below_its_limit(tmp_path):
-    import random
-
     dice = random.Random(0)
-    noise = lambda *_: "".join(dice.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=3000))  # noqa: E731
-    folder = make_run(tmp_path / "run", batches=40, say=noise)
-    whole = write_report([folder], limit=1e9)
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    folder = make_run(tmp_path / "run", batches=40, say=lambda *_: "".join(dice.choices(letters, k=3000)))
+    assert write_report([folder], limit=1e9).size > 1_400_000
     less = write_report([folder], limit=1.3e6)
-    assert whole.size > 1_400_000
     assert less.size < 1_300_000
     assert "recorded rollouts are in this file" in less.notes[-1]
-    shown = page_of(less).unpacked("rollouts")
-    batches = {group[2] for group in shown["groups"] if group[1] == "train"}
-    assert {0, 39} <= batches
+    assert {0, 39} <= {group[2] for group in Page(less).unpacked("rollouts")["groups"] if group[1] == "train"}
 
 
 def test_resumed_and_unfinished_runs_say_so(tmp_path):
@@ -225,33 +201,57 @@ def test_resumed_and_unfinished_runs_say_so(tmp_path):
         {"command": "fit again", "commit": "def"},
     ]
     (folder / "run.json").write_text(json.dumps({"starts": starts}))
-    text = page_of(write_report([folder])).text
-    for words in (
-        "lightning_focal fit --a=1\nfit again",
-        "abc, def",
-        "the run did not come to its end",
-        "2: the run was resumed",
-    ):
-        assert words in text
+    text, resumed = Page(write_report([folder])).text, ("the run did not come to its end", "2: the run was resumed")
+    assert all(words in text for words in ("lightning_focal fit --a=1\nfit again", "abc, def", *resumed))
 
 
-def test_errors(tmp_path, focal):
+def test_errors_leave_what_was_there(tmp_path, focal):
     with pytest.raises(ValueError, match="`rollouts` must be >= 0, got -1"):
         write_report([focal], rollouts=-1)
     with pytest.raises(ValueError, match="`runs` must name at least one run folder"):
         write_report([])
-    with pytest.raises(ValueError, match="must be a run folder"):
-        write_report([focal, tmp_path / "nothing"], tmp_path / "r.html")
-    assert not (tmp_path / "r.html").exists()
-
-
-def test_a_report_that_fails_leaves_the_old_one(focal, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(focal, folder)
     before = write_report([folder]).path.read_bytes()
-    for path in folder.iterdir():
-        if path.name != "report.html":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ValueError, match="must be a run folder"):
-        write_report([folder])
+        write_report([folder, tmp_path / "nothing"])
     assert (folder / "report.html").read_bytes() == before
+
+
+# -- what is packed --------------------------------------------------------------------------------------------------------------
+
+
+def test_there_and_back():
+    odd = "tea ☕ </script>\u2028 \ud800"
+    text = packed({"a": [math.nan, math.inf, 0.5, 1 / 3], "b": odd, "c": (1,)})
+    assert unpacked(text) == {"a": [None, None, 0.5, 0.33333], "b": odd, "c": [1]}
+    assert re.fullmatch("[A-Za-z0-9+/=]+", text)
+
+
+def test_every_rollout_comes_back(tmp_path):
+    rows = read_run(make_run(tmp_path, batches=4), rollouts=1000).train.rows
+    found = unpacked(packed(pack_rollouts([("focal", rows)])))
+    letters = {"m": 1.0, "n": 0.0, "f": None, "-": None}
+    for i, row in enumerate(rows):
+        run, stage, batch, prompt, rubric, *levels = found["groups"][found["group"][i]]
+        assert (found["runs"][run], stage, batch, found["text"][i]) == ("focal", "train", row["batch"], row["response"])
+        assert found["prompts"][prompt] == [[m["role"], m["content"]] for m in row["messages"]]
+        assert [name for name, _, _ in found["rubrics"][rubric]] == [c["name"] for c in row["criteria"]]
+        assert [letters[letter] for letter in found["outcome"][i]] == [c["score"] for c in row["criteria"]]
+        assert [found["reasons"][at] for at in found["reason"][i]] == [c["reason"] for c in row["criteria"]]
+        for values, name in zip(levels, ("weight", "saturation", "prior_weight"), strict=True):
+            assert values == pytest.approx([c[name] for c in row["criteria"]], abs=1e-4)
+        assert found["change"][i] == row["rank_change"]
+    failed = sum(c["outcome"] == "error" for row in rows for c in row["criteria"])
+    assert sum(given.count("f") for given in found["outcome"]) == failed
+    assert len(found["rubrics"]) == 1  # kept once
+
+
+def test_grades_and_faults():
+    kept = {"name": "c", "tags": None, "reason": None, "weight": 1.0, "saturation": None, "prior_weight": 1.0}
+    seen = ((0.25, "graded"), (0.0, "met"), (1.0, "not_met"), (math.nan, ""))
+    row = {"stage": "train", "batch": 0, "rollout": 0, "response": None, "messages": None, "reward": math.nan}
+    row |= {"static_reward": None, "rank_change": None, "criteria": [{**kept, "score": s, "outcome": o} for s, o in seen]}
+    found = unpacked(packed(pack_rollouts([("run", [row])])))
+    assert (found["outcome"], found["score"], found["fault"]) == (["pnm-"], [{"0": 0.25}], [[1]])
+    assert (found["reward"], found["text"]) == ([None], [""])

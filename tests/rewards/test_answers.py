@@ -7,28 +7,22 @@ import time
 import pytest
 import torch
 
-from lightning_focal.rewards import (
-    GoldAnswers,
-    NegativeEntropy,
-    OwnVotes,
-    PairVotes,
-    SelfCertainty,
-    TeacherVotes,
-)
+from lightning_focal.rewards import GoldAnswers, NegativeEntropy, OwnVotes, PairVotes, SelfCertainty, TeacherVotes
 from lightning_focal.rewards.answers import AnswerBatch, shorten
 from tests.helpers import make_prompts
 from tests.rewards.answering import ScriptedAnswerer, answered
 
 NAN = math.nan
+SOURCES = [OwnVotes, PairVotes, TeacherVotes, GoldAnswers, SelfCertainty, NegativeEntropy]
 
 
-def values(tensor):
+def plain(tensor):
     """Nested lists with None for NaN, so that they compare."""
-    return [values(row) for row in tensor] if tensor.ndim else (None if tensor.isnan() else tensor.item())
+    return [plain(row) for row in tensor] if tensor.ndim else (None if tensor.isnan() else tensor.item())
 
 
 def measured(scores, *names):
-    return [values(scores.measures[name]) for name in names]
+    return [plain(scores.measures[name]) for name in names]
 
 
 # -- majority voting --------------------------------------------------------------------------------------------------------
@@ -38,21 +32,13 @@ def test_own_votes_by_hand():
     scores = OwnVotes("string")(answered(["42", "41", "42", None], ["1", "2", "3", ""]))
     assert scores.scores.tolist() == [[[1], [0], [1], [0]], [[1], [0], [0], [0]]]  # a tie: the first seen
     assert scores.mask.all()
-    assert scores.names == (("agreement",), ("agreement",))
-    assert scores.weights.tolist() == [[1.0], [1.0]]
-    share, distinct, none, unanswered = measured(scores, "vote/share", "vote/distinct", "vote/no_label", "vote/unanswered")
-    assert share == pytest.approx([2 / 3, 1 / 3])
-    assert distinct == [2, 3]
-    assert none == [0, 0]
-    assert unanswered == [[0, 0, 0, 1], [0, 0, 0, 1]]
+    assert (scores.names, scores.weights.tolist()) == ((("agreement",), ("agreement",)), [[1.0], [1.0]])
+    assert measured(scores, "vote/share", "vote/distinct") == [pytest.approx([2 / 3, 1 / 3]), [2, 3]]
+    assert measured(scores, "vote/no_label", "vote/unanswered") == [[0, 0], [[0, 0, 0, 1], [0, 0, 0, 1]]]
     assert measured(scores, "vote/accuracy", "answer/accuracy") == [[None, None], [[None] * 4] * 2]
     assert scores.outcomes[0] == (("met",), ("not_met",), ("met",), ("not_met",))
-    assert scores.reasons[0] == (
-        ("answer 42, label 42 (2 of 3 votes)",),
-        ("answer 41, label 42 (2 of 3 votes)",),
-        ("answer 42, label 42 (2 of 3 votes)",),
-        ("no boxed answer, label 42 (2 of 3 votes)",),
-    )
+    said = ("answer 42", "answer 41", "answer 42", "no boxed answer")
+    assert scores.reasons[0] == tuple((f"{answer}, label 42 (2 of 3 votes)",) for answer in said)
 
 
 def test_a_group_without_a_vote_is_masked_and_keeps_its_other_criteria():
@@ -68,15 +54,18 @@ def test_a_group_without_a_vote_is_masked_and_keeps_its_other_criteria():
     assert measured(scores, "vote/share", "vote/no_label", "vote/accuracy") == [[None, 1.0], [1.0, 0.0], [None, None]]
 
 
-def test_equivalence_decides_what_one_answer_is():
-    group = ["0.5", "1/2", r"\frac{1}{2}", "2"]
-    assert OwnVotes("math")(answered(group)).scores.flatten().tolist() == [1, 1, 1, 0]
+def test_equivalence_decides_what_one_answer_is_and_is_forgotten_after_a_batch():
+    group, source = ["0.5", "1/2", r"\frac{1}{2}", "2"], OwnVotes("math")
+    assert source(answered(group)).scores.flatten().tolist() == [1, 1, 1, 0]
     assert OwnVotes("string")(answered(group)).scores.flatten().tolist() == [1, 0, 0, 0]
+    source(answered(["x+1", "1+x"]))
+    first = len(source.equivalence._seen)
+    source(answered(["2x+1", "1+2x"]))
+    assert len(source.equivalence._seen) == first
 
 
 def test_monsters_in_the_vote_are_cut_off_and_count_as_different():
-    bomb = "9^{9^{9^{9^9}}}"
-    huge = "1" * 100_000
+    bomb, huge = "9^{9^{9^{9^9}}}", "1" * 100_000
     began = time.monotonic()
     scores = OwnVotes("math", format=1.0)(answered(["2", "2", bomb, huge], ["1/2", bomb, "0.5", "{" * 50_000]))
     assert time.monotonic() - began < 60
@@ -85,33 +74,22 @@ def test_monsters_in_the_vote_are_cut_off_and_count_as_different():
     assert max(len(reason) for group in scores.reasons for row in group for reason in row) < 200
 
 
-def test_equivalences_are_forgotten_after_a_batch():
-    source = OwnVotes("math")
-    source(answered(["x+1", "1+x"]))
-    first = len(source.equivalence._seen)
-    source(answered(["2x+1", "1+2x"]))
-    assert len(source.equivalence._seen) == first
-
-
 # -- swapped votes ----------------------------------------------------------------------------------------------------------
 
 
 def test_each_wording_is_rewarded_by_the_vote_on_the_other():
     # vote(x) = 4, vote(x') = 5: the fours of x' and the fives of x are rewarded
-    scores = PairVotes("string")(answered(["4", "4", "5"], ["5", "4", "5"], pairs=True))
+    scores = PairVotes("string")(answered(["4", "4", "5"], ["5", "4", "5"], pairs=True, answers=("4", "4")))
     assert scores.scores[..., 0].tolist() == [[0, 0, 1], [0, 1, 0]]
     assert measured(scores, "vote/swap_agreement", "vote/share") == [[0, 0], pytest.approx([2 / 3, 2 / 3])]
+    assert measured(scores, "vote/accuracy", "answer/accuracy") == [[1, 0], [[1, 1, 0], [0, 1, 0]]]
     assert scores.reasons[0][0] == ("answer 4, label 5 (2 of 3 votes of the other wording)",)
     agreed = PairVotes("string")(answered(["4", "4", "5"], ["4", "4", None], pairs=True))
     assert agreed.scores[..., 0].tolist() == [[1, 1, 0], [1, 1, 0]]
     assert measured(agreed, "vote/swap_agreement") == [[1, 1]]
-
-
-def test_pairs_are_found_wherever_they_stand():
-    rollouts = answered(["1", "1"], ["8", "9"], ["2", "1"], ["9", "9"])
-    object.__setattr__(rollouts.prompts, "questions", ("a", "b", "a", "b"))
-    scores = PairVotes("string")(rollouts)
-    assert scores.scores[..., 0].tolist() == [[0, 0], [0, 1], [0, 1], [0, 0]]
+    apart = answered(["1", "1"], ["8", "9"], ["2", "1"], ["9", "9"])  # pairs are found wherever they stand
+    object.__setattr__(apart.prompts, "questions", ("a", "b", "a", "b"))
+    assert PairVotes("string")(apart).scores[..., 0].tolist() == [[0, 0], [0, 1], [0, 1], [0, 0]]
 
 
 def test_a_side_without_a_vote_masks_the_other():
@@ -120,11 +98,6 @@ def test_a_side_without_a_vote_masks_the_other():
     assert scores.scores.tolist() == [[[0, 1], [0, 1]], [[0, 0], [0, 0]]]
     assert measured(scores, "vote/no_label", "vote/swap_agreement") == [[0, 1], [None, None]]
     assert scores.reasons[0][0][0] == "no label of the other wording: there was no answer to vote for"
-
-
-def test_swapped_labels_are_measured_against_gold():
-    scores = PairVotes("string")(answered(["4", "4", "5"], ["5", "4", "5"], pairs=True, answers=("4", "4")))
-    assert measured(scores, "vote/accuracy", "answer/accuracy") == [[1, 0], [[1, 1, 0], [0, 1, 0]]]
 
 
 def test_prompts_that_do_not_come_in_pairs():
@@ -141,7 +114,7 @@ def test_prompts_that_do_not_come_in_pairs():
 
 def test_the_students_answers_are_rewarded_by_the_teachers_vote():
     answerer = ScriptedAnswerer(["3", "3", "4", None], ["7", None, None, None], [None] * 4)
-    source = TeacherVotes(4, "string", format=1.0)
+    source = TeacherVotes(4, equivalence="string", format=1.0)
     source.bind(answerer)
     rollouts = answered(["4", "4"], ["7", "8"], ["1", "1"], answers=("3", "8", None))
     scores = source(rollouts)
@@ -150,27 +123,16 @@ def test_the_students_answers_are_rewarded_by_the_teachers_vote():
     assert scores.mask[..., 0].tolist() == [[True, True], [True, True], [False, False]]
     assert scores.scores.shape == (3, 2, 2)  # the teacher's answers are no part of the batch
     assert scores.reasons[0][0][0] == "answer 4, label 3 (2 of 3 votes of the teacher)"
-    share, distinct, no_label = measured(scores, "vote/share", "vote/distinct", "vote/no_label")
-    assert share == [pytest.approx(2 / 3), 1.0, None]
-    assert distinct == [2.0, 1.0, None]
-    assert no_label == [0.0, 0.0, 1.0]
-    assert measured(scores, "vote/accuracy", "vote/teacher_agreement") == [[1.0, 0.0, None], [0.0, 1.0, None]]
-    assert measured(scores, "vote/unanswered", "answer/accuracy") == [[[0, 0]] * 3, [[0, 0], [0, 1], [None, None]]]
-
-
-def test_a_teacher_answers_as_often_as_the_student_by_default():
-    source, answerer = TeacherVotes(equivalence="string"), ScriptedAnswerer(["1"])
+    assert measured(scores, "vote/share", "vote/distinct") == [[pytest.approx(2 / 3), 1.0, None], [2.0, 1.0, None]]
+    assert measured(scores, "vote/no_label", "vote/accuracy") == [[0.0, 0.0, 1.0], [1.0, 0.0, None]]
+    assert measured(scores, "vote/teacher_agreement", "vote/unanswered") == [[0.0, 1.0, None], [[0, 0]] * 3]
+    assert measured(scores, "answer/accuracy") == [[[0, 0], [0, 1], [None, None]]]
+    source = TeacherVotes(equivalence="string")
     source.bind(answerer)
-    source(answered(["1", "2"]))
-    assert answerer.asked[0][2] is None
+    source(answered(["1", "2"], ["1", "2"], ["1", "2"]))
+    assert answerer.asked[1][2] is None  # as often as the student
     with pytest.raises(ValueError, match=r"`teacher_rollouts` must be >= 1 or null .* got 0"):
         TeacherVotes(0)
-
-
-@pytest.mark.parametrize("source", [TeacherVotes(), SelfCertainty(), NegativeEntropy()])
-def test_who_asks_the_policy_must_know_it(source):
-    with pytest.raises(RuntimeError, match="asks the policy, and knows none yet"):
-        source(answered(["1"]))
 
 
 # -- gold answers -----------------------------------------------------------------------------------------------------------
@@ -182,13 +144,9 @@ def test_gold_answers_by_hand():
     assert scores.scores[0].flatten().tolist() == [1, 1, 0, 0]
     assert scores.mask[..., 0].tolist() == [[True] * 4, [False] * 4]  # no gold answer: masked, not wrong
     assert measured(scores, "vote/accuracy", "answer/accuracy") == [[1, None], [[1, 1, 0, 0], [None] * 4]]
-    assert scores.reasons[0][2] == ("answer 3, gold 0.5",)
-    assert scores.reasons[1][0] == ("no gold answer is known",)
-
-
-def test_a_worked_solution_may_stand_for_its_boxed_answer():
-    scores = GoldAnswers()(answered(["4", "5"], answers=(r"Two and two make $\boxed{4}$.",)))
-    assert scores.scores.flatten().tolist() == [1, 0]
+    assert (scores.reasons[0][2], scores.reasons[1][0]) == (("answer 3, gold 0.5",), ("no gold answer is known",))
+    worked = GoldAnswers()(answered(["4", "5"], answers=(r"Two and two make $\boxed{4}$.",)))
+    assert worked.scores.flatten().tolist() == [1, 0]
 
 
 def test_the_datas_own_grader_comes_first():
@@ -196,9 +154,10 @@ def test_the_datas_own_grader_comes_first():
 
     def grader(answer):
         seen.append(answer)
-        return {"right": 1.0, "near": 0.25, None: 0.0}.get(answer, 0.0)
+        return {"right": 1.0, "near": 0.25}.get(answer, 0.0)
 
-    scores = GoldAnswers("string")(answered(["right", "near", "near", None], answers=("other",), graders=(grader,)))
+    rollouts = answered(["right", "near", "near", None], answers=("other",), graders=(grader,))
+    scores = GoldAnswers(equivalence="string")(rollouts)
     assert scores.scores.flatten().tolist() == [1, 0.25, 0.25, 0]
     assert scores.outcomes[0] == (("met",), ("graded",), ("graded",), ("not_met",))
     assert scores.reasons[0][1] == ("answer near, gold other, graded 0.25",)
@@ -206,25 +165,24 @@ def test_the_datas_own_grader_comes_first():
     assert sorted(map(str, seen)) == ["None", "near", "right"]  # each answer once
 
 
-@pytest.mark.parametrize("grade", [1.5, NAN, -1.0])
-def test_a_grader_that_gives_no_share_is_an_error_and_no_score(grade):
-    scores = GoldAnswers()(answered(["1", "2"], graders=(lambda answer: grade,)))
+def raising(answer):
+    raise OverflowError("too large")
+
+
+@pytest.mark.parametrize(
+    ("grader", "reason"),
+    [(lambda answer, grade=grade: grade, "the grader must return a number in [0, 1], got") for grade in (1.5, NAN, -1.0)]
+    + [(raising, "answer 1: the grader failed (OverflowError: too large)")],
+)
+def test_a_grader_that_fails_is_an_error_and_no_score(grader, reason):
+    rollouts = answered(["1", "2"], graders=(grader,))
+    scores = GoldAnswers()(rollouts)
     assert not scores.mask.any()
     assert scores.failed.all()
-    assert "the grader must return a number in [0, 1]" in scores.reasons[0][0][0]
-    assert measured(scores, "answer/accuracy") == [[[None, None]]]
-
-
-def test_a_grader_that_raises_does_not_end_the_run():
-    def grader(answer):
-        raise OverflowError("too large")
-
-    scores = OwnVotes("string")(answered(["1", "2"], graders=(grader,)))
-    assert scores.mask.all()  # no part of the reward
-    assert measured(scores, "vote/accuracy", "answer/accuracy") == [[None], [[None, None]]]
-    gold = GoldAnswers()(answered(["1", "2"], graders=(grader,)))
-    assert gold.failed.all()
-    assert gold.reasons[0][0] == ("answer 1: the grader failed (OverflowError: too large)",)
+    assert reason in scores.reasons[0][0][0]
+    voted = OwnVotes("string")(rollouts)
+    assert voted.mask.all()  # no part of the reward
+    assert measured(voted, "vote/accuracy", "answer/accuracy") == [[None], [[None, None]]]
 
 
 def test_a_grader_is_not_asked_about_a_hundred_kilobytes():
@@ -233,75 +191,63 @@ def test_a_grader_is_not_asked_about_a_hundred_kilobytes():
     assert scores.reasons[0][0] == ("answer 111111111111111111111111111111111... (100000 characters): too long to be graded",)
 
 
-def test_training_without_any_gold_answer_is_an_error():
+def test_missing_gold_answers_are_an_error_or_said_once(caplog):
     with pytest.raises(
         ValueError, match=r"2 of 2 prompts have no gold answer \(first: 'p0'\), and GoldAnswers needs one: give the"
     ):
         GoldAnswers().validate(make_prompts(2, answers=(None, "  ")))
-
-
-def test_missing_gold_answers_are_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         for source in (GoldAnswers(), GoldAnswers(unknown="warn")):
             source.validate(make_prompts(2, answers=("1", None)))
             source.validate(make_prompts(2, answers=("1", None)))
-        held_out = GoldAnswers(unknown="warn")
-        held_out.validate(make_prompts(2))
+        GoldAnswers(unknown="warn").validate(make_prompts(2))
+        GoldAnswers().validate(make_prompts(2, answers=("1", None), graders=(None, float)))
     assert [record.message.split(" have")[0] for record in caplog.records] == ["1 of 2 prompts"] * 2 + ["2 of 2 prompts"]
     assert "never counted as wrong" in caplog.text
-    caplog.clear()
-    GoldAnswers().validate(make_prompts(2, answers=("1", None), graders=(None, float)))
-    assert not caplog.records
 
 
 # -- certainty --------------------------------------------------------------------------------------------------------------
 
 
-def test_certainties_are_straight_lines():
-    answerer = ScriptedAnswerer(self_certainty=[[10.0, 25.0, 60.0, NAN]], entropy=[[0.0, 1.25, 12.5, NAN]])
-    rollouts = answered(["1", "1", "2", None], answers=("1",))
-    expected = {SelfCertainty: [0.2, 0.5, 1.0, 0.0], NegativeEntropy: [1.0, 0.9, 0.0, 0.0]}
-    for kind, line in expected.items():
-        source = kind(equivalence="string", format=1.0)
-        source.bind(answerer)
-        scores = source(rollouts)
-        assert scores.names[0] == ("certainty", "format")
-        assert scores.scores[0, :, 0].tolist() == pytest.approx(line)
-        assert scores.mask[0].tolist() == [[True, True], [True, True], [True, True], [False, True]]  # an empty response
-        assert measured(scores, "certainty/self_certainty", "certainty/entropy") == [
-            [[10.0, 25.0, 60.0, None]],
-            [[0.0, 1.25, 12.5, None]],
-        ]
-        assert measured(scores, "vote/share", "vote/accuracy") == [pytest.approx([2 / 3]), [1.0]]
-        assert measured(scores, "certainty/clamped") == [[[0.0, 0.0, float(kind is SelfCertainty), None]]]
-    assert scores.reasons[0][1][0] == "entropy 1.250 nats a token"
-    assert scores.outcomes[0][3][0] == "not_applicable"
-
-
-@pytest.mark.parametrize("ceiling", [0.0, -1.0, NAN, math.inf])
-def test_a_ceiling_is_a_number_of_nats(ceiling):
-    with pytest.raises(ValueError, match="`ceiling` must be a finite number of nats > 0"):
-        SelfCertainty(ceiling=ceiling)
+@pytest.mark.parametrize(
+    ("kind", "line", "clamped", "reason"),
+    [
+        (SelfCertainty, [0.2, 0.5, 1.0, 0.0], [0.0, 0.0, 1.0, None], "self-certainty 25.000 nats a token"),
+        (NegativeEntropy, [1.0, 0.9, 0.0, 0.0], [0.0, 0.0, 0.0, None], "entropy 1.250 nats a token"),
+    ],
+)
+def test_certainties_are_straight_lines(kind, line, clamped, reason):
+    source = kind(equivalence="string", format=1.0)
+    source.bind(ScriptedAnswerer(self_certainty=[[10.0, 25.0, 60.0, NAN]], entropy=[[0.0, 1.25, 12.5, NAN]]))
+    scores = source(answered(["1", "1", "2", None], answers=("1",)))
+    assert scores.names[0] == ("certainty", "format")
+    assert scores.scores[0, :, 0].tolist() == pytest.approx(line)
+    assert scores.mask[0].tolist() == [[True, True], [True, True], [True, True], [False, True]]  # an empty response
+    nats = [[[10.0, 25.0, 60.0, None]], [[0.0, 1.25, 12.5, None]]]
+    assert measured(scores, "certainty/self_certainty", "certainty/entropy") == nats
+    assert measured(scores, "vote/share", "vote/accuracy") == [pytest.approx([2 / 3]), [1.0]]
+    assert measured(scores, "certainty/clamped") == [[clamped]]
+    assert (scores.reasons[0][1][0], scores.outcomes[0][3][0]) == (reason, "not_applicable")
+    for ceiling in (0.0, -1.0, NAN, math.inf):
+        with pytest.raises(ValueError, match="`ceiling` must be a finite number of nats > 0"):
+            kind(ceiling=ceiling)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", [OwnVotes, PairVotes, TeacherVotes, GoldAnswers, SelfCertainty, NegativeEntropy])
-def test_measures_have_the_same_names_in_every_batch(source):
-    made = source(equivalence="string")
-    names = []
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source(source):
+    made, names = source(equivalence="string", format=0.1), []
+    assert made.level_keys() == [source.criterion, "format"]
+    if source in (TeacherVotes, SelfCertainty, NegativeEntropy):
+        with pytest.raises(RuntimeError, match="asks the policy, and knows none yet"):
+            made(answered(["1"]))
     for groups, gold in (((["1", "2"], ["1", "1"]), ("1", "1")), (([None, None], [None, None]), ())):
         made.bind(ScriptedAnswerer(*groups, self_certainty=[[1.0, NAN]] * 2, entropy=[[1.0, NAN]] * 2))
         names.append(list(made(answered(*groups, pairs=True, answers=gold)).measures))
-    assert names[0] == names[1]
-    assert {"vote/share", "vote/distinct", "vote/no_label", "vote/unanswered", "vote/accuracy", "answer/accuracy"} <= set(
-        names[0]
-    )
-
-
-@pytest.mark.parametrize("source", [OwnVotes, PairVotes, TeacherVotes, GoldAnswers, SelfCertainty, NegativeEntropy])
-def test_arguments_are_checked(source):
+    assert names[0] == names[1]  # the same names in every batch
+    assert {f"vote/{name}" for name in ("share", "distinct", "no_label", "unanswered", "accuracy")} < set(names[0])
     for name in ("format", "length"):
         for weight in (-1.0, NAN, math.inf):
             with pytest.raises(ValueError, match=rf"`{name}` must be a weight >= 0"):
@@ -310,19 +256,10 @@ def test_arguments_are_checked(source):
         source(equivalence="maths")
 
 
-def test_keys_are_known_before_training():
-    assert OwnVotes(format=0.1).level_keys() == ["agreement", "format"]
-    assert GoldAnswers(length=0.1).level_keys() == ["correct", "length"]
-    assert SelfCertainty().level_keys() == ["certainty"]
-
-
-def test_the_last_box_counts():
+def test_the_last_box_counts_and_long_answers_are_shortened():
     rollouts = answered(["1"])
     object.__setattr__(rollouts, "texts", ((r"\boxed{1} no: $\boxed{ \frac{1}{2} }$",),))
     assert AnswerBatch(rollouts, OwnVotes("string").equivalence).answers == [[r"\frac{1}{2}"]]
-
-
-def test_shorten():
     assert shorten("a\n  b") == "a b"
     assert shorten("x" * 40) == "x" * 40
     assert shorten("x" * 41) == "x" * 33 + "... (41 characters)"

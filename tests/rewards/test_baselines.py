@@ -23,48 +23,44 @@ SCORES = make_scores(
 )
 
 
-def test_worst_of():
-    shaped = StaticReward(reward=WorstOf()).shape(SCORES)
-    assert shaped.rewards.tolist() == [[0.0, 0.5, 0.0], [0.5, 1.0, 0.25]]
+@pytest.mark.parametrize(
+    ("reward", "rewards"),
+    [
+        (WorstOf(), [[0.0, 0.5, 0.0], [0.5, 1.0, 0.25]]),
+        # "a" and "d" bear the tag: the mean times their score, where it was judged
+        (Gate(["safety"]), [[0.0, 0.3125, 0.0], [0.375, 1.0, 0.625]]),
+        (Gate(["c"]), [[0.5, 0.625, 0.0], [0.75, 1.0, 0.15625]]),
+    ],
+)
+def test_worst_of_and_gates_by_name_and_by_tag(reward, rewards):
+    shaped = StaticReward(reward=reward).shape(SCORES)
+    assert shaped.rewards.tolist() == rewards
     assert shaped.advantages[0, 2] == 0
 
 
-def test_gate_by_name_and_by_tag():
-    # "a" and "d" bear the tag: the mean times their score, where it was judged
-    shaped = StaticReward(reward=Gate(["safety"])).shape(SCORES)
-    assert shaped.rewards.tolist() == [[0.0, 0.3125, 0.0], [0.375, 1.0, 0.625]]
-    shaped = StaticReward(reward=Gate(["c"])).shape(SCORES)
-    assert shaped.rewards.tolist() == [[0.5, 0.625, 0.0], [0.75, 1.0, 0.15625]]
-    with pytest.raises(ValueError, match="`required` must name at least one criterion or tag"):
-        Gate([])
-
-
+@pytest.mark.parametrize("make", [StaticReward, FocalReward])
 @pytest.mark.parametrize(
     ("advantage", "function", "arguments"),
     [
         (GdpoAdvantage(), gdpo_advantage, {}),
         (GdpoAdvantage(batch_scale=False), gdpo_advantage, {"batch_scale": False}),
         (DvaoAdvantage(), dvao_advantage, {}),
-        (SoftMinAdvantage(k=2.0), softmin_advantage, {"k": 2.0}),
+        (SoftMinAdvantage(k=2.0, weighted=True), softmin_advantage, {"k": 2.0, "weighted": True}),
     ],
 )
-def test_advantages_are_handed_scores_weights_and_mask(advantage, function, arguments):
-    shaped = StaticReward(advantage=advantage).shape(SCORES)
+def test_advantages_are_handed_scores_weights_and_mask(make, advantage, function, arguments):
+    shaped = make(advantage=advantage).shape(SCORES)
+    assert torch.equal(shaped.weights, SCORES.weights) == (make is StaticReward)
     torch.testing.assert_close(shaped.advantages, function(SCORES.scores, shaped.weights, SCORES.mask, **arguments))
     assert shaped.advantages[0, 2] == 0
     assert shaped.advantages[0, :2].abs().min() > 0
 
 
-def test_focal_weights_reach_dvao():
-    static, focal = StaticReward(advantage=DvaoAdvantage()).shape(SCORES), FocalReward(advantage=DvaoAdvantage()).shape(SCORES)
-    assert not torch.equal(static.weights, focal.weights)
-    torch.testing.assert_close(focal.advantages, dvao_advantage(SCORES.scores, focal.weights, SCORES.mask))
-
-
 def test_saw_pools_by_key():
     weights = StaticReward(weighting=SawWeighting()).shape(SCORES).weights
-    index = torch.tensor([[0, 1], [2, 3]])
-    torch.testing.assert_close(weights, saw_weights(SCORES.scores, SCORES.weights, SCORES.mask, index, 4))
+    torch.testing.assert_close(
+        weights, saw_weights(SCORES.scores, SCORES.weights, SCORES.mask, torch.tensor([[0, 1], [2, 3]]), 4)
+    )
 
 
 def test_what_was_judged_on_nothing_that_weighs_is_no_part_of_the_batch():
@@ -86,18 +82,18 @@ def test_what_was_judged_on_nothing_that_a_weighting_left_is_no_part_of_the_base
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("make", "message"),
     [
-        ({"reward": WorstOf()}, "FocalWeighting would be lost: `reward: WorstOf`"),
-        ({"advantage": SoftMinAdvantage()}, "FocalWeighting would be lost: SoftMinAdvantage weighs all criteria alike"),
-        ({"reward": Gate(["a"]), "advantage": DvaoAdvantage()}, "`reward: Gate` would be lost: DvaoAdvantage"),
+        (lambda: FocalReward(reward=WorstOf()), "FocalWeighting would be lost: `reward: WorstOf`"),
+        (
+            lambda: FocalReward(advantage=SoftMinAdvantage()),
+            "FocalWeighting would be lost: SoftMinAdvantage weighs all criteria alike",
+        ),
+        (lambda: FocalReward(reward=Gate(["a"]), advantage=DvaoAdvantage()), "`reward: Gate` would be lost: DvaoAdvantage"),
+        (lambda: Gate([]), "`required` must name at least one criterion or tag"),
+        (lambda: SoftMinAdvantage(k=0), "`k` must be > 0, got 0"),
     ],
 )
-def test_stages_that_would_undo_each_other(arguments, message):
+def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
-        FocalReward(**arguments)
-
-
-def test_soft_minimum_needs_a_sharpness():
-    with pytest.raises(ValueError, match="`k` must be > 0, got 0"):
-        SoftMinAdvantage(k=0)
+        make()

@@ -1,52 +1,36 @@
 """A process that was given no prompt: every strategy goes through its motions, and logs what the others log."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 
-from lightning_focal.callbacks import Answers
+from lightning_focal import rewards
+from lightning_focal.callbacks import ScoredRollouts
 from lightning_focal.callbacks.held_out import prompt_scores
 from lightning_focal.callbacks.rollout_table import rollout_rows
+from lightning_focal.modules.loss import step_normaliser
 from lightning_focal.modules.measures import BatchMeasures
-from lightning_focal.modules.update import Sequences, Update, step_normaliser
-from lightning_focal.rewards import (
-    CoRewardingI,
-    CoRewardingII,
-    DvaoAdvantage,
-    EntropyReward,
-    FocalReward,
-    Gate,
-    GdpoAdvantage,
-    GroundTruthReward,
-    GroupAdvantage,
-    MajorityVoteReward,
-    SawWeighting,
-    SelfCertaintyReward,
-    SoftMinAdvantage,
-    StaticReward,
-)
+from lightning_focal.modules.update import Sequences, Update
 from lightning_focal.rubrics import Criterion, Rubric
 from tests.helpers import make_prompts, make_rollouts
 
 RUBRIC = Rubric(tuple(Criterion(name, f"Says {name}.", check={"kind": "regex", "pattern": name}) for name in "ab"))
 
 STRATEGIES = {
-    "static": StaticReward,
-    "focal": lambda: FocalReward(scope="running"),
-    "batch": lambda: FocalReward(scope="batch"),
-    "batch scale": lambda: StaticReward(advantage=GroupAdvantage(scale="batch")),
-    "saw": lambda: StaticReward(weighting=SawWeighting()),
-    "gate": lambda: StaticReward(reward=Gate(["a"])),
-    "gdpo": lambda: StaticReward(advantage=GdpoAdvantage()),
-    "dvao": lambda: StaticReward(advantage=DvaoAdvantage()),
-    "rvpo": lambda: StaticReward(advantage=SoftMinAdvantage()),
-    "co-rewarding-I": CoRewardingI,
-    "co-rewarding-II": lambda: CoRewardingII(format=0.5),
-    "majority": MajorityVoteReward,
-    "certainty": SelfCertaintyReward,
-    "entropy": EntropyReward,
-    "gold": GroundTruthReward,
+    "static": rewards.StaticReward,
+    "focal": lambda: rewards.FocalReward(scope="running"),
+    "batch": lambda: rewards.FocalReward(scope="batch"),
+    "saw": lambda: rewards.StaticReward(weighting=rewards.SawWeighting()),
+    "gate": lambda: rewards.StaticReward(reward=rewards.Gate(["a"])),
+    "batch scale": lambda: rewards.StaticReward(advantage=rewards.GroupAdvantage(scale="batch")),
+    "gdpo": lambda: rewards.StaticReward(advantage=rewards.GdpoAdvantage()),
+    "dvao": lambda: rewards.StaticReward(advantage=rewards.DvaoAdvantage()),
+    "rvpo": lambda: rewards.StaticReward(advantage=rewards.SoftMinAdvantage()),
+    "co-rewarding-I": rewards.CoRewardingI,
+    "co-rewarding-II": lambda: rewards.CoRewardingII(format=0.5),
+    "majority": rewards.MajorityVoteReward,
+    "certainty": rewards.SelfCertaintyReward,
+    "entropy": rewards.EntropyReward,
+    "gold": rewards.GroundTruthReward,
 }
 
 
@@ -63,14 +47,13 @@ class Anybody:
 
 
 def rollouts_of(prompts):
-    p = len(prompts)
-    return make_rollouts(prompts, 4, texts=((r"a \boxed{1}",) * 4,) * p)
+    return make_rollouts(prompts, 4, texts=((r"a \boxed{1}",) * 4,) * len(prompts))
 
 
 def prompts_of(count):
-    prompts = make_prompts(count, rubrics=(RUBRIC,) * count, answers=("1",) * count)
-    columns = {field.name: getattr(prompts, field.name) for field in fields(prompts)}
-    return type(prompts)(**columns | {"questions": ("q",) * count, "views": tuple(range(count))})
+    return make_prompts(
+        count, rubrics=(RUBRIC,) * count, answers=("1",) * count, questions=("q",) * count, views=tuple(range(count))
+    )
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -87,7 +70,7 @@ def test_no_prompts(name):
         assert shaped.advantages.shape == (count, 4)
         keys = strategy.source.level_keys() or ["a", "b"]
         measured.append(BatchMeasures("train", keys).add(rollouts, scores, shaped).compute())
-    answers = Answers("train", 0, rollouts, scores, shaped)
+    answers = ScoredRollouts("train", 0, rollouts, scores, shaped)
     assert rollout_rows(answers, 0) == []
     assert prompt_scores(answers) == {}
     sequences = Sequences.of(rollouts, shaped)

@@ -53,15 +53,13 @@ def train(rank=0, world_size=1):
     seen = {}
     for half_invalid in (False, True):
         for name, strategy in strategies().items():
-            strategy._register(KEYS)
+            strategy.learn_keys(KEYS)
             steps = []
-            for scores in batches(half_invalid):
-                mine = part(scores, rank, world_size)
+            for mine in (part(scores, rank, world_size) for scores in batches(half_invalid)):
                 strategy.observe(mine)
                 shaped = strategy.shape(mine)
                 steps.append({f: getattr(shaped, f).double() for f in ("weights", "saturation", "rewards", "advantages")})
-            levels = torch.tensor([strategy.level_of(key) for key in KEYS])
-            seen[name, half_invalid] = (steps, levels)
+            seen[name, half_invalid] = (steps, strategy.levels)
     return seen
 
 
@@ -104,19 +102,15 @@ def alone():
 
 @pytest.mark.parametrize("half_invalid", [False, True])
 @pytest.mark.parametrize("name", strategies())
-def test_two_processes_equal_one(ranks, alone, name, half_invalid):
+def test_two_processes_equal_one_and_each_other_to_the_last_bit(ranks, alone, name, half_invalid):
     steps, levels = alone[name, half_invalid]
-    for seen in ranks:
-        torch.testing.assert_close(seen[name, half_invalid][1], levels, rtol=0, atol=1e-6, equal_nan=True)
+    first, second = (seen[name, half_invalid] for seen in ranks)
+    torch.testing.assert_close(first[1], levels, rtol=0, atol=1e-6, equal_nan=True)
+    assert torch.equal(first[1].nan_to_num(-1), second[1].nan_to_num(-1))
     for number, step in enumerate(steps):
         for field, expected in step.items():
-            got = torch.cat([seen[name, half_invalid][0][number][field] for seen in ranks])
+            got = torch.cat([first[0][number][field], second[0][number][field]])
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=f"{field} of batch {number}")
-
-
-def test_both_processes_hold_the_same_levels_to_the_last_bit(ranks):
-    for case in [key for key in ranks[0] if key != "error"]:
-        assert torch.equal(ranks[0][case][1].nan_to_num(-1), ranks[1][case][1].nan_to_num(-1)), case
 
 
 def test_keys_that_were_not_announced_raise(ranks):

@@ -1,9 +1,10 @@
-"""Rubric scores: who is asked what, and where the answers go."""
+"""Rubric scores: who is asked what, and where the answers go. Token choices: known starting rates."""
 
 import pytest
+import torch
 
 from lightning_focal.judges import JudgeRequest, Outcome, RuleJudge, Verdict
-from lightning_focal.rewards import RubricScores
+from lightning_focal.rewards import NINE_CHOICES, RubricScores, StaticReward, TokenChoice, TokenChoiceScores
 from lightning_focal.rubrics import Criterion, Rubric
 from tests.helpers import FAILED, MET, NOT_APPLICABLE, NOT_MET, TableJudge, make_prompts, make_rollouts
 
@@ -11,22 +12,15 @@ CHECK = {"kind": "no_commas"}
 LONG = Rubric((Criterion("a", "", 3, check=CHECK, tags=("axis:x",)), Criterion("b", "", -1, check=CHECK)))
 SHORT = Rubric((Criterion("c", "", check=CHECK),))
 TEXTS = (("r0", "r1", "r2"), ("s0", "s1", "s2"))
-TABLE = {
-    ("r0", "a"): MET,
-    ("r0", "b"): MET,
-    ("r1", "a"): NOT_MET,
-    ("r1", "b"): NOT_MET,
-    ("r2", "a"): NOT_APPLICABLE,
-    ("r2", "b"): FAILED,
-    ("s0", "c"): NOT_MET,
-    ("s1", "c"): MET,
-    ("s2", "c"): Verdict(Outcome.GRADED, 0.25, "a quarter"),
-}
+TABLE = {("r0", "a"): MET, ("r0", "b"): MET, ("r1", "a"): NOT_MET, ("r1", "b"): NOT_MET, ("r2", "a"): NOT_APPLICABLE}
+TABLE |= {("r2", "b"): FAILED, ("s0", "c"): NOT_MET, ("s1", "c"): MET, ("s2", "c"): Verdict(Outcome.GRADED, 0.25, "a quarter")}
 
 
 def test_requests_go_prompt_by_prompt_and_verdicts_come_back_in_place():
     judge = TableJudge(TABLE)
     prompts = make_prompts(2, [LONG, SHORT])
+    RubricScores(judge).validate(prompts)
+    assert judge.validated == ["a", "b", "c"]
     scores = RubricScores(judge)(make_rollouts(prompts, 3, texts=TEXTS))
     assert judge.requests == [
         JudgeRequest(prompts.messages[p], text, rubric.criteria) for p, rubric in enumerate((LONG, SHORT)) for text in TEXTS[p]
@@ -35,24 +29,9 @@ def test_requests_go_prompt_by_prompt_and_verdicts_come_back_in_place():
     assert scores.mask.tolist() == [[[True, True], [True, True], [False, False]], [[True, False]] * 3]
     assert scores.failed.nonzero().tolist() == [[0, 2, 1]]
     assert scores.weights.tolist() == [[0.75, 0.25], [1.0, 0.0]]
-    assert scores.names == (("a", "b"), ("c",))
-    assert scores.keys == (("x", "b"), ("c",))
+    assert (scores.names, scores.keys) == ((("a", "b"), ("c",)), (("x", "b"), ("c",)))
     assert scores.outcomes[0][2] == ("not_applicable", "error")
     assert scores.reasons[1] == (("not seen",), ("seen",), ("a quarter",))
-
-
-def test_every_criterion_is_validated():
-    judge = TableJudge({})
-    RubricScores(judge).validate(make_prompts(2, [LONG, SHORT]))
-    assert judge.validated == ["a", "b", "c"]
-
-
-def test_a_criterion_the_judge_cannot_judge_stops_early():
-    rubric = Rubric((Criterion("d", "Is kind.", where="train.jsonl:17: rubric[2]"),))
-    with pytest.raises(ValueError, match=r"^train.jsonl:17: rubric\[2\]: no check"):
-        RubricScores(TableJudge({})).validate(make_prompts(1, [rubric]))
-    with pytest.raises(ValueError, match=r"^train.jsonl:17: rubric\[2\]"):
-        RubricScores().validate(make_prompts(1, [rubric]))
 
 
 def test_rules_by_default():
@@ -63,9 +42,60 @@ def test_rules_by_default():
     assert source.level_keys() == []
 
 
-def test_prompts_without_rubrics():
+@pytest.mark.parametrize("judge", [TableJudge({}), None])
+def test_what_cannot_be_judged_stops_early(judge):
+    rubric = Rubric((Criterion("d", "Is kind.", where="train.jsonl:17: rubric[2]"),))
+    with pytest.raises(ValueError, match=r"^train.jsonl:17: rubric\[2\]"):
+        RubricScores(judge).validate(make_prompts(1, [rubric]))
     for call in (RubricScores().validate, lambda prompts: RubricScores()(make_rollouts(prompts))):
         with pytest.raises(ValueError, match="RubricScores needs prompts with rubrics, got 2 prompts without"):
             call(make_prompts(2))
         with pytest.raises(ValueError, match=r"RubricScores needs a rubric for every prompt, prompts \['p1'\] have none"):
             call(make_prompts(2, [SHORT, None]))
+
+
+# -- token choices ----------------------------------------------------------------------------------------------------------
+
+
+def tokens(ids, mask=None):
+    ids = torch.tensor(ids)
+    mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else torch.tensor(mask)
+    p, g, t = ids.shape
+    return make_rollouts(make_prompts(p), g, tokens=t, response_ids=ids, response_mask=mask)
+
+
+def test_tokens_are_met_by_range_and_missing_ones_meet_nothing():
+    source = TokenChoiceScores([TokenChoice("low", 0, 0, 10, points=3.0), TokenChoice("high", 1, 200, 259)])
+    scores = source(tokens([[[9, 199], [10, 200]], [[0, 258], [0, 200]]], [[[True, True]] * 2, [[True, True], [True, False]]]))
+    assert scores.scores.tolist() == [[[1, 0], [0, 1]], [[1, 1], [1, 0]]]
+    assert scores.weights.tolist() == [[0.75, 0.25]] * 2
+    assert scores.mask.all()
+    assert source.level_keys() == ["low", "high"]
+    source = TokenChoiceScores([TokenChoice("first", 0, 0, 259), TokenChoice("sixth", 5, 0, 259)])
+    assert source(tokens([[[1, 2]]])).scores.tolist() == [[[1.0, 0.0]]]
+
+
+def test_rates_of_a_uniform_policy():
+    source = TokenChoiceScores()
+    source.validate(make_prompts())
+    scores = source(tokens([[[i] * 6 for i in range(259)]]))  # every id at every position: the rates by counting
+    rates = dict(zip(scores.names[0], [round(rate, 2) for rate in scores.scores[0].mean(0).tolist()], strict=True))
+    assert rates == {choice.name: int(choice.name[1:]) / 100 for choice in NINE_CHOICES}
+    assert list(rates.values()) == [0.90, 0.80, 0.65, 0.50, 0.35, 0.20, 0.10, 0.05, 0.02]
+    shaped = StaticReward(source=source).shape(source(tokens([[[0] * 6, [258] * 6]])))
+    assert shaped.rewards[0, 0] > shaped.rewards[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TokenChoice("x", -1, 0, 1), "'x': `position` must be >= 0"),
+        (lambda: TokenChoice("x", 0, 5, 5), "0 <= `first` < `last`, got 0, 5, 5"),
+        (lambda: TokenChoice("x", 0, 0, 1, points=0.0), "'x': `points` must be > 0, got 0.0"),
+        (lambda: TokenChoiceScores([]), "`choices` must have unique names and at least one entry, got \\[\\]"),
+        (lambda: TokenChoiceScores([TokenChoice("x", 0, 0, 1)] * 2), r"got \['x', 'x'\]"),
+    ],
+)
+def test_choices_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

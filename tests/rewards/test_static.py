@@ -1,58 +1,46 @@
-"""Static weights by hand."""
+"""Static weights by hand: the rubric's own, all alike, given; and arguments."""
 
 import pytest
 import torch
 
-from lightning_focal.rewards import RlooAdvantage, RubricScores, StaticReward
+from lightning_focal.rewards import FocalReward, RlooAdvantage, RubricScores, StaticReward
 from tests.helpers import TableJudge, make_scores
 
-SCORES = [[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]]
+SCORES = make_scores([[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]], [[0.5, 0.25, 0.25]])
 
 
-def test_prior_by_hand():
-    shaped = StaticReward(weights="prior").shape(make_scores(SCORES, [[0.5, 0.25, 0.25]]))
-    # 0.5 + 0.125, 0.25 + 0.25
-    assert shaped.rewards.tolist() == [[0.625, 0.5]]
-    assert torch.equal(shaped.rewards, shaped.static)
+def test_prior_and_uniform_by_hand():
+    shaped = StaticReward(weights="prior").shape(SCORES)
+    assert shaped.rewards.tolist() == shaped.static.tolist() == [[0.625, 0.5]]  # 0.5 + 0.125, 0.25 + 0.25
     assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
-
-
-def test_uniform_by_hand():
-    shaped = StaticReward(weights="uniform").shape(make_scores(SCORES, [[0.5, 0.25, 0.25]]))
+    shaped = StaticReward(weights="uniform").shape(SCORES)
     torch.testing.assert_close(shaped.rewards, torch.tensor([[1.5 / 3, 2 / 3]], dtype=torch.float64))
-    torch.testing.assert_close(shaped.weights, torch.full((1, 3), 1 / 3, dtype=torch.float64))
 
 
-def test_uniform_is_over_the_criteria_that_apply():
+@pytest.mark.parametrize("weights", ["uniform", "prior"])
+def test_base_weights_are_over_the_criteria_that_apply(weights):
     # "b" was judged in neither rollout, the second prompt has one criterion: 1/2 each, and 1
     scores = make_scores(
         [[[1.0, None, 0.0], [0.0, None, 0.0]], [[0.5, None, None], [1.0, None, None]]],
         [[0.2, 0.6, 0.2], [1.0, 0.0, 0.0]],
         names=(("a", "b", "c"), ("a",)),
     )
-    shaped = StaticReward(weights="uniform").shape(scores)
+    shaped = StaticReward(weights=weights).shape(scores)
     assert shaped.weights.tolist() == [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
     assert shaped.rewards.tolist() == [[0.5, 0.0], [0.5, 1.0]]
-    # prior weights are spread over what applies as well
-    assert StaticReward().shape(scores).weights.tolist() == [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
 
 
-def test_weights_by_name_or_by_axis():
-    scores = make_scores(
-        [[[1.0, 0.0, 0.5]], [[1.0, None, None]]], names=(("a", "b", "c"), ("b",)), tags=(((), ("axis:x",), ("axis:x",)), ((),))
-    )
+def test_weights_given_by_name_or_by_axis(run_tiny):
+    tags = (((), ("axis:x",), ("axis:x",)), ((),))
+    scores = make_scores([[[1.0, 0.0, 0.5]], [[1.0, None, None]]], names=(("a", "b", "c"), ("b",)), tags=tags)
     shaped = StaticReward(weights={"a": 2.0, "x": 1.0, "b": 5.0}).shape(scores)
     assert shaped.weights.tolist() == [[0.25, 0.625, 0.125], [1.0, 0.0, 0.0]]  # a name before its axis
     assert shaped.rewards.tolist() == [[0.3125], [1.0]]
+    assert FocalReward(weights={"a": 1.0, "x": 0.0, "b": 1.0}).shape(scores).weights[0, 2] == 0
     with pytest.raises(ValueError, match=r"no weight for the criterion 'c', nor for its key 'x'; it names \['a', 'b'\]"):
         StaticReward(weights={"a": 2.0, "b": 1.0}).shape(scores)
-
-
-def test_masked_in_one_rollout_only():
-    # rollout 0 misses "b": its reward is the mean of what was judged, (0.5 * 1 + 0.25 * 0.5) / 0.75
-    shaped = StaticReward().shape(make_scores([[[1.0, None, 0.5], [0.0, 1.0, 1.0]]], [[0.5, 0.25, 0.25]]))
-    assert shaped.rewards.tolist() == [[0.625 / 0.75, 0.5]]
-    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
+    with pytest.raises(ValueError, match="no weight for the criterion 'letter', nor for its key 'content'"):
+        run_tiny(StaticReward(weights={"brevity": 1.0, "shouts": 1.0}))  # noticed before training
 
 
 def test_saturation_is_measured_but_changes_nothing():
@@ -66,11 +54,6 @@ def test_saturation_is_measured_but_changes_nothing():
     torch.testing.assert_close(after.saturation, torch.tensor([[1.0, 0.622459]], dtype=torch.float64), atol=1e-6, rtol=0)
     assert torch.equal(before.rewards, after.rewards)
     assert strategy.level_of("b") == pytest.approx(0.622459, abs=1e-6)
-
-
-def test_stages_are_replaceable():
-    shaped = StaticReward(advantage=RlooAdvantage()).shape(make_scores([[[1.0], [0.0], [0.0]]]))
-    assert shaped.advantages.tolist() == [[1.0, -0.5, -0.5]]
 
 
 def test_an_advantage_is_exactly_zero_where_not_valid():
@@ -87,7 +70,9 @@ def test_an_advantage_is_exactly_zero_where_not_valid():
     [
         ({"weights": "even"}, "`weights` must be 'uniform', 'prior' or a mapping of names to weights, got 'even'"),
         ({"weights": {"a": -1.0, "b": 1.0}}, r"finite numbers >= 0, at least one above 0, got \{'a': -1.0\}"),
+        ({"weights": {"a": float("inf")}}, r"finite numbers >= 0, at least one above 0, got \{'a': inf\}"),
         ({"weights": {"a": 0.0}}, r"at least one above 0, got \{'a': 0.0\}"),
+        ({"weights": {}}, "`weights` must map names"),
         ({"temperature": 0.0}, "`temperature` must be > 0, got 0.0"),
         ({"temperature": float("nan")}, "`temperature` must be > 0, got nan"),
         ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),

@@ -13,15 +13,9 @@ from tests.helpers import FakeTrainer, TableJudge, make_prompts
 def test_the_one_strategy_is_found():
     strategy = FocalReward()
     assert find_strategy(FakeTrainer(callbacks=[Callback(), strategy])) is strategy
-
-
-def test_no_strategy_says_what_to_write():
     with pytest.raises(ValueError, match="no reward strategy: write `--reward=FocalReward`") as caught:
         find_strategy(FakeTrainer(callbacks=[Callback()]))
     assert "class_path: lightning_focal.rewards.FocalReward" in str(caught.value)
-
-
-def test_two_strategies_are_named():
     with pytest.raises(ValueError, match=r"2 reward strategies \(FocalReward, StaticReward\), exactly one is needed"):
         find_strategy(FakeTrainer(callbacks=[FocalReward(), StaticReward()]))
 
@@ -43,21 +37,15 @@ def test_setup_validates_the_prompts_and_learns_the_keys():
     assert strategy.keys == {"x": 0, "y": 1}
     strategy.setup(FakeTrainer(datamodule=data(rubric, keys=("w", "x"))), module(), "test")  # another split, another key
     assert strategy.keys == {"x": 0, "y": 1, "w": 2}
-
-
-def test_setup_refuses_what_cannot_be_judged():
-    rubric = Rubric((Criterion("kind", "Is kind.", where="train.jsonl:3: rubric[0]"),))
-    with pytest.raises(ValueError, match=r"train.jsonl:3: rubric\[0\]"):
-        FocalReward().setup(FakeTrainer(datamodule=data(rubric)), module(), "fit")
-
-
-def test_a_source_may_know_its_keys():
-    strategy = StaticReward(source=TokenChoiceScores())
+    strategy = StaticReward(source=TokenChoiceScores())  # a source may know its keys
     strategy.setup(FakeTrainer(), module(), "fit")
     assert len(strategy.keys) == 9
 
 
-def test_a_group_of_one_has_no_advantage():
+def test_setup_refuses_what_cannot_be_judged_and_a_group_of_one():
+    rubric = Rubric((Criterion("kind", "Is kind.", where="train.jsonl:3: rubric[0]"),))
+    with pytest.raises(ValueError, match=r"train.jsonl:3: rubric\[0\]"):
+        FocalReward().setup(FakeTrainer(datamodule=data(rubric)), module(), "fit")
     with pytest.raises(ValueError, match=r"`model.group_size` must be at least 2 for GroupAdvantage, got 1"):
         FocalReward().setup(FakeTrainer(), module(1), "fit")
     FocalReward().setup(FakeTrainer(), module(1), "validate")

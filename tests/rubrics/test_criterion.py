@@ -11,31 +11,18 @@ from lightning_focal.rubrics import Criterion, Rubric, RubricError
 
 
 def test_defaults():
-    criterion = Criterion("short", "At most 60 words.")
-    assert (criterion.points, criterion.low, criterion.high, criterion.required) == (1.0, 0.0, 1.0, False)
-    assert criterion.check is None
-    assert criterion.tags == ()
-    assert not criterion.is_fault
-    assert Criterion("rude", "Is rude.", -2).is_fault
+    assert Criterion("short", "At most 60 words.") == Criterion("short", "At most 60 words.", 1.0, (), None, 0.0, 1.0, False)
+    assert (Criterion("rude", "", -2).is_fault, Criterion("kind", "").is_fault) == (True, False)
+    assert Criterion("plain", "", check="no_commas").check == {"kind": "no_commas"}
 
 
-def test_a_bare_string_is_a_kind_without_arguments():
-    assert Criterion("plain", "No commas.", check="no_commas").check == {"kind": "no_commas"}
-
-
-def test_the_check_is_a_copy():
+def test_equality_ignores_where_and_looks_at_the_check_which_is_a_copy():
     check = {"kind": "max_words", "words": 60}
-    criterion = Criterion("short", "", check=check)
-    check["words"] = 1
-    assert criterion.check == {"kind": "max_words", "words": 60}
-
-
-def test_equality_ignores_where_and_looks_at_the_check():
-    one = Criterion("short", "x", check={"kind": "max_words", "words": 60}, where="a:1")
-    assert one == Criterion("short", "x", check={"kind": "max_words", "words": 60}, where="b:2")
-    assert one != Criterion("short", "x", check={"kind": "max_words", "words": 61}, where="a:1")
-    assert len({one, Criterion("short", "x", check={"kind": "max_words", "words": 60})}) == 1
-    assert pickle.loads(pickle.dumps(one)) == one
+    one, same = (Criterion("short", "x", check=check, where=where) for where in ("a:1", "b:2"))
+    assert one == same == pickle.loads(pickle.dumps(one))
+    assert len({one, same}) == 1
+    check["words"] = 61
+    assert one != Criterion("short", "x", check=check, where="a:1")
 
 
 @pytest.mark.parametrize(
@@ -44,16 +31,13 @@ def test_equality_ignores_where_and_looks_at_the_check():
         ({"name": " "}, "a.jsonl:3: `name` must be a non-empty string, got ' '"),
         ({"description": 3}, "a.jsonl:3: criterion 'n': `description` must be a string, got 3"),
         ({"points": math.nan}, "`points` must be a finite number, got nan"),
-        ({"points": math.inf}, "`points` must be a finite number, got inf"),
         ({"points": "3"}, "`points` must be a finite number, got '3'"),
         ({"points": True}, "`points` must be a finite number, got True"),
         ({"low": 1, "high": 1}, "`low` must be below `high` \\(1.0\\), got 1.0"),
         ({"high": math.inf}, "`high` must be a finite number, got inf"),
         ({"tags": "axis:x"}, "`tags` must be a list of strings, got 'axis:x'"),
-        ({"tags": [1]}, "`tags` must be a list of strings, got \\[1\\]"),
         ({"required": 1}, "`required` must be true or false, got 1"),
         ({"check": {"words": 3}}, "`check` must be the name of a kind or a mapping with a string `kind`, got {'words': 3}"),
-        ({"check": ["max_words"]}, "`check` must be the name of a kind"),
     ],
 )
 def test_refused(fields, message):
@@ -69,12 +53,11 @@ def test_rubric_error_is_a_value_error_and_pickles():
     assert str(RubricError("", "", "a mapping", 3)) == "the row must be a mapping, got 3"
 
 
-def test_prior_weights_are_absolute_points_normalised():
-    rubric = Rubric((Criterion("a", "", 3), Criterion("b", "", -1), Criterion("c", "", 0)))
-    assert rubric.prior_weights == (0.75, 0.25, 0.0)
-    assert rubric.max_points == 3.0
-    assert rubric.names == ("a", "b", "c")
-    assert len(rubric) == 3
+@pytest.mark.parametrize(("points", "weights", "most"), [((3, -1, 0), (0.75, 0.25, 0.0), 3.0), ((-1, -3), (0.25, 0.75), 0.0)])
+def test_prior_weights_are_absolute_points_normalised(points, weights, most):
+    rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate(points)))
+    assert (rubric.prior_weights, rubric.max_points, len(rubric)) == (weights, most, len(points))
+    assert most or rubric.raw_score([False] * len(points)) is None
 
 
 def test_raw_score_in_healthbench_terms():
@@ -89,23 +72,16 @@ def test_raw_score_in_healthbench_terms():
         rubric.raw_score([True])
 
 
-def test_rubric_of_faults_alone_has_weights_but_no_raw_score():
-    rubric = Rubric((Criterion("a", "", -1), Criterion("b", "", -3)))
-    assert rubric.prior_weights == (0.25, 0.75)
-    assert rubric.max_points == 0
-    assert rubric.raw_score([False, False]) is None
+A = Criterion("a", "")
 
 
 @pytest.mark.parametrize(
     ("criteria", "message"),
     [
         ((), "f:1: `criteria` must be at least one criterion, got \\[\\]"),
+        ((Criterion("a", "", 0),), "`points` must be other than zero for some criterion, got \\[0.0\\]"),
         (
-            (Criterion("a", "", 0), Criterion("b", "", 0)),
-            "`points` must be other than zero for some criterion, got \\[0.0, 0.0\\]",
-        ),
-        (
-            (Criterion("a", ""), Criterion("b", ""), Criterion("a", "")),
+            (A, Criterion("b", ""), A),
             "`criteria\\[2\\].name` must be unique within the rubric \\(first at criteria\\[0\\]\\), got 'a'",
         ),
         (("a",), "`criteria\\[0\\]` must be a Criterion, got 'a'"),

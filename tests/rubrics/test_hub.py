@@ -9,8 +9,8 @@ import time
 import pytest
 
 from lightning_focal.rubrics import RubricError, read_all, read_rows
-from lightning_focal.rubrics.readers.hub import DatasetSource
-from tests.rubrics.test_formats import ROWS
+from lightning_focal.rubrics.readers.files import DatasetSource
+from tests.rubrics.test_formats import ROWS, one_type, read
 
 datasets = pytest.importorskip("datasets")
 
@@ -22,21 +22,20 @@ def offline(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
 
 
-def plain(tmp_path, row):
-    path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(row), encoding="utf-8")
-    return read_rows(path)[0]
-
-
 @pytest.mark.parametrize("name", ROWS)
 def test_every_format_from_a_saved_data_set(tmp_path, name):
-    row = json.loads(json.dumps(ROWS[name]))
-    if name == "ruscarl":  # a column has one type
-        row["reward_model"]["rubrics"] = row["reward_model"]["rubrics"][:1]
+    row = one_type(name)
     datasets.Dataset.from_list([row]).save_to_disk(tmp_path / "saved")
-    (read,) = read_rows(tmp_path / "saved")
-    expected = plain(tmp_path, row)
-    assert (read.rubric, read.messages, read.answer, read.format) == (expected.rubric, expected.messages, expected.answer, name)
+    (found,) = read_rows(tmp_path / "saved")
+    expected = read(tmp_path, row)
+    assert (found.rubric, found.messages, found.answer, found.format) == (
+        expected.rubric,
+        expected.messages,
+        expected.answer,
+        name,
+    )
+    with pytest.raises(RubricError, match="`path` must be without a split, as the folder holds one data set alone, got 'train'"):
+        read_rows(f"{tmp_path}/saved@train")
 
 
 def two_splits(folder):
@@ -45,24 +44,19 @@ def two_splits(folder):
 
 
 def test_splits_of_a_saved_data_set(tmp_path):
+    from lightning_focal.data import RubricDataModule
+
     two_splits(tmp_path / "saved")
     assert [row.id for row in read_rows(f"{tmp_path}/saved@test")] == ["test"]
-    assert [row.id for row in read_rows(f"hf:{tmp_path}/saved@train")] == ["train"]
     with pytest.raises(RubricError, match="`path` must be followed by @ and one of the splits train, test, got None"):
         read_rows(tmp_path / "saved")
     with pytest.raises(RubricError, match="one of the splits train, test, got 'dev'"):
         read_rows(f"{tmp_path}/saved@dev")
-
-
-def test_one_split_needs_no_name(tmp_path):
-    datasets.DatasetDict({"dev": datasets.Dataset.from_list([ROWS["plain"]])}).save_to_disk(tmp_path / "saved")
-    assert [row.id for row in read_rows(tmp_path / "saved")] == ["saved:1"]
-
-
-def test_a_saved_data_set_without_splits_has_none(tmp_path):
-    datasets.Dataset.from_list([ROWS["plain"]]).save_to_disk(tmp_path / "saved")
-    with pytest.raises(RubricError, match="`path` must be without a split, as the folder holds one data set alone, got 'train'"):
-        read_rows(f"{tmp_path}/saved@train")
+    module = RubricDataModule(train=f"{tmp_path}/saved@train", val=f"hf:{tmp_path}/saved@test", batch_size=1)
+    module.setup("fit")
+    assert [[row.id for row in module.rows[split]] for split in ("train", "val")] == [["train"], ["test"]]
+    datasets.DatasetDict({"dev": datasets.Dataset.from_list([ROWS["plain"]])}).save_to_disk(tmp_path / "one")
+    assert [row.id for row in read_rows(tmp_path / "one")] == ["one:1"]
 
 
 def test_a_folder_of_data_files(tmp_path):
@@ -73,21 +67,14 @@ def test_a_folder_of_data_files(tmp_path):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert [row.id for row in read_rows(f"{folder}@test")] == ["test-0", "test-1", "test-2"]
     assert [row.id for row in read_rows(f"hf:{folder}@train[:2]")] == ["train-0", "train-1"]
-    assert read_rows(f"{folder}@test")[0].format == "healthbench"
 
 
 def test_a_bad_row_says_where_it_stands(tmp_path):
-    rows = [{"prompt": "a", "rubric": [{"name": "x", "points": 0.0}]}, {"prompt": "b", "rubric": [{"name": "x", "points": 1.0}]}]
+    rows = [{"prompt": prompt, "rubric": [{"name": "x", "points": points}]} for prompt, points in (("a", 0.0), ("b", 1.0))]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
     found = read_all(tmp_path / "saved")
     assert len(found.rows) == 0
     assert str(found.problems[0]).startswith(f"{tmp_path}/saved: row 1: `rubric[0].description` must be a non-empty string")
-
-
-def test_an_empty_data_set(tmp_path):
-    datasets.Dataset.from_dict({"prompt": []}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(RubricError, match="`path` must be a data set"):
-        read_rows(tmp_path / "saved")
 
 
 def test_what_cannot_be_loaded(tmp_path):
@@ -96,6 +83,11 @@ def test_what_cannot_be_loaded(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RubricError, match="`path` must be a data set that can be loaded"):
         read_rows(tmp_path / "empty")
+    datasets.Dataset.from_dict({"prompt": []}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(RubricError, match="`path` must be a data set"):
+        read_rows(tmp_path / "saved")
+    with pytest.raises(FileNotFoundError, match=r"got 'owner/name' .*; a data set of the hub is written hf:owner/name"):
+        read_rows("owner/name")
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
@@ -128,19 +120,4 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
     ],
 )
 def test_sources(text, expected):
-    source = DatasetSource.of(text)
-    assert source is None if expected is None else (source.name, source.config, source.split) == expected
-
-
-def test_a_hub_id_without_its_mark_says_how_it_is_written():
-    with pytest.raises(FileNotFoundError, match=r"got 'owner/name' .*; a data set of the hub is written hf:owner/name"):
-        read_rows("owner/name")
-
-
-def test_a_data_module_reads_splits(tmp_path):
-    from lightning_focal.data import RubricDataModule
-
-    two_splits(tmp_path / "saved")
-    module = RubricDataModule(train=f"{tmp_path}/saved@train", val=f"hf:{tmp_path}/saved@test", batch_size=1)
-    module.setup("fit")
-    assert [[row.id for row in module.rows[split]] for split in ("train", "val")] == [["train"], ["test"]]
+    assert DatasetSource.of(text) == (None if expected is None else (text, *expected))

@@ -9,44 +9,40 @@ import torch
 from lightning_focal.runs import AtomicCheckpointIO
 
 
-def load(path):
-    return torch.load(path, weights_only=True)
-
-
-def test_round_trip_leaves_one_file(tmp_path):
-    path = tmp_path / "deep" / "last.ckpt"
-    io = AtomicCheckpointIO()
-    for value in (1.0, 2.0):
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint that was written twice."""
+    path, io = tmp_path / "deep" / "last.ckpt", AtomicCheckpointIO()
+    for value in (2.0, 1.0):
         io.save_checkpoint({"x": torch.full((3,), value)}, path)
-        assert load(path)["x"].tolist() == [value] * 3
+    yield path
+    assert torch.load(path, weights_only=True)["x"].tolist() == [1.0] * 3
     assert os.listdir(path.parent) == ["last.ckpt"]
-    assert io.load_checkpoint(path, weights_only=True)["x"].tolist() == [2.0] * 3
-    io.remove_checkpoint(path)
-    assert os.listdir(path.parent) == []
 
 
-def test_a_disk_that_is_really_full(tmp_path):
-    """The file beside the target leads to /dev/full, where every write is refused."""
-    path = tmp_path / "last.ckpt"
+def test_round_trip(saved):
     io = AtomicCheckpointIO()
-    io.save_checkpoint({"x": torch.ones(3)}, path)
-    beside = tmp_path / f".last.ckpt.{os.getpid()}.tmp"
-    beside.symlink_to("/dev/full")
+    assert io.load_checkpoint(saved)["x"].tolist() == [1.0] * 3
+    content = saved.read_bytes()
+    io.save_checkpoint({"x": torch.ones(3)}, saved)
+    assert saved.read_bytes() == content
+    other = saved.with_name("other.ckpt")
+    io.save_checkpoint({}, other)
+    io.remove_checkpoint(other)
+
+
+def test_a_disk_that_is_really_full(saved):
+    """The file beside the target leads to /dev/full, where every write is refused."""
+    saved.with_name(f".last.{os.getpid()}.ckpt").symlink_to("/dev/full")
     with pytest.raises(
         OSError, match=r"last.ckpt was not written \(No space left on device\); the previous one is untouched"
     ) as caught:
-        io.save_checkpoint({"x": torch.zeros(1_000_000)}, path)
+        AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(1_000_000)}, saved)
     assert caught.value.errno == errno.ENOSPC
-    assert load(path)["x"].tolist() == [1.0] * 3
-    assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_an_error_in_the_middle_of_writing(tmp_path, monkeypatch, wrapped):
-    path = tmp_path / "last.ckpt"
-    io = AtomicCheckpointIO()
-    io.save_checkpoint({"x": torch.ones(3)}, path)
-
+def test_an_error_in_the_middle_of_writing(saved, monkeypatch, wrapped):
     def refuse(checkpoint, file):
         file.write(b"half")
         try:
@@ -56,25 +52,17 @@ def test_an_error_in_the_middle_of_writing(tmp_path, monkeypatch, wrapped):
                 raise
             raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed") from None
 
-    monkeypatch.setattr(torch, "save", refuse)
-    with pytest.raises(OSError, match=r"last.ckpt was not written \(Disk quota exceeded\)"):
-        io.save_checkpoint({}, path)
-    assert load(path)["x"].tolist() == [1.0] * 3
-    assert os.listdir(tmp_path) == ["last.ckpt"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", refuse)
+        with pytest.raises(OSError, match=r"last.ckpt was not written \(Disk quota exceeded\)"):
+            AtomicCheckpointIO().save_checkpoint({}, saved)
 
 
-def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
-    path = tmp_path / "last.ckpt"
+def test_errors_of_other_kinds(saved):
+    io = AtomicCheckpointIO()
     with pytest.raises((AttributeError, TypeError), match=r"local object|pickle"):
-        AtomicCheckpointIO().save_checkpoint({"f": lambda: None}, path)
-    assert os.listdir(tmp_path) == []
-
-
-def test_storage_options_are_refused(tmp_path):
+        io.save_checkpoint({"f": lambda: None}, saved)
     with pytest.raises(TypeError, match="`storage_options` is not supported"):
-        AtomicCheckpointIO().save_checkpoint({}, tmp_path / "a.ckpt", storage_options={})
-
-
-def test_a_folder_of_shards_is_refused_in_words(tmp_path):
+        io.save_checkpoint({}, saved, storage_options={})
     with pytest.raises(ValueError, match=r"is a folder of shards.*lightning_focal export --ckpt_path"):
-        AtomicCheckpointIO().load_checkpoint(tmp_path)
+        io.load_checkpoint(saved.parent)

@@ -4,68 +4,60 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from lightning_focal.runs.record import commit, record_end, record_start
-from tests.conftest import rubric_rows, write_rows
+import pytest
+import torch
+
+from lightning_focal.runs import RunRecord
+from lightning_focal.runs.record import commit
+from tests.helpers import FakeTrainer
 
 
 def starts(folder):
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))["starts"]
 
 
-def test_start_and_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lightning_focal", "fit", "--run_dir", "a folder"])
-    record_start(tmp_path, 0, "cpu")
+def begin(folder, batch=0, **kwargs):
+    trainer = FakeTrainer(folder, batches=batch, strategy=SimpleNamespace(root_device=torch.device("cpu")), **kwargs)
+    RunRecord().on_train_start(trainer, None)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("program", "command"), [("bin/lightning_focal", "lightning_focal"), ("__main__.py", "python -m lightning_focal")]
+)
+def test_start_and_end(tmp_path, monkeypatch, program, command):
+    monkeypatch.setattr(sys, "argv", [f"/somewhere/{program}", "fit", "--run_dir", "a folder"])
+    trainer = begin(tmp_path, world_size=2)
+    assert begin(tmp_path, 7, rank=1).log_dirs_asked == trainer.log_dirs_asked  # a collective; one process writes
     (start,) = starts(tmp_path)
-    assert start["command"] == "lightning_focal fit --run_dir 'a folder'"
-    assert (start["batch"], start["ended"], start["device"]) == (0, False, "cpu")
+    assert start["command"] == f"{command} fit --run_dir 'a folder'"
+    assert (start["batch"], start["ended"], start["device"]) == (0, False, f"2 x cpu, {torch.get_num_threads()} threads")
     assert start["torch"].startswith("2.")
-    record_end(tmp_path)
+    RunRecord().on_fit_end(trainer, None)
     assert starts(tmp_path)[0]["ended"] is True
 
 
-def test_the_module_is_a_command_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/lightning_focal/__main__.py", "fit"])
-    record_start(tmp_path, 0, "cpu")
-    assert starts(tmp_path)[0]["command"] == "python -m lightning_focal fit"
-
-
-def test_a_resumed_run_has_two_starts_and_one_that_begins_again_has_one(tmp_path):
-    record_start(tmp_path, 0, "cpu")
-    record_start(tmp_path, 4, "cpu")
-    assert [start["batch"] for start in starts(tmp_path)] == [0, 4]
-    record_start(tmp_path, 2, "cpu")  # from an older checkpoint
-    assert [start["batch"] for start in starts(tmp_path)] == [0, 2]
-    record_start(tmp_path, 0, "cpu")
-    assert [start["batch"] for start in starts(tmp_path)] == [0]
-
-
-def test_a_broken_record_is_begun_anew(tmp_path):
+def test_starts_of_resumed_runs_and_a_broken_record(tmp_path):
     (tmp_path / "run.json").write_text('{"starts": 3')
-    record_end(tmp_path)  # nothing to note
-    record_start(tmp_path, 3, "cpu")
-    assert [start["batch"] for start in starts(tmp_path)] == [3]
+    RunRecord().on_fit_end(FakeTrainer(tmp_path), None)  # nothing to note
+    for batch, expected in ((3, [3]), (4, [3, 4]), (4, [3, 4]), (0, [0])):  # the last one begins again
+        begin(tmp_path, batch)
+        assert [start["batch"] for start in starts(tmp_path)] == expected
 
 
-def test_commit_is_that_of_the_checkout():
+def test_commit_is_that_of_the_checkout(monkeypatch):
     root = Path(__file__).resolve().parents[2]
     git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     known = commit()
-    if git.returncode:  # an archive without its history
-        assert known is None
-    else:
-        assert known.removesuffix("+changes") == git.stdout.strip()
-
-
-def test_without_git_there_is_no_commit(monkeypatch):
+    assert known is None if git.returncode else known.removesuffix("+changes") == git.stdout.strip()
     monkeypatch.setenv("PATH", "")
     assert commit() is None
 
 
-def test_fit_keeps_it(tmp_path, run_tiny):
-    from lightning_focal.runs import RunRecord
-
-    run_tiny(None, RunRecord(), data_train=str(write_rows(tmp_path / "t.jsonl", rubric_rows(4))))
+def test_fit_keeps_it(tmp_path, run_tiny, rubric_file):
+    run_tiny(None, RunRecord(), data_train=rubric_file(4))
     (start,) = starts(tmp_path / "run")
     assert start["ended"] is True
     assert start["device"].startswith("cpu")

@@ -6,12 +6,13 @@ import sys
 import time
 
 import pytest
+import torch
 
+from lightning_focal.runs import RUN_FOLDER_ENV, let_go, resume_from, run_folder, take
 from lightning_focal.runs import folder as folder_module
-from lightning_focal.runs import resume_from, run_folder
-from lightning_focal.runs.folder import RUN_FOLDER_ENV, in_use, let_go, take
+from lightning_focal.runs.folder import in_use
 from lightning_focal.runs.resume import Resume
-from tests.runs.test_last import flip, save
+from tests.runs.test_broken import flip, save
 
 
 def run_with(folder, *steps):
@@ -28,39 +29,26 @@ def checkpoint(folder, step):
     return str(folder / "checkpoints" / f"step={step}.ckpt")
 
 
-def test_nothing_asked_for_is_a_new_run(tmp_path):
-    run_with(tmp_path / "run", 2, 4)
-    assert resume_from(None, tmp_path / "run") == Resume(None, None)
-
-
-def test_last_is_the_newest_of_the_run(tmp_path, caplog):
-    folder = run_with(tmp_path / "run", 2, 4)
-    assert resume_from("last", tmp_path / "run") == Resume(folder, checkpoint(folder, 4))
-    assert f"--ckpt_path=last: the run in {folder} goes on from step=4.ckpt" in caplog.text
-
-
-def test_last_is_that_of_the_run_written_to_last(tmp_path):
+def test_last_is_the_newest_of_the_run_written_to_last(tmp_path, caplog):
     """The same command twice, the second one killed."""
-    first, second = run_with(tmp_path / "run", 2, 9), run_with(tmp_path / "run", 4)
+    first, second = run_with(tmp_path / "run", 2, 9), run_with(tmp_path / "run", 2, 4)
     assert second.name == "run-2"
-    assert resume_from("last", tmp_path / "run").folder == second
-    then = time.time() + 10
+    assert resume_from(None, tmp_path / "run") == Resume(None, None)
+    assert resume_from("last", tmp_path / "run") == Resume(second, checkpoint(second, 4))
+    assert f"--ckpt_path=last: the run in {second} goes on from step=4.ckpt" in caplog.text
     (first / "metrics.csv").touch()
-    os.utime(first / "metrics.csv", (then, then))
+    os.utime(first / "metrics.csv", (time.time() + 10,) * 2)
     assert resume_from("last", tmp_path / "run") == Resume(first, checkpoint(first, 9))
 
 
 def test_a_run_without_a_checkpoint_starts_anew_in_its_folder(tmp_path, caplog):
+    assert resume_from("last", tmp_path / "run") == Resume(None, None)
+    assert f"there is no run in {tmp_path / 'run'} yet, training starts from the beginning" in caplog.text
     folder = run_with(tmp_path / "run")
     assert resume_from("last", tmp_path / "run") == Resume(folder, None)
     assert f"the run in {folder} has no checkpoint yet, it starts from the beginning" in caplog.text
     with pytest.raises(FileNotFoundError, match="`ckpt_path` is last, but there is no whole checkpoint in"):
         resume_from("last", tmp_path / "run", fit=False)
-
-
-def test_last_without_a_run_starts_one(tmp_path, caplog):
-    assert resume_from("last", tmp_path / "run") == Resume(None, None)
-    assert f"there is no run in {tmp_path / 'run'} yet, training starts from the beginning" in caplog.text
 
 
 def test_last_by_its_path_is_the_newest_whole_one(tmp_path, caplog):
@@ -82,15 +70,11 @@ def test_another_path_is_taken_at_its_word(tmp_path):
     with pytest.raises(FileNotFoundError, match="must be an existing checkpoint"):
         resume_from(checkpoint(folder, 3), tmp_path / "run")
     assert resume_from("https://example.org/a.ckpt", "run").path == "https://example.org/a.ckpt"
-
-
-def test_weights_alone_can_be_looked_at_and_not_gone_on_from(tmp_path):
-    import torch
-
-    torch.save({"state_dict": {}}, tmp_path / "weights.ckpt")
-    assert resume_from(str(tmp_path / "weights.ckpt"), "run", fit=False).path == str(tmp_path / "weights.ckpt")
+    weights = str(tmp_path / "weights.ckpt")
+    torch.save({"state_dict": {}}, weights)
+    assert resume_from(weights, "run", fit=False).path == weights
     with pytest.raises(ValueError, match="it holds weights alone"):
-        resume_from(str(tmp_path / "weights.ckpt"), "run")
+        resume_from(weights, "run")
 
 
 # -- several processes -----------------------------------------------------------------------------------------------------------
@@ -136,12 +120,16 @@ def test_a_run_that_is_going_on_is_not_taken_over(held, tmp_path):
     let_go()
 
 
-def test_a_launched_process_goes_on_where_the_first_one_does(tmp_path, caplog, monkeypatch):
-    """Its folder is known; what is in it is looked at again, in silence."""
+def test_every_process_means_the_same_run(tmp_path, caplog, monkeypatch, held):
+    """torchrun's know it by the name asked for, though the first one may hold it already; Lightning's are told, and look in silence."""
+    folder, _ = held
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        assert RUN_FOLDER_ENV not in os.environ
+        assert resume_from("last", tmp_path / "run") == Resume(folder, checkpoint(folder, 4))
     monkeypatch.setenv(RUN_FOLDER_ENV, str(tmp_path / "run-7"))
-    folder = run_with(tmp_path / "run-7", 2, 4)
-    run_with(tmp_path / "run", 9)
-    assert resume_from("last", tmp_path / "run", folder=folder) == Resume(folder, checkpoint(folder, 4))
+    known = run_with(tmp_path / "run-7", 2, 4)
+    assert resume_from("last", tmp_path / "run", folder=known) == Resume(known, checkpoint(known, 4))
     assert caplog.text == ""
 
 
@@ -156,11 +144,3 @@ def test_a_job_that_torchrun_starts_again_goes_on(tmp_path, monkeypatch):
     assert resume_from(None, tmp_path / "run", fit=False) == Resume(None, None)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
     assert resume_from(None, tmp_path / "run") == Resume(None, None)
-
-
-def test_every_process_of_torchrun_means_the_same_run(tmp_path, monkeypatch, held):
-    """The first one may hold the folder already."""
-    folder, _ = held
-    monkeypatch.setenv("RANK", "1")
-    assert RUN_FOLDER_ENV not in os.environ
-    assert resume_from("last", tmp_path / "run") == Resume(folder, checkpoint(folder, 4))

@@ -4,10 +4,12 @@ import os
 import shutil
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lightning_focal.cli import main
-from lightning_focal.modules import GRPOModule
 from lightning_focal.runs import RunCheckpoint
 from tests.conftest import TINY, rubric_rows, write_rows
 from tests.runs.killed import Snapshots, same_run, state, table
@@ -15,6 +17,7 @@ from tests.runs.killed import Snapshots, same_run, state, table
 MOMENTS = {
     "setup": [0],  # the folder is claimed, and nothing else
     "on_train_start": [0],  # before the first evaluation
+    "on_train_epoch_start": [1],
     "on_train_batch_start": [0, 1, 3, 5],
     "on_train_batch_end": [0, 3],
     "on_validation_start": [0],
@@ -45,7 +48,10 @@ def configuration(folder, **sections):
             "accelerator": "cpu",
             "val_check_interval": 3,
             "check_val_every_n_epoch": None,
-            "callbacks": [{"class_path": "lightning_focal.callbacks.EMATeacher", "init_args": {"start": 0.5, "end": 0.9}}],
+            "callbacks": [
+                {"class_path": "lightning_focal.callbacks.EMATeacher", "init_args": {"start": 0.5, "end": 0.9}},
+                {"class_path": "tests.runs.killed.Counting"},
+            ],
         },
         "checkpoint": {"every_n_batches": 1},
     }
@@ -71,23 +77,24 @@ def whole(tmp_path_factory):
     snapshots = {"class_path": "tests.runs.killed.Snapshots", "init_args": {"folder": str(top / "killed"), "moments": MOMENTS}}
     watched["trainer"]["callbacks"].append(snapshots)
     (top / "watched.yaml").write_text(yaml.safe_dump(watched))
-    between = Snapshots(str(top / "killed"), {"between": [0, 4]})  # the checkpoint is there, the Trainer has not logged yet
+    between = Snapshots(str(top / "killed"), {"between": [0, 4]})  # the row is logged, its checkpoint is not written yet
 
-    def behind(self, *args):
-        between.between(self.trainer)
-        before(self, *args)
+    def behind(self, trainer):
+        between.between(trainer)
+        before(self, trainer)
 
-    GRPOModule.on_train_batch_end, before = behind, GRPOModule.on_train_batch_end
+    RunCheckpoint._save, before = behind, RunCheckpoint._save
     try:
         fit(top / "watched.yaml", top / "watched")
     finally:
-        GRPOModule.on_train_batch_end = before
+        RunCheckpoint._save = before
     assert same_run(plain, top / "watched") == []
+    assert state(plain)["/callbacks/Counting/batch_start"] == "8"
     return config, plain, top / "killed"
 
 
 NAMES = [f"{hook}-{number}" for hook, numbers in (MOMENTS | {"between": [0, 4]}).items() for number in numbers]
-QUICK = ("setup-0", "on_train_batch_start-3", "on_validation_start-0", "on_train_end-0", "between-4")
+QUICK = ("setup-0", "on_train_batch_start-3", "on_train_epoch_start-1", "on_validation_start-0", "on_train_end-0", "between-4")
 
 
 @pytest.mark.parametrize("moment", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
@@ -137,6 +144,23 @@ def test_a_run_that_ended_by_steps_can_be_made_longer(tmp_path, batches):
     fit(config, tmp_path / "run", "--ckpt_path=last")
     assert [row[0] for row in table(tmp_path / "run")[1:]] == [str(step) for step in range(9)]
     assert state(tmp_path / "run")["/lightning_focal/version"] == "16"
+
+
+def test_no_checkpoint_while_gradients_are_accumulated(tmp_path):
+    """They are not part of it. Five batches, a step after every second and after the last; where it stops, Lightning has stepped."""
+    settings = {
+        "accelerator": "cpu",
+        "accumulate_grad_batches": 2,
+        "max_epochs": 1,
+        "limit_train_batches": 5,
+        "limit_val_batches": 0,
+    }
+    saving = RunCheckpoint(every_n_batches=1, every_epoch=False, keep=9)
+    trainer = Trainer(**settings, callbacks=[saving], logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    trainer.fit(BoringModel())
+    found = {path.name: torch.load(path, weights_only=True) for path in (tmp_path / "checkpoints").glob("step=*")}
+    loops = {name: saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"] for name, saved in found.items()}
+    assert {name: loop["processed"] for name, loop in loops.items()} == {"step=1.ckpt": 2, "step=2.ckpt": 4, "step=3.ckpt": 5}
 
 
 def test_lightnings_own_checkpoints_beside(tmp_path):

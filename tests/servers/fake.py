@@ -47,7 +47,7 @@ class FakeServer:
                 with fake.lock:
                     number = len(fake.requests)
                     fake.requests.append(request)
-                    fake.headers.append(dict(self.headers))
+                    fake.headers.append({name.lower(): value for name, value in self.headers.items()})
                     fake.times.append(time.monotonic())
                     fake.at_once += 1
                     fake.most_at_once = max(fake.most_at_once, fake.at_once)

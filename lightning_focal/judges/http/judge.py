@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial as bind
 from typing import Any, Literal
 
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.judges.base import Judge, JudgeRequest, Verdict
+from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict, empty_verdict, is_empty
 from lightning_focal.judges.cache import VerdictCache
-from lightning_focal.judges.http.apart import run_apart
-from lightning_focal.judges.http.prompting import Form, Template
-from lightning_focal.judges.http.questions import Batch, Question
-from lightning_focal.judges.http.verdicts import RESPONSE_FORMAT, exact_format, read_verdicts
+from lightning_focal.judges.http.prompting import Form, digest, fill, read_template
+from lightning_focal.judges.http.verdicts import RESPONSE_FORMAT, read_verdicts
 from lightning_focal.rubrics.criterion import Criterion
-from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable, Tally
+from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable
 
 __all__ = ["HTTPJudge"]
 
@@ -31,10 +31,7 @@ class HTTPJudge(Judge):
     (:func:`~lightning_focal.judges.http.verdicts.read_verdicts`). What cannot be judged within attempts and time is
     ``Outcome.ERROR`` with the reason, never a 0; criteria that a reply leaves out are asked again, those it judges are kept. An
     empty response is not asked about: it meets nothing, and every fault (ours, as :class:`RuleJudge`). Equal questions of a batch
-    are asked once.
-
-    The requests of a batch run in an event loop of their own. Ctrl-C ends them within two seconds; verdicts that were there are in
-    the cache.
+    are asked once. Ctrl-C ends a batch within two seconds; verdicts that were there are in the cache.
 
     Args:
         url: of the API, such as ``http://localhost:8000/v1``.
@@ -49,8 +46,6 @@ class HTTPJudge(Judge):
         temperature: of the reply; None leaves it to the server.
         structured: ask the server to hold the reply to the schema (``response_format``); where it refuses, this is logged once and
             the prompt alone asks for it.
-        exact_schema: ask for a schema of each request's own, which names its ids and what each can have as a verdict: on a server of
-            yours a small judge then cannot miss the form. False = one schema for all requests, which the server compiles once.
         partial: criteria on the scale 0 to 1 may be graded in between, others always are.
         body: further parameters of each request, ``{max_tokens: 1024, seed: 0}``.
         template: file with the words around the data, see :data:`~lightning_focal.judges.http.prompting.DEFAULT_TEMPLATE`.
@@ -80,7 +75,6 @@ class HTTPJudge(Judge):
         deadline_s: float = 600.0,
         temperature: float | None = 0.0,
         structured: bool = True,
-        exact_schema: bool = False,
         partial: bool = False,
         body: dict[str, Any] | None = None,
         template: str | None = None,
@@ -102,28 +96,32 @@ class HTTPJudge(Judge):
             if price is not None and not 0 <= price < float("inf"):
                 raise ValueError(f"`{name}` must be >= 0 for a million tokens, got {price}")
         self.url, self.model, self.key_env, self.per, self.temperature = url, model, key_env, per, temperature
-        if exact_schema and not structured:
-            raise ValueError("`exact_schema` must be false where `structured` is false: no schema is sent then")
-        self.structured, self.exact_schema, self.partial = structured, exact_schema, partial
-        self.body, self.deadline_s = dict(body or {}), deadline_s
-        self.prices = (
-            None if prompt_price is None and completion_price is None else (prompt_price or 0.0, completion_price or 0.0)
+        self.structured, self.partial, self.body, self.deadline_s = structured, partial, dict(body or {}), deadline_s
+        priced = (prompt_price, completion_price) != (None, None)
+        self.prices = (prompt_price or 0.0, completion_price or 0.0) if priced else None
+        self.template = read_template(template)
+        self._client = bind(
+            ChatClient,
+            url,
+            model,
+            key_env,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            attempts=attempts,
+            timeout_s=timeout_s,
+            deadline_s=deadline_s,
+            first_wait_s=first_wait_s,
+            max_wait_s=max_wait_s,
         )
-        self._limits: dict[str, Any] = {
-            "concurrency": concurrency,
-            "requests_per_minute": requests_per_minute,
-            "attempts": attempts,
-            "timeout_s": timeout_s,
-            "deadline_s": deadline_s,
-            "first_wait_s": first_wait_s,
-            "max_wait_s": max_wait_s,
-        }
-        self.template = Template.read(template)
         client = self._client()  # says what is wrong with the arguments, and that the key is there
-        self.identity = self._identity(identity or f"{client.url} {client.model}")
+        self.longest_s = client.longest_s
+        """Seconds that one request can take, with its repetitions."""
+        settings = [per, temperature, structured, partial, self.body, digest(self.template)]
+        self.identity = json.dumps([identity or f"{client.url} {client.model}", *settings], sort_keys=True)
         self.cache = None if cache is None else VerdictCache(cache, cache_bytes)
-        self._unstructured = not structured
-        self._last = self._numbers(Tally(), 0, 0)
+        self.schema_refused = False
+        """True once the server has refused to hold replies to the schema."""
+        self._last = self._numbers(client, 0, 0)
 
     def validate(self, criterion: Criterion) -> None:
         """Refuse a criterion without words.
@@ -148,23 +146,8 @@ class HTTPJudge(Judge):
         Raises:
             ChatUnusable: if nobody answers, or the key is rejected.
         """
-
-        async def ask() -> list[str]:
-            async with self._client() as client:
-                return await client.check()
-
-        return run_apart(ask)
-
-    @property
-    def longest_s(self) -> float:
-        """Seconds that one request can take, with its repetitions."""
-        waits = (self._limits["attempts"] - 1) * self._limits["max_wait_s"]
-        return float(min(self.deadline_s, self._limits["attempts"] * self._limits["timeout_s"] + waits))
-
-    @property
-    def schema_refused(self) -> bool:
-        """True once the server has refused to hold replies to the schema."""
-        return self.structured and self._unstructured
+        with self._client() as client:
+            return client.start(client.models()).result()
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request; see :meth:`Judge.judge`.
@@ -172,114 +155,131 @@ class HTTPJudge(Judge):
         Raises:
             ChatUnusable: at once, where no request can succeed: the key is rejected, or the model is unknown.
         """
-        batch = Batch(requests, self.identity)
-        asked = [question.key for question in batch.open]
+        batch = _Batch.of(requests, self.identity)
+        asked = batch.open
         if self.cache is not None:
-            batch.verdicts |= self.cache.get(asked)
-        hits = sum(key in batch.verdicts for key in asked)
+            batch.verdicts |= self.cache.get(question.key for question in asked)
+        hits = sum(question.key in batch.verdicts for question in asked)
         client = self._client()
+        jobs = (self._fill(client, batch, sheet) for sheet in batch.sheets(self.per))
         try:
             if batch.open:
-                run_apart(lambda: self._ask(client, batch))
+                with client:
+                    for _ in client.run(lambda: next(jobs, None), self.deadline_s):
+                        pass
         finally:
-            self._last = self._numbers(client.tally, hits, len(asked))
-        return batch.answers()
+            self._last = self._numbers(client, hits, len(asked))
+        return batch.answers(f"no verdict within the {self.deadline_s:g} s of the batch")
 
     def measures(self) -> dict[str, float]:
         """Return what the last batch took, by name, of this process.
 
-        ``requests`` (repetitions included), ``retries``, ``prompt_tokens``, ``completion_tokens``, ``latency_s`` and ``latency_max_s`` (of a
-        reply; NaN without any); with prices ``cost``; with a cache ``cache_hit_rate`` (share of the questions, NaN without any).
+        As :meth:`ChatClient.measures`; with prices ``cost``; with a cache ``cache_hit_rate`` (share of the questions, NaN without any).
         """
         return dict(self._last)
 
-    async def _ask(self, client: ChatClient, batch: Batch) -> None:
-        """Fill the batch, as far as time allows; a fixed number of workers takes one sheet after the other."""
-        sheets = iter(batch.sheets(self.per))
-
-        async def work() -> None:
-            for sheet in sheets:
-                await self._fill(client, batch, sheet)
-
-        workers = [asyncio.create_task(work()) for _ in range(client.concurrency)]
-        try:
-            async with asyncio.timeout(self.deadline_s):
-                await asyncio.gather(*workers)
-        except TimeoutError:
-            for question in batch.open:
-                batch.reasons.setdefault(question.key, f"no verdict within the {self.deadline_s:g} s of the batch")
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            await client.close()
-
-    async def _fill(self, client: ChatClient, batch: Batch, sheet: list[Question]) -> None:
+    async def _fill(self, client: ChatClient, batch: _Batch, sheet: list[_Question]) -> None:
         """Ask until every question of a sheet has its verdict, or say why it has none."""
         request = batch.requests[sheet[0].request]
-        form, missing = Form.new(()), list(sheet)
+        form, missing, refusal = Form.new(()), list(sheet), ""
+        structured = self.structured and not self.schema_refused
 
-        def compose(structured: bool) -> Mapping[str, Any]:
+        def compose() -> Mapping[str, Any]:
             nonlocal form
             form = Form.new([question.criterion for question in missing], self.partial)
             return {
-                "messages": [{"role": "user", "content": self.template.fill(request, form)}],
+                "messages": [{"role": "user", "content": fill(self.template, request, form)}],
                 "temperature": self.temperature,
-                "response_format": (exact_format(form) if self.exact_schema else RESPONSE_FORMAT) if structured else None,
+                "response_format": RESPONSE_FORMAT if structured else None,
                 **self.body,
             }
 
         def read(reply: ChatReply) -> None:
+            if refusal and not self.schema_refused:  # without a schema it answers
+                self.schema_refused = True
+                _log.warning("the judge goes on without `response_format`, its prompt alone asks for JSON: %s", refusal)
             found, fault = read_verdicts(reply.text, form, reply.finish_reason == "length")
             verdicts = {missing[place].key: verdict for place, verdict in found.items()}
             batch.verdicts |= verdicts
             missing[:] = [question for question in missing if question.key not in verdicts]
-            if self.cache is not None and verdicts:
+            if self.cache is not None:
                 self.cache.put(verdicts)
             if missing:
                 raise AgainError(fault)
 
         try:
-            structured = not self._unstructured
             try:
-                await client.ask(lambda: compose(structured), read)
+                await client.ask(compose, read)
             except ChatRefused as error:
                 if not structured:
                     raise
-                refusal = error
-
-                def read_plain(reply: ChatReply) -> None:
-                    self._go_without_schema(refusal)
-                    read(reply)
-
-                await client.ask(lambda: compose(False), read_plain)
+                structured, refusal = False, str(error)
+                await client.ask(compose, read)
         except (ChatRefused, ChatUnavailable) as error:
-            for question in missing:
-                batch.reasons[question.key] = str(error)
+            batch.reasons |= {question.key: str(error) for question in missing}
 
-    def _go_without_schema(self, error: ChatRefused) -> None:
-        if not self._unstructured:
-            self._unstructured = True
-            _log.warning("the judge goes on without `response_format`, its prompt alone asks for JSON: %s", error)
-
-    def _client(self) -> ChatClient:
-        return ChatClient(self.url, self.model, self.key_env, **self._limits)
-
-    def _identity(self, name: str) -> str:
-        settings = [name, self.per, self.temperature, self.structured, self.partial, self.body, self.template.digest]
-        return json.dumps([*settings, "exact_schema"] if self.exact_schema else settings, sort_keys=True)
-
-    def _numbers(self, tally: Tally, hits: int, asked: int) -> dict[str, float]:
-        numbers = {
-            "requests": float(tally.requests),
-            "retries": float(tally.retries),
-            "prompt_tokens": float(tally.prompt_tokens),
-            "completion_tokens": float(tally.completion_tokens),
-            "latency_s": tally.latency_s,
-            "latency_max_s": tally.slowest,
-        }
+    def _numbers(self, client: ChatClient, hits: int, asked: int) -> dict[str, float]:
+        numbers = client.measures()
         if self.prices is not None:
-            numbers["cost"] = (tally.prompt_tokens * self.prices[0] + tally.completion_tokens * self.prices[1]) / 1e6
+            numbers["cost"] = (numbers["prompt_tokens"] * self.prices[0] + numbers["completion_tokens"] * self.prices[1]) / 1e6
         if self.cache is not None:
             numbers["cache_hit_rate"] = hits / asked if asked else float("nan")
         return numbers
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One criterion of one response: what its verdict is remembered under, and the place of its request in the batch."""
+
+    key: bytes
+    criterion: Criterion
+    request: int
+
+
+@dataclass
+class _Batch:
+    """Requests as questions, each of them once, and by their keys what is known: the verdict, or the reason why there is none."""
+
+    requests: Sequence[JudgeRequest]
+    keys: list[list[bytes]]
+    questions: dict[bytes, _Question]
+    verdicts: dict[bytes, Verdict]
+    reasons: dict[bytes, str]
+
+    @classmethod
+    def of(cls, requests: Sequence[JudgeRequest], identity: str) -> _Batch:
+        """Key every question by all that a verdict depends on; what is asked of an empty response has its verdict."""
+        batch = cls(requests, [], {}, {}, {})
+        for place, request in enumerate(requests):
+            chat = [[message["role"], message["content"]] for message in request.messages]
+            about = hashlib.sha256(json.dumps([identity, chat, request.response]).encode()).digest()
+            batch.keys.append([])
+            for criterion in request.criteria:
+                words = criterion.description.strip() or criterion.name
+                asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault])
+                key = hashlib.sha256(about + hashlib.sha256(asked.encode()).digest()).digest()
+                batch.keys[-1].append(key)
+                batch.questions.setdefault(key, _Question(key, criterion, place))
+                if is_empty(request.response):
+                    batch.verdicts[key] = empty_verdict(criterion)
+        return batch
+
+    @property
+    def open(self) -> list[_Question]:
+        """Questions without a verdict, in order."""
+        return [question for key, question in self.questions.items() if key not in self.verdicts]
+
+    def sheets(self, per: str) -> list[list[_Question]]:
+        """The open questions as they are asked: those of a response together, or each by itself (``per="criterion"``)."""
+        together: dict[Any, list[_Question]] = {}
+        for question in self.open:
+            together.setdefault(question.key if per == "criterion" else question.request, []).append(question)
+        return list(together.values())
+
+    def answers(self, otherwise: str) -> list[tuple[Verdict, ...]]:
+        """One verdict a criterion; what has none is an error with its reason."""
+
+        def answer(key: bytes) -> Verdict:
+            return self.verdicts.get(key) or Verdict(Outcome.ERROR, reason=self.reasons.get(key, otherwise))
+
+        return [tuple(answer(key) for key in keys) for keys in self.keys]

@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning_focal.judges.base import JudgeRequest
 from lightning_focal.rubrics.criterion import Criterion
 
-__all__ = ["DEFAULT_TEMPLATE", "Form", "Template", "is_graded"]
+__all__ = ["DEFAULT_TEMPLATE", "Form", "digest", "fill", "is_graded", "read_template"]
 
 DEFAULT_TEMPLATE = """\
 You grade a response to a conversation against criteria.
@@ -43,7 +43,6 @@ conversation;
 "reason": one short sentence."""
 
 _FIELD = re.compile(r"\{(conversation|response|criteria|format|nonce)\}")
-_NEEDED = ("response", "criteria", "format")
 # What chat templates write around turns. A server's tokenizer reads it as the end of a turn wherever it stands.
 _TURN = re.compile(r"<(?=\|[^<>|\s]{1,40}\|>|/?(?:start|end)_of_turn>|/?s>|<SYS>>|</SYS>>)|\[(?=/?INST\])")
 
@@ -87,73 +86,53 @@ class Form:
 
     def lines(self) -> str:
         """The criteria for the judge to read, one paragraph each."""
-        return "\n".join(f"{id_}: {_wanted(criterion, self.partial)}{_text(criterion)}" for id_, criterion in self.ids.items())
+        lines = []
+        for id_, criterion in self.ids.items():
+            wanted = "(met, not_met, or graded with a number from 0 to 1) " if self.partial else ""
+            if is_graded(criterion):
+                wanted = f"(graded, a number from {criterion.low:g} to {criterion.high:g}) "
+            words = (criterion.description.strip() or criterion.name).replace("\n", " ")
+            lines.append(f"{id_}: {wanted}{words}")
+        return "\n".join(lines)
 
 
-class Template:
-    """The words around the data.
+def read_template(path: str | None) -> str:
+    """Read the words around the data: a file with the fields of :data:`DEFAULT_TEMPLATE`; None = the default.
 
-    Args:
-        text: with the fields of :data:`DEFAULT_TEMPLATE`; ``{response}``, ``{criteria}`` and ``{format}`` once each. Other braces stay
-            as they are.
+    ``{response}``, ``{criteria}`` and ``{format}`` have to stand in it once each. Other braces stay as they are.
 
     Raises:
-        ValueError: naming the field that is missing or stands there twice.
+        ValueError: if there is no such file, or naming the field that is missing or stands there twice.
     """
-
-    def __init__(self, text: str = DEFAULT_TEMPLATE) -> None:
-        fields = [match[1] for match in _FIELD.finditer(text)]
-        for name in _NEEDED:
-            if fields.count(name) != 1:
-                raise ValueError(f"`template` must hold the field {{{name}}} once, got it {fields.count(name)} times")
-        self.text = text
-
-    @classmethod
-    def read(cls, path: str | None) -> Template:
-        """Read a file; None = the default.
-
-        Raises:
-            ValueError: if there is no such file, or a field is missing.
-        """
-        if path is None:
-            return cls()
-        try:
-            return cls(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"`template` must be a readable file, got {path!r} ({error.strerror})") from None
-
-    @property
-    def digest(self) -> str:
-        """What tells one wording from another: a change of the words around the data is another judge."""
-        return hashlib.sha256("\0".join((self.text, _FORMAT)).encode()).hexdigest()
-
-    def fill(self, request: JudgeRequest, form: Form) -> str:
-        """Return the prompt for one request; what stands in the data is never taken for a field."""
-        turns = "\n\n".join(f"{message['role']}: {_data(message['content'])}" for message in request.messages)
-        parts = {
-            "conversation": _fenced("conversation", turns, form.nonce),
-            "response": _fenced("response", _data(request.response), form.nonce),
-            "criteria": form.lines(),
-            "format": _FORMAT,
-            "nonce": form.nonce,
-        }
-        return _FIELD.sub(lambda match: parts[match[1]], self.text)
+    try:
+        text = DEFAULT_TEMPLATE if path is None else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"`template` must be a readable file, got {path!r} ({error.strerror})") from None
+    fields = _FIELD.findall(text)
+    for name in ("response", "criteria", "format"):
+        if fields.count(name) != 1:
+            raise ValueError(f"`template` must hold the field {{{name}}} once, got it {fields.count(name)} times")
+    return text
 
 
-def _fenced(name: str, text: str, nonce: str) -> str:
-    return f"<{name}-{nonce}>\n{text}\n</{name}-{nonce}>"
+def digest(template: str) -> str:
+    """Return what tells one wording from another: a change of the words around the data is another judge."""
+    return hashlib.sha256("\0".join((template, _FORMAT)).encode()).hexdigest()
 
 
-def _data(text: str) -> str:
-    """Text that no tokenizer reads a turn of its own into: a zero-width space breaks what looks like one."""
+def fill(template: str, request: JudgeRequest, form: Form) -> str:
+    """Return the prompt for one request; what stands in the data is never taken for a field or for the turn of a chat."""
+    chat = "\n\n".join(f"{message['role']}: {_broken(message['content'])}" for message in request.messages)
+    parts = {
+        "conversation": f"<conversation-{form.nonce}>\n{chat}\n</conversation-{form.nonce}>",
+        "response": f"<response-{form.nonce}>\n{_broken(request.response)}\n</response-{form.nonce}>",
+        "criteria": form.lines(),
+        "format": _FORMAT,
+        "nonce": form.nonce,
+    }
+    return _FIELD.sub(lambda match: parts[match[1]], template)
+
+
+def _broken(text: str) -> str:
+    """The text with a zero-width space in what a tokenizer would read as the end of a turn."""
     return _TURN.sub(lambda match: match[0] + "\u200b", text)
-
-
-def _text(criterion: Criterion) -> str:
-    return " ".join((criterion.description.strip() or criterion.name).split("\n"))
-
-
-def _wanted(criterion: Criterion, partial: bool) -> str:
-    if is_graded(criterion):
-        return f"(graded, a number from {criterion.low:g} to {criterion.high:g}) "
-    return "(met, not_met, or graded with a number from 0 to 1) " if partial else ""

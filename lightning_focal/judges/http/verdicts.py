@@ -10,84 +10,39 @@ from typing import Any
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.http.prompting import Form, is_graded
 from lightning_focal.rubrics.criterion import Criterion
+from lightning_focal.servers.replies import shortened
 
-__all__ = ["CUT_OFF", "NO_VERDICTS", "RESPONSE_FORMAT", "exact_format", "read_verdicts"]
+__all__ = ["CUT_OFF", "NO_VERDICTS", "RESPONSE_FORMAT", "read_verdicts"]
 
 _KEYS = ("id", "verdict", "value", "reason")
 _PLAIN = {"met": Outcome.MET, "not_met": Outcome.NOT_MET, "not_applicable": Outcome.NOT_APPLICABLE}
 
-# One schema for every request: a server compiles it once.
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+_ENTRY = _object(
+    {
+        "id": {"type": "string"},
+        "verdict": {"type": "string", "enum": [*_PLAIN, "graded"]},
+        "value": {"type": ["number", "null"]},
+        "reason": {"type": "string"},
+    }
+)
 RESPONSE_FORMAT: Mapping[str, Any] = {
     "type": "json_schema",
-    "json_schema": {
-        "name": "verdicts",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "verdicts": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "id": {"type": "string"},
-                            "verdict": {"type": "string", "enum": [*_PLAIN, "graded"]},
-                            "value": {"type": ["number", "null"]},
-                            "reason": {"type": "string"},
-                        },
-                        "required": list(_KEYS),
-                        "additionalProperties": False,
-                    },
-                }
-            },
-            "required": ["verdicts"],
-            "additionalProperties": False,
-        },
-    },
+    "json_schema": {"name": "verdicts", "strict": True, "schema": _object({"verdicts": {"type": "array", "items": _ENTRY}})},
 }
-"""``response_format`` of a request for verdicts."""
-
-_LONGEST_REASON = 200  # characters that a schema of its own leaves for a reason
+"""``response_format`` of every request for verdicts: a server compiles one schema once."""
 
 _START = re.compile(r'\{\s*"verdicts"\s*:')
 _LONGEST = 1 << 20  # characters of a reply that are looked at
 _MOST = 64  # objects in a reply that are looked at
-_REASON = 500
 CUT_OFF = "cut off by the limit of tokens"
 """In what is said of a reply that the server ended."""
 NO_VERDICTS = "no verdicts"
 """In what is said of a reply that holds none."""
-
-
-def exact_format(form: Form) -> dict[str, Any]:
-    """Return a ``response_format`` for one request alone: its ids in their order, and for each the verdicts it can have.
-
-    A server that decodes by the schema can then give nothing but one verdict a criterion. It compiles each schema anew.
-
-    >>> exact_format(Form("5f0c", (Criterion("kind", "Is kind."),)))["json_schema"]["schema"]["properties"]["verdicts"]["minItems"]
-    1
-    """
-    entries = [_exact_entry(id_, criterion, form.partial) for id_, criterion in form.ids.items()]
-    listed = {"type": "array", "prefixItems": entries, "minItems": len(entries), "maxItems": len(entries)}
-    schema = {"type": "object", "properties": {"verdicts": listed}, "required": ["verdicts"], "additionalProperties": False}
-    return {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": schema}}
-
-
-def _exact_entry(id_: str, criterion: Criterion, partial: bool) -> dict[str, Any]:
-    def entry(verdicts: list[str], value: dict[str, Any]) -> dict[str, Any]:
-        properties = {
-            "id": {"type": "string", "enum": [id_]},
-            "verdict": {"type": "string", "enum": verdicts},
-            "value": value,
-            "reason": {"type": "string", "maxLength": _LONGEST_REASON},
-        }
-        return {"type": "object", "properties": properties, "required": list(_KEYS), "additionalProperties": False}
-
-    plain = entry(["not_applicable"] if is_graded(criterion) else list(_PLAIN), {"type": "null"})
-    if not (partial or is_graded(criterion)):
-        return plain
-    number = {"type": "number", "minimum": criterion.low, "maximum": criterion.high}
-    return {"anyOf": [entry(["graded"], number), plain]}
 
 
 def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[int, Verdict], str]:
@@ -115,16 +70,16 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
     if text.lstrip().startswith("<think>"):
         text = text.partition("</think>")[2]
     ids = {id_: place for place, id_ in enumerate(form.ids)}
-    answers, broken = _answers(text, ids)
+    lists, broken = _lists(text, ids)
     end = f", {CUT_OFF}" if cut_off else ""
-    if not answers:
-        return {}, f"{broken or NO_VERDICTS} in the reply{end}: {_shown(text)}"
-    if len(answers) > 1:
-        return {}, f"{len(answers)} lists of verdicts in the reply{end}"
+    if not lists:
+        return {}, f"{broken or NO_VERDICTS} in the reply{end}: {shortened(text, 100)}"
+    if len(lists) > 1:
+        return {}, f"{len(lists)} lists of verdicts in the reply{end}"
     found: dict[int, Verdict] = {}
     faults: dict[int, str] = {}
-    for entry in answers[0]:
-        place = ids.get(entry["id"]) if isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
+    for entry in lists[0]:
+        place = _place(entry, ids)
         if place is None:  # nobody asked for it
             continue
         if place in found or place in faults:
@@ -135,18 +90,15 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
             found[place] = _verdict(entry, form.criteria[place], form.partial)
         except (ValueError, OverflowError) as error:
             faults[place] = str(error)
-    for place in range(len(form.criteria)):
-        if place not in found:
-            faults.setdefault(place, "no verdict")
-    return found, "; ".join(f"{fault} for criterion {place + 1}" for place, fault in sorted(faults.items())) + (
-        end if faults else ""
-    )
+    missing = [place for place in range(len(form.criteria)) if place not in found]
+    said = "; ".join(f"{faults.get(place, 'no verdict')} for criterion {place + 1}" for place in missing)
+    return found, said + end if missing else ""
 
 
-def _answers(text: str, ids: Mapping[str, int]) -> tuple[list[list[Any]], str]:
+def _lists(text: str, ids: Mapping[str, int]) -> tuple[list[list[Any]], str]:
     """Every list of verdicts that names an id, and what is wrong with the JSON if some is broken."""
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-    answers: list[list[Any]] = []
+    lists: list[list[Any]] = []
     broken, end = "", 0
     for number, start in enumerate(_START.finditer(text)):
         if number == _MOST:
@@ -159,18 +111,19 @@ def _answers(text: str, ids: Mapping[str, int]) -> tuple[list[list[Any]], str]:
             broken = "broken JSON"
             continue
         entries = content["verdicts"]
-        if not isinstance(entries, list) or not any(isinstance(e, dict) and _is_id(e.get("id"), ids) for e in entries):
+        if not isinstance(entries, list) or all(_place(entry, ids) is None for entry in entries):
             continue
         end = stop
         if len(content) > 1:
             broken = "keys beside `verdicts`"
-            continue
-        answers.append(entries)
-    return answers, broken
+        else:
+            lists.append(entries)
+    return lists, broken
 
 
-def _is_id(value: Any, ids: Mapping[str, int]) -> bool:
-    return isinstance(value, str) and value in ids
+def _place(entry: Any, ids: Mapping[str, int]) -> int | None:
+    id_ = entry.get("id") if isinstance(entry, dict) else None
+    return ids.get(id_) if isinstance(id_, str) else None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -197,7 +150,7 @@ def _verdict(entry: Mapping[str, Any], criterion: Criterion, partial: bool) -> V
     said, value, reason = entry.get("verdict"), entry.get("value"), entry.get("reason", "")
     if not isinstance(reason, str):
         raise ValueError(f"a reason of type {type(reason).__name__}")
-    reason = _shown(reason, _REASON)
+    reason = shortened(reason, 500)
     if said == "graded" and (partial or is_graded(criterion)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"a value of type {type(value).__name__}")
@@ -205,15 +158,9 @@ def _verdict(entry: Mapping[str, Any], criterion: Criterion, partial: bool) -> V
             raise ValueError(f"a value outside {criterion.low:g} to {criterion.high:g}")
         return Verdict(Outcome.GRADED, float(value), reason)
     if not isinstance(said, str) or said not in _PLAIN:
-        raise ValueError(f"a verdict {_shown(repr(said), 40)}")
+        raise ValueError(f"a verdict {shortened(repr(said), 40)}")
     if is_graded(criterion) and said != "not_applicable":
         raise ValueError(f"{said!r} in place of a number")
     if value is not None:
         raise ValueError(f"a value beside {said!r}")
     return Verdict(_PLAIN[said], None, reason)
-
-
-def _shown(text: str, limit: int = 100) -> str:
-    """One line that can be written anywhere: half a surrogate pair could not."""
-    line = " ".join(text[: 4 * limit].encode("utf-8", errors="replace").decode("utf-8").split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

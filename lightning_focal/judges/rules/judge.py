@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
+from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict, empty_verdict, is_empty
 from lightning_focal.judges.rules.registry import CheckKind, Run, compile_check
 from lightning_focal.judges.rules.view import ResponseView
 from lightning_focal.rubrics.criterion import Criterion
 
 __all__ = ["RuleJudge"]
 
-_EMPTY_MET = Verdict(Outcome.MET, None, "empty response")
-_EMPTY_NOT_MET = Verdict(Outcome.NOT_MET, None, "empty response")
 _MOST_COMPILED = 100_000
 
 
@@ -54,15 +52,7 @@ class RuleJudge(Judge):
         Raises:
             ValueError: starting with ``criterion.where``, naming the argument, what was expected and what came.
         """
-        place = f"{criterion.where}: " if criterion.where else ""
-        if criterion.check is None:
-            raise ValueError(
-                f"{place}criterion {criterion.name!r} has no `check`: a rule judge needs one, a model judge does not"
-            )
-        try:
-            compile_check(criterion.check)
-        except ValueError as error:
-            raise ValueError(f"{place}criterion {criterion.name!r}: {error}") from error
+        self._compile(criterion)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request; see :meth:`Judge.judge`.
@@ -70,39 +60,45 @@ class RuleJudge(Judge):
         Raises:
             ValueError: if a criterion is one that :meth:`validate` refuses.
         """
-        return [self._judge(request) for request in requests]
-
-    def _judge(self, request: JudgeRequest) -> tuple[Verdict, ...]:
-        view = ResponseView(request.messages, request.response, self.regex_timeout)
-        if view.is_empty:
-            for criterion in request.criteria:
-                self._check_of(criterion)
-            return tuple(_EMPTY_MET if criterion.is_fault else _EMPTY_NOT_MET for criterion in request.criteria)
-        return tuple(self._verdict(view, criterion) for criterion in request.criteria)
+        verdicts = []
+        for request in requests:
+            checks = [self._check_of(criterion) for criterion in request.criteria]
+            if is_empty(request.response):
+                verdicts.append(tuple(map(empty_verdict, request.criteria)))
+                continue
+            view = ResponseView(request.messages, request.response, self.regex_timeout)
+            pairs = zip(checks, request.criteria, strict=True)
+            verdicts.append(tuple(_verdict(view, *check, criterion) for check, criterion in pairs))
+        return verdicts
 
     def _check_of(self, criterion: Criterion) -> tuple[CheckKind, Run]:
         found = self._compiled.get(criterion)
         if found is None:
-            self.validate(criterion)
             if len(self._compiled) >= _MOST_COMPILED:
                 self._compiled.clear()
-            found = self._compiled[criterion] = compile_check(criterion.check or {})
+            found = self._compiled[criterion] = self._compile(criterion)
         return found
 
-    def _verdict(self, view: ResponseView, criterion: Criterion) -> Verdict:
-        kind, run = self._check_of(criterion)
+    @staticmethod
+    def _compile(criterion: Criterion) -> tuple[CheckKind, Run]:
+        if criterion.check is None:
+            raise ValueError(f"{criterion.place} has no `check`: a rule judge needs one, a model judge does not")
         try:
-            verdict = run(view)
-        except Exception as error:
-            return Verdict(Outcome.ERROR, None, f"check {kind.kind!r} failed: {type(error).__name__}: {str(error)[:160]}")
-        if verdict.value is None:
-            return verdict
-        low, high = criterion.low, criterion.high
-        if kind.graded:
-            return (
-                verdict if (low, high) == (0, 1) else Verdict(Outcome.GRADED, low + verdict.value * (high - low), verdict.reason)
-            )
-        if not low <= verdict.value <= high:
-            reason = f"{verdict.reason}, outside the criterion's range {low:g} to {high:g}"
-            return Verdict(Outcome.ERROR, None, reason)
+            return compile_check(criterion.check)
+        except ValueError as error:
+            raise ValueError(f"{criterion.place}: {error}") from error
+
+
+def _verdict(view: ResponseView, kind: CheckKind, run: Run, criterion: Criterion) -> Verdict:
+    try:
+        verdict = run(view)
+    except Exception as error:
+        return Verdict(Outcome.ERROR, None, f"check {kind.kind!r} failed: {type(error).__name__}: {str(error)[:160]}")
+    low, high = criterion.low, criterion.high
+    if verdict.value is None:
         return verdict
+    if kind.graded:
+        return Verdict(Outcome.GRADED, low + verdict.value * (high - low), verdict.reason)
+    if not low <= verdict.value <= high:
+        return Verdict(Outcome.ERROR, None, f"{verdict.reason}, outside the criterion's range {low:g} to {high:g}")
+    return verdict

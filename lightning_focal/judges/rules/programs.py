@@ -1,4 +1,4 @@
-"""Checks by a program: mathematics, and a Python function of one's own."""
+"""Checks by a program: mathematics, a Python function of one's own, and the instructions of IFEval and IFBench."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import importlib
 import inspect
 import math
 import numbers
+import re
 from collections.abc import Callable
 from typing import Any
 
-from lightning_focal.functional.boxed import extract_boxed
+from lightning_focal.functional import extract_boxed
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.equivalence import formula_text
-from lightning_focal.judges.math_process import NOTHING_READ, Comparison, compare_texts
-from lightning_focal.judges.rules.registry import Run, check
-from lightning_focal.judges.rules.verdicts import verdict
+from lightning_focal.judges.math_process import Comparison, compare_texts
+from lightning_focal.judges.math_worker import NOTHING_READ
+from lightning_focal.judges.rules.registry import Run, check, verdict
 from lightning_focal.judges.rules.view import ResponseView
 
 __all__ = ["load_function"]
 
 _SECONDS = 2.0
+_MARKED_FORMULA = re.compile(r"\\boxed|(?<!\\)\$")
 
 
 @check("answer", {"expected": "42"})
@@ -28,7 +30,7 @@ def answer(expected: str) -> Run:
 
     Comparing is cut off after 2 s (of CPU time, in a process of its own) and is then an error, not a miss.
     """
-    gold = expected if "\\boxed" in expected or "$" in expected else formula_text(expected)
+    gold = expected if _MARKED_FORMULA.search(expected) else formula_text(expected)
     if compare_texts(gold, formula_text("1"), _SECONDS, both=False).unread == "gold":
         raise ValueError(f"`expected` must be a number or formula math-verify can read, got {expected!r}")
 
@@ -88,5 +90,43 @@ def python(target: str, arguments: dict[str, Any] | None = None) -> Run:
         if isinstance(result, numbers.Real) and math.isfinite(result):
             return Verdict(Outcome.GRADED, float(result), f"{target} returned {result:g}")
         return Verdict(Outcome.ERROR, None, f"{target} must return true, false, a finite number or None, got {result!r}"[:200])
+
+    return run
+
+
+def _checker_class(instruction: str) -> Any:
+    known: dict[str, Any] = {}
+    for benchmark in ("ifeval", "ifbench"):
+        try:
+            known |= importlib.import_module(f"if_verifiable.{benchmark}.instructions_registry").INSTRUCTION_DICT
+        except ImportError as error:
+            message = f"`instruction` needs the package if-verifiable: pip install 'lightning-focal[ifeval]' ({error})"
+            raise ValueError(message) from error
+        if instruction in known:
+            return known[instruction]
+    raise ValueError(f"`instruction` must be one of IFEval or IFBench ({', '.join(sorted(known))}), got {instruction!r}")
+
+
+@check("ifeval", {"instruction": "keywords:existence", "arguments": {"keywords": ["tea", "milk"]}})
+def ifeval(instruction: str, arguments: dict[str, Any] | None = None, loose: bool = False) -> Run:
+    """The instruction of IFEval or IFBench is followed (`loose`: by one of the benchmark's eight variants of the response).
+
+    An argument left out would be drawn at random by the package, so that two runs would judge differently: it is refused.
+    """
+    checker, given = _checker_class(instruction)(instruction), dict(arguments or {})
+    variants = importlib.import_module("if_verifiable.common").get_loose_transformations
+    importlib.import_module("langdetect").DetectorFactory.seed = 0  # its guesses vary from run to run otherwise
+    missing = sorted(set(checker.get_instruction_args_keys()) - given.keys())
+    if missing:
+        raise ValueError(f"`arguments` of {instruction} must hold {', '.join(missing)}, got {given!r}")
+    try:
+        checker.build_description(**given)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"`arguments` must fit {instruction}, got {given!r} ({error})") from error
+
+    def run(view: ResponseView) -> Verdict:
+        texts = variants(view.text) if loose else [view.text]
+        met = any(text.strip() and checker.check_following(text) for text in texts)
+        return verdict(met, f"{instruction} {'followed' if met else 'not followed'}")
 
     return run

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import math
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from lightning_focal.judges.base import Verdict
+from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.rules.view import ResponseView
 
-__all__ = ["CHECKS", "CheckKind", "Run", "check", "compile_check"]
+__all__ = ["CHECKS", "CheckKind", "Count", "Run", "check", "check_table", "compile_check", "count_between"]
+__all__ += ["listed", "negated", "none", "register", "rule", "several", "verdict"]
 
 Run = Callable[[ResponseView], Verdict]
 """A check whose arguments are settled."""
+Count = Callable[[ResponseView], float]
+"""What is counted in a response."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class CheckKind:
     Args:
         kind: its name in ``{"kind": ...}``.
         factory: takes the arguments, refuses bad ones with ValueError, and returns the check itself.
-        parameters: name, annotation and default of each argument.
+        parameters: name, annotation and default of each argument; the default is ``...`` where it must be given.
         summary: when it is met, in one line.
         example: a complete check of this kind.
         graded: True when it gives a grade in [0, 1], stretched to the criterion's ``low`` to ``high``.
@@ -43,7 +48,23 @@ class CheckKind:
 CHECKS: dict[str, CheckKind] = {}
 """Check kinds by name."""
 
-_REQUIRED = inspect.Parameter.empty
+
+def register(
+    kind: str,
+    factory: Callable[..., Run],
+    parameters: Mapping[str, tuple[Any, Any]],
+    summary: str,
+    example: Mapping[str, Any] | None = None,
+    graded: bool = False,
+) -> None:
+    """Add a kind to :data:`CHECKS`; see :class:`CheckKind`, ``example`` without the kind.
+
+    Raises:
+        ValueError: if ``kind`` is taken.
+    """
+    if kind in CHECKS:
+        raise ValueError(f"`kind` must be a new name, got {kind!r}, which is taken")
+    CHECKS[kind] = CheckKind(kind, factory, parameters, summary, {"kind": kind, **(example or {})}, graded)
 
 
 def check(
@@ -61,15 +82,117 @@ def check(
     """
 
     def add(factory: Callable[..., Run]) -> Callable[..., Run]:
-        if kind in CHECKS:
-            raise ValueError(f"`kind` must be a new name, got {kind!r}, which {CHECKS[kind].factory.__module__} has registered")
-        hints = get_type_hints(factory)
-        parameters = {name: (hints[name], p.default) for name, p in inspect.signature(factory).parameters.items()}
-        summary = inspect.getdoc(factory) or ""
-        CHECKS[kind] = CheckKind(kind, factory, parameters, summary.split("\n")[0], {"kind": kind, **(example or {})}, graded)
+        register(kind, factory, _parameters(factory), (inspect.getdoc(factory) or "").split("\n")[0], example, graded)
         return factory
 
     return add
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    hints, empty = get_type_hints(function), inspect.Parameter.empty
+    parameters = inspect.signature(function).parameters.items()
+    return {name: (hints[name], ... if p.default is empty else p.default) for name, p in parameters}
+
+
+def rule(
+    kind: str, example: Mapping[str, Any] | None = None, *, graded: bool = False, least: int | None = None
+) -> Callable[[Callable[..., Verdict]], Callable[..., Verdict]]:
+    """Register a check written as a function of the response and the check's arguments, which need no preparation.
+
+    Args:
+        kind: as in :func:`check`.
+        example: as in :func:`check`.
+        graded: as in :func:`check`.
+        least: what every argument, all of them numbers, must at least be; None = anything.
+    """
+
+    def add(run: Callable[..., Verdict]) -> Callable[..., Verdict]:
+        def factory(**given: Any) -> Run:
+            if least is not None:
+                _expect_at_least(least, **given)
+            return partial(run, **given)
+
+        parameters = _parameters(run)
+        del parameters["view"]
+        register(kind, factory, parameters, inspect.getdoc(run) or "", example, graded)
+        return run
+
+    return add
+
+
+def several(kind: str, unit: str, count: Count, about: str = "", **example: int) -> None:
+    """Register a check that a count lies between its arguments ``min`` (default 1) and ``max`` (default none)."""
+
+    def factory(min: int = 1, max: int | None = None) -> Run:
+        return count_between(count, unit, min, max)
+
+    parameters = {"min": (int, 1), "max": (int | None, None)}
+    register(kind, factory, parameters, f"From `min` to `max` {unit}{about}.", example)
+
+
+def none(kind: str, unit: str, count: Count, about: str = "") -> None:
+    """Register a check that a count is 0."""
+    register(kind, lambda: count_between(count, unit, None, 0), {}, f"No {unit}{about}.")
+
+
+def verdict(met: bool, reason: str) -> Verdict:
+    """Met or not met, with what was measured."""
+    return Verdict(Outcome.MET if met else Outcome.NOT_MET, None, reason)
+
+
+def negated(found: Verdict) -> Verdict:
+    """Met where ``found`` is not met and the other way round; anything else as it is."""
+    other = {Outcome.MET: Outcome.NOT_MET, Outcome.NOT_MET: Outcome.MET}
+    return replace(found, outcome=other.get(found.outcome, found.outcome))
+
+
+def listed(words: Sequence[str], most: int = 5) -> str:
+    """Show the first few of a list.
+
+    >>> listed(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(map(repr, words[:most]))
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+
+
+def _expect_at_least(low: int, **arguments: float | None) -> None:
+    """Refuse, with ValueError, an argument below ``low``; None passes."""
+    for name, value in arguments.items():
+        if value is not None and value < low:
+            raise ValueError(f"`{name}` must be at least {low}, got {value}")
+
+
+def count_between(count: Count, unit: str, min: float | None, max: float | None, name: str = "") -> Run:
+    """Make a check that a count lies within bounds, both ends included.
+
+    Args:
+        count: what is counted.
+        unit: its name in the reason.
+        min: least count; None = no bound.
+        max: greatest count; None = no bound.
+        name: what the argument of a single bound is called, for errors; ``min`` or ``max`` by default.
+
+    Raises:
+        ValueError: if a bound is negative, or they cross.
+    """
+    _expect_at_least(0, **{name or "min": min})
+    _expect_at_least(0, **{name or "max": max})
+    if min is not None and max is not None and min > max:
+        raise ValueError(f"`min` must be at most `max` ({max}), got {min}")
+    if min is None:
+        asked = f"at most {max:g} allowed" if max else "none allowed"
+    elif max is None:
+        asked = f"at least {min:g} asked"
+    else:
+        asked = f"{min:g} asked" if min == max else f"{min:g} to {max:g} asked"
+    low, high = -1.0 if min is None else min, math.inf if max is None else max
+
+    def run(view: ResponseView) -> Verdict:
+        found = count(view)
+        return verdict(low <= found <= high, f"{found:g} {unit}, {asked}")
+
+    return run
 
 
 def compile_check(spec: Mapping[str, Any]) -> tuple[CheckKind, Run]:
@@ -87,7 +210,8 @@ def compile_check(spec: Mapping[str, Any]) -> tuple[CheckKind, Run]:
     name = spec["kind"]
     if name not in CHECKS:
         close = ", ".join(map(repr, difflib.get_close_matches(str(name), CHECKS, n=3)))
-        raise ValueError(f"`kind` must be a known check, got {name!r} ({f'did you mean {close}?' if close else _known()})")
+        hint = f"did you mean {close}?" if close else f"known: {', '.join(sorted(CHECKS))}"
+        raise ValueError(f"`kind` must be a known check, got {name!r} ({hint})")
     kind = CHECKS[name]
     given = {key: value for key, value in spec.items() if key != "kind" and value is not None}
     for key, value in given.items():
@@ -96,48 +220,60 @@ def compile_check(spec: Mapping[str, Any]) -> tuple[CheckKind, Run]:
             raise ValueError(f"check {name!r} takes {takes}, got `{key}`")
         annotation = kind.parameters[key][0]
         if not _accepts(annotation, value):
-            raise ValueError(f"`{key}` of check {name!r} must be {describe(annotation)}, got {value!r}")
+            raise ValueError(f"`{key}` of check {name!r} must be {_describe(annotation)}, got {value!r}")
     for key, (annotation, default) in kind.parameters.items():
-        if default is _REQUIRED and key not in given:
-            raise ValueError(f"check {name!r} needs `{key}` ({describe(annotation)}), got {dict(spec)!r}")
+        if default is ... and key not in given:
+            raise ValueError(f"check {name!r} needs `{key}` ({_describe(annotation)}), got {dict(spec)!r}")
     try:
         return kind, kind.factory(**given)
     except ValueError as error:
         raise ValueError(f"check {name!r}: {error}") from error
 
 
-def _known() -> str:
-    return f"known: {', '.join(sorted(CHECKS))}"
+_TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: ("a finite number", lambda value: type(value) in (int, float) and math.isfinite(value)),
+    str: ("a non-empty string", lambda value: isinstance(value, str) and bool(value)),
+    # with an empty list or a blank entry, nothing or everything would meet the check
+    list: ("a list of non-empty strings", lambda value: bool(value) and isinstance(value, (list, tuple)) and all(map(_is_text, value))),
+    dict: ("a mapping", lambda value: isinstance(value, Mapping)),
+}  # fmt: skip
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _types(annotation: Any) -> list[tuple[str, Callable[[Any], bool]]]:
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return [_type(option) for option in options if option is not types.NoneType]
+
+
+def _type(annotation: Any) -> tuple[str, Callable[[Any], bool]]:
+    return _TYPES.get(get_origin(annotation) or annotation, (str(annotation), lambda value: isinstance(value, annotation)))
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return any(_accepts(option, value) for option in get_args(annotation))
-    if origin is list:
-        # words, phrases: an empty list or a blank entry would make a check that nothing or everything meets
-        return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(v, str) and v.strip() for v in value)
-    if origin is dict:
-        return isinstance(value, Mapping)
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation is str:
-        return isinstance(value, str) and bool(value)
-    return isinstance(value, annotation)
+    return any(accepts(value) for _, accepts in _types(annotation))
 
 
-def describe(annotation: Any) -> str:
-    """Say in words what an argument takes.
+def _describe(annotation: Any) -> str:
+    return " or ".join(words for words, _ in _types(annotation))
 
-    >>> describe(int | None), describe(str | list[str])
-    ('a whole number', 'a non-empty string or a list of non-empty strings')
+
+def check_table() -> str:
+    """Write the registered check kinds as a markdown table: kind, arguments, an example, when it is met.
+
+    >>> print(check_table().splitlines()[0])
+    | kind | arguments | example | met when |
     """
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(option) for option in get_args(annotation) if option is not types.NoneType)
-    if origin in (list, dict):
-        return "a list of non-empty strings" if origin is list else "a mapping"
-    words = {int: "a whole number", float: "a finite number", str: "a non-empty string", bool: "true or false"}
-    return words.get(annotation, str(annotation))
+    rows = ["| kind | arguments | example | met when |", "|---|---|---|---|"]
+    for name, kind in CHECKS.items():
+        arguments = []
+        for argument, (annotation, default) in kind.parameters.items():
+            given = "required" if default is ... else f"default {json.dumps(default)}"
+            arguments.append(f"`{argument}`: {_describe(annotation)}, {given}")
+        example = json.dumps(kind.example).replace("|", "\\|")
+        rows.append(f"| `{name}` | {'; '.join(arguments)} | `{example}` | {kind.summary} |")
+    return "\n".join(rows)

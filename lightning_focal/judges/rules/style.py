@@ -1,4 +1,4 @@
-"""Checks of style that need no list of phrases: punctuation, case, characters, repetition, readability."""
+"""Checks of style: punctuation, case, characters, repetition, readability."""
 
 from __future__ import annotations
 
@@ -10,90 +10,63 @@ from functools import lru_cache
 import regex
 
 from lightning_focal.judges.base import Outcome, Verdict
-from lightning_focal.judges.rules.registry import Run, check
-from lightning_focal.judges.rules.verdicts import count_between, verdict
-from lightning_focal.judges.rules.view import ResponseView
+from lightning_focal.judges.rules.registry import Count, Run, check, count_between, none, rule, several, verdict
+from lightning_focal.judges.rules.view import ResponseView, ngrams
 
 __all__: list[str] = []
 
 _CLOSERS = " \t\n\"'”’)]}*_`"
 _EMOJI = regex.compile(r"[\p{Extended_Pictographic}\p{Regional_Indicator}--[©®™]]", regex.VERSION1)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_VOWELS = re.compile(r"[aeiouy]+")
+_QUOTATION = re.compile(r'"[^"\n]+"|“[^”\n]+”|«[^»\n]+»')
 _SMALL_WORDS = frozenset(
     ("a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "nor", "of", "on", "or", "the", "to", "vs", "with")
 )
-_QUOTATION = re.compile(r'"[^"\n]+"|“[^”\n]+”|«[^»\n]+»')
+_QUESTION = ("?", "？")
+
+
+def _marks(*marks: str) -> Count:
+    return lambda view: sum(map(view.text.count, marks))
 
 
 def _questions(view: ResponseView) -> int:
-    if "?" not in view.text and "？" not in view.text:
-        return 0
-    return sum(sentence.rstrip(_CLOSERS).endswith(("?", "？")) for sentence in view.sentences)
+    return sum(sentence.rstrip(_CLOSERS).endswith(_QUESTION) for sentence in view.sentences)
 
 
-@check("ends_with_question")
-def ends_with_question() -> Run:
+def _last(view: ResponseView, allowed: tuple[str, ...]) -> Verdict:
+    last = view.text.rstrip(_CLOSERS)[-1:]
+    return verdict(last in allowed, f"last character {last!r}")
+
+
+@rule("ends_with_question")
+def _ends_with_question(view: ResponseView) -> Verdict:
     """The last character is a question mark; closing quotes, brackets and markup aside."""
-
-    def run(view: ResponseView) -> Verdict:
-        last = view.text.rstrip(_CLOSERS)[-1:]
-        return verdict(last in ("?", "？"), f"last character {last!r}")
-
-    return run
+    return _last(view, _QUESTION)
 
 
-@check("contains_question", {"min": 1})
-def contains_question(min: int = 1, max: int | None = None) -> Run:
-    """From `min` to `max` sentences end in a question mark."""
-    return count_between(_questions, "questions", min, max)
-
-
-@check("no_question")
-def no_question() -> Run:
-    """No question mark."""
-    return count_between(lambda view: view.text.count("?") + view.text.count("？"), "question marks", None, 0)
-
-
-@check("no_exclamation")
-def no_exclamation() -> Run:
-    """No exclamation mark."""
-    return count_between(lambda view: view.text.count("!") + view.text.count("！"), "exclamation marks", None, 0)
-
-
-@check("no_commas")
-def no_commas() -> Run:
-    """No comma."""
-    return count_between(lambda view: view.text.count(",") + view.text.count("，"), "commas", None, 0)
-
-
-@check("ends_with_punctuation")
-def ends_with_punctuation() -> Run:
+@rule("ends_with_punctuation")
+def _ends_with_punctuation(view: ResponseView) -> Verdict:
     """The last character is `.`, `!`, `?` or `…`; closing quotes, brackets and markup aside."""
-
-    def run(view: ResponseView) -> Verdict:
-        last = view.text.rstrip(_CLOSERS)[-1:]
-        return verdict(bool(last) and last in ".!?…。！？", f"last character {last!r}")
-
-    return run
+    return _last(view, tuple(".!?…。！？"))
 
 
-@check("quoted")
-def quoted() -> Run:
+def _quotations(view: ResponseView) -> int:
+    return len(_QUOTATION.findall(view.text))
+
+
+several("contains_question", "questions", _questions, ": sentences that end in a question mark", min=1)
+none("no_question", "question marks", _marks(*_QUESTION))
+none("no_exclamation", "exclamation marks", _marks("!", "！"))
+none("no_commas", "commas", _marks(",", "，"))
+several("quotation", "quotations", _quotations, ": passages in double quotation marks", min=1)
+
+
+@rule("quoted")
+def _quoted(view: ResponseView) -> Verdict:
     """The whole response stands in double quotation marks."""
-
-    def run(view: ResponseView) -> Verdict:
-        text = view.stripped
-        met = len(text) > 2 and (text[0], text[-1]) in (('"', '"'), ("“", "”"))
-        return verdict(met, f"starts with {text[:1]!r}, ends with {text[-1:]!r}")
-
-    return run
-
-
-@check("quotation", {"min": 1})
-def quotation(min: int = 1, max: int | None = None) -> Run:
-    """From `min` to `max` passages stand in double quotation marks."""
-    return count_between(lambda view: len(_QUOTATION.findall(view.text)), "quotations", min, max)
+    text = view.stripped
+    met = len(text) > 2 and (text[0], text[-1]) in (('"', '"'), ("“", "”"))
+    return verdict(met, f"starts with {text[:1]!r}, ends with {text[-1:]!r}")
 
 
 def _case(view: ResponseView, wrong: str, met: bool) -> Verdict:
@@ -102,62 +75,34 @@ def _case(view: ResponseView, wrong: str, met: bool) -> Verdict:
     return verdict(met, f"no {wrong} letters" if met else f"{wrong} letters occur")
 
 
-@check("lowercase")
-def lowercase() -> Run:
+@rule("lowercase")
+def _lowercase(view: ResponseView) -> Verdict:
     """There are letters, and none is upper case."""
-    return lambda view: _case(view, "upper-case", view.text == view.text.lower())
+    return _case(view, "upper-case", view.text == view.text.lower())
 
 
-@check("uppercase")
-def uppercase() -> Run:
+@rule("uppercase")
+def _uppercase(view: ResponseView) -> Verdict:
     """There are letters, and none is lower case."""
-    return lambda view: _case(view, "lower-case", view.text == view.text.upper())
+    return _case(view, "lower-case", view.text == view.text.upper())
 
 
-@check("title_case")
-def title_case() -> Run:
+@rule("title_case")
+def _title_case(view: ResponseView) -> Verdict:
     """In the first line every word starts with a capital, small words (a, of, the ...) after the first aside."""
-
-    def run(view: ResponseView) -> Verdict:
-        words = [word for word in view.lines[0].split() if word[0].isalpha()] if view.lines else []
-        wrong = [w for i, w in enumerate(words) if w[0].islower() and (i == 0 or w.lower() not in _SMALL_WORDS)]
-        if not words:
-            return verdict(False, "the first line has no words")
-        return verdict(not wrong, f"{len(wrong)} of {len(words)} words of the first line start in lower case")
-
-    return run
+    words = [word for word in view.lines[0].split() if word[0].isalpha()] if view.lines else []
+    wrong = [w for i, w in enumerate(words) if w[0].islower() and (i == 0 or w.lower() not in _SMALL_WORDS)]
+    if not words:
+        return verdict(False, "the first line has no words")
+    return verdict(not wrong, f"{len(wrong)} of {len(words)} words of the first line start in lower case")
 
 
-@check("capitalised_sentences")
-def capitalised_sentences() -> Run:
-    """No sentence starts with a lower-case letter."""
-
-    def count(view: ResponseView) -> int:
-        return sum(sentence.lstrip("\"'“‘([*_")[:1].islower() for sentence in view.sentences)
-
-    return count_between(count, "sentences in lower case", None, 0)
+def _lower_case_starts(view: ResponseView) -> int:
+    return sum(sentence.lstrip("\"'“‘([*_")[:1].islower() for sentence in view.sentences)
 
 
 def _emoji(view: ResponseView) -> int:
     return 0 if view.text.isascii() else len(_EMOJI.findall(view.text))
-
-
-@check("emoji", {"min": 1, "max": 3})
-def emoji(min: int = 1, max: int | None = None) -> Run:
-    """From `min` to `max` emoji."""
-    return count_between(_emoji, "emoji", min, max)
-
-
-@check("no_emoji")
-def no_emoji() -> Run:
-    """No emoji."""
-    return count_between(_emoji, "emoji", None, 0)
-
-
-@check("ascii_only")
-def ascii_only() -> Run:
-    """ASCII characters alone."""
-    return count_between(lambda v: 0 if v.text.isascii() else sum(c > "\x7f" for c in v.text), "other characters", None, 0)
 
 
 def _numbers(view: ResponseView) -> int:
@@ -167,8 +112,16 @@ def _numbers(view: ResponseView) -> int:
 def _value(number: str) -> float | str:
     try:
         return float(number.replace(",", ""))
-    except ValueError:
+    except ValueError:  # 1.2.3
         return number
+
+
+none("capitalised_sentences", "sentences in lower case", _lower_case_starts, ": each starts with something else")
+several("emoji", "emoji", _emoji, min=1, max=3)
+none("no_emoji", "emoji", _emoji)
+none("ascii_only", "other characters", lambda view: sum(char > "\x7f" for char in view.text), " than ASCII")
+none("no_digits", "digits", lambda view: sum(map(str.isdigit, view.text)))
+several("distinct_numbers", "different numbers", _numbers, " in digits; 1,000 and 1000 are one number", min=2, max=5)
 
 
 @check("contains_number")
@@ -177,56 +130,30 @@ def contains_number() -> Run:
     return count_between(_numbers, "numbers", 1, None)
 
 
-@check("no_digits")
-def no_digits() -> Run:
-    """No digit."""
-    return count_between(lambda view: sum(char.isdigit() for char in view.text), "digits", None, 0)
-
-
-@check("distinct_numbers", {"min": 2, "max": 5})
-def distinct_numbers(min: int = 1, max: int | None = None) -> Run:
-    """From `min` to `max` different numbers in digits; 1,000 and 1000 are one number."""
-    return count_between(_numbers, "different numbers", min, max)
-
-
-@check("no_repeated_ngram", {"n": 4, "times": 1})
-def no_repeated_ngram(n: int = 4, times: int = 1) -> Run:
+@rule("no_repeated_ngram", {"n": 4, "times": 1}, least=1)
+def _no_repeated_ngram(view: ResponseView, n: int = 4, times: int = 1) -> Verdict:
     """No run of `n` words occurs more than `times` times."""
-    for name, value in (("n", n), ("times", times)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}")
-
-    def most(view: ResponseView) -> int:
-        words = view.lower_words
-        return max(Counter(zip(*(words[i:] for i in range(n)), strict=False)).values(), default=0)
-
-    return count_between(most, f"times the commonest run of {n} words", None, times)
+    most = max(Counter(ngrams(view.lower_words, n)).values(), default=0)
+    return verdict(most <= times, f"{most} times the commonest run of {n} words, at most {times} allowed")
 
 
-@check("no_repeated_sentence")
-def no_repeated_sentence() -> Run:
-    """No sentence occurs twice, case and closing marks aside."""
+def _repeated_sentences(view: ResponseView) -> int:
+    sentences = [sentence.lower().strip(_CLOSERS + ".!?…") for sentence in view.sentences]
+    return len(sentences) - len(set(sentences))
 
-    def count(view: ResponseView) -> int:
-        sentences = [sentence.lower().strip(_CLOSERS + ".!?…") for sentence in view.sentences]
-        return len(sentences) - len(set(sentences))
 
-    return count_between(count, "repeated sentences", None, 0)
+none("no_repeated_sentence", "repeated sentences", _repeated_sentences, ", case and closing marks aside")
 
 
 def _unique_share(view: ResponseView) -> float:
     return len(view.word_set) / max(1, len(view.lower_words))
 
 
-@check("unique_words", graded=True)
-def unique_words() -> Run:
+@rule("unique_words", graded=True)
+def _unique_words(view: ResponseView) -> Verdict:
     """Grade: the share of different words among all words."""
-
-    def run(view: ResponseView) -> Verdict:
-        reason = f"{len(view.word_set)} different of {len(view.lower_words)} words"
-        return Verdict(Outcome.GRADED, _unique_share(view), reason)
-
-    return run
+    reason = f"{len(view.word_set)} different of {len(view.lower_words)} words"
+    return Verdict(Outcome.GRADED, _unique_share(view), reason)
 
 
 @check("min_unique_words", {"ratio": 0.6})
@@ -239,15 +166,9 @@ def min_unique_words(ratio: float) -> Run:
 
 @lru_cache(maxsize=65536)
 def _syllables(word: str) -> int:
-    groups = len(_VOWELS.findall(word))
+    groups = len(re.findall("[aeiouy]+", word))
     silent = groups > 1 and word.endswith("e") and not word.endswith(("le", "ee", "ie"))
     return max(1, groups - silent)
-
-
-def _flesch(view: ResponseView) -> float:
-    words = view.lower_words
-    syllables = sum(map(_syllables, words))
-    return 206.835 - 1.015 * len(words) / max(1, len(view.sentences)) - 84.6 * syllables / max(1, len(words))
 
 
 @check("readability", {"min": 60})
@@ -265,7 +186,8 @@ def readability(min: float | None = None, max: float | None = None) -> Run:
     asked = " and ".join([f"at least {low:g}"] * (min is not None) + [f"at most {high:g}"] * (max is not None))
 
     def run(view: ResponseView) -> Verdict:
-        ease = _flesch(view)
+        words, sentences = len(view.lower_words) or 1, len(view.sentences) or 1
+        ease = 206.835 - 1.015 * len(view.lower_words) / sentences - 84.6 * sum(map(_syllables, view.lower_words)) / words
         return verdict(low <= ease <= high, f"Flesch reading ease {ease:.1f}, {asked} asked")
 
     return run

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import groupby
 
 from lightning_focal.types import Message
 
-__all__ = ["ResponseView", "split_sentences", "split_words"]
+__all__ = ["ResponseView", "ngrams", "split_sentences", "split_words"]
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•]\s|\d{1,3}[.)]\s|#))")
 _MARKER = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)]|#{1,6})\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]{0,3}\s+|(?<=[。！？])")
-_TITLES = ("mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs.", "cf.", "fig.", "i.e.", "e.g.")
-_ABBREVIATIONS = ("etc.", "approx.", "jr.", "sr.", "inc.", "a.m.", "p.m.")
+_NO_END = ("mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs.", "cf.", "fig.", "i.e.", "e.g.")
+_NO_END_BEFORE_LOWER_CASE = ("etc.", "approx.", "jr.", "sr.", "inc.", "a.m.", "p.m.")
 _NUMBERED = re.compile(r"\s*\d{1,3}[.)]\s+\S")
 _BULLET_STARTS = ("- ", "* ", "+ ", "• ", "-\t", "*\t", "+\t", "•\t")
 
@@ -52,7 +53,12 @@ def split_sentences(text: str) -> list[str]:
 
 def _goes_on(sentence: str, following: str) -> bool:
     last = sentence.rsplit(None, 1)[-1].lower().lstrip("\"'“(") if sentence.endswith(".") else ""
-    return last in _TITLES or (last in _ABBREVIATIONS and not following[:1].isupper())
+    return last in _NO_END or (last in _NO_END_BEFORE_LOWER_CASE and not following[:1].isupper())
+
+
+def ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """All runs of ``length`` consecutive words."""
+    return list(zip(*(words[i:] for i in range(length)), strict=False))
 
 
 @lru_cache(maxsize=4096)
@@ -85,11 +91,6 @@ class ResponseView:
         return self.stripped.lower().replace("’", "'")
 
     @cached_property
-    def is_empty(self) -> bool:
-        """True when nothing visible was written."""
-        return not any(char.isprintable() and not char.isspace() for char in self.text)
-
-    @cached_property
     def words(self) -> list[str]:
         """Words as written, see :func:`split_words`."""
         return split_words(self.text)
@@ -117,13 +118,8 @@ class ResponseView:
     @cached_property
     def paragraphs(self) -> list[str]:
         """Blocks of lines between blank lines."""
-        blocks: list[list[str]] = [[]]
-        for line in self.text.splitlines():
-            if line.strip():
-                blocks[-1].append(line)
-            elif blocks[-1]:
-                blocks.append([])
-        return ["\n".join(block) for block in blocks if block]
+        lines = (line if line.strip() else "" for line in self.text.splitlines())
+        return ["\n".join(block) for filled, block in groupby(lines, bool) if filled]
 
     @cached_property
     def bullets(self) -> int:
@@ -154,14 +150,9 @@ class ResponseView:
         return found
 
     @property
-    def question(self) -> str:
-        """The last user turn; empty where the chat has none."""
-        return next((turn["content"] for turn in reversed(self.messages) if turn.get("role") == "user"), "")
-
-    @property
     def prompt_words(self) -> tuple[str, ...]:
-        """Words of the last user turn in lower case."""
-        return _prompt_words(self.question)
+        """Words of the last user turn in lower case; none where the chat has no such turn."""
+        return _prompt_words(next((turn["content"] for turn in reversed(self.messages) if turn.get("role") == "user"), ""))
 
     def occurrences(self, phrase: str) -> int:
         """Count a lower-case word or phrase as whole words.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from lightning_focal.rubrics.criterion import Rubric
+from lightning_focal.rubrics.readers.fields import Row
 from lightning_focal.types import Message
 
-__all__ = ["FORMATS", "RubricFormat", "RubricRow", "clipped_mean", "format_table", "register", "weighted_mean"]
+__all__ = ["FORMATS", "RubricFormat", "RubricRow", "Score", "format_table", "rubric_format", "weighted_mean"]
+
+Score = Callable[[Rubric, Sequence[float | None]], float | None]
+"""Scores a response, given how far each criterion is met, in [0, 1] (None = not judged); None where nothing that counts was judged."""
 
 
 @dataclass(frozen=True)
@@ -36,46 +39,35 @@ class RubricRow:
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-class RubricFormat(ABC):
+@dataclass(frozen=True)
+class RubricFormat:
     """One way of writing rubrics down.
 
-    ``name`` is what the format is called, ``fields`` says in words what its rows hold, ``terms`` how it scores a response itself.
+    Args:
+        name: what it is called.
+        fields: what its rows hold, in words.
+        matches: says whether a row looks like this format; one row a file is asked, before any is parsed.
+        parse: reads a row, given also its place and the id it has without one of its own; raises RubricError, which starts with
+            the place and names the field, what was expected and what stood there.
+        score: the format's own score of a response, for reports.
+        terms: that score in words.
+        clipped: whether the mean over a data set is clipped to [0, 1].
     """
 
-    name: ClassVar[str]
-    fields: ClassVar[str]
-    terms: ClassVar[str] = "sum of met points / sum of positive points"
-
-    @abstractmethod
-    def matches(self, row: Mapping[str, Any]) -> bool:
-        """Say whether a row looks like this format; one row a file is asked, before any is parsed."""
-
-    @abstractmethod
-    def parse(self, row: Mapping[str, Any], where: str, default_id: str) -> RubricRow:
-        """Read one row.
-
-        Raises:
-            RubricError: starting with ``where``, naming the field, what was expected and what stood there.
-        """
-
-    def score(self, rubric: Rubric, met: Sequence[float | None]) -> float | None:
-        """Score a response in the format's own terms, for reports.
-
-        Args:
-            rubric: the rubric.
-            met: how far each criterion is met, in [0, 1]; None = not judged.
-
-        Returns:
-            The score; None where nothing that counts was judged.
-        """
-        return rubric.raw_score(met)
+    name: str
+    fields: str
+    matches: Callable[[Row], bool]
+    parse: Callable[[Row, str, str], RubricRow]
+    score: Score = Rubric.raw_score
+    terms: str = "sum of met points / sum of positive points"
+    clipped: bool = False
 
     def by_tag(self, rubric: Rubric, met: Sequence[float | None]) -> dict[str, float]:
         """Score the criteria of each tag alone, in the format's own terms.
 
         Args:
             rubric: the rubric.
-            met: as in :meth:`score`.
+            met: how far each criterion is met, in [0, 1]; None = not judged.
 
         Returns:
             One score a tag; a tag without one (nothing of it was judged, or none of it has positive points) is left out.
@@ -83,26 +75,31 @@ class RubricFormat(ABC):
         scores = {}
         for tag in sorted({tag for criterion in rubric.criteria for tag in criterion.tags}):
             own = [m if tag in criterion.tags else None for criterion, m in zip(rubric.criteria, met, strict=True)]
-            score = self.score(rubric, own)
-            if score is not None:
-                scores[tag] = score
-        return scores
+            scores[tag] = self.score(rubric, own)
+        return {tag: score for tag, score in scores.items() if score is not None}
 
     def mean(self, scores: Sequence[float]) -> float | None:
         """Score of a data set: the mean over its responses, clipped where the format clips it; None without any."""
-        return sum(scores) / len(scores) if scores else None
+        if not scores:
+            return None
+        mean = sum(scores) / len(scores)
+        return min(1.0, max(0.0, mean)) if self.clipped else mean
 
 
 FORMATS: dict[str, RubricFormat] = {}
 """Known formats by name; a row matches at most one."""
 
-_Format = TypeVar("_Format", bound=type[RubricFormat])
+Parse = Callable[[Row, str, str], RubricRow]
 
 
-def register(cls: _Format) -> _Format:
-    """Add a format to :data:`FORMATS`."""
-    FORMATS[cls.name] = cls()
-    return cls
+def rubric_format(name: str, fields: str, matches: Callable[[Row], bool], **options: Any) -> Callable[[Parse], Parse]:
+    """Add the format that the decorated function parses to :data:`FORMATS`; see :class:`RubricFormat`."""
+
+    def add(parse: Parse) -> Parse:
+        FORMATS[name] = RubricFormat(name, fields, matches, parse, **options)
+        return parse
+
+    return add
 
 
 def weighted_mean(rubric: Rubric, met: Sequence[float | None]) -> float | None:
@@ -110,15 +107,6 @@ def weighted_mean(rubric: Rubric, met: Sequence[float | None]) -> float | None:
     judged = [(c.points, m) for c, m in zip(rubric.criteria, met, strict=True) if m is not None]
     total = sum(points for points, _ in judged)
     return sum(points * m for points, m in judged) / total if total else None
-
-
-def clipped_mean(scores: Sequence[float]) -> float | None:
-    """Mean clipped to [0, 1], as HealthBench clips it: over the data set, not row by row; None without any.
-
-    >>> clipped_mean([0.5, -2.0]), clipped_mean([0.5, -0.25]), clipped_mean([])
-    (0.0, 0.125, None)
-    """
-    return min(1.0, max(0.0, sum(scores) / len(scores))) if scores else None
 
 
 def format_table() -> str:

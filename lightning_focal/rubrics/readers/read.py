@@ -1,21 +1,22 @@
-"""Read a rubric file whose format is recognised by its fields."""
+"""Read a rubric file whose format is recognised by its fields, and write rows back, every field as it was read."""
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning_focal.rubrics.criterion import Rubric
-from lightning_focal.rubrics.errors import RubricError
+from lightning_focal.files import write_json, write_parquet, write_text
+from lightning_focal.rubrics.criterion import Criterion, Rubric, RubricError
 from lightning_focal.rubrics.readers.base import FORMATS, RubricFormat, RubricRow
-from lightning_focal.rubrics.readers.files import RawRow, raw_rows
-from lightning_focal.rubrics.readers.hub import DatasetSource
+from lightning_focal.rubrics.readers.files import DatasetSource, RawRow, raw_rows
 from lightning_focal.types import Message
 
-__all__ = ["Reading", "read_all", "read_rows", "read_rubrics"]
+__all__ = ["Reading", "read_all", "read_rows", "read_rubrics", "to_row", "write_rows"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,21 +58,21 @@ def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool =
     raw = raw_rows(path)
     chosen = _recognise(path, raw, rubric_format)
     dataset = DatasetSource.of(path)
-    stem = path.stem if dataset is None else dataset.stem
+    stem = path.stem if dataset is None else Path(dataset.name).name
     rows: dict[str, RubricRow] = {}
-    lines: dict[str, str] = {}
+    places: dict[str, str] = {}
     problems: list[RubricError] = []
     for number, where, row in raw:
         try:
             parsed = _parse(chosen, row, where, f"{stem}:{number}")
             if parsed.id in rows:
-                raise RubricError(where, "id", f"unique in the file (first at {lines[parsed.id]})", parsed.id)
+                raise RubricError(where, "id", f"unique in the file (first at {places[parsed.id]})", parsed.id)
         except RubricError as error:
             if stop:
                 raise
             problems.append(error)
-            continue
-        rows[parsed.id], lines[parsed.id] = parsed, where
+        else:
+            rows[parsed.id], places[parsed.id] = parsed, where
     return Reading(chosen, tuple(rows.values()), tuple(problems))
 
 
@@ -110,9 +111,8 @@ def read_rows(
     found = read_all(path, rubric_format, stop=on_bad_row == "error")
     bad = found.problems
     if bad and not found.rows:
-        raise RubricError(
-            str(path), "file", f"rubrics with at least one good row (the first bad one: {bad[0]})", f"{len(bad)} bad rows"
-        )
+        expected = f"rubrics with at least one good row (the first bad one: {bad[0]})"
+        raise RubricError(str(path), "file", expected, f"{len(bad)} bad rows")
     if bad:
         _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), found.total, bad[0])
     return list(found.rows)
@@ -149,3 +149,64 @@ def _parse(chosen: RubricFormat, row: object, where: str, default_id: str) -> Ru
         raise RubricError(where, "", "a mapping", row)
     parsed = chosen.parse({key: value for key, value in row.items() if value is not None}, where, default_id)
     return replace(parsed, format=chosen.name, raw=row)
+
+
+def to_row(row: RubricRow) -> dict[str, Any]:
+    """Return a row as its format writes it: the fields that were read, unknown ones included; the plain format for one made here.
+
+    >>> from lightning_focal.rubrics import Rubric
+    >>> to_row(RubricRow("a", ({"role": "user", "content": "Hi"},), Rubric((Criterion("kind", "Is kind.", 2),))))["rubric"]
+    [{'name': 'kind', 'description': 'Is kind.', 'points': 2.0}]
+    """
+    if row.raw:
+        return copy.deepcopy(dict(row.raw))
+    made: dict[str, Any] = {"id": row.id, "prompt": [dict(turn) for turn in row.messages]}
+    if row.answer is not None:
+        made["answer"] = row.answer
+    return {**row.extra, **made, "rubric": [_entry(criterion) for criterion in row.rubric.criteria]}
+
+
+def _entry(criterion: Criterion) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": criterion.name, "description": criterion.description, "points": criterion.points}
+    if criterion.tags:
+        made["tags"] = list(criterion.tags)
+    if criterion.check is not None:
+        made["check"] = dict(criterion.check)
+    if criterion.required:
+        made["required"] = True
+    if (criterion.low, criterion.high) != (0.0, 1.0):
+        made |= {"low": criterion.low, "high": criterion.high}
+    return made
+
+
+def write_rows(path: str | Path, rows: Sequence[RubricRow]) -> None:
+    """Write rows so that reading them gives the same rows; the file is there whole or not at all.
+
+    A row without an id of its own is called by its file and line, so by the new ones. Parquet has one type a column and fills
+    absent fields with nulls, which count as absent when read.
+
+    Args:
+        path: ends in ``.jsonl``, ``.ndjson``, ``.json`` or ``.parquet``.
+        rows: at least one.
+
+    Raises:
+        ValueError: on another ending, no rows, or rows that parquet cannot hold.
+    """
+    path = Path(path)
+    if not rows:
+        raise ValueError("`rows` must hold at least one row, got none")
+    suffix, written = path.suffix.lower(), [to_row(row) for row in rows]
+    if suffix in (".jsonl", ".ndjson"):
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written))
+    elif suffix == ".json":
+        write_json(path, written)
+    elif suffix == ".parquet":
+        import pyarrow
+
+        columns = dict.fromkeys(key for row in written for key in row)  # those of all rows: arrow looks at the first alone
+        try:
+            write_parquet(path, [{key: row.get(key) for key in columns} for row in written])
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(f"`rows` must have one type a column to be written as parquet ({error}): write .jsonl") from error
+    else:
+        raise ValueError(f"`path` must end in .jsonl, .ndjson, .json or .parquet, got {path.name!r}")

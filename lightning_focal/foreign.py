@@ -1,0 +1,100 @@
+"""Every private or undocumented name of another package that this one cannot do without: one small function for each.
+
+Each says why it is needed and which versions it was tried with. ``tests/test_foreign.py`` holds a contract test for each, and finds
+no such name in any other file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+__all__ = [
+    "attention_name",
+    "load_vllm_weights",
+    "name_before_wrapping",
+    "published_weights",
+    "release_vllm",
+    "weights_version",
+]
+
+
+def attention_name(model: Any) -> str:
+    """Return the attention that a transformers model uses: ``sdpa``, ``eager``, the name of a registered one.
+
+    ``config._attn_implementation``: transformers lets it be set by ``set_attn_implementation`` and has no public way to read it.
+    Tried with transformers 5.16 to 5.24.
+    """
+    return str(model.config.get_text_config()._attn_implementation)
+
+
+def published_weights(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name and shape the weights of some layers as the checkpoint that the model was published as has them.
+
+    ``core_model_loading.revert_weight_conversion``: transformers fuses some weights (experts of a layer) when it loads them;
+    ``save_pretrained`` undoes it for a whole model, which is too much to hold at once. Tried with transformers 5.16 to 5.24.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return dict(revert_weight_conversion(model, weights))
+
+
+def name_before_wrapping(name: str) -> str:
+    """Return the name of a parameter or module as it was before FSDP and activation checkpointing wrapped its owners.
+
+    ``_fsdp_wrapped_module`` and ``_checkpoint_wrapped_module``: PyTorch takes them off in state dicts alone. Tried with torch 2.8 to
+    2.13.
+
+    >>> name_before_wrapping("_fsdp_wrapped_module.model.layers.0._checkpoint_wrapped_module.weight")
+    'model.layers.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in ("_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+
+
+def weights_version(model: Any) -> int:
+    """Return a number that grows whenever a parameter of a model is changed in place.
+
+    ``Tensor._version``: PyTorch describes the counter in its notes on autograd and has no public way to read it. Tried with torch 2.8
+    to 2.13.
+    """
+    return sum(parameter._version for parameter in model.parameters())
+
+
+def load_vllm_weights(llm: Any, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+    """Replace the weights of a vLLM engine in this process; return the names of parameters that got no value.
+
+    ``load_weights`` of vLLM's model tells which did; ``reload_weights``, which prepares and ends a reload, only warns of the others. On
+    a CPU vLLM multiplies by packed copies of weights, and ``reload_weights`` packs no output layer that is the embedding. Tried with
+    vLLM 0.32.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    from vllm.platforms import current_platform
+
+    (model,) = llm.apply_model(lambda model: model)
+    loaded, load = set[str](), model.load_weights
+
+    def noted(given: Any) -> set[str]:
+        loaded.update(load(given))
+        return loaded
+
+    model.load_weights = noted
+    try:
+        llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+    finally:
+        del model.load_weights
+    for module in model.modules():
+        if current_platform.is_cpu() and isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+    return {name for name, _ in model.named_parameters()} - loaded
+
+
+def release_vllm(llm: Any) -> None:
+    """Free the memory of a vLLM engine in this process and leave process groups alone.
+
+    ``_finalizer`` of its client: vLLM's own end, also of an engine that is collected, ends ``torch.distributed`` for the whole
+    process, whoever began it. Tried with vLLM 0.32.
+    """
+    llm.llm_engine.engine_core._finalizer.detach()
+    llm.llm_engine.model_executor.shutdown()

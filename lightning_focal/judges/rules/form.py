@@ -1,0 +1,179 @@
+"""Checks of form: length, lists, headings, tables, code, JSON, placeholders. Bounds include both ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lightning_focal.judges.base import Outcome, Verdict
+from lightning_focal.judges.rules.registry import Run, check, count_between, none, register, rule, several, verdict
+from lightning_focal.judges.rules.view import ResponseView, split_words
+
+__all__: list[str] = []
+
+
+def _length(unit: str, count: Callable[[ResponseView], int], about: str, low: int, high: int) -> None:
+    """Register ``min_<unit>``, ``max_<unit>`` and ``<unit>_between``; ``low`` and ``high`` are those of the examples."""
+
+    def add(kind: str, least: str, most: str, summary: str, *example: int) -> None:
+        names = [name for name in (least, most) if name]  # of the arguments that bound the count
+        register(
+            kind,
+            lambda **given: count_between(count, unit, given.get(least), given.get(most), unit if len(names) == 1 else ""),
+            dict.fromkeys(names, (int, ...)),
+            f"{summary} {unit}{about}.",
+            dict(zip(names, example, strict=True)),
+        )
+
+    add(f"min_{unit}", unit, "", f"At least `{unit}`", low)
+    add(f"max_{unit}", "", unit, f"At most `{unit}`", high)
+    add(f"{unit}_between", "min", "max", "From `min` to `max`", low, high)
+
+
+_length("words", lambda view: len(view.words), "", 20, 60)
+_length("sentences", lambda view: len(view.sentences), "", 2, 4)
+_length("paragraphs", lambda view: len(view.paragraphs), ", parted by blank lines", 2, 3)
+_length("characters", lambda view: len(view.stripped), ", outer white space aside", 100, 280)
+_length("lines", lambda view: len(view.lines), " that are not blank", 2, 6)
+
+
+@rule("target_words", {"words": 50, "spread": 25}, graded=True, least=1)
+def _target_words(view: ResponseView, words: int, spread: int | None = None) -> Verdict:
+    """Grade: 1 at `words` words, falling linearly to 0 at `spread` words more or fewer (default: `words`)."""
+    count = len(view.words)
+    return Verdict(Outcome.GRADED, max(0.0, 1 - abs(count - words) / (spread or words)), f"{count} words, {words} aimed at")
+
+
+@check("max_average_sentence", {"words": 20})
+def max_average_sentence(words: float) -> Run:
+    """At most `words` words a sentence on average."""
+    return count_between(lambda v: len(v.words) / max(1, len(v.sentences)), "words a sentence", None, words, "words")
+
+
+@check("max_longest_sentence", {"words": 30})
+def max_longest_sentence(words: int) -> Run:
+    """No sentence of more than `words` words."""
+    return count_between(_longest_sentence, "words in the longest sentence", None, words, "words")
+
+
+def _longest_sentence(view: ResponseView) -> int:
+    return max((len(split_words(sentence)) for sentence in view.sentences), default=0)
+
+
+_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+\S")
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+_CELL = re.compile(r"\s*:?-+:?\s*")
+_PLACEHOLDER = re.compile(r"\[([^\[\]\n]{1,60})\](?!\()")
+
+
+def _headings(view: ResponseView, level: int | None = None) -> int:
+    matches = (_HEADING.match(line) for line in view.lines)
+    return sum(match is not None and level in (None, len(match[1])) for match in matches)
+
+
+def _bold(view: ResponseView) -> int:
+    return len(_BOLD.findall(view.text))
+
+
+def _items(view: ResponseView) -> int:
+    return view.bullets + view.numbered
+
+
+def _tables(view: ResponseView) -> int:
+    """Count header lines that a rule of as many cells follows."""
+    count = 0
+    for header, ruler in zip(view.lines, view.lines[1:], strict=False):
+        if "|" in header and "|" in ruler:
+            cells = ruler.strip().strip("|").split("|")
+            same_width = len(header.strip().strip("|").split("|")) == len(cells)
+            count += same_width and all(_CELL.fullmatch(cell) for cell in cells)
+    return count
+
+
+def _markdown(view: ResponseView) -> int:
+    return _headings(view) + _bold(view) + view.bullets + _tables(view) + len(view.fences)
+
+
+def _placeholders(view: ResponseView) -> int:
+    """Count square brackets that are neither citations nor check boxes."""
+    found = (match.strip() for match in _PLACEHOLDER.findall(view.text))
+    return sum(not text.isdigit() and text.lower() not in ("", "x") for text in found)
+
+
+several("bullets", "bullets", lambda view: view.bullets, ": lines that start with `-`, `*`, `+` or `•`", min=3)
+several("numbered_list", "numbered items", lambda view: view.numbered, ", which start like `1.` or `2)`", min=2, max=5)
+several("list_items", "list items", _items, ", bullets and numbered ones together", min=3, max=7)
+none("no_bullets", "list items", _items, ", neither bullets nor numbered ones")
+several("bold", "bold spans", _bold, " (`**...**` or `__...__`)", min=1)
+several(
+    "placeholders", "placeholders", _placeholders, " in square brackets, such as `[name]`; links, citations and check boxes aside", min=2
+)  # fmt: skip
+none("no_placeholders", "placeholders", _placeholders, " in square brackets, such as `[name]`")
+none("no_markdown", "markdown elements", _markdown, ": headings, bold spans, bullets, tables, code fences")
+
+
+@check("headings", {"min": 2, "level": 2})
+def headings(min: int = 1, max: int | None = None, level: int | None = None) -> Run:
+    """From `min` to `max` markdown headings with `#`, of `level` where given."""
+    if level is not None and not 1 <= level <= 6:
+        raise ValueError(f"`level` must be from 1 to 6, got {level}")
+    return count_between(lambda view: _headings(view, level), "headings", min, max)
+
+
+@check("table")
+def table() -> Run:
+    """A markdown table: a header line and a rule of as many cells."""
+    return count_between(_tables, "tables", 1, None)
+
+
+@check("code_block", {"language": "python"})
+def code_block(language: str | None = None) -> Run:
+    """A closed code fence, of `language` where given."""
+    wanted = None if language is None else language.lower()
+    unit = "code blocks" if wanted is None else f"{wanted} code blocks"
+    return count_between(lambda view: sum(wanted in (None, name) for name, _ in view.fences), unit, 1, None)
+
+
+@rule("postscript", {"marker": "P.S."})
+def _postscript(view: ResponseView, marker: str = "P.S.") -> Verdict:
+    """A line starts with `marker`, whatever its case."""
+    met = any(line.lstrip(" \t*_>").lower().startswith(marker.lower()) for line in view.lines)
+    return verdict(met, f"{'a' if met else 'no'} line starts with {marker!r}")
+
+
+@check("json", {"schema": {"type": "object", "required": ["name"]}})
+def json_document(schema: dict[str, Any] | None = None) -> Run:
+    """The whole response is valid JSON (one code fence around it is fine) and fits the JSON schema `schema`."""
+    validator = None if schema is None else _validator(schema)
+
+    def run(view: ResponseView) -> Verdict:
+        text = view.stripped
+        if text.startswith("```") and text.endswith("```") and len(view.fences) == 1:
+            text = view.fences[0][1]
+        try:
+            document = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            return verdict(False, f"not valid JSON: {str(error)[:120]}")
+        problem = None if validator is None else next(validator.iter_errors(document), None)
+        if problem is not None:
+            return verdict(False, f"JSON does not fit the schema at {problem.json_path}: {problem.message[:120]}")
+        return verdict(True, "valid JSON" if validator is None else "valid JSON that fits the schema")
+
+    return run
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    import jsonschema
+
+    cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        cls.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"`schema` must be a JSON schema, got {schema!r} ({error.message} at {error.json_path})") from None
+    return cls(schema)

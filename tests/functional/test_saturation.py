@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import pad
+
+from lightning_focal.functional import inverse_reward_projection, level_index, level_sums, projected_sums, weighted_reward
+from tests import oracles
+from tests.functional.cases import batches, groups, tensors
+
+TEMPERATURES = st.sampled_from([0.05, 0.3, 1.0, 7.0])
+INFINITY = float("inf")
+
+
+def test_by_hand():
+    # R = (0.5, 1), q = softmax(R) = (0.377541, 0.622459)
+    sigma = inverse_reward_projection(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(sigma, torch.tensor([[1.0, 0.622459]]), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 5.0])
+def test_10_000_ragged_cases_agree_with_the_loop(temperature):
+    for scores, weights, mask in batches(seed=round(10 * temperature), batches=5):
+        projected, judged = projected_sums(*tensors(scores, weights, mask), temperature=temperature)
+        sigma = inverse_reward_projection(*tensors(scores, weights, mask), temperature=temperature)
+        for p in range(len(scores)):
+            above, below = oracles.projection_sums(scores[p], weights[p], mask[p], temperature)
+            np.testing.assert_allclose(projected[p], above, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(judged[p], below, rtol=0, atol=1e-6)
+            expected = oracles.saturation(scores[p], weights[p], mask[p], temperature)
+            np.testing.assert_allclose(sigma[p], expected, rtol=0, atol=1e-6)
+
+
+@given(groups(judged=True))
+def test_hot_is_the_group_mean_and_cold_the_best_rollout(case):
+    scores, weights, mask = case
+    for hot in (1e9, INFINITY):
+        torch.testing.assert_close(inverse_reward_projection(scores, weights, mask, hot), scores.mean(1), rtol=0, atol=1e-6)
+    rewards = weighted_reward(scores, weights)
+    ahead = rewards.topk(min(2, rewards.shape[1]), dim=1).values
+    clear = ahead[:, 0] - ahead[:, -1] > 1e-4 if rewards.shape[1] > 1 else torch.ones(len(rewards), dtype=torch.bool)
+    best = scores[torch.arange(len(scores)), rewards.argmax(1)]
+    sigma = inverse_reward_projection(scores, weights, temperature=1e-7)
+    torch.testing.assert_close(sigma[clear], best[clear], rtol=0, atol=1e-6)
+
+
+def test_cold_and_not_judged_on_the_best_is_the_best_of_the_judged():
+    scores = torch.tensor([[[1.0, 1.0, 0.0], [0.0, 0.0, 0.7]]])
+    mask = torch.tensor([[[True, True, False], [True, True, True]]])
+    sigma = inverse_reward_projection(scores, torch.full((1, 3), 1 / 3), mask, temperature=1e-4)
+    torch.testing.assert_close(sigma, torch.tensor([[1.0, 1.0, 0.7]]))
+
+
+@given(groups(), TEMPERATURES, st.integers(0, 2**32 - 1))
+def test_what_must_hold(case, temperature, seed):
+    scores, weights, mask = case
+    sigma = inverse_reward_projection(scores, weights, mask, temperature)
+    assert bool(((sigma >= 0) & (sigma <= 1)).all())
+    assert bool((sigma[~mask.any(1)] == 0).all())
+    generator = torch.Generator().manual_seed(seed)
+    rollouts, criteria = (torch.randperm(n, generator=generator) for n in scores.shape[1:])
+    same = {
+        "rollouts permuted": ((scores[:, rollouts], weights, mask[:, rollouts]), sigma),
+        "criteria permuted": ((scores[..., criteria], weights[:, criteria], mask[..., criteria]), sigma[:, criteria]),
+        "doubled": ((scores.repeat(1, 2, 1), weights, mask.repeat(1, 2, 1)), sigma),
+        "padded": (
+            (pad(scores, (0, 2, 0, 3), value=float("nan")), pad(weights, (0, 2)), pad(mask, (0, 2, 0, 3))),
+            pad(sigma, (0, 2)),
+        ),
+    }
+    for name, (other, expected) in same.items():
+        got = inverse_reward_projection(*other, temperature)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12, msg=name)
+
+
+@given(groups(dtype=torch.float32), TEMPERATURES)
+def test_float32_agrees_with_float64(case, temperature):
+    scores, weights, mask = case
+    single = inverse_reward_projection(scores, weights, mask, temperature)
+    assert single.dtype == torch.float32
+    double = inverse_reward_projection(scores.double(), weights.double(), mask, temperature)
+    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32_without_gradient(dtype):
+    scores, weights = torch.rand(2, 4, 3).to(dtype).requires_grad_(), torch.rand(2, 3).to(dtype)
+    sigma = inverse_reward_projection(scores, weights)
+    assert (sigma.dtype, sigma.requires_grad) == (torch.float32, False)
+    torch.testing.assert_close(sigma, inverse_reward_projection(scores.float(), weights.float()), rtol=0, atol=0)
+
+
+def test_no_mask_is_a_full_mask():
+    scores, weights = torch.rand(3, 4, 5), torch.rand(3, 5)
+    full = projected_sums(scores, weights, torch.ones(3, 4, 5, dtype=torch.bool))
+    for a, b in zip(projected_sums(scores, weights), full, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_levels_add_up_by_name():
+    index = level_index([["b"], []], ["a", "b"], 2)
+    assert index.tolist() == [[1, -1], [-1, -1]]
+    projected, judged = level_sums(torch.ones(2, 3, 2), torch.tensor([[1.0, 0.0]] * 2), None, index, 2)
+    assert projected.tolist() == pytest.approx([0.0, 1.0])
+    assert judged.tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_errors():
+    for temperature in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="`temperature` must be > 0"):
+            inverse_reward_projection(torch.rand(1, 2, 3), torch.rand(1, 3), temperature=temperature)
+    with pytest.raises(ValueError, match=r"`scores` must be \[P, G, C\], got \(2, 3\)"):
+        inverse_reward_projection(torch.rand(2, 3), torch.rand(2, 3))
+    with pytest.raises(ValueError, match=r"`weights` must be \[P, C\] = \(1, 3\), got \(1, 2\)"):
+        inverse_reward_projection(torch.rand(1, 2, 3), torch.rand(1, 2))
+    with pytest.raises(TypeError, match=r"`mask` must be torch\.bool"):
+        inverse_reward_projection(torch.rand(1, 2, 3), torch.rand(1, 3), torch.ones(1, 2, 3))

@@ -1,0 +1,238 @@
+import copy
+import logging
+import math
+
+import pytest
+import torch
+
+from lightning_focal.models import Lora, apply_lora, encode_chat, load_policy, response_logp, response_measures
+from lightning_focal.models import logp as module
+
+
+def batch(lengths, limit=6, vocabulary=256, seed=0):
+    """Left-padded prompts and right-padded responses of the given ``(prompt, response)`` lengths; padding is token 1."""
+    draw = torch.Generator().manual_seed(seed)
+    width = max(p for p, _ in lengths)
+    prompts, responses = torch.ones(len(lengths), width, dtype=torch.long), torch.ones(len(lengths), limit, dtype=torch.long)
+    for i, (p, r) in enumerate(lengths):
+        prompts[i, width - p :] = torch.randint(2, vocabulary, (p,), generator=draw)
+        responses[i, :r] = torch.randint(2, vocabulary, (r,), generator=draw)
+    prompt_mask = torch.arange(width) >= width - torch.tensor([[p] for p, _ in lengths])
+    response_mask = torch.arange(limit) < torch.tensor([[r] for _, r in lengths])
+    return prompts, prompt_mask, responses, response_mask
+
+
+def one_by_one(model, prompts, prompt_mask, responses, response_mask, temperature=1.0):
+    """Whole logits of one unpadded sequence at a time."""
+    out = torch.zeros(responses.shape)
+    entropy, certainty = torch.zeros(responses.shape), torch.zeros(responses.shape)
+    for i in range(len(prompts)):
+        prompt, response = prompts[i][prompt_mask[i]], responses[i][response_mask[i]]
+        if len(response):
+            logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1].float() / temperature
+            logp = torch.log_softmax(logits, -1)
+            out[i, : len(response)] = logp[torch.arange(len(response)), response]
+            entropy[i, : len(response)] = -(logp.exp() * logp).sum(-1)
+            certainty[i, : len(response)] = -logp.mean(-1) - math.log(
+                logp.shape[-1]
+            )  # KL(uniform || policy), from log-probabilities
+    return out, {"entropy": entropy, "self_certainty": certainty}
+
+
+MIXED = [(3, 4), (7, 1), (1, 6), (5, 0), (7, 5)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("lengths", [MIXED, [(4, 5), (4, 2)]], ids=["left-padded", "equal prompts"])
+def test_equals_whole_logits_without_padding(tiny, lengths, temperature):
+    data = batch(lengths)
+    with torch.no_grad():
+        expected, measures = one_by_one(tiny[0], *data, temperature)
+        logp, measured = response_measures(tiny[0], *data, ["entropy", "self_certainty"], temperature=temperature, chunk_size=3)
+    assert logp.dtype == torch.float32
+    torch.testing.assert_close(logp, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(measured, measures, atol=1e-5, rtol=0)
+    assert (logp[~data[3]] == 0).all()
+
+
+def test_micro_batches_and_extra_padding_change_nothing(tiny):
+    prompts, prompt_mask, responses, response_mask = data = batch(MIXED)
+    with torch.no_grad():
+        whole = response_logp(tiny[0], *data)
+        parts = torch.cat([response_logp(tiny[0], *(t[i : i + 2] for t in data)) for i in range(0, 5, 2)])
+        pad = torch.nn.functional.pad
+        wider = response_logp(
+            tiny[0], pad(prompts, (3, 0)), pad(prompt_mask, (3, 0)), pad(responses, (0, 4)), pad(response_mask, (0, 4))
+        )
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(wider[:, :6], whole, atol=1e-5, rtol=0)
+    assert wider.shape == (5, 10)
+
+
+def test_columns_of_padding_are_not_computed(tiny):
+    prompts, prompt_mask, responses, response_mask = batch([(2, 2), (1, 1)])
+    pad = torch.nn.functional.pad
+    seen = []
+    hook = tiny[0].model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    with torch.no_grad():
+        response_logp(tiny[0], pad(prompts, (9, 0)), pad(prompt_mask, (9, 0)), responses, response_mask)
+    hook.remove()
+    assert seen == [(2, 3)]
+
+
+def test_gradient_is_that_of_whole_logits():
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
+    data = batch(MIXED)
+    one_by_one(model, *data)[0].sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    response_logp(model, *data, chunk_size=4).sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_gradient_checkpointing_of_the_model_is_fine():
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
+    data = batch(MIXED)
+    response_logp(model, *data).sum().backward()
+    expected = model.lm_head.weight.grad.clone()
+    model.zero_grad()
+    model.gradient_checkpointing_enable()
+    model.train()
+    response_logp(model, *data).sum().backward()
+    torch.testing.assert_close(model.lm_head.weight.grad, expected)
+
+
+def test_head_is_put_back(tiny):
+    assert "forward" not in tiny[0].lm_head.__dict__
+    with pytest.raises((IndexError, RuntimeError)):
+        response_logp(tiny[0], *batch([(2, 2)], vocabulary=100000))  # no such token
+    assert "forward" not in tiny[0].lm_head.__dict__
+
+
+def test_peft_wrapped_model():
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
+    policy = apply_lora(model, Lora(r=4))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    data = batch(MIXED)
+    with torch.no_grad():
+        expected, _ = one_by_one(policy, *data)
+    logp = response_logp(policy, *data)
+    torch.testing.assert_close(logp.detach(), expected, atol=1e-5, rtol=0)
+    logp.sum().backward()
+    assert all(p.grad is not None for p in policy.parameters() if p.requires_grad)
+
+
+def test_bfloat16_autocast(tiny):
+    data = batch(MIXED)
+    with torch.no_grad():
+        expected = response_logp(tiny[0], *data)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logp = response_logp(tiny[0], *data)
+    assert logp.dtype == torch.float32
+    torch.testing.assert_close(logp, expected, atol=0.2, rtol=0)
+    assert not logp.equal(expected)
+
+
+def test_output_layer_with_bias():
+    from transformers import PhiConfig, PhiForCausalLM
+
+    torch.manual_seed(0)
+    config = PhiConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=None,
+        bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    model = PhiForCausalLM(config).eval()
+    torch.nn.init.normal_(model.lm_head.bias)
+    data = batch(MIXED, vocabulary=64)
+    with torch.no_grad():
+        torch.testing.assert_close(response_logp(model, *data), one_by_one(model, *data)[0], atol=1e-5, rtol=0)
+    assert model not in module._whole_logits
+
+
+def test_soft_capped_logits_are_honoured(caplog):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, final_logit_softcapping=0.5, initializer_range=0.5, sliding_window=4,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).eval()
+    data = batch(MIXED, vocabulary=64)
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        expected, measures = one_by_one(model, *data, temperature=0.8)
+        for _ in range(2):
+            logp, measured = response_measures(model, *data, ["entropy", "self_certainty"], temperature=0.8)
+            torch.testing.assert_close(logp, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(measured, measures, atol=1e-5, rtol=0)
+    assert [r.message for r in caplog.records if "separable" in r.message] == [
+        "Gemma2ForCausalLM has no separable output layer: its logits [N, T, V] are held whole for log-probabilities"
+    ]
+
+
+def test_adapter_on_the_output_layer(caplog):
+    model, _ = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
+    policy = apply_lora(model, Lora(r=4, target_modules=["q_proj", "lm_head"]))
+    torch.nn.init.normal_(policy.base_model.model.lm_head.lora_B["default"].weight)
+    data = batch(MIXED)
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(
+            response_logp(policy, *data), one_by_one(policy, *data)[0], atol=1e-5, rtol=3e-6
+        )  # log-probs near -13
+    assert "separable" in caplog.text
+
+
+def test_nothing_to_score(tiny):
+    data = batch([(3, 0), (2, 0)])
+    logp, measured = response_measures(tiny[0], *data, ["entropy"])
+    assert logp.equal(torch.zeros(2, 6))
+    assert measured["entropy"].equal(torch.zeros(2, 6))
+
+
+def test_copies_can_be_scored_side_by_side(tiny):
+    data, other = batch(MIXED), copy.deepcopy(tiny[0])
+    with torch.no_grad():
+        assert response_logp(other, *data).equal(response_logp(tiny[0], *data))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda d: (d[0], d[1][:, 1:], d[2], d[3]), "prompt_ids.*prompt_mask"),
+        (lambda d: (d[0], d[1], d[2], d[3][1:]), "response_ids.*response_mask"),
+        (lambda d: (d[0], d[1], d[2][1:], d[3][1:]), "N = 5"),
+        (lambda d: (d[0], d[1].long(), d[2], d[3]), "`prompt_mask` must be bool"),
+        (lambda d: (d[0], d[1] & False, d[2], d[3]), "every row"),
+    ],
+)
+def test_shapes_that_disagree(tiny, change, match):
+    with pytest.raises(ValueError, match=match):
+        response_logp(tiny[0], *change(batch(MIXED)))
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("chunk_size", 0)])
+def test_values_out_of_range(tiny, name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        response_logp(tiny[0], *batch(MIXED), **{name: value})
+
+
+@pytest.mark.slow
+def test_real_model(smollm):
+    """135M parameters on a CPU: slow."""
+    model, tokenizer = smollm
+    questions = ["Why?", "Name a river in France and say where it ends.", "Hello!"]
+    rows = [encode_chat(tokenizer, [{"role": "user", "content": q}]) for q in questions]
+    width = max(map(len, rows))
+    prompts = torch.tensor([[2] * (width - len(r)) + list(r) for r in rows])
+    prompt_mask = torch.arange(width) >= width - torch.tensor([[len(r)] for r in rows])
+    _, _, responses, response_mask = batch([(1, 6), (1, 3), (1, 5)], vocabulary=40000)
+    with torch.no_grad():
+        expected, _ = one_by_one(model, prompts, prompt_mask, responses, response_mask)
+        logp = response_logp(model, prompts, prompt_mask, responses, response_mask)
+    torch.testing.assert_close(logp, expected, atol=1e-4, rtol=0)

@@ -1,0 +1,275 @@
+"""From one rollout batch to optimiser steps: how many, with which weights, and when none is taken."""
+
+import copy
+import math
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+
+from lightning_focal.callbacks import HeldOut, RolloutObserver
+from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
+from lightning_focal.modules import GRPOModule, Update
+from lightning_focal.modules.loss import step_normaliser
+from lightning_focal.rewards import FocalReward, StaticReward
+from tests.conftest import TINY, adam
+from tests.modules.helpers import BrokenAdvantage, FailingJudge, backward_of_step, column, logp_of, same, weights_of
+
+
+def sgd(lr):
+    return lambda parameters: torch.optim.SGD(parameters, lr=lr)
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """The rows of each update, and the policy before it."""
+    calls = []
+    plain = GRPOModule._with_logp
+
+    def spy(module, rows):
+        calls.append((copy.deepcopy(module.policy), rows))
+        return plain(module, rows)
+
+    monkeypatch.setattr(GRPOModule, "_with_logp", spy)
+    return calls
+
+
+@pytest.fixture
+def snapshots():
+    """A callback hook that keeps the weights after every batch: ``snapshots(run)`` before fitting."""
+
+    def watch(run):
+        kept = []
+        run.trainer.callbacks.append(LambdaCallback(on_train_batch_end=lambda *_: kept.append(weights_of(run.module))))
+        return kept
+
+    return watch
+
+
+@pytest.mark.parametrize(("epochs", "mini_batches"), [(1, 1), (1, 4), (2, 1), (3, 2)])
+def test_epochs_times_mini_batches_steps(run_tiny, epochs, mini_batches):
+    run = run_tiny(update=Update(epochs=epochs, mini_batches=mini_batches))
+    steps = 4 * epochs * mini_batches  # 8 prompts, 2 a batch
+    assert run.trainer.global_step == run.module.version == steps
+    assert column(run.folder, "train/policy/version") == [steps // 4 * (i + 1) for i in range(4)]
+
+
+def test_skipped_old_logp_equal_computed_ones(run_tiny, monkeypatch):
+    skipped = run_tiny(FocalReward(), folder="skipped")
+    monkeypatch.setattr(Update, "steps", property(lambda self: 2))  # computes them; the loop still takes one step
+    computed = run_tiny(FocalReward(), folder="computed")
+    assert computed.trainer.global_step == skipped.trainer.global_step == 4
+    for name, value in skipped.module.policy.state_dict().items():
+        assert torch.allclose(value, computed.module.policy.state_dict()[name], atol=1e-5), name
+    assert column(computed.folder, "train/policy/ratio_mean") == pytest.approx([1.0] * 4, abs=1e-5)
+
+
+def test_first_step_of_many_starts_at_ratio_one_and_later_ones_move(run_tiny):
+    run = run_tiny(StaticReward(), update=Update(epochs=4), optimizer=adam(0.03))
+    assert max(column(run.folder, "train/policy/old_kl")) > 1e-3
+    assert max(column(run.folder, "train/policy/clip_fraction")) > 0
+
+
+def step_by_step(policy, sequences, module):
+    """The update with a fresh autocast context around every forward and backward."""
+    model, update = copy.deepcopy(policy), module.update
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+
+    def fresh():
+        return torch.autocast("cpu", torch.bfloat16)
+
+    with fresh():
+        old = logp_of(model, sequences, 1.0, update.micro_batch_size)
+    sequences = type(sequences)(**{**sequences.__dict__, "old_logp": old})
+    model.train()
+    for rows in torch.randperm(len(sequences), generator=torch.Generator().manual_seed(module._seed("mini", "0/0"))).tensor_split(
+        2
+    ):
+        mini = sequences.rows(rows)
+        with fresh():
+            normaliser = step_normaliser(mini, update)
+            backward_of_step(model, mini, update, 1.0, normaliser)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), update.gradient_clip_val)
+        optimizer.step()
+        optimizer.zero_grad()
+    return dict(model.state_dict())
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_autocast_cache_is_never_stale(run_tiny, learned, monkeypatch, stale):
+    """Weights cast for the first optimiser step, or without gradient, must not be used in the next; with stale casts it shows."""
+    if stale:
+        monkeypatch.setattr(torch, "clear_autocast_cache", lambda: None)
+    run = run_tiny(
+        trainer_precision="bf16-mixed",
+        trainer_limit_train_batches=1,
+        update=Update(mini_batches=2, micro_batch_size=2),
+        data_batch_size=4,
+    )
+    expected = step_by_step(*learned[0], run.module)
+    assert same(weights_of(run.module), expected) is not stale
+
+
+def test_gradient_is_clipped_by_its_global_norm(run_tiny, learned):
+    run = run_tiny(StaticReward(), optimizer=sgd(1.0), update=Update(gradient_clip_val=0.125), trainer_limit_train_batches=1)
+    before = learned[0][0].state_dict()
+    step = torch.cat([(value - before[name]).flatten() for name, value in run.module.policy.state_dict().items()])
+    assert float(run.trainer.callback_metrics["train/policy/grad_norm"]) > 0.5  # logged as it was before
+    assert float(step.norm()) == pytest.approx(0.125, rel=1e-3)
+
+
+def test_zero_clips_nothing(run_tiny, learned):
+    run = run_tiny(StaticReward(), optimizer=sgd(1.0), update=Update(gradient_clip_val=0), trainer_limit_train_batches=1)
+    before = learned[0][0].state_dict()
+    step = torch.cat([(value - before[name]).flatten() for name, value in run.module.policy.state_dict().items()])
+    assert float(step.norm()) == pytest.approx(float(run.trainer.callback_metrics["train/policy/grad_norm"]), rel=1e-3)
+    assert float(step.norm()) > 0.5
+
+
+# -- steps that must not be taken ----------------------------------------------------------------------------------------------
+
+
+def test_nan_step_is_skipped_and_counted(run_tiny, snapshots):
+    run = run_tiny(StaticReward(advantage=BrokenAdvantage(1)), fit=False)
+    kept = snapshots(run)
+    run.trainer.fit(run.module, datamodule=run.data)
+    assert same(kept[0], kept[1])
+    assert not same(kept[1], kept[2])
+    assert all(value.isfinite().all() for value in kept[-1].values())
+    assert column(run.folder, "train/policy/bad_steps") == [0, 1, 1, 1]
+    assert column(run.folder, "train/policy/version") == [1, 1, 2, 3]
+    assert [math.isnan(loss) for loss in column(run.folder, "train/loss/total")] == [False, True, False, False]
+
+
+def test_infinite_gradient_counts_as_bad(run_tiny, snapshots):
+    """The loss may be finite where its gradient is not."""
+    run = run_tiny(StaticReward(), fit=False, trainer_limit_train_batches=2)
+    kept = snapshots(run)
+    weight = {}
+    run.module.on_train_start = lambda: weight.update(
+        hook=run.module.policy.lm_head.weight.register_hook(lambda grad: grad / 0 if len(kept) == 1 else grad)
+    )
+    run.trainer.fit(run.module, datamodule=run.data)
+    assert column(run.folder, "train/policy/bad_steps") == [0, 1]
+    assert same(kept[0], kept[1])
+
+
+def test_run_stops_after_bad_steps_in_a_row(run_tiny, snapshots):
+    run = run_tiny(StaticReward(advantage=BrokenAdvantage(1, 2, 3)), fit=False, update=Update(max_bad_steps=3))
+    kept = snapshots(run)
+    with pytest.raises(FloatingPointError, match=r"not finite in 3 optimiser steps in a row.*max_bad_steps.*loss nan.*update 1:"):
+        run.trainer.fit(run.module, datamodule=run.data)
+    assert same(weights_of(run.module), kept[0])
+    assert len(kept) == 3  # the fourth batch did not end
+
+
+def test_good_step_between_bad_ones_starts_the_count_again(run_tiny):
+    run = run_tiny(StaticReward(advantage=BrokenAdvantage(0, 1, 3)), update=Update(max_bad_steps=3))
+    assert column(run.folder, "train/policy/bad_steps") == [1, 2, 2, 3]
+    assert run.module.bad_steps_in_a_row == 1
+
+
+@pytest.mark.parametrize("strategy", [StaticReward, FocalReward])
+def test_judge_that_fails_everywhere_changes_nothing(run_tiny, rubric_file, strategy):
+    held_out = HeldOut()
+    run = run_tiny(
+        strategy(judge=FailingJudge()), held_out, fit=False, data_val=rubric_file(3, "val.jsonl"), update=Update(mini_batches=2)
+    )
+    before = {}
+    run.module.on_train_start = lambda: before.update(weights_of(run.module))
+    run.trainer.fit(run.module, datamodule=run.data)
+    assert same(weights_of(run.module), before)
+    assert run.trainer.global_step == 0
+    assert column(run.folder, "train/reward/valid_share") == [0.0] * 4
+    assert column(run.folder, "train/judge/failure_rate") == [1.0] * 4
+    assert column(run.folder, "train/policy/bad_steps") == [0.0] * 4
+    assert all(math.isnan(score) for score in held_out.history[-1]["scores"].values())
+
+
+def test_more_mini_batches_than_rollouts(run_tiny):
+    with pytest.raises(ValueError, match=r"`model\.update\.mini_batches` is 9, but a batch has only 8 rollouts"):
+        run_tiny(update=Update(mini_batches=9))
+
+
+def test_loss_scaling_is_refused(run_tiny):
+    """A scaler would have its gradients clipped while they are still scaled."""
+    run = run_tiny(fit=False)
+    run.trainer.precision_plugin.scaler = object()
+    with pytest.raises(ValueError, match=r"`trainer\.precision`.*16-mixed.*bf16-mixed"):
+        run.trainer.fit(run.module, datamodule=run.data)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_narrow_or_wide_everything_is_refused(run_tiny, precision):
+    """Lightning would make rewards in that width too, and cannot convert the batch."""
+    with pytest.raises(ValueError, match=rf"`trainer\.precision`.*{precision}.*--model\.dtype=bfloat16"):
+        run_tiny(trainer_precision=precision)
+
+
+def test_training_follows_validation(run_tiny, rubric_file):
+    """Validation runs in inference mode; a copy of the weights made there must not reach a later backward."""
+    run = run_tiny(fit=False, data_val=rubric_file(3, "val.jsonl"), generator=HFGenerator(dtype="bfloat16"))
+    run.trainer.validate(run.module, datamodule=run.data)
+    before = weights_of(run.module)
+    run.trainer.fit(run.module, datamodule=run.data)
+    assert run.trainer.global_step == 4
+    assert not same(weights_of(run.module), before)
+
+
+def test_rollouts_follow_the_weights(run_tiny, rubric_file):
+    """A copy in another precision is brought up to date after every update: each batch names the version it was sampled from."""
+    seen = []
+
+    class Watch(RolloutObserver):
+        def on_rollouts(self, trainer, pl_module, answers):
+            copied = pl_module.generator._copy.model.state_dict()
+            fresh = all(copied[k].equal(v.to(copied[k].dtype)) for k, v in pl_module.policy.state_dict().items())
+            seen.append((answers.rollouts.version, fresh))
+
+    run_tiny(FocalReward(), Watch(), generator=HFGenerator(dtype="bfloat16"), update=Update(mini_batches=2))
+    assert seen == [(0, True), (2, True), (4, True), (6, True)]
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------------------
+
+
+def test_greedy_training_rollouts_are_refused():
+    with pytest.raises(ValueError, match=r"`model\.sampling\.temperature` must be > 0"):
+        GRPOModule(TINY, sampling=Sampling(temperature=0))
+
+
+def test_kl_needs_a_reference():
+    with pytest.raises(ValueError, match=r"`model\.update\.kl_coef` > 0 needs a reference.*FrozenReference"):
+        GRPOModule(TINY, update=Update(kl_coef=0.1))
+
+
+def test_group_sizes_must_be_positive():
+    with pytest.raises(ValueError, match="must be >= 1, got 4 and 0"):
+        GRPOModule(TINY, group_size=4, val_group_size=0)
+
+
+def test_default_optimiser_is_adamw_without_decay(run_tiny):
+    run = run_tiny(optimizer=None)
+    optimizer = run.trainer.optimizers[0]
+    assert type(optimizer) is torch.optim.AdamW
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (1e-5, 0.0)
+
+
+def test_the_gap_is_that_of_the_generator_and_the_cap_acts(run_tiny):
+    exact = run_tiny(folder="exact")
+    assert max(column(exact.folder, "train/policy/sampling_gap_max")) < 1e-5
+    plain, capped = (
+        run_tiny(generator=HFGenerator(dtype="bfloat16"), update=Update(importance_cap=cap), folder=f"cap-{cap}")
+        for cap in (None, 2.0)
+    )
+    for run in (plain, capped):
+        assert min(column(run.folder, "train/policy/sampling_gap")) > 1e-4
+        assert min(column(run.folder, "train/policy/sampling_kl")) > 0
+    assert column(capped.folder, "train/policy/importance_weight") == pytest.approx([1.0] * 4, abs=0.05)
+    assert not same(weights_of(plain.module), weights_of(capped.module))
+
+
+def test_a_cap_without_log_probabilities_is_refused(run_tiny):
+    with pytest.raises(ValueError, match="importance_cap` needs the sampler's log-probabilities"):
+        run_tiny(generator=ScriptedGenerator(["yes", "no"]), update=Update(importance_cap=2.0))

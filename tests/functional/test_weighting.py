@@ -59,6 +59,13 @@ def test_gamma_zero_and_equal_levels_are_static(c, seed, dtype, gamma):
     assert focal_weights(torch.rand(1, 1), torch.tensor([[0.3]]), gamma=gamma).tolist() == [[1.0]]
 
 
+@given(groups())
+def test_gamma_zero_leaves_the_reward_alone(case):
+    scores, weights, mask = case
+    w = focal_weights(inverse_reward_projection(scores, weights, mask), weights, gamma=0.0)
+    assert torch.equal(weighted_reward(scores, w, mask), weighted_reward(scores, weights, mask))
+
+
 @given(groups(), GAMMAS, SEEDS)
 def test_what_must_hold(case, gamma, seed):
     scores, weights, mask = case
@@ -70,8 +77,6 @@ def test_what_must_hold(case, gamma, seed):
     share = (focal_weights(sigma, weights, gamma=gamma) / weights).gather(-1, sigma.argsort(-1))
     assert bool((share.diff(dim=-1) <= 1e-12).all())  # never grows with the level
     rewards = weighted_reward(scores, w, mask)
-    if gamma == 0:
-        assert torch.equal(rewards, weighted_reward(scores, weights, mask))
     generator = torch.Generator().manual_seed(seed)
     rollouts, criteria = (torch.randperm(n, generator=generator) for n in scores.shape[1:])
     turned = weighted_reward(scores[:, rollouts], w, mask[:, rollouts])

@@ -57,8 +57,8 @@ def verdicts(made):
     return json.dumps({"verdicts": made})
 
 
-def completion(text, finish_reason="stop"):
-    message = {"role": "assistant", "content": text}
+def completion(text, finish_reason="stop", **more):
+    message = {"role": "assistant", "content": text, **more}
     usage = {"prompt_tokens": 200, "completion_tokens": 20, "total_tokens": 220}
     return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}], "usage": usage}).encode()
 
@@ -106,11 +106,11 @@ def status(code, **headers):
     return send
 
 
-def wording(make):
+def wording(make, finish_reason="stop"):
     """A reply of status 200 whose text is made of the right and the flipped entries."""
 
     async def send(exchange):
-        await exchange.send(http(200, completion(make(exchange.right, exchange.wrong))))
+        await exchange.send(http(200, completion(make(exchange.right, exchange.wrong), finish_reason)))
 
     return send
 
@@ -182,6 +182,28 @@ def duplicates(right, wrong):
     return verdicts([entry for pair in zip(right, wrong, strict=True) for entry in pair])
 
 
+def drafted(before, between, cut=False):
+    """A draft of the flipped entries, and behind ``between`` the right ones; nothing behind it where the reply is cut off."""
+    behind = "" if cut else "{right}"
+    make = f"{before}{{wrong}}{between}{behind}"
+    return wording(
+        lambda right, wrong: make.replace("{wrong}", verdicts(wrong)).replace("{right}", verdicts(right)),
+        "length" if cut else "stop",
+    )
+
+
+def instead(finish_reason="stop", **fields):
+    """The flipped verdicts in other fields of the message than its content, which is null."""
+
+    async def send(exchange):
+        said = verdicts(exchange.wrong)
+        call = [{"id": "1", "type": "function", "function": {"name": "submit", "arguments": said}}]
+        message = {name: call if name == "tool_calls" else value.format(said) for name, value in fields.items()}
+        await exchange.send(http(200, completion(None, finish_reason, **message)))
+
+    return send
+
+
 def typed(value):
     """Every verdict of another type or spelling."""
     return each(lambda entry, i: {"verdict": value})
@@ -228,10 +250,41 @@ FAULTS = {
     "wrong content length: too short": wrong_length(-10),
     "invalid UTF-8": no_utf8,
     "server dies in mid-run and returns": down,
+    "draft in a thought": drafted("<think>\n", "\nOr not?\n</think>\n\n"),
+    "draft in a thought that the prompt opened": drafted("First: ", "\nOr not?\n</think>\n\n"),
+    "draft in [THINK]": drafted("[THINK]", "Or not?[/THINK]"),
+    "draft in an analysis channel": drafted(
+        "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+    ),
+    "a mark of a thought in a reason": wording(
+        lambda right, wrong: verdicts([{**entry, "reason": "it writes </think> and <think> alone"} for entry in right])
+    ),
+    "a line break in a reason": wording(lambda right, wrong: verdicts(right).replace("as it is", "as\nit is")),
+    "draft followed by another": drafted("A draft: ", "\nOr rather:\n"),
+    "draft, then cut off": drafted("A draft: ", "\nWait, let me look at", cut=True),
+    "thought cut off": drafted("<think>", " Wait,", cut=True),
+    "thought that never ends": wording(lambda right, wrong: f"<think>{verdicts(wrong)}"),
+    "analysis channel cut off": drafted("<|channel|>analysis<|message|>", " Hm,", cut=True),
+    "empty content": instead(),
+    "`reasoning_content` alone": instead(reasoning_content="{}"),
+    "`reasoning` alone": instead(reasoning="{}"),
+    "refusal": instead(refusal="I cannot say {}"),
+    "content filter": instead("content_filter"),
+    "tool call": instead("tool_calls", tool_calls=""),
     "key rejected": status(401),
     "model unknown": status(404),
 }
-HARMLESS = ("JSON with extra text", "code-fenced JSON", "extra criteria")
+HARMLESS = (
+    "JSON with extra text",
+    "code-fenced JSON",
+    "extra criteria",
+    "draft in a thought",
+    "draft in a thought that the prompt opened",
+    "draft in [THINK]",
+    "draft in an analysis channel",
+    "a mark of a thought in a reason",
+    "a line break in a reason",
+)
 """What is understood all the same."""
 AT_ONCE = {"key rejected": "rejects the key", "model unknown": "knows no model"}
 """What ends the run, and how it is said."""

@@ -202,8 +202,8 @@ def detected(body):
 
 
 NAMED = {
-    # IFEval parts words at every mark: "I'm" and "well-known" are two each, here they are one
-    "length_constraints:number_words": lambda body: re.search(r"\w['’-]\w", body),
+    # IFEval parts words at every mark: "I'm", "well-known", "3.5" and "P.S" are two each, here they are one
+    "length_constraints:number_words": lambda body: re.search(r"\w['’.,@-]\w", body),
     # IFEval counts a line that starts with *emphasis* and one like -this or ---, and no + or •
     "detectable_format:number_bullet_lists": lambda body: re.search(r"^\s*(?:\*[^*\s]|-(?!\s)|-\s*$|[+•]\s)", body, re.MULTILINE),
     # IFEval asks for English besides; its detector takes some capitals for German

@@ -4,7 +4,8 @@
 
 One CPU thread, in its own CPU seconds. Projection, focal weights, weighted reward and group advantage for scores
 ``[4096, 16, 64]`` in float32, nine in ten of them judged, are timed against ``scores.clone()`` in the same run, the two taking
-turns (``clone_ratio``; ``_unmasked``: without a mask); then with C and P varied, for the exponents of
+turns (``clone_ratio``; ``_unmasked``: without a mask); so are the other methods, each from scores to advantages
+(``clone_ratio_by_method``); then with C and P varied, for the exponents of
 ``time = a * size^exponent`` (least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of
 its own whose allocator gives every large block back, above what it holds before the call, over the bytes of the scores.
 """
@@ -24,7 +25,26 @@ from pathlib import Path
 import torch
 from provenance import provenance
 
-from lightning_focal.functional import focal_weights, group_advantage, inverse_reward_projection, weighted_reward
+from lightning_focal.functional import (
+    criterion_moments,
+    disagreement_sums,
+    diva_weights,
+    focal_weights,
+    gd2po_advantage,
+    gdpo_advantage,
+    group_advantage,
+    informed_weights,
+    informedness,
+    inverse_reward_projection,
+    item_response_reward,
+    mo_grpo_weights,
+    pow3r_factors,
+    pow3r_weights,
+    probit_difficulty,
+    rubric_dropout,
+    sa_mrpo_weights,
+    weighted_reward,
+)
 
 SHAPE = (4096, 16, 64)
 CRITERIA, PROMPTS = (64, 128, 256, 512), (1024, 2048, 4096, 8192)
@@ -46,6 +66,43 @@ def pipeline(scores, weights, mask):
     return group_advantage(weighted_reward(scores, focal, mask))
 
 
+def standardised(scores, weights, mask):
+    return gdpo_advantage(scores, focal_weights(inverse_reward_projection(scores, weights, mask), weights, gamma=0.5), mask)
+
+
+def informed(scores, weights, mask, again):
+    """Standardised Focal where a tenth of the rollouts was judged twice."""
+    apart, pairs = disagreement_sums(scores, again, mask)
+    return standardised(scores, informed_weights(weights, informedness(apart / pairs).expand_as(weights)), mask)
+
+
+def by_weights(make):
+    return lambda s, w, m: group_advantage(weighted_reward(s, make(s, w, m), m))
+
+
+def dropped(scores, weights, mask):
+    generator = torch.Generator().manual_seed(SEED)
+    return weights * rubric_dropout(torch.rand(weights.shape, generator=generator), weights > 0)
+
+
+def abilities(scores, weights, mask):
+    difficulty = probit_difficulty(criterion_moments(scores, mask)).to(weights.dtype)
+    return group_advantage(item_response_reward(scores, weights, mask, difficulty=difficulty.expand_as(weights)))
+
+
+METHODS = {
+    "standardised focal": standardised,
+    "GDPO": gdpo_advantage,
+    "GD2PO": gd2po_advantage,
+    "SA-MRPO": lambda s, w, m: gdpo_advantage(s, sa_mrpo_weights(s, w, m), m),
+    "MO-GRPO": by_weights(mo_grpo_weights),
+    "DIVA": by_weights(diva_weights),
+    "POW3R": by_weights(lambda s, w, m: pow3r_weights(w, pow3r_factors(s, w, m))),
+    "Rubric Dropout": by_weights(dropped),
+    "RRT": abilities,
+}
+
+
 def seconds(function, *arguments):
     start = time.thread_time()  # on one thread the time on the clock, less what other processes took
     function(*arguments)
@@ -63,6 +120,17 @@ def medians(shapes, masked, rounds):
                 for name, value in pair.items():
                     taken[name].append(value)
     return [{name: statistics.median(values) for name, values in taken.items()} for taken in times]
+
+
+def by_method(rounds):
+    """Median over ``rounds`` of each method's seconds over those of ``clone``, all on one masked case."""
+    scores, weights, mask = case(SHAPE, masked=True)
+    again = torch.where(torch.arange(scores.shape[1])[:, None] % 10 == 0, scores, torch.nan)
+    calls = {"clone": scores.clone} | {name: lambda f=f: f(scores, weights, mask) for name, f in METHODS.items()}
+    calls["standardised focal, informed"] = lambda: informed(scores, weights, mask, again)
+    times = {name: [seconds(call) for _ in range(rounds + 1)][1:] for name, call in calls.items()}
+    clone = statistics.median(times.pop("clone"))
+    return {name: statistics.median(taken) / clone for name, taken in times.items()}
 
 
 def exponent(sizes, values):
@@ -108,6 +176,7 @@ def measure(rounds):
         result[f"clone_ratio{suffix}"] = median["pipeline"] / median["clone"]
         result[f"median_s{suffix}"] = median
         result[f"peak_memory_ratio{suffix}"] = measured_peak(masked)
+    result["clone_ratio_by_method"] = by_method(max(3, rounds // 4))
     _, g, c = SHAPE
     by_criteria = [m["pipeline"] for m in medians([(1024, g, n) for n in CRITERIA], True, rounds)]
     by_prompts = [m["pipeline"] for m in medians([(n, g, c) for n in PROMPTS], True, rounds)]

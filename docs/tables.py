@@ -53,8 +53,32 @@ reward:
 TRAINER = """\
 ## Trainer: `trainer`
 
-Lightning's own keys (`lightning_focal fit --help` ends with them), with these defaults: {defaults}. Clipping and accumulation are
-`model.update`'s: `trainer.gradient_clip_val` and `trainer.accumulate_grad_batches` are refused by `fit`, and apply in `sft`.
+Lightning's own keys (`lightning_focal fit --help` ends with them), with these defaults: {defaults}.
+
+`limit_train_batches`, `limit_val_batches` and `overfit_batches` take a count or a share: `1` is one batch, `1.0` are all of them.
+Held-out scores before and after training keep to `limit_val_batches`, too. `overfit_batches` meets the same batches every epoch.
+`fast_dev_run` tries a run out: it writes nothing, and leaves a run that `ckpt_path` names as it is.
+
+What Lightning would do to a policy in another way than it says is refused in a sentence, before a weight is read:
+
+| | in its place |
+|---|---|
+| `gradient_clip_val`, `gradient_clip_algorithm` | `model.update.gradient_clip_val`; in `sft` Lightning's own work |
+| `accumulate_grad_batches`, `GradientAccumulationScheduler` | `model.update.micro_batch_size`; in `sft` Lightning's own work |
+| `default_root_dir` | `run_dir` |
+| `barebones` | `trainer.logger: false`, `trainer.enable_checkpointing: false` |
+| `model_registry` | `ckpt_path` is a file |
+| `AsyncCheckpointIO` | a checkpoint gets its name when it is whole |
+| `OnExceptionCheckpoint` | `checkpoint.every_minutes` |
+| `BatchSizeFinder` | `model.gradient_checkpointing`, `model.update.micro_batch_size` |
+| `LearningRateFinder` | runs of their own, `model.optimizer.init_args.lr` |
+| `StochasticWeightAveraging`, `WeightAveraging`, `EMAWeightAveraging` | `lightning_focal.callbacks.EMATeacher` |
+| `BaseFinetuning`, `BackboneFinetuning` | `model.lora` |
+| `ModelPruning` | nothing |
+| `SpikeDetection` | `model.update.max_bad_steps` |
+
+Every other argument and callback of Lightning works; `tests/test_switches.py` goes through all of them. `Timer` wants
+`interval: step` in its `init_args` written out.
 """
 
 
@@ -200,7 +224,7 @@ def page() -> str:
     from lightning.pytorch import Callback, LightningDataModule
 
     from lightning_focal import data, generation, judges, modules, rewards
-    from lightning_focal.models import Lora
+    from lightning_focal.models import Chat, Lora
     from lightning_focal.parsing import TRAINER_DEFAULTS
 
     del data, judges
@@ -227,6 +251,8 @@ def page() -> str:
     parts.append(section("Update: `model.update`", "How a batch becomes optimiser steps.", "model.update", [modules.Update]))
     sharding = type(inspect.signature(modules.GRPOModule).parameters["sharding"].default)
     parts.append(section("Sharding: `model.sharding`", "See [eight GPUs](../howto/eight_gpus.md).", "model.sharding", [sharding]))
+    said = "See [policies that think](../howto/policy.md#policies-that-think)."
+    parts.append(section("Chat: `model.chat`", said, "model.chat", [Chat]))
     parts.append(section("Adapters: `model.lora`", "Needs `pip install -e '.[lora]'`.", "model.lora", [Lora]))
     kinds = classes("lightning_focal.generation", generation.Generator)
     parts.append(section("Generator: `model.generator`", "Who rolls out.", "model.generator", kinds, "model.generator"))

@@ -5,20 +5,25 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import CheckpointIO
 
 import lightning_focal.data
 import lightning_focal.evaluation
 import lightning_focal.report
 import lightning_focal.rewards  # strategies, stages and sources are found by their short names
 from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
+from lightning_focal.callbacks.observer import batches_done
+from lightning_focal.files import set_aside_of, write_text
 from lightning_focal.models import check_shards, is_sharded_checkpoint
 from lightning_focal.modules import GRPOModule
 from lightning_focal.parsing import TRAINER_DEFAULTS, RunParser
@@ -35,6 +40,7 @@ from lightning_focal.runs import (
     RunRecord,
     end_with_parent,
     let_go,
+    not_written,
     own_rank,
     rejoin,
     release,
@@ -44,7 +50,7 @@ from lightning_focal.runs import (
     take,
 )
 from lightning_focal.terminal import QUIET_HELP, near, plain_errors, quiet, say_less
-from lightning_focal.trainer import Trainer
+from lightning_focal.trainer import Trainer, check_callbacks
 
 __all__ = ["COMMANDS", "RUNS", "FocalCLI", "RunCLI", "launch", "main"]
 
@@ -82,7 +88,18 @@ class _SaveConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        folder = trainer.log_dir  # a collective: asked for on every process
+        path = Path(str(folder)) / self.config_filename
+        before = path.read_text(encoding="utf-8") if trainer.is_global_zero and path.is_file() else None
         super().setup(trainer, pl_module, "fit")
+        if before is not None and _settings(before) != _settings(path.read_text(encoding="utf-8")):
+            write_text(set_aside_of(trainer, folder, batches_done(trainer)).place_for(path), before)
+
+
+def _settings(text: str) -> Any:
+    """What a config.yaml says, but for where a run is found and goes on: that differs from start to start."""
+    settings = yaml.safe_load(text)
+    return {**settings, "ckpt_path": None, "run_dir": None} if isinstance(settings, dict) else settings
 
 
 class RunCLI(LightningCLI):
@@ -100,6 +117,15 @@ class RunCLI(LightningCLI):
 
     run_dir = "runs/run"
     """Where a run goes by default."""
+    refused: ClassVar[dict[str, tuple[Any, str]]] = {
+        "barebones": (
+            False,
+            "a run logs and saves; `trainer.logger: false` and `trainer.enable_checkpointing: false` leave that out",
+        ),
+        "default_root_dir": (None, "`run_dir` names the folder of a run"),
+        "model_registry": (None, "`ckpt_path` is a file, and checkpoints stay in the run folder"),
+    }
+    """Keys of the Trainer that must keep their default, and what to write in their place."""
 
     def __init__(self, command: str, args: Sequence[str], description: str, model_class: type[LightningModule]) -> None:
         self.command, self.given, self.trains = command, list(args), command not in ("validate", "test", "predict")
@@ -119,12 +145,14 @@ class RunCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the keys that belong to no class."""
         add = parser.add_argument
-        add("--run_dir", type=str, default=self.run_dir, help="Folder of the run; a number is put behind it where it is in use.")
+        about = f"Folder of the run, {self.run_dir} by default; a number is put behind it where it is in use."
+        add("--run_dir", type=str | None, default=None, help=about)
         add(
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Checkpoint to start from; in training to go on from, training state included; last = the newest of `run_dir`.",
+            help="Checkpoint to start from; in training to go on from, training state included; last = the newest of `run_dir`. A "
+            "`run_dir` that is not the checkpoint's run is a new run that branches off.",
         )
         add("--seed_everything", type=bool | int, default=0, help="Seed: weights, rollouts, order of prompts; true draws one.")
         add("--quiet", type=bool, default=False, nargs="?", const=True, help=QUIET_HELP)
@@ -143,11 +171,18 @@ class RunCLI(LightningCLI):
         self.config = parser.parse_args(self.given)
 
     def before_instantiate_classes(self) -> None:
-        """Decide on the run folder, on the first process, before anything is written."""
-        config, wanted, known = self.config, Path(self.config.run_dir), os.environ.get(RUN_FOLDER_ENV)
+        """Refuse what a run has no use for, then decide on the run folder, on the first process, before anything is written."""
+        for key, (default, words) in self.refused.items():
+            if self.config.trainer[key] not in (None, default):
+                raise ValueError(f"`trainer.{key}` must be left out, got {self.config.trainer[key]}: {words}")
+        config, known = self.config, os.environ.get(RUN_FOLDER_ENV)
+        named, config.run_dir = config.run_dir is not None, config.run_dir or self.run_dir
+        wanted = Path(config.run_dir)
         if config.quiet:
             say_less()
-        resume = resume_from(config.ckpt_path, wanted, self.trains, Path(known) if known and self.trains else None)
+        typed = shlex.join(["lightning_focal", self.command, *self.given])
+        folder = Path(known) if known and self.trains else None
+        resume = resume_from(config.ckpt_path, wanted, self.trains, folder, named=named, command=typed)
         config.ckpt_path = resume.path
         if resume.path is not None and is_sharded_checkpoint(resume.path):
             check_shards(resume.path)  # before anybody else reads its index, which is a pickle
@@ -157,7 +192,7 @@ class RunCLI(LightningCLI):
             if own_rank():  # the first process claims the folder, and tells the others once they talk
                 folder = folder or wanted
             else:
-                folder = folder or run_folder(wanted, resume.path if self.trains else None)
+                folder = folder or run_folder(wanted)
                 if self.trains:
                     take(folder)
             os.environ[RUN_FOLDER_ENV] = str(folder)
@@ -172,11 +207,14 @@ class RunCLI(LightningCLI):
         config = self.config_init.trainer
         given = config.callbacks or []
         given = list(given) if isinstance(given, (list, tuple)) else [given]
+        check_callbacks(given, self.model.automatic_optimization)
         callbacks = [RunFolder(), *given, ProcessWatch(), *self.more_callbacks(given)]
         if config.logger in (None, True):
             kwargs["logger"] = [CSVLog(self.folder), EventLog(self.folder)]
-        if config.plugins is None:
-            kwargs["plugins"] = [AtomicCheckpointIO()]
+        plugins = config.plugins or []
+        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         if config.enable_checkpointing is not False:
             share_folder([c for c in given if isinstance(c, ModelCheckpoint)], self.folder / "checkpoints")
             checkpoint: RunCheckpoint = self.config_init.checkpoint
@@ -188,9 +226,12 @@ class RunCLI(LightningCLI):
     def start(self) -> None:
         """Run the Trainer; a checkpoint is always read as plain data."""
         more = {"predict": {"return_predictions": False}, "validate": {"verbose": False}, "test": {"verbose": False}}
-        run = getattr(self.trainer, "fit" if self.trains else self.command)
+        trainer: Any = self.trainer
+        run = getattr(trainer, "fit" if self.trains else self.command)
         known = {"datamodule": self.datamodule, "ckpt_path": self.config.ckpt_path, "weights_only": True}
         run(self.model, **known, **more.get(self.command, {}))
+        if trainer.fast_dev_run and trainer.is_global_zero:
+            release(self.folder)  # nothing was kept
 
 
 def launch(make: Callable[[str, Sequence[str]], RunCLI], command: str, args: Sequence[str]) -> None:
@@ -211,8 +252,13 @@ def launch(make: Callable[[str, Sequence[str]], RunCLI], command: str, args: Seq
     try:
         make(command, args).start()
     except BaseException as error:
-        if not launched and not own_rank() and RUN_FOLDER_ENV in os.environ:
-            release(Path(os.environ[RUN_FOLDER_ENV]))
+        if RUN_FOLDER_ENV in os.environ:
+            folder = Path(os.environ[RUN_FOLDER_ENV])
+            words = not_written(folder, error) if isinstance(error, OSError) else None
+            if not launched and not own_rank():
+                release(folder)
+            if words is not None:
+                raise OSError(words) from error
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             raise SystemExit(ENDED_BY_CTRL_C) from None
         raise
@@ -235,6 +281,12 @@ class FocalCLI(RunCLI):
         description: what the help says of it.
     """
 
+    refused = RunCLI.refused | {
+        "gradient_clip_val": (None, "write `model.update.gradient_clip_val` (global norm)"),
+        "gradient_clip_algorithm": (None, "`model.update.gradient_clip_val` is a global norm"),
+        "accumulate_grad_batches": (1, "write `model.update.micro_batch_size` (sequences in one forward and backward)"),
+    }
+
     def __init__(self, command: str, args: Sequence[str] = (), description: str = "") -> None:
         super().__init__(command, args, description or RUNS[command], GRPOModule)
 
@@ -244,16 +296,6 @@ class FocalCLI(RunCLI):
         parser.strategies = [name for name in names if _is_strategy(getattr(lightning_focal.rewards, name))]
         parser.add_subclass_arguments(RewardStrategy, "reward", required=False)
         super().add_core_arguments_to_parser(parser)
-
-    def before_instantiate_classes(self) -> None:
-        """Refuse what automatic optimisation would do, then decide on the run folder."""
-        for key, default, ours in (
-            ("gradient_clip_val", None, "`model.update.gradient_clip_val` (global norm)"),
-            ("accumulate_grad_batches", 1, "`model.update.micro_batch_size` (sequences in one forward and backward)"),
-        ):
-            if self.config.trainer[key] not in (None, default):
-                raise ValueError(f"`trainer.{key}` must be left out, got {self.config.trainer[key]}: write {ours}")
-        super().before_instantiate_classes()
 
     def more_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         """Return the run's record, the default callbacks that are not given, and the strategy."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_figure", "write_json", "write_parquet", "write_text", "write_whole"]
+__all__ = ["SetAside", "set_aside_of", "write_figure", "write_json", "write_parquet", "write_text", "write_whole"]
+
+_log = logging.getLogger(__name__)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -69,3 +73,58 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: Any = None) ->
 def write_figure(path: Path, figure: Any) -> None:
     """Write a matplotlib figure."""
     write_whole(path, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))
+
+
+class SetAside:
+    """Where a run that goes on keeps what it is about to write anew: ``FOLDER/set_aside/after_batch_N``, made at first use.
+
+    What an earlier start has set aside behind the same batch stays where it is: a number is put behind the name.
+
+    Args:
+        folder: the run folder.
+        batch: rollout batches that the run goes on behind.
+
+    >>> import tempfile; folder = Path(tempfile.mkdtemp())
+    >>> for _ in range(2):
+    ...     write_text(folder / "rollouts" / "train-000004-r0.parquet", "recorded")
+    ...     SetAside(folder, 4).keep(folder / "rollouts" / "train-000004-r0.parquet")
+    >>> sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("*.parquet"))
+    ['set_aside/after_batch_4-2/rollouts', 'set_aside/after_batch_4/rollouts']
+    """
+
+    def __init__(self, folder: str | Path, batch: int) -> None:
+        self.folder, self.batch = Path(folder), batch
+        self._place: Path | None = None
+
+    def place_for(self, path: Path) -> Path:
+        """Return where a file of the folder is kept."""
+        number = 1
+        while self._place is None:
+            place = self.folder / "set_aside" / f"after_batch_{self.batch}{f'-{number}' if number > 1 else ''}"
+            number += 1
+            if not place.exists():
+                place.mkdir(parents=True)
+                self._place = place
+                _log.warning(
+                    "recorded behind batch %d before this start, and about to be written anew: kept in %s", self.batch, place
+                )
+        target = self._place / (path.relative_to(self.folder) if path.is_relative_to(self.folder) else path.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def keep(self, path: Path, copy: bool = False) -> None:
+        """Move a file, or a folder, there; with ``copy`` a file stays where it is, too."""
+        target = self.place_for(path)
+        shutil.copy2(path, target) if copy else os.replace(path, target)
+
+    def keep_longer(self, path: Path, key: str, kept: int) -> None:
+        """Copy a JSON file there whose list under ``key`` holds more than the ``kept`` entries a run goes on with."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it is broken
+            if len(json.loads(path.read_text(encoding="utf-8"))[key]) > kept:
+                self.keep(path, copy=True)
+
+
+def set_aside_of(trainer: Any, folder: str | Path, batch: int) -> SetAside:
+    """Return where this start of a run keeps things: the same place for all its callbacks, where its first one has named it."""
+    found = (getattr(callback, "set_aside", None) for callback in trainer.callbacks)
+    return next((place for place in found if isinstance(place, SetAside) and place.batch == batch), SetAside(folder, batch))

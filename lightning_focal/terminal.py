@@ -16,8 +16,21 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["QUIET_HELP", "TRACEBACK_ENV", "make_console", "near", "plain_errors", "plain_message", "quiet", "say_less"]
+__all__ = [
+    "QUIET_HELP",
+    "TRACEBACK_ENV",
+    "Cells",
+    "harmless",
+    "make_console",
+    "near",
+    "plain_errors",
+    "plain_message",
+    "quiet",
+    "say_less",
+    "shortened",
+]
 
 QUIET_HELP = "Say nothing but warnings, errors and what came out."
 """Of the option ``--quiet``."""
@@ -36,10 +49,33 @@ _NOISE = (
     r"Checkpoint directory .* exists and is not empty",  # so it should be, in a resumed run
     r"Using ModelCheckpoint with manual optimization and every_n_train_steps",  # weights after the step are what is wanted
     r"It is recommended to use `self.log\('val/.*sync_dist=True",  # they are the same on every process already
+    r"You requested to overfit but enabled .* dataloader shuffling",  # the loader has seen to that itself
     r"Total length of `list` across ranks is zero",  # a run without held-out prompts
     r"It is recommended to use `self\.log\(.*sync_dist=True",  # what is logged is already that of all processes
 )
 _QUIET_LOGS = ("💡 Tip", "TPU available: False")
+_ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys in place of showing it: control characters, turns of the direction of writing; and halves of characters."""
+
+
+def harmless(text: str) -> str:
+    r"""Return a text as a terminal can show it: what it would obey is spelt out; line breaks and tabs stay.
+
+    >>> print(harmless("\x1b[31mred\r"))
+    \x1b[31mred\r
+    """
+    return _ORDERS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text on one line, at most ``limit`` characters of it: of a longer one the beginning and the end.
+
+    >>> shortened("at most  40 words"), shortened("no list, not even a short one", 16)
+    ('at most 40 words', 'no list, n…t one')
+    """
+    line = " ".join(text.split())
+    end = (limit - 1) // 3
+    return line if len(line) <= limit else f"{line[: limit - 1 - end]}…{line[len(line) - end :]}"
 
 
 def near(word: str, known: Sequence[str]) -> str:
@@ -92,23 +128,37 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get(TRACEBACK_ENV) or not _is_ours(error):
             raise
-        print(f"error: {plain_message(str(error)).strip().removeprefix('- ')}", file=sys.stderr)  # noqa: T201
+        print(f"error: {harmless(plain_message(str(error)).strip().removeprefix('- '))}", file=sys.stderr)  # noqa: T201
         print(f"tip: {TRACEBACK_ENV}=1 shows where this came from", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from error
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the error was raised on purpose, for a person to read: by this package, or by those that check a configuration."""
+    """Whether the error was raised on purpose, for a person to read: by this package, by Lightning, or by the parser."""
     if type(error).__name__ == "MisconfigurationException":
         return True
     frames = traceback.extract_tb(error.__traceback__)
     place = frames[-1].filename if frames else ""
-    raised_here = place.startswith(_PACKAGE) and (frames[-1].line or "").lstrip().startswith("raise")
-    return raised_here or (isinstance(error, ValueError) and f"{os.sep}jsonargparse{os.sep}" in place)
+    raised = (frames[-1].line or "").lstrip().startswith("raise") if frames else False
+    by_lightning = any(f"{os.sep}lightning{os.sep}{part}{os.sep}" in place for part in ("pytorch", "fabric"))
+    by_parser = isinstance(error, ValueError) and f"{os.sep}jsonargparse{os.sep}" in place
+    return (raised and (place.startswith(_PACKAGE) or by_lightning)) or by_parser
 
 
-class _PlainConsole(Console):
-    """A console that draws frames around tables on terminals alone."""
+class Cells(Table):
+    """A table whose cells are on one line and no longer than a person reads; those of columns that fold stay whole."""
+
+    def add_row(self, *cells: Any, **kwargs: Any) -> None:
+        """Add a row of texts."""
+        folds = [column.overflow == "fold" for column in self.columns]
+        super().add_row(*(c if fold else shortened(c) for c, fold in zip(cells, folds, strict=False)), **kwargs)
+
+
+class _DataConsole(Console):
+    """A console for texts of anybody: they are shown as they are, nothing in them is markup or an order to the terminal.
+
+    Frames are drawn around tables on terminals alone.
+    """
 
     def print(self, *objects: Any, **kwargs: Any) -> None:
         for table in objects:
@@ -116,12 +166,17 @@ class _PlainConsole(Console):
                 table.box, table.pad_edge = None, False
         super().print(*objects, **kwargs)
 
+    def render_str(self, text: str, **kwargs: Any) -> Text:
+        """Every text passes here, also titles and cells of tables."""
+        return super().render_str(harmless(text), **{**kwargs, "markup": False, "emoji": False})
+
 
 def make_console(**settings: Any) -> Console:
     """Return where a command writes to: a terminal with colours, frames and live lines, or plain lines.
 
-    Lines are plain where no terminal listens, where ``TERM`` is ``dumb``, and under continuous integration (``CI`` set to anything
-    but 0 or false), where a terminal is only pretended. ``NO_COLOR`` takes away colours alone.
+    Texts are shown as they are: no markup, no emoji codes, control characters spelt out (:func:`harmless`). Lines are plain where
+    no terminal listens, where ``TERM`` is ``dumb``, and under continuous integration (``CI`` set to anything but 0 or false), where
+    a terminal is only pretended. ``NO_COLOR`` takes away colours alone.
 
     Args:
         **settings: of :class:`rich.console.Console`.
@@ -129,7 +184,7 @@ def make_console(**settings: Any) -> Console:
     settings.setdefault("highlight", False)
     if os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb":
         settings = {"force_terminal": False, "color_system": None, **settings}
-    return _PlainConsole(**settings)
+    return _DataConsole(**settings)
 
 
 def say_less() -> None:

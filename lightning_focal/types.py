@@ -7,6 +7,7 @@ Axes: ``P`` prompts, ``G`` rollouts of a prompt (its *group*), ``C`` criteria (p
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -14,7 +15,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-__all__ = ["CriterionScores", "Message", "Prompts", "Rollouts", "Shaped", "level_key"]
+from lightning_focal.thoughts import Response, split_thought
+
+__all__ = ["CriterionScores", "Message", "Prompts", "Rollouts", "Shaped", "level_key", "log_key"]
 
 Message = Mapping[str, str]
 """One chat turn: ``{"role": "user", "content": "..."}``."""
@@ -52,7 +55,7 @@ def _expect_rows(name: str, rows: Sequence[Sequence[Any]], names: Sequence[Seque
 
 
 def level_key(name: str, tags: Sequence[str]) -> str:
-    """Name under which a criterion's level is kept and logged: its axis, or its own name when it has none.
+    """Name under which a criterion's level is kept: its axis, or its own name when it has none.
 
     Criteria of per-prompt rubrics never recur, their axis does (ours; HealthBench tags read ``axis:accuracy``).
 
@@ -61,7 +64,21 @@ def level_key(name: str, tags: Sequence[str]) -> str:
     >>> level_key("polite", [])
     'polite'
     """
-    return next((axis for tag in tags if tag.startswith("axis:") and (axis := tag.removeprefix("axis:"))), name)
+    return _tagged("axis:", tags) or name
+
+
+def log_key(name: str, tags: Sequence[str]) -> str:
+    r"""Name under which a criterion is logged: its axis, or the pool of names that hardly recur, or its own name; no line breaks in it.
+
+    >>> log_key("polite\n", []), log_key("names-the-dose", ["pool:rar-untagged"])
+    ('polite\\n', 'rar-untagged')
+    """
+    key = _tagged("axis:", tags) or _tagged("pool:", tags) or name
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], key)
+
+
+def _tagged(kind: str, tags: Sequence[str]) -> str:
+    return next((value for tag in tags if tag.startswith(kind) and (value := tag.removeprefix(kind))), "")
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,8 @@ class Rollouts(_Data):
 
     Args:
         prompts: what was answered.
-        texts: decoded responses without special tokens, ``[P][G]``.
+        texts: decoded responses, ``[P][G]``: without special tokens other than the marks of a thought, with the opening mark before them
+            where the prompt ended in one.
         prompt_ids: ``[P, L]`` int64, **left**-padded.
         prompt_mask: ``[P, L]`` bool, True = a real token.
         response_ids: ``[P, G, T]`` int64, **right**-padded; an eos that ended the response is part of it.
@@ -135,6 +153,9 @@ class Rollouts(_Data):
         logp: ``[P, G, T]`` float32, ``log softmax(logits / temperature)`` of the tokens before ``top_k`` and ``top_p`` (temperature 1
             where greedy), as an update computes them; or None.
         version: number of policy updates behind the weights that wrote these responses.
+        thinks: thoughts are told from answers; False: a text is an answer as it stands.
+        thought_tokens: ``[P, G]`` int64 tokens of the thoughts, 0 where there is none; or None.
+        openings: ``[P]`` the mark by which each prompt opened a thought, as it stands before its texts, or empty; none at all = unknown.
     """
 
     prompts: Prompts
@@ -146,6 +167,9 @@ class Rollouts(_Data):
     truncated: Tensor
     logp: Tensor | None = None
     version: int = 0
+    thinks: bool = True
+    thought_tokens: Tensor | None = None
+    openings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         p = len(self.prompts)
@@ -157,6 +181,8 @@ class Rollouts(_Data):
         _expect("prompt_mask", self.prompt_mask, tuple(self.prompt_ids.shape), "P, L", torch.bool)
         if self.logp is not None:
             _expect("logp", self.logp, (p, g, t), "P, G, T", torch.float32)
+        if self.thought_tokens is not None:
+            _expect("thought_tokens", self.thought_tokens, (p, g), "P, G", torch.int64)
         _expect_len("texts", self.texts, p, "prompt")
         for texts in self.texts:
             _expect_len("texts", texts, g, "rollout")
@@ -165,6 +191,17 @@ class Rollouts(_Data):
     def group_size(self) -> int:
         """``G``."""
         return int(self.response_ids.shape[1])
+
+    @property
+    def responses(self) -> tuple[tuple[Response, ...], ...]:
+        """``[P][G]`` thought and answer of each response, see :func:`~lightning_focal.thoughts.split_thought`."""
+        part = split_thought if self.thinks else (lambda text: Response(None, text))
+        return tuple(tuple(map(part, texts)) for texts in self.texts)
+
+    @property
+    def answers(self) -> tuple[tuple[str, ...], ...]:
+        """``[P][G]`` what is judged of each response: all but its thought; empty where a thought did not end."""
+        return tuple(tuple(response.answer for response in group) for group in self.responses)
 
     @property
     def lengths(self) -> Tensor:
@@ -187,6 +224,9 @@ class CriterionScores(_Data):
         reasons: ``[P][G][<=C]`` the judge's reasons, or None.
         measures: what else is worth watching, by name: tensors of any shape, NaN = not known; the mean over what is known is
             logged as ``stage/<name>``. The same names in every batch and on every rank.
+        repeated: ``[P, G, C]`` scores of a second judgement of the same, NaN where there is none; None = nothing was judged twice.
+        seeds: ``[P]`` int64 seed of what a stage draws for each prompt, a function of run, batch and prompt; None = nothing is drawn,
+            as with held-out prompts.
 
     Raises:
         ValueError: on a shape that does not fit, a score outside [0, 1] or not finite where the mask is True, a negative weight, a
@@ -202,10 +242,16 @@ class CriterionScores(_Data):
     outcomes: tuple[tuple[tuple[str, ...], ...], ...] | None = field(default=None, repr=False)
     reasons: tuple[tuple[tuple[str, ...], ...], ...] | None = field(default=None, repr=False)
     measures: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    repeated: Tensor | None = None
+    seeds: Tensor | None = None
 
     def __post_init__(self) -> None:
         _expect("scores", self.scores, (None, None, None), "P, G, C")
         p, g, c = self.scores.shape
+        if self.repeated is not None:
+            _expect("repeated", self.repeated, (p, g, c), "P, G, C")
+        if self.seeds is not None:
+            _expect("seeds", self.seeds, (p,), "P", torch.int64)
         _expect("mask", self.mask, (p, g, c), "P, G, C", torch.bool)
         _expect("weights", self.weights, (p, c), "P, C")
         if not self.scores.is_floating_point() or not self.weights.is_floating_point():
@@ -232,6 +278,8 @@ class CriterionScores(_Data):
         counted = self.scores[self.mask]
         if not ((counted >= 0) & (counted <= 1)).all():  # NaN fails this too
             raise ValueError("`scores` must be finite and in [0, 1] wherever `mask` is True")
+        if self.repeated is not None and not (self.repeated.isnan() | ((self.repeated >= 0) & (self.repeated <= 1))).all():
+            raise ValueError("`repeated` must be in [0, 1], or NaN where nothing was judged twice")
         if not ((self.weights >= 0) & (self.weights < torch.inf)).all():
             raise ValueError("`weights` must be finite and >= 0")
 
@@ -256,8 +304,16 @@ class CriterionScores(_Data):
     @property
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """``[P][<=C]`` the name under which each criterion's level is kept, see :func:`level_key`."""
+        return self._by(level_key)
+
+    @property
+    def log_keys(self) -> tuple[tuple[str, ...], ...]:
+        """``[P][<=C]`` the name under which each criterion is logged, see :func:`log_key`."""
+        return self._by(log_key)
+
+    def _by(self, key: Callable[[str, Sequence[str]], str]) -> tuple[tuple[str, ...], ...]:
         tags = self.tags or tuple(tuple(() for _ in names) for names in self.names)
-        return tuple(tuple(map(level_key, n, t)) for n, t in zip(self.names, tags, strict=True))
+        return tuple(tuple(map(key, n, t)) for n, t in zip(self.names, tags, strict=True))
 
 
 @dataclass(frozen=True)
@@ -271,6 +327,8 @@ class Shaped(_Data):
         saturation: ``[P, C]`` in [0, 1]; 0 at padding.
         static: ``[P, G]`` the reward under the base weights, shown beside every other reward.
         valid: ``[P, G]`` bool, True = this rollout takes part in the update.
+        measures: what else is worth watching of each criterion, by name: ``[P, C]``, NaN = not known; the mean over what is known is
+            logged as ``stage/<name>/<key>``. The same names on every rank.
     """
 
     rewards: Tensor
@@ -279,6 +337,7 @@ class Shaped(_Data):
     saturation: Tensor
     static: Tensor
     valid: Tensor
+    measures: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _expect("rewards", self.rewards, (None, None), "P, G")
@@ -288,3 +347,5 @@ class Shaped(_Data):
         _expect("valid", self.valid, (p, g), "P, G", torch.bool)
         _expect("weights", self.weights, (p, None), "P, C")
         _expect("saturation", self.saturation, (p, self.weights.shape[1]), "P, C")
+        for name, values in self.measures.items():
+            _expect(f"measures[{name!r}]", values, (p, self.weights.shape[1]), "P, C")

@@ -91,6 +91,7 @@ class FakeTrainer:
         self.callback_metrics, self.checkpoint_callback, self.checkpoint_callbacks, self.datamodule = {}, None, [], None
         self.max_epochs, self.max_steps, self.estimated_stepping_batches = 1, -1, 10
         self.state = SimpleNamespace(fn="fit")
+        self.strategy = SimpleNamespace(barrier=lambda: None)
         self.batches = batches
         for name, value in kwargs.items():
             setattr(self, name, value)

@@ -234,3 +234,137 @@ def criterion_counts(batches, names, threshold=1.0):
 def gini(levels):
     total = sum(abs(a - b) for a in levels for b in levels)
     return total / (2 * len(levels) ** 2 * (sum(levels) / len(levels))) if sum(levels) > 0 else 0.0
+
+
+def _normalised(raw):
+    return np.array([x / sum(raw) if sum(raw) > 0 else 0.0 for x in raw])
+
+
+def _columns(scores, mask):
+    """The scores that count of each criterion."""
+    return [[float(scores[i, c]) for i in range(len(scores)) if mask[i, c]] for c in range(scores.shape[1])]
+
+
+def mo_grpo(scores, weights, mask):
+    stds = [mean_std(values)[1] if _spread(values) else 0.0 for values in _columns(scores, mask)]
+    base = [w if mask[:, c].any() else 0.0 for c, w in enumerate(weights)]
+    raw = [w / std if std > 0 else 0.0 for w, std in zip(base, stds, strict=True)]
+    return _normalised(raw if sum(raw) > 0 else base)
+
+
+def diva(scores, weights, mask, epsilon=0.01):
+    columns = _columns(scores, mask)
+    return _normalised(
+        [
+            (mean_std(values, population=True)[1] ** 2 if _spread(values) else 0.0) + epsilon if values and w > 0 else 0.0
+            for values, w in zip(columns, weights, strict=True)
+        ]
+    )
+
+
+def pow3r_factors(scores, weights, mask, categories, strength=0.5, low=0.2, high=3.0, epsilon=1e-3):
+    columns, out = _columns(scores, mask), np.ones(len(weights))
+    part = [bool(values) and w > 0 for values, w in zip(columns, weights, strict=True)]
+    contrast = [math.sqrt((mean_std(v, population=True)[1] ** 2 if _spread(v) else 0.0) + epsilon) for v in columns]
+    for c in range(len(weights)):
+        if part[c]:
+            peers = [contrast[k] for k in range(len(weights)) if part[k] and categories[k] == categories[c]]
+            out[c] = min(max(1 - strength + strength * contrast[c] / (sum(peers) / len(peers)), low), high)
+    return out
+
+
+def pow3r_weights(weights, factors, categories):
+    out = np.zeros(len(weights))
+    for c in range(len(weights)):
+        peers = [k for k in range(len(weights)) if categories[k] == categories[c]]
+        total = sum(weights[k] * factors[k] for k in peers)
+        out[c] = weights[c] * factors[c] * sum(weights[k] for k in peers) / total if total > 0 else 0.0
+    return out
+
+
+def sa_mrpo(scores, weights, mask, gamma=0.5):
+    """A batch, columns are names."""
+    out = np.zeros(weights.shape)
+    for c in range(weights.shape[1]):
+        values = [float(x) for x in scores[..., c][mask[..., c]]]
+        for p in range(len(weights)):
+            if mask[p, :, c].any():
+                out[p, c] = weights[p, c] * (1 - sum(values) / len(values)) ** gamma
+    return out
+
+
+def gd2po(scores, weights, mask, agreement=0.2):
+    """A batch."""
+    out, valid = gdpo(scores, weights, mask), (mask & (weights > 0)[:, None]).any(-1)
+    for p in range(len(scores)):
+        parts = zscores(scores[p], mask[p]) * weights[p]
+        stays = [abs(row.sum()) >= agreement * np.abs(row).sum() * (1 - 1e-12) for row in parts]
+        judged = [i for i in range(len(parts)) if valid[p, i]]
+        share = sum(stays[i] for i in judged) / max(1, len(judged))
+        out[p] = [a * share if stay else 0.0 for a, stay in zip(out[p], stays, strict=True)]
+    return out
+
+
+def item_response(scores, weights, mask, difficulty):
+    """By bisection on the derivative of the log posterior, which falls."""
+
+    def mills(x):
+        return math.exp(-x * x / 2) / math.sqrt(2 * math.pi) / (math.erfc(-x / math.sqrt(2)) / 2)
+
+    out = np.zeros(len(scores))
+    for i in range(len(scores)):
+        judged = [c for c in range(len(weights)) if mask[i, c] and weights[c] > 0]
+        total = sum(weights[c] for c in judged)
+        items = [(len(judged) * weights[c] / total, scores[i, c], difficulty[c]) for c in judged]
+        left, right = -12.0, 12.0
+        for _ in range(60):
+            theta = (left + right) / 2
+            slope = sum(v * (s * mills(theta - d) - (1 - s) * mills(d - theta)) for v, s, d in items) - theta
+            left, right = (theta, right) if slope > 0 else (left, theta)
+        out[i] = theta if items else 0.0
+    return out
+
+
+def disagreement(scores, repeated, mask):
+    """A batch, columns are names: sum of differences, and number of pairs."""
+    out = np.zeros((2, scores.shape[2]))
+    for p, i, c in np.ndindex(scores.shape):
+        if mask[p, i, c] and not math.isnan(repeated[p, i, c]):
+            out[:, c] += [abs(scores[p, i, c] - repeated[p, i, c]), 1]
+    return out
+
+
+def informed(weights, values, power=2.0):
+    raw = [w * (1.0 if math.isnan(j) else j) ** power for w, j in zip(weights, values, strict=True)]
+    return _normalised(raw if sum(raw) > 0 else weights)
+
+
+def dropped(noise, applies, share, least):
+    """Which take part."""
+    order = sorted((c for c in range(len(noise)) if applies[c]), key=lambda c: (noise[c], c))
+    return set(order[min(math.floor(share * len(order) + 1e-9), max(0, len(order) - least)) :])
+
+
+def patience(levels, extras, margin):
+    """One criterion over batches: ``(reference, waited)`` after each."""
+    reference, waited, out = math.nan, 0, []
+    for level, extra in zip(levels, extras, strict=True):
+        if not math.isnan(level):
+            moved = math.isnan(reference) or abs(level - reference) >= margin
+            if moved or not extra:
+                reference, waited = level, int(extra)
+            else:
+                waited += 1
+        out.append((reference, waited))
+    return out
+
+
+def give_back(weights, base, spent):
+    keeps = [min(w, b) if gives else 0.0 for w, b, gives in zip(weights, base, spent, strict=True)]
+    others = [0.0 if gives else w for w, gives in zip(weights, spent, strict=True)]
+    if not any(gives and w > b for w, b, gives in zip(weights, base, spent, strict=True)):
+        return np.array(weights)
+    if sum(others) <= 0:
+        return np.array(base)
+    rest = sum(weights) - sum(keeps)
+    return _normalised([k + o * rest / sum(others) for k, o in zip(keeps, others, strict=True)])

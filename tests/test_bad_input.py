@@ -232,13 +232,13 @@ def test_resumed_within_an_epoch_over_other_rows(fit, tmp_path, rubric_file):
         ["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"]
         + ["--checkpoint.every_n_batches=1", "--checkpoint.keep=9"]
     )
-    middle = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'step=2.ckpt'}"
-    said = fit(middle, train=rubric_file(6, "six.jsonl"), load=True)
+    middle = [f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'step=2.ckpt'}", f"--run_dir={tmp_path / 'branch'}"]
+    said = fit(*middle, train=rubric_file(6, "six.jsonl"), load=True)
     assert "the checkpoint was written within an epoch with 8 training rows, this run has 6: the epoch cannot be finished" in said
-    said = fit(middle, "--data.batch_size=4", train=rubric_file(), load=True)
+    said = fit(*middle, "--data.batch_size=4", train=rubric_file(), load=True)
     assert "within an epoch with 2 `data.batch_size`, this run has 4" in said
     other = [{**row, "prompt": row["prompt"] + "!"} for row in rubric_rows(8)]
-    said = fit(middle, train=rubric_file(rows=other, name="other.jsonl"), load=True)
+    said = fit(*middle, train=rubric_file(rows=other, name="other.jsonl"), load=True)
     assert "the checkpoint was written within an epoch over other training rows: the epoch cannot be finished" in said
     main(  # at an epoch's end there is nothing left to finish
         ["fit", "--config", str(_config(tmp_path, rubric_file(rows=other, name="other.jsonl"))), "--reward=FocalReward"]

@@ -21,7 +21,9 @@ BASES = {"AnswerReward", "CertaintyScores"}
 """Only their subclasses can be made."""
 
 NEEDED = {
+    "Criterion": {"name": "short", "description": "Is short."},
     "GRPOModule": {"policy": "random:tiny-llama"},
+    "SFTModule": {"policy": "random:tiny-llama"},
     "HTTPJudge": {"url": "http://localhost:1/v1", "model": "judge"},
     "PairDataModule": {"train": "x.jsonl"},
     "ReasoningGymData": {"task": "chain_sum"},
@@ -65,7 +67,7 @@ def choices():
 
 @pytest.mark.parametrize(("kind", "name"), choices(), ids=lambda value: getattr(value, "__name__", value))
 def test_a_word_that_there_is_not(kind, name):
-    with pytest.raises(ValueError, match=rf"`(\w+\.)?{name}` must be .* got '{WRONG}'"):
+    with pytest.raises(ValueError, match=rf"`([\w.]+\.)?{name}` must be .* got '{WRONG}'"):
         kind(**NEEDED.get(kind.__name__, {}), **{name: WRONG})
 
 

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn
 
 from lightning_focal.callbacks.held_out import HeldOut, find_held_out
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.precision import describe_device
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console, shortened
 
 __all__ = ["ConsoleReport", "first_line", "level_table"]
 
 _PHASES = {"train": "training", "val": "answering held-out prompts", "test": "answering test prompts", "predict": "answering"}
+_WRITTEN = {name: name for name in ("config.yaml", "run.json", "metrics.csv", "held_out.json")} | {
+    "TensorBoard events": "events.out.tfevents.*",
+    "rollouts/*.parquet": "rollouts/*.parquet",
+    "checkpoints/": "checkpoints/*.ckpt",
+}
+"""What a run may leave in its folder, and the files by which it is known."""
 
 
 class ConsoleReport(RolloutObserver):
@@ -37,8 +42,7 @@ class ConsoleReport(RolloutObserver):
         if table_every_n_batches < 0:
             raise ValueError(f"`table_every_n_batches` must be >= 0, got {table_every_n_batches}")
         self.table_every_n_batches, self.quiet = table_every_n_batches, quiet
-        # No markup: a criterion may be called "[/b]", a folder "runs[1]".
-        self.console = make_console(soft_wrap=True, markup=False, emoji=False)
+        self.console = make_console(soft_wrap=True)
         self._bar: Progress | None = None
         self._began = self._first_batch_began = time.monotonic()
         self._batches_here = self._evaluations_shown = 0
@@ -58,7 +62,7 @@ class ConsoleReport(RolloutObserver):
         self.console.print(paths)
         self.console.print(
             f"{strategy} on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
-            f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · run folder {folder}",
+            f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · {f'run folder {folder}' if folder else 'nothing is kept'}",
             style="bold",
         )
 
@@ -119,8 +123,12 @@ class ConsoleReport(RolloutObserver):
                     f"paired difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] ({held_out.level:.0%} bootstrap over prompts)",
                     style="bold",
                 )
+        if getattr(trainer, "fast_dev_run", False):
+            say(f"{_clock(time.monotonic() - self._began)} in all, and nothing kept: `trainer.fast_dev_run` tries a run out")
+            return
+        written = [words for words, pattern in _WRITTEN.items() if any(Path(folder).glob(pattern))]
         say(f"{_clock(time.monotonic() - self._began)} in all. Written to {folder}:")
-        say("  config.yaml, run.json, metrics.csv, held_out.json, TensorBoard events, rollouts/*.parquet, checkpoints/")
+        say(f"  {', '.join(written) or 'nothing'}")
         savers, kinds = trainer.checkpoint_callbacks, ("last_model_path", "best_model_path")
         paths = [getattr(saver, kind, "") for kind in kinds for saver in savers]
         last = next((path for path in paths if path), "")
@@ -128,8 +136,10 @@ class ConsoleReport(RolloutObserver):
             say("Next:")
             say(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
             say(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
-            say(f"  lightning_focal report {folder}")
-            say(f"  tensorboard --logdir {folder}")
+            if "metrics.csv" in written:
+                say(f"  lightning_focal report {folder}")
+            if "TensorBoard events" in written:
+                say(f"  tensorboard --logdir {folder}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the levels of a validation that was asked for by itself."""
@@ -152,12 +162,12 @@ class ConsoleReport(RolloutObserver):
         return trainer.is_global_zero and not self.quiet
 
     def _move_bar(self, pl_module: LightningModule, **fields: Any) -> None:
-        if not self.console.is_terminal:
+        lightnings = getattr(getattr(pl_module, "trainer", None), "progress_bar_callback", None)
+        if not self.console.is_terminal or lightnings is not None:  # two would write over each other
             return
         if self._bar is None:
             columns = (SpinnerColumn(), "{task.description}", BarColumn(24), "{task.completed}/{task.fields[planned]}")
-            texts = [TextColumn(c, markup=False) if isinstance(c, str) else c for c in (*columns, "{task.fields[pace]}")]
-            self._bar = Progress(*texts, console=self.console, transient=True)
+            self._bar = Progress(*columns, "{task.fields[pace]}", console=self.console, transient=True)
             planned = getattr(pl_module, "planned_batches", None)
             self._bar.add_task("", total=planned, planned=planned or "?", pace="")
             self._bar.start()
@@ -195,14 +205,15 @@ class ConsoleReport(RolloutObserver):
 
 
 def first_line(module: LightningModule) -> str:
-    """Return what a run computes with: the device, and what computes rollouts and updates; asked for on every process."""
+    """Return what a run computes with, and how it tells thoughts from answers; asked for on every process."""
     describe = getattr(module, "describe", None)
-    return describe_device(module.device) + ("" if describe is None else f" · {describe()}")
+    chat = getattr(module, "describe_chat", str)()
+    return " · ".join(filter(None, (describe_device(module.device), describe and describe(), chat)))
 
 
-def level_table(seen: Any, title: str, stage: str = "train") -> Table:
+def level_table(seen: Any, title: str, stage: str = "train") -> Cells:
     """Return the table of score, saturation and weight by criterion key, from logged values."""
-    table = Table("criterion", title=title, title_justify="left")
+    table = Cells("criterion", title=title, title_justify="left")
     for column in ("score", "saturation", "weight"):
         table.add_column(column, justify="right")
     for key in _keys(seen, stage):
@@ -211,9 +222,9 @@ def level_table(seen: Any, title: str, stage: str = "train") -> Table:
     return table
 
 
-def _held_out_table(held_out: HeldOut) -> Table:
+def _held_out_table(held_out: HeldOut) -> Cells:
     first, last = held_out.history[0]["measures"], held_out.history[-1]["measures"]
-    table = Table("", title="held-out prompts", title_justify="left")
+    table = Cells("", title="held-out prompts", title_justify="left")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
     names = {"prior-weighted score": "val/held_out/mean", "worst criterion": "val/balance/worst"}
@@ -236,7 +247,7 @@ def _keys(seen: Any, stage: str) -> list[str]:
 
 def _worst(seen: Any, stage: str) -> str:
     levels = {key: float(seen[f"{stage}/criterion/{key}/score"]) for key in _keys(seen, stage)}
-    return min((key for key in levels if not math.isnan(levels[key])), key=lambda key: levels[key], default="-")
+    return shortened(min((key for key in levels if not math.isnan(levels[key])), key=lambda key: levels[key], default="-"))
 
 
 def _value(seen: Any, name: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
-from lightning_focal.files import write_json
+from lightning_focal.files import set_aside_of, write_json
 from lightning_focal.functional import bootstrap_interval, weighted_reward
 
 __all__ = ["HeldOut", "find_held_out", "prompt_scores"]
@@ -57,7 +57,11 @@ class HeldOut(RolloutObserver):
             self._scores |= prompt_scores(scored)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer before training, unless a checkpoint already holds that score; then drop what was written behind it."""
+        """Answer before training, unless a checkpoint already holds that score; what was written behind it is set aside."""
+        folder = trainer.log_dir  # a collective: asked for on every process
+        if trainer.is_global_zero and folder is not None:
+            place = set_aside_of(trainer, folder, batches_done(trainer))
+            place.keep_longer(Path(folder) / "held_out.json", "evaluations", len(self.history))
         if self.history:
             self._write(trainer)
         elif self.at_start:
@@ -86,10 +90,11 @@ class HeldOut(RolloutObserver):
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> None:
         datamodule = getattr(trainer, "datamodule", None)
         loader = datamodule.val_dataloader() if datamodule is not None else []
-        if not loader:
+        count = _batches_of(loader, getattr(trainer, "limit_val_batches", None))
+        if not count:
             return
         self._scores, means = {}, None
-        for batch_idx, batch in enumerate(loader):
+        for batch_idx, batch in zip(range(count), loader, strict=False):
             means = pl_module.evaluate(batch, "val", batch_idx, means)
             for callback in trainer.checkpoint_callbacks:
                 if hasattr(callback, "leave_if_asked"):  # a run that was asked to end need not finish this
@@ -135,6 +140,11 @@ class HeldOut(RolloutObserver):
 def find_held_out(trainer: Trainer) -> HeldOut | None:
     """Return the first :class:`HeldOut` among the trainer's callbacks, if any."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)  # type: ignore[attr-defined]
+
+
+def _batches_of(loader: Any, limit: int | float | None) -> int:
+    """Number of batches that `trainer.limit_val_batches` leaves: an integer is a count, a float a share."""
+    return min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * (1.0 if limit is None else limit))
 
 
 def _interval(values: Iterable[float], level: float) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
-from lightning_focal.files import write_parquet
+from lightning_focal.files import SetAside, set_aside_of, write_parquet
 from lightning_focal.functional.choices import expect_choice
 
 __all__ = ["RolloutTable", "rollout_rows", "rollout_schema"]
@@ -20,6 +20,8 @@ _NAME = re.compile(r"(train|val)-(\d+)(?:-\d+)?-r\d+\.parquet")
 
 def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     """Return one mapping a rollout: prompt, response, every criterion's verdict and reason, weights, reward, advantage.
+
+    ``response`` is the whole of it, ``thought`` its thought (None where there is none), see :mod:`lightning_focal.thoughts`.
 
     Args:
         scored: the batch.
@@ -33,7 +35,7 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     rows = []
     for p, prompt_id in enumerate(rollouts.prompts.ids):
         messages = [dict(message) for message in rollouts.prompts.messages[p]]
-        for g, text in enumerate(rollouts.texts[p]):
+        for g, (text, (thought, _, finished)) in enumerate(zip(rollouts.texts[p], rollouts.responses[p], strict=True)):
             criteria = [
                 {
                     "name": name,
@@ -55,6 +57,8 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
                     "rollout": g,
                     "messages": messages,
                     "response": text,
+                    "thought": thought,
+                    "thought_finished": finished,
                     "tokens": lengths[p][g],
                     "truncated": truncated[p][g],
                     "valid": valid[p][g],
@@ -77,6 +81,7 @@ def rollout_schema() -> Any:
     criterion |= {"prior_weight": number, "weight": number, "saturation": number}
     columns = {"stage": text, "batch": whole, "prompt_id": text, "rollout": whole}
     columns |= {"messages": pa.list_(pa.struct({"role": text, "content": text})), "response": text}
+    columns |= {"thought": text, "thought_finished": pa.bool_()}
     columns |= {"tokens": whole, "truncated": pa.bool_(), "valid": pa.bool_()}
     columns |= {"reward": number, "static_reward": number, "advantage": number, "policy_version": whole}
     return pa.schema(columns | {"criteria": pa.list_(pa.struct(criterion))})
@@ -85,8 +90,8 @@ def rollout_schema() -> Any:
 class RolloutTable(RolloutObserver):
     """Writes each batch of rollouts to ``<folder>/<stage>-<batch>[-<part>]-r<rank>.parquet``.
 
-    Files are written beside and renamed: a file that is there is whole. A resumed run removes the files behind its checkpoint and
-    writes them again.
+    Files are written beside and renamed: a file that is there is whole. A resumed run sets the files behind its checkpoint aside and
+    writes them again. What only tries whether everything works, `fast_dev_run` and the sanity check, is not recorded.
 
     Args:
         folder: where to; ``<run folder>/rollouts`` by default.
@@ -102,15 +107,25 @@ class RolloutTable(RolloutObserver):
         for i, stage in enumerate(self.stages):
             expect_choice(f"stages[{i}]", stage, _STAGES)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin again."""
+        self._started = False
+
+    _started = False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove what a run wrote behind the checkpoint that this one goes on from."""
+        """Set aside what a run wrote behind the checkpoint that this one goes on from, unless that was done before an evaluation."""
+        if self._started:
+            return
+        self._started = True
         folder = self._place(trainer)  # a collective: asked for on every process
-        if trainer.is_global_zero and folder.is_dir():
+        if trainer.is_global_zero and folder.is_dir() and not _is_trial(trainer):
             done = batches_done(trainer)
-            for path in folder.glob("*.parquet"):
+            place = set_aside_of(trainer, folder.parent, done) if self.folder is None else SetAside(folder, done)
+            for path in sorted(folder.glob("*.parquet")):
                 found = _NAME.fullmatch(path.name)
-                if found and int(found[2]) >= done + (found[1] == "val"):
-                    path.unlink()
+                if found and int(found[2]) >= done + (found[1] == "val" and done > 0):  # a checkpoint lies behind its validation
+                    place.keep(path)
         trainer.strategy.barrier()
 
     def _place(self, trainer: Trainer) -> Path:
@@ -119,6 +134,10 @@ class RolloutTable(RolloutObserver):
 
     def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """See :class:`RolloutObserver`."""
+        if _is_trial(trainer):
+            return
+        if trainer.state.fn == "fit":
+            self.on_train_start(trainer, pl_module)
         if scored.stage not in self.stages:
             return
         folder = self._place(trainer)
@@ -126,3 +145,7 @@ class RolloutTable(RolloutObserver):
         part = "" if scored.stage == "train" else f"-{scored.batch_idx:04d}"
         name = f"{scored.stage}-{batch:06d}{part}-r{trainer.global_rank}.parquet"
         write_parquet(folder / name, rollout_rows(scored, batch), rollout_schema())
+
+
+def _is_trial(trainer: Any) -> bool:
+    return bool(trainer.sanity_checking or getattr(trainer, "fast_dev_run", False))

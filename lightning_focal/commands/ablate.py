@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,9 +23,9 @@ import yaml
 from lightning_focal.files import write_figure, write_json, write_text
 from lightning_focal.functional import bootstrap_interval
 from lightning_focal.parsing import CommandParser
-from lightning_focal.report.figures import Point, new_figure
+from lightning_focal.report.figures import Point, figure_text, new_figure
 from lightning_focal.report.tables import markdown_table
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console, shortened
 
 __all__ = ["MEASURES", "Ablation", "ablate_command", "over_seeds", "read_ablation", "run_ablation"]
 
@@ -98,17 +100,18 @@ def run_ablation(
     out = Path(out)
     cells = [(label, seed) for label in ablation.arms for seed in ablation.seeds]
     done: dict[tuple[str, int], dict[str, float]] = {}
+    folders = _folders(list(ablation.arms))
 
     def run(cell: tuple[str, int]) -> None:
         label, seed = cell
-        folder = out / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in label)}-seed{seed}"
+        folder = out / f"{folders[label]}-seed{seed}"
         began = time.monotonic()
         if not (folder / "held_out.json").exists() or not (folder / ".finished").exists():
             _run(ablation, label, seed, folder, workers, overrides)
         last = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"][-1]["measures"]
         done[cell] = {measure: float(last[name]) for measure, name in MEASURES.items()}
         worst, took = done[cell]["worst criterion"], time.monotonic() - began
-        say(f"{len(done)}/{len(cells)} {label}, seed {seed}: worst {worst:.3f} ({took:.0f} s)")
+        say(f"{len(done)}/{len(cells)} {shortened(label)}, seed {seed}: worst {worst:.3f} ({took:.0f} s)")
 
     with ThreadPoolExecutor(workers) as pool:
         for future in [pool.submit(run, cell) for cell in cells]:
@@ -132,6 +135,21 @@ def run_ablation(
     write_text(out / "table.md", markdown_table([ablation.name, *MEASURES], rows))
     _draw(f"{ablation.name} ({len(ablation.seeds)} seeds, 95 % bootstrap intervals)", arms, out / "figure.png")
     return result
+
+
+def _folders(labels: Sequence[str]) -> dict[str, str]:
+    """Name a folder after each label; where the names of two clash, or one is long, a hash of the label ends it.
+
+    >>> _folders(["gamma 3", "a[b]", "a(b)"])
+    {'gamma 3': 'gamma_3', 'a[b]': 'a_b_-26974bc5', 'a(b)': 'a_b_-cce46ea1'}
+    """
+    plain = {label: "".join(c if c.isalnum() or c in ".-" else "_" for c in label) for label in labels}
+    used = Counter(name.casefold() for name in plain.values())
+    hashed = {label: hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:8] for label in labels}
+    return {
+        label: f"{name[:40]}-{hashed[label]}" if used[name.casefold()] > 1 or len(name.encode()) > 120 else name
+        for label, name in plain.items()
+    }
 
 
 def over_seeds(values: Sequence[float]) -> Point:
@@ -169,9 +187,9 @@ def _draw(title: str, arms: Mapping[str, Mapping[str, Point]], path: Path) -> No
             point = points[measure]
             ends = [[max(0.0, point.value - point.low)], [max(0.0, point.high - point.value)]]
             axis.errorbar(place, point.value, yerr=ends, fmt="o", capsize=3, color="C0")
-        axis.set_xticks(range(len(arms)), list(arms), rotation=45, ha="right")
+        axis.set_xticks(range(len(arms)), list(map(figure_text, arms)), rotation=45, ha="right")
         axis.set_title(measure)
-    figure.suptitle(title)
+    figure.suptitle(figure_text(title, 120))
     write_figure(path, figure)
 
 
@@ -192,7 +210,10 @@ def ablate_command(args: list[str]) -> None:
     if config.seeds:
         ablation = dataclasses.replace(ablation, seeds=config.seeds)
     out = Path(config.out or Path("runs/ablations") / Path(config.config).stem)
-    console = make_console(soft_wrap=True, markup=False)
-    run_ablation(ablation, out, config.workers, args[cut + 1 :], console.print)
-    console.print((out / "table.md").read_text(encoding="utf-8"))
+    console = make_console(soft_wrap=True)
+    result = run_ablation(ablation, out, config.workers, args[cut + 1 :], console.print)
+    table = Cells(ablation.name, *MEASURES)
+    for label, points in result["mean_low_high"].items():
+        table.add_row(label, *(f"{Point(*points[measure]):.3f}" for measure in MEASURES))
+    console.print(table)
     console.print(f"written to {out}: table.md, results.json, figure.png, one run folder a cell")

@@ -15,15 +15,14 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.table import Table
 
 from lightning_focal.files import write_json
 from lightning_focal.functional.agreement import cohen_kappa, confusion_matrix
 from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge, Verdict
 from lightning_focal.parsing import CommandParser
-from lightning_focal.rubrics import Criterion, RubricError, RubricRow, read_rows
-from lightning_focal.terminal import make_console
-from lightning_focal.types import level_key
+from lightning_focal.rubrics import Criterion, RubricError, RubricRow, pool_untagged, read_rows
+from lightning_focal.terminal import Cells, make_console
+from lightning_focal.types import log_key
 
 __all__ = ["GoldCase", "agreement_command", "measure_agreement", "parser", "read_gold"]
 
@@ -116,8 +115,8 @@ class GoldCase:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Under which name each criterion is counted: its ``axis:`` tag, else its own name."""
-        return tuple(level_key(criterion.name, criterion.tags) for criterion in self.request.criteria)
+        """Under which name each criterion is counted, see :func:`~lightning_focal.types.log_key`."""
+        return tuple(log_key(criterion.name, criterion.tags) for criterion in self.request.criteria)
 
 
 def read_gold(path: str | Path) -> list[GoldCase]:
@@ -132,7 +131,7 @@ def read_gold(path: str | Path) -> list[GoldCase]:
         FileNotFoundError: if there is no such file.
         RubricError: on a malformed row or label, naming file, line and field; or where nothing at all is labelled.
     """
-    cases = [case for row in read_rows(path) for case in _cases(row)]
+    cases = [case for row in pool_untagged(read_rows(path)) for case in _cases(row)]
     if not cases:
         raise RubricError(str(path), "verdicts", "given for at least one criterion", None)
     return cases
@@ -252,7 +251,7 @@ def _share(held: Sequence[bool]) -> float | None:
 
 
 def _show(console: Console, figures: dict[str, Any]) -> None:
-    table = Table(title=f"{figures['labels']} verdicts on {figures['responses']} responses", title_justify="left")
+    table = Cells(title=f"{figures['labels']} verdicts on {figures['responses']} responses", title_justify="left")
     table.add_column("criterion")
     for name in ("judged", "errors", "n/a", "accuracy", "kappa", "right of met", "right of not met"):
         table.add_column(name, justify="right")

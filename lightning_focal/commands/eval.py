@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.markup import escape
-from rich.table import Table
 
 from lightning_focal.evaluation import (
     evaluate_tasks,
@@ -26,7 +24,7 @@ from lightning_focal.evaluation.model import is_checkpoint
 from lightning_focal.files import write_json
 from lightning_focal.models import export_policy
 from lightning_focal.parsing import CommandParser
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console, shortened
 
 __all__ = ["eval_command", "parser"]
 
@@ -72,12 +70,12 @@ def eval_command(args: list[str]) -> None:
     config = parser().parse_args(args)
     if config.batch_size < 1 or (config.limit is not None and config.limit <= 0):
         raise ValueError(f"`--batch_size` must be >= 1 and `--limit` > 0, got {config.batch_size} and {config.limit}")
-    console = make_console(soft_wrap=True, emoji=False)
+    console = make_console(soft_wrap=True)
     if not console.is_terminal:
         console.width = 140  # a file has room for whole names
     tasks = load_tasks(config.tasks, include_path=config.include_path, allow_code=config.allow_code)
     for name, reason in tasks.missing.items():
-        console.print(f"not evaluated: {name}: {reason}", markup=False)
+        console.print(f"not evaluated: {shortened(name)}: {reason}")
     with _model(config) as lm:
         results = evaluate_tasks(
             lm,
@@ -95,7 +93,7 @@ def eval_command(args: list[str]) -> None:
         options = {key: value for key, value in config.as_dict().items() if key != "out"} | {"tasks": task_names(config.tasks)}
         mine = {"options": options, "scores": flat_scores(results), "missing": dict(tasks.missing)}
         write_json(Path(config.out), plain | {"lightning_focal": mine})
-        console.print(f"written: {config.out}", markup=False)
+        console.print(f"written: {config.out}")
 
 
 @contextmanager
@@ -116,8 +114,8 @@ def _model(config: Namespace) -> Iterator[Any]:
         yield vllm_lm(folder, dtype=config.dtype, max_length=config.max_length, **config.vllm_args)
 
 
-def _table(results: Mapping[str, Any]) -> Table:
-    table = Table("task", "version", "filter", "n-shot", "metric", "value", "stderr", "questions")
+def _table(results: Mapping[str, Any]) -> Cells:
+    table = Cells("task", "version", "filter", "n-shot", "metric", "value", "stderr", "questions")
     for task, measured in results["results"].items():
         kept = [results.get(kind, {}).get(task, "") for kind in ("versions", "n-shot")]
         questions = results.get("n-samples", {}).get(task, {}).get("effective", "")
@@ -127,5 +125,5 @@ def _table(results: Mapping[str, Any]) -> Table:
                 error = measured.get(f"{metric}_stderr,{chosen}", "")
                 numbers = [f"{number:.4f}" if isinstance(number, float) else number for number in (value, error)]
                 cells = (task, kept[0], chosen, kept[1], metric, *numbers, questions)
-                table.add_row(*(escape(str(cell)) for cell in cells))
+                table.add_row(*map(str, cells))
     return table

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from lightning_focal.commands.model_card import model_card, run_records
-from lightning_focal.models import export_adapter, export_policy
+from lightning_focal.models import export_adapter, export_policy, load_policy
 from lightning_focal.models.checkpoints import checkpoint_policy, read_run_config, run_folder_of, trained_batches
+from lightning_focal.models.weights import expect_same_logits
 from lightning_focal.parsing import CommandParser
 from lightning_focal.terminal import make_console
 
@@ -46,7 +47,7 @@ def export_command(args: list[str]) -> None:
     run, batch = read_run_config(path, config.config), trained_batches(path)
     records = run_records(run_folder_of(path), batch)
     card = model_card(run, name=Path(config.out).name, records=records, batch=batch, **how)
-    console = make_console(soft_wrap=True, markup=False, emoji=False)
+    console = make_console(soft_wrap=True)
     folder = export_checkpoint(path, config.out, run["model"], dtype=config.dtype, card=card, **how)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     console.print(f"written: {folder} ({size / 1e6:.1f} MB)")
@@ -80,9 +81,13 @@ def export_checkpoint(
 
     Raises:
         ValueError: for a checkpoint that does not fit the configuration, or adapters that are not there.
+        RuntimeError: if the folder, read back, computes other logits than the policy.
     """
     if adapter and not model.get("lora"):
         raise ValueError("`--adapter` needs a run with `model.lora`, this one trained the weights themselves")
     policy, tokenizer = checkpoint_policy(ckpt_path, model, part=part, dtype=dtype)
     texts = None if card is None else {"README.md": card}
-    return (export_adapter if adapter else export_policy)(policy, tokenizer, out, texts=texts)
+    folder = (export_adapter if adapter else export_policy)(policy, tokenizer, out, texts=texts)
+    if not adapter:
+        expect_same_logits(policy, load_policy(folder, dtype="auto")[0], f"what was written to {folder}")
+    return folder

@@ -7,14 +7,14 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 
 from lightning_focal.commands.agreement import agreement_command, walk_config
 from lightning_focal.judges import HTTPJudge, JudgeRequest, Outcome
 from lightning_focal.judges.http.verdicts import CUT_OFF, NO_VERDICTS
 from lightning_focal.parsing import CommandParser
 from lightning_focal.rubrics import Criterion
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console
 
 __all__ = ["check_server", "judge_command", "parser"]
 
@@ -100,7 +100,7 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
     console.print(f"model    {judge.model}{unknown}", soft_wrap=True)
     console.print(f"asking for {len(_SAMPLE.criteria)} verdicts, for at most {judge.longest_s:.0f} s ...")
     (verdicts,) = judge.judge([_SAMPLE])
-    table = Table("criterion", "expected", "verdict", "reason")
+    table = Cells("criterion", "expected", "verdict", Column("reason", overflow="fold"))
     for criterion, expected, verdict in zip(_SAMPLE.criteria, _EXPECTED, verdicts, strict=True):
         said = verdict.outcome.value if verdict.value is None else f"{verdict.value:g}"
         table.add_row(criterion.description, expected, said, verdict.reason)

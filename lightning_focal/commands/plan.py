@@ -11,13 +11,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, capture_parser
 from lightning.pytorch.cli import LightningArgumentParser
-from rich.console import Console
-from rich.table import Table
 
 from lightning_focal.cli import FocalCLI
 from lightning_focal.commands.plan_memory import Counts, Job, Share, count_parameters, memory, together
 from lightning_focal.models import Lora, Sharding, policy_config
 from lightning_focal.precision import resolved_dtype
+from lightning_focal.terminal import Cells, make_console
 
 __all__ = ["architecture", "job_of", "parser", "plan_command"]
 
@@ -70,7 +69,7 @@ def plan_command(args: list[str]) -> None:
     counts = count_parameters(config, job.dtype, lora, sharding, devices * nodes if job.split else 1)
     shares = memory(counts, config, job)
     seconds = time.perf_counter() - began
-    console = Console(highlight=False)
+    console = make_console()
     over = f"{nodes} x {devices} devices" if nodes > 1 else f"{devices} device{'s' * (devices > 1)}"
     console.print(f"{model['policy']} on {over}, {kind}")
     console.print(_parameters(counts, job.split))
@@ -174,8 +173,8 @@ def _parameters(counts: Counts, split: bool) -> str:
     return f"{counts.total:,} parameters in {counts.blocks} blocks ({trained}); {held}"
 
 
-def _table(shares: list[Share]) -> Table:
-    table = Table(caption="~ is an estimate; 1 GB is 10^9 bytes")
+def _table(shares: list[Share]) -> Cells:
+    table = Cells(caption="~ is an estimate; 1 GB is 10^9 bytes")
     table.add_column("each process")
     table.add_column("while it")
     table.add_column("bytes", overflow="fold")

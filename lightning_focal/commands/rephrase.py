@@ -11,8 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from lightning_focal.data import read_questions
 from lightning_focal.generation import Sampling
@@ -21,7 +20,7 @@ from lightning_focal.rephrasing import Checks, Journal, LocalWriter, ServerWrite
 from lightning_focal.rephrasing.checks import REASONS
 from lightning_focal.rephrasing.journal import beside, write_outputs
 from lightning_focal.servers import ChatClient
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console
 
 __all__ = ["parser", "rephrase_command"]
 
@@ -162,7 +161,7 @@ def _writer(config: Namespace) -> Writer:
 @contextmanager
 def _progress() -> Iterator[Any]:
     """Show a bar, and give the function that moves it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[said]}")
     console = make_console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("rephrasing", total=None, said="")
@@ -179,7 +178,7 @@ def _summarise(console: Console, tally: Tally, out: Path) -> None:
     undone = f", {len(tally.undone)} without a reply" if tally.undone else ""
     console.print(f"{tally.pairs} pairs of {tally.questions} questions, {tally.dropped.total()} dropped{undone}")
     if tally.rejected:
-        table = Table("reason", "replies rejected", "questions dropped", "")
+        table = Cells("reason", "replies rejected", "questions dropped", "")
         for reason, count in tally.rejected.most_common():
             table.add_row(reason, str(count), str(tally.dropped[reason]), REASONS.get(reason, ""))
         console.print(table)

@@ -10,15 +10,15 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 
 from lightning_focal.files import write_figure, write_json, write_parquet, write_text
 from lightning_focal.parsing import CommandParser
-from lightning_focal.report.figures import new_figure, shortened
+from lightning_focal.report.figures import figure_text, new_figure
 from lightning_focal.report.tables import markdown_table
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.studies.replay import read_rollouts, replay
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console, shortened
 
 __all__ = ["parser", "replay_command"]
 
@@ -68,7 +68,12 @@ def replay_command(args: list[str]) -> None:
         _show_changes(console, rows, config.show)
     head = ["strategy", *_SHARES.values(), "heaviest criteria"]
     lines = [[r["label"], *(f"{r[share]:.3f}" for share in _SHARES), _heaviest(r["weight"])] for r in results]
-    table = Table(*head, title=f"{len(rows)} rollouts in {len(batches)} batches, against static", title_justify="left")
+    table = Cells(
+        *head[:-1],
+        Column(head[-1], overflow="fold"),
+        title=f"{len(rows)} rollouts in {len(batches)} batches, against static",
+        title_justify="left",
+    )
     for line in lines:
         table.add_row(*line)
     console.print(table)
@@ -91,7 +96,7 @@ def _strategy(made: ArgumentParser, config: Namespace, point: Mapping[str, Any])
 
 
 def _heaviest(weight: Mapping[str, float]) -> str:
-    return ", ".join(f"{key} {value:.2f}" for key, value in sorted(weight.items(), key=lambda item: -item[1])[:3])
+    return ", ".join(f"{shortened(key, 40)} {value:.2f}" for key, value in sorted(weight.items(), key=lambda item: -item[1])[:3])
 
 
 def _show_changes(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
@@ -104,9 +109,9 @@ def _show_changes(console: Console, rows: Sequence[Mapping[str, Any]], count: in
             changed.append((new["reward"] - old["reward"], f"batch {batch}, {prompt_id}", old, new))
     for gain, group_name, old, new in sorted(changed, key=lambda item: -item[0])[:count]:
         moved = f"rollout {new['rollout']} in place of {old['rollout']} (reward {gain:+.3f})"
-        console.print(f"{group_name}: {moved}", markup=False)
-        console.print(f"  was best: {shortened(old['response'], 100)}", markup=False)
-        console.print(f"  is best:  {shortened(new['response'], 100)}", markup=False)
+        console.print(f"{shortened(group_name, 100)}: {moved}")
+        console.print(f"  was best: {shortened(old['response'], 100)}")
+        console.print(f"  is best:  {shortened(new['response'], 100)}")
 
 
 def _draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -116,14 +121,14 @@ def _draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     places, last = range(len(results)), results[-1]
     for share, label in _SHARES.items():
         left.plot(places, [result[share] for result in results], marker="o", label=label)
-    left.set_xticks(places, [result["label"] for result in results], rotation=30, ha="right")
+    left.set_xticks(places, [figure_text(result["label"]) for result in results], rotation=30, ha="right")
     left.set_ylabel("share, against static")
     left.set_ylim(0)
     left.legend()
     for key in last["weight"]:
         known = [entry for entry in last["trajectory"] if key in entry]
-        right.plot([entry["batch"] for entry in known], [entry[key] for entry in known], label=key)
+        right.plot([entry["batch"] for entry in known], [entry[key] for entry in known], label=figure_text(key))
     right.set_xlabel("rollout batch")
-    right.set_ylabel(f"mean weight of a criterion ({last['label']})")
+    right.set_ylabel(f"mean weight of a criterion ({figure_text(last['label'])})")
     right.legend(fontsize="small")
     write_figure(path, figure)

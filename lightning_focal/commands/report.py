@@ -29,7 +29,7 @@ def report_command(args: list[str]) -> None:
     """Run the command; see :func:`parser` for its arguments."""
     config = parser().parse_args(args)
     written = write_report(config.runs, config.out, config.rollouts)
-    console = make_console(soft_wrap=True, markup=False, emoji=False)
+    console = make_console(soft_wrap=True)
     for line in (*written.verdict, *(f"note: {note}" for note in written.notes)):
-        console.print(line.encode("utf-8", "replace").decode("utf-8"))
+        console.print(line)
     console.print(f"written to {written.path}: {written.size / 1e6:.1f} MB")

@@ -9,7 +9,6 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.table import Table
 
 from lightning_focal.files import write_json
 from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge
@@ -17,11 +16,11 @@ from lightning_focal.judges.combine import is_rule
 from lightning_focal.parsing import CommandParser
 from lightning_focal.rubrics import FORMATS, Reading, RubricRow, read_all
 from lightning_focal.rubrics.summary import summary_of
-from lightning_focal.terminal import make_console
+from lightning_focal.terminal import Cells, make_console, shortened
 
 __all__ = ["find_problems", "parser", "read_responses", "rubrics_command", "score_responses"]
 
-_IDS = ("id", "prompt_id", "key", "sample_id")
+_IDS = tuple(dict.fromkeys(("id", *(name for known in FORMATS.values() for name in known.id))))
 
 
 def parser() -> ArgumentParser:
@@ -73,12 +72,12 @@ def rubrics_command(args: list[str]) -> None:
     elif config.responses is not None:
         console.print("No response could be scored.")
     for problem in problems[: config.show]:
-        console.print(problem["message"], markup=False, soft_wrap=True)
+        console.print(problem["message"], soft_wrap=True)
     if len(problems) > config.show:
         console.print(f"and {len(problems) - config.show} more problems: --json writes all")
     if config.json is not None:
         write_json(Path(config.json), found)
-        console.print(f"written to {config.json}", markup=False)
+        console.print(f"written to {config.json}")
     if problems:
         raise SystemExit(1)
 
@@ -110,7 +109,7 @@ def read_responses(path: str | Path, rows: Sequence[RubricRow]) -> tuple[list[tu
     """Read responses to the prompts of rubric rows.
 
     Args:
-        path: JSON lines with ``response``, and ``id`` (or ``prompt_id``, ``key``, ``sample_id``) of the row it answers.
+        path: JSON lines with ``response``, and ``id`` (or ``prompt_id``, ``key``, ...) of the row it answers.
         rows: the rubric rows.
 
     Returns:
@@ -202,25 +201,25 @@ def score_responses(judge: Judge, responses: Sequence[tuple[RubricRow, str]]) ->
 
 
 def _show_scores(console: Console, scores: Mapping[str, Any], show: int) -> None:
-    table = Table(title=f"{len(scores['responses'])} responses, judged by rule", title_justify="left")
+    table = Cells(title=f"{len(scores['responses'])} responses, judged by rule", title_justify="left")
     for name in ("response to", "score", "in its own terms", "judged", "missed"):
         table.add_column(name, overflow="fold")
     for entry in scores["responses"][:show]:
         judged = {name: verdict["score"] for name, verdict in entry["verdicts"].items() if verdict["score"] is not None}
-        missed = ", ".join(name for name, score in judged.items() if score < 1)
+        missed = ", ".join(shortened(name) for name, score in judged.items() if score < 1)
         counts = f"{len(judged)}/{len(entry['verdicts'])}"
-        table.add_row(entry["id"], _number(entry["score"]), _number(entry["own_score"]), counts, missed)
+        table.add_row(shortened(entry["id"]), _number(entry["score"]), _number(entry["own_score"]), counts, missed)
     table.add_section()
     table.add_row("all", _number(scores["score"]), _number(scores["own_score"]), "", "")
     console.print(table)
     if scores["by_tag"]:
-        console.print("in its own terms, by tag: " + _listed(scores["by_tag"], show), markup=False)
+        console.print("in its own terms, by tag: " + _listed(scores["by_tag"], show))
     if scores["errors"]:
         console.print(f"{scores['errors']} checks failed: they count nowhere")
 
 
 def _show_summary(console: Console, found: Mapping[str, Any], reading: Reading, show: int) -> None:
-    table = Table(title=found["file"], title_justify="left", show_header=False)
+    table = Cells(title=found["file"], title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     bad = reading.total - len(reading.rows)
@@ -232,7 +231,8 @@ def _show_summary(console: Console, found: Mapping[str, Any], reading: Reading, 
     if reading.rows:
         points, without = found["points"], found["without_check"]
         names = list(dict.fromkeys(c.name for row in reading.rows for c in row.rubric.criteria if c.check is None))
-        models = f"{without} of {found['criteria']}: {', '.join(names[:show])}{', ...' if len(names) > show else ''}"
+        listed = ", ".join(map(shortened, names[:show])) + (", ..." if len(names) > show else "")
+        models = f"{without} of {found['criteria']}: {listed}"
         signs = f"{points['positive']} positive, {points['negative']} negative, {points['zero']} zero"
         rows |= {
             "criteria": f"{found['criteria']} ({found['distinct_criteria']} names), a row {_range(found['criteria_per_row'])}",
@@ -241,7 +241,8 @@ def _show_summary(console: Console, found: Mapping[str, Any], reading: Reading, 
             "checks": _listed(found["checks"], show) or "none",
             "need a model as judge": models if without else "none",
         }
-        counted = {"graded": "graded criteria", "required": "required criteria", "answers": "rows with an answer"}
+        counted = {"graded": "graded criteria", "required": "required criteria", "on_thoughts": "criteria on thoughts"}
+        counted["answers"] = "rows with an answer"
         rows |= {words: str(found[name]) for name, words in counted.items() if found[name]}
     for name, told in {**rows, "problems": str(len(found["problems"]) or "none")}.items():
         table.add_row(name, told)
@@ -258,6 +259,6 @@ def _range(spread: Mapping[str, float]) -> str:
 
 def _listed(counts: Mapping[str, float], show: int) -> str:
     shown = ", ".join(
-        f"{name} {f'{count:.3g}' if isinstance(count, float) else count}" for name, count in [*counts.items()][:show]
+        f"{shortened(name)} {f'{count:.3g}' if isinstance(count, float) else count}" for name, count in [*counts.items()][:show]
     )
     return shown + (f", and {len(counts) - show} more" if len(counts) > show else "")

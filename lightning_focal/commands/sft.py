@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_focal.callbacks.console import first_line
+from lightning_focal.callbacks.observer import batches_done
 from lightning_focal.cli import RunCLI, launch
-from lightning_focal.files import write_json
+from lightning_focal.files import set_aside_of, write_json
 from lightning_focal.models import export_policy
 from lightning_focal.modules import SFTModule
 from lightning_focal.terminal import make_console
@@ -30,12 +31,13 @@ class PolicyFolder(Callback):
 
     def __init__(self, folder: str | Path, quiet: bool = False) -> None:
         self.folder, self.quiet = Path(folder), quiet
-        self.console = make_console(soft_wrap=True, markup=False, emoji=False)
+        self.console = make_console(soft_wrap=True)
         self._began = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and say what runs."""
         self._began, paths = time.monotonic(), first_line(pl_module)
+        self._set_aside = set_aside_of(trainer, self.folder, batches_done(trainer))
         if trainer.is_global_zero and not self.quiet:
             self.console.print(paths)
             count = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
@@ -51,8 +53,15 @@ class PolicyFolder(Callback):
             self.console.print(f"step {trainer.global_step}, {time.monotonic() - self._began:.0f} s: {words}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the folder: while processes still talk to each other, as shards are gathered."""
+        """Write the folder, while processes still talk to each other, as shards are gathered; another policy there is set aside."""
         assert isinstance(pl_module, SFTModule)
+        if getattr(trainer, "fast_dev_run", False):
+            self.console.print("nothing kept: `trainer.fast_dev_run` tries a run out")
+            return
+        written, began = [self.folder / "policy", self.folder / "warm_start.json"], self._set_aside.batch
+        if trainer.is_global_zero and (batches_done(trainer) > began or not began):
+            for path in filter(Path.exists, written):
+                self._set_aside.keep(path)
         target = export_policy(pl_module.model, pl_module.tokenizer, self.folder / "policy", write=trainer.is_global_zero)
         if trainer.is_global_zero:
             seconds = round(time.monotonic() - self._began, 1)

@@ -124,12 +124,13 @@ class PromptDataModule(LightningDataModule, ABC):
         return []
 
     def criterion_names(self) -> list[str]:
-        """Return every criterion name of the rows read so far, sorted."""
+        """Return the criterion names of the rows read so far that can be followed one by one; ``others`` stands for the rest."""
         return []
 
     def train_dataloader(self) -> PromptLoader:
-        """Full batches of training prompts."""
-        return self._loader("train", "batch_size", shuffle=self.shuffle, drop_last=True)
+        """Full batches of training prompts; the same ones each epoch under `trainer.overfit_batches`."""
+        shuffle = self.shuffle and not getattr(self.trainer, "overfit_batches", 0)
+        return self._loader("train", "batch_size", shuffle=shuffle, drop_last=True)
 
     def val_dataloader(self) -> PromptLoader | list[PromptLoader]:
         """Held-out prompts in file order."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +14,12 @@ from typing import Any, Literal, NamedTuple
 from lightning_focal.functional import extract_boxed
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rubrics import RubricError
-from lightning_focal.rubrics.readers.fields import id_of, messages_of, text_of
-from lightning_focal.rubrics.readers.files import raw_rows
+from lightning_focal.rubrics.readers.fields import decoded, id_of, messages_of, text_of
+from lightning_focal.rubrics.readers.files import raw_rows, stem_of, warn_of_skipped
 from lightning_focal.types import Message
 
 __all__ = ["PairRow", "read_pairs", "read_questions", "same_label"]
 
-_log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"[-+]?[0-9]{1,100}(\.[0-9]{1,100})?(/[0-9]{1,100})?")
 _QUESTION = ("question", "prompt", "messages")
 
@@ -63,9 +61,9 @@ def read_questions(path: str | Path, on_bad_row: Literal["error", "skip"] = "err
     original_question, rephrased_question, solution. ``trainer rows``: prompt, reward_model. ``plain``: question, rephrased, answer, id.
 
     Args:
-        path: ``.jsonl``, ``.ndjson``, ``.json`` (a list) or ``.parquet``.
-        on_bad_row: ``error`` refuses the file at its first malformed row; ``skip`` leaves such rows out and logs how many, with
-            the first reason.
+        path: ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet``, each also as ``.gz``.
+        on_bad_row: ``error`` refuses the file at its first malformed row; ``skip`` leaves such rows out and logs how many and
+            which, with the first reason.
 
     Returns:
         The rows in file order. Ids are the rows' own, or ``<file stem>:<line>``: the same at every reading.
@@ -175,7 +173,7 @@ def _released_pair(row: Mapping[str, Any], where: str, both: bool) -> PairRow:
 def _trainer_row(row: Mapping[str, Any], where: str, both: bool) -> PairRow:
     """One side of two row-aligned files, in the columns of public reinforcement-learning trainers."""
     messages = _chat(row, "prompt", where)
-    reward_model, info = row["reward_model"], row.get("extra_info", {})
+    reward_model, info = decoded(row["reward_model"]), decoded(row.get("extra_info", {}))
     for name, value in {"reward_model": reward_model, "extra_info": info}.items():
         if not isinstance(value, Mapping):
             raise RubricError(where, name, "a mapping", value)
@@ -279,7 +277,7 @@ def _parsed(path: Path, both: bool) -> tuple[_Layout, list[Parsed]]:
             if not isinstance(row, Mapping):
                 raise RubricError(where, "", "a mapping", row)
             found = layout.read({name: value for name, value in row.items() if value is not None}, where, both)
-            rows.append(replace(found, id=found.id or f"{path.stem}:{number}"))
+            rows.append(replace(found, id=found.id or f"{stem_of(path)}:{number}"))
         except RubricError as error:
             rows.append(error)
     return layout, rows
@@ -352,5 +350,5 @@ def _good(path: Path, rows: Sequence[Parsed], on_bad_row: str, both: bool) -> li
             str(path), "file", f"rows of which at least one is good (the first bad one: {bad[0]})", f"{len(bad)} bad rows"
         )
     if bad:
-        _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), len(rows), bad[0])
+        warn_of_skipped(path, bad, len(rows))
     return good

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, Literal
 
 from lightning_focal.data.module import PromptDataModule, with_system
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.rubrics import RubricRow, read_rows
+from lightning_focal.judges import RuleJudge
+from lightning_focal.judges.combine import is_rule
+from lightning_focal.rubrics import Criterion, RubricRow, few_of, pool_untagged, read_rows
 from lightning_focal.types import Prompts, level_key
 
 __all__ = ["RubricDataModule", "prompts_of"]
@@ -35,7 +38,8 @@ class RubricDataModule(PromptDataModule):
         test: prompts of ``lightning_focal test``; ``val`` by default.
         predict: prompts of ``lightning_focal predict``; ``val`` by default.
         system_prompt: put before every chat that does not open with a system message.
-        on_bad_row: ``error`` stops at a malformed row, ``skip`` leaves it out and counts it.
+        on_bad_row: ``error`` stops at a bad row, ``skip`` leaves it out, also one whose check cannot be made (a gold answer that cannot
+            be read, say), and says how many and which.
         **kwargs: of :class:`~lightning_focal.data.PromptDataModule`.
     """
 
@@ -57,8 +61,20 @@ class RubricDataModule(PromptDataModule):
 
     def read_split(self, split: str, path: str) -> list[RubricRow]:
         """Read the rubrics of a split."""
-        rows = read_rows(Path(path), on_bad_row=self.on_bad_row)
+        judge = RuleJudge()
+
+        def check(criterion: Criterion) -> None:
+            if is_rule(criterion):
+                judge.validate(criterion)
+
+        rows = read_rows(Path(path), self.on_bad_row, check=check if self.on_bad_row == "skip" else None)
         return [replace(row, messages=with_system(row.messages, self.system_prompt)) for row in rows]
+
+    def setup(self, stage: str) -> None:
+        """Read the files a stage needs, and pool the names of criteria that are too many to log one by one."""
+        super().setup(stage)
+        pooled = iter(pool_untagged([row for rows in self.rows.values() for row in rows]))
+        self.rows = {split: [*itertools.islice(pooled, len(rows))] for split, rows in self.rows.items()}
 
     def make_prompts(self, split: str, rows: Sequence[RubricRow]) -> Prompts:
         """Make a batch of rows."""
@@ -70,5 +86,7 @@ class RubricDataModule(PromptDataModule):
         return sorted({level_key(criterion.name, criterion.tags) for criterion in criteria})
 
     def criterion_names(self) -> list[str]:
-        """Return every criterion name of the rows read so far, sorted."""
-        return sorted({criterion.name for rows in self.rows.values() for row in rows for criterion in row.rubric.criteria})
+        """Return the criterion names of the rows read so far that can be followed one by one, sorted; the others are ``others``."""
+        rows = [row for rows in self.rows.values() for row in rows]
+        names = [name for row in rows for name in row.rubric.names]
+        return sorted(few := {*few_of(names, len(rows), 120)}) + ["others"] * (not few >= {*names})

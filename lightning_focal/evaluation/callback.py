@@ -15,7 +15,7 @@ from torch import nn
 from lightning_focal.callbacks.observer import batches_done
 from lightning_focal.evaluation.harness import Tasks, evaluate_tasks, flat_scores, load_tasks, task_names
 from lightning_focal.evaluation.model import policy_lm
-from lightning_focal.files import write_json
+from lightning_focal.files import set_aside_of, write_json
 from lightning_focal.models import has_adapters
 from lightning_focal.models.weights import RolloutCopy, is_sharded
 from lightning_focal.modules.rng import rng_state, set_rng_state
@@ -98,7 +98,11 @@ class LMEval(Callback):
             _log.warning("not evaluated: %s: %s", name, reason)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate before training, unless a checkpoint already holds that result."""
+        """Evaluate before training, unless a checkpoint already holds that result; what was written behind it is set aside."""
+        folder = trainer.log_dir  # a collective: asked for on every process
+        if trainer.is_global_zero and folder is not None:
+            place = set_aside_of(trainer, folder, batches_done(trainer))
+            place.keep_longer(Path(folder) / "lm_eval.json", "evaluations", len(self.history))
         if self.at_start and not self.history and not batches_done(trainer):
             self.evaluate(trainer, pl_module)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_focal.evaluation.harness import expect_lm_eval, hushed
+from lightning_focal.generation.assemble import decode_responses
 from lightning_focal.models import has_adapters, is_sharded_checkpoint, load_policy
 from lightning_focal.models.checkpoints import checkpoint_policy, read_run_config
 from lightning_focal.models.weights import RolloutCopy
+from lightning_focal.thoughts import opening_at_the_end, split_thought
 
 __all__ = ["NAME", "is_checkpoint", "load_evaluated", "policy_lm", "register", "vllm_lm"]
 
@@ -61,7 +63,7 @@ def load_evaluated(
 def policy_lm(
     model: Any, tokenizer: Any, *, batch_size: int = 16, max_length: int | None = None, place: tuple[int, int] = (0, 1)
 ) -> Any:
-    """Wrap a policy for the harness; neither it nor the tokenizer is changed, but for eval mode.
+    """Wrap a policy for the harness; neither it nor the tokenizer is changed, but for eval mode. Of responses it returns the answers.
 
     Args:
         model: a whole transformers model, on its device, without adapters.
@@ -99,6 +101,17 @@ def _policy_class() -> Any:
                 batch_size=batch_size,
                 max_length=None if max_length is None else int(max_length),
             )
+
+        def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
+            if isinstance(tokens, int):
+                return super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
+            return decode_responses(self.tokenizer, [tokens])[0]
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+            """Return answers: a thought, which the prompt may have opened, is none."""
+            found = super().generate_until(requests, disable_tqdm=disable_tqdm)
+            prompts = (request.args[0] for request in requests)
+            return [split_thought(opening_at_the_end(prompt) + text).answer for prompt, text in zip(prompts, found, strict=True)]
 
         @property
         def rank(self) -> int:

@@ -98,6 +98,10 @@ def _task_class() -> Any:
                 self.judge = parser.instantiate_classes(parser.parse_object({"judge": dict(settings["judge"])})).judge
             for row in self.rows:
                 for criterion in row.rubric.criteria:
+                    if criterion.scope != "answer":
+                        raise ValueError(
+                            f"{criterion.place}: `scope` must be answer, got {criterion.scope!r}: the harness keeps no thought"
+                        )
                     self.judge.validate(criterion)
             self.judge.prepare()
             self.system_prompt = settings.get("system_prompt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_focal.functional.advantages import (
     dvao_advantage,
+    gd2po_advantage,
     gdpo_advantage,
     group_advantage,
     rloo_advantage,
@@ -28,9 +29,16 @@ from lightning_focal.functional.ema import cosine_ema_weight, ema_update
 from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores
 from lightning_focal.functional.importance import sampling_gap, truncated_importance_weights
 from lightning_focal.functional.intervals import bootstrap_interval, student_interval, student_quantile
+from lightning_focal.functional.item_response import item_response_reward, probit_difficulty
 from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.logprobs import chunked_logp_from_hidden
 from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
+from lightning_focal.functional.reliability import (
+    disagreement_sums,
+    informed_weights,
+    informedness,
+    informedness_of_confusion,
+)
 from lightning_focal.functional.rewarding import gated_reward, weighted_reward, worst_of_reward
 from lightning_focal.functional.saturation import (
     inverse_reward_projection,
@@ -40,6 +48,13 @@ from lightning_focal.functional.saturation import (
     projected_sums,
     scatter_sums,
 )
+from lightning_focal.functional.spread import (
+    diva_weights,
+    mo_grpo_weights,
+    pow3r_factors,
+    pow3r_weights,
+    sa_mrpo_weights,
+)
 from lightning_focal.functional.weighting import (
     base_weights,
     criterion_moments,
@@ -47,6 +62,7 @@ from lightning_focal.functional.weighting import (
     project_bounded_simplex,
     saw_weights,
 )
+from lightning_focal.functional.withheld import give_back, patience_step, rubric_dropout
 
 __all__ = [
     "AGGREGATIONS",
@@ -62,18 +78,26 @@ __all__ = [
     "cosine_ema_weight",
     "criterion_moments",
     "criterion_sums",
+    "disagreement_sums",
+    "diva_weights",
     "dvao_advantage",
     "effective_number",
     "ema_update",
     "extract_boxed",
     "focal_weights",
     "gated_reward",
+    "gd2po_advantage",
     "gdpo_advantage",
     "gini",
+    "give_back",
     "group_advantage",
     "group_spread",
     "group_zscores",
+    "informed_weights",
+    "informedness",
+    "informedness_of_confusion",
     "inverse_reward_projection",
+    "item_response_reward",
     "kl_divergence",
     "level_index",
     "level_sums",
@@ -81,11 +105,18 @@ __all__ = [
     "majority_vote",
     "masked_aggregate",
     "min_over_mean",
+    "mo_grpo_weights",
+    "patience_step",
     "policy_statistics",
     "pool_levels",
+    "pow3r_factors",
+    "pow3r_weights",
+    "probit_difficulty",
     "project_bounded_simplex",
     "projected_sums",
     "rloo_advantage",
+    "rubric_dropout",
+    "sa_mrpo_weights",
     "sampling_gap",
     "saturated_mass",
     "saw_weights",

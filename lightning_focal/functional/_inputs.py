@@ -47,7 +47,7 @@ def wide_dtype(values: Tensor) -> torch.dtype:
 
 def kept(values: Tensor, mask: Tensor | None) -> Tensor:
     """``values`` with 0 where ``mask`` is False; what stands there, NaN even, is not read."""
-    return values if mask is None else values.masked_fill(~mask, 0)
+    return values if mask is None else torch.where(mask, values, values.new_zeros(()))  # quicker than to fill a copy
 
 
 def normalise(rows: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from lightning_focal.functional._inputs import expect_bool, expect_scores, expec
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.functional.groups import batch_moments, batch_std, centre, group_spread, group_zscores
 
-__all__ = ["dvao_advantage", "gdpo_advantage", "group_advantage", "rloo_advantage", "softmin_advantage"]
+__all__ = [
+    "dvao_advantage",
+    "gd2po_advantage",
+    "gdpo_advantage",
+    "group_advantage",
+    "rloo_advantage",
+    "softmin_advantage",
+]
 
 
 def group_advantage(
@@ -115,15 +122,73 @@ def gdpo_advantage(
     tensor([[ 0.7071, -0.7071]])
     """
     expect_scores(scores, mask, weights)
-    z = group_zscores(scores, mask, epsilon)
-    advantage = torch.einsum("pgc,pc->pg", z, weights.to(z.dtype))
-    if not batch_scale:
-        return advantage
+    advantage = _weighted_sum(*_standardised(scores, weights, mask, epsilon))
+    return _batch_scaled(advantage, weights, mask, epsilon, moments) if batch_scale else advantage
+
+
+def _standardised(scores: Tensor, weights: Tensor, mask: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Deviations ``[P, G, C]`` and weights over standard deviations ``[P, C]``: their products are weighted z-scores."""
+    deviations, std = group_spread(scores, mask)
+    return deviations, torch.where(std == 0, 0.0, weights.to(std.dtype) / (std + epsilon))
+
+
+def _weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """``[P, G]``: ``sum_c w_pc x_pgc``."""
+    return torch.bmm(weights[:, None], values.transpose(1, 2))[:, 0]
+
+
+def _weighed(weights: Tensor, mask: Tensor | None, group_size: int) -> Tensor:
+    """``[P, G]`` bool, True = judged on something that weighs."""
+    if mask is None:
+        return (weights > 0).any(-1, keepdim=True).expand(-1, group_size)
+    dtype = working_dtype(weights)
+    return _weighted_sum(mask.to(dtype), (weights > 0).to(dtype)) > 0  # a count; to look for any takes twice as long
+
+
+def _batch_scaled(advantage: Tensor, weights: Tensor, mask: Tensor | None, epsilon: float, moments: Tensor | None) -> Tensor:
     if moments is None:
-        weighs = (weights > 0)[:, None].expand_as(z)
-        moments = batch_moments(advantage, (weighs if mask is None else weighs & mask).any(-1))
+        moments = batch_moments(advantage, _weighed(weights, mask, advantage.shape[1]))
     _, std = batch_std(moments)
     return advantage / (std.to(advantage.dtype) + epsilon)
+
+
+def gd2po_advantage(
+    scores: Tensor,
+    weights: Tensor,
+    mask: Tensor | None = None,
+    agreement: float = 0.2,
+    epsilon: float = 1e-6,
+    moments: Tensor | None = None,
+) -> Tensor:
+    """GDPO without the rollouts on which the criteria pull apart (GD2PO, arXiv:2606.16771).
+
+    With ``A_ic = b_c z_ic`` a rollout whose ``|sum_c A_ic| / sum_c |A_ic|`` is below ``agreement`` gets 0, and the others of its prompt
+    are multiplied by the share of rollouts that were kept. Both come after the scaling by the batch, which all valid rollouts enter
+    (ours). Other arguments, errors and what is returned are those of :func:`gdpo_advantage`.
+
+    Args:
+        scores: ``[P, G, C]`` in [0, 1].
+        weights: ``[P, C]`` >= 0.
+        mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
+        agreement: in [0, 1]; 0 = GDPO.
+        epsilon: added to every standard deviation.
+        moments: see :func:`gdpo_advantage`.
+
+    >>> scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]])
+    >>> gd2po_advantage(scores, torch.tensor([[0.5, 0.5]]))
+    tensor([[ 0.0000,  0.0000,  0.6124, -0.6124]])
+    """
+    if not 0 <= agreement <= 1:
+        raise ValueError(f"`agreement` must be in [0, 1], got {agreement}")
+    expect_scores(scores, mask, weights)
+    deviations, scaled = _standardised(scores, weights, mask, epsilon)
+    advantage, size = _weighted_sum(deviations, scaled), _weighted_sum(deviations.abs(), scaled)
+    valid = _weighed(weights, mask, scores.shape[1])
+    # Less by rounding: a rollout that agrees exactly so far stays.
+    stays = advantage.abs() >= agreement * (1 - 8 * torch.finfo(size.dtype).eps) * size
+    share = (stays & valid).sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp_min(1)
+    scaled = _batch_scaled(advantage, weights, mask, epsilon, moments)
+    return torch.where(stays, scaled * share, torch.zeros_like(scaled))
 
 
 def dvao_advantage(
@@ -153,7 +218,7 @@ def dvao_advantage(
     weights = weights.to(std.dtype)
     total = (weights * std).sum(-1, keepdim=True)
     idle = total <= epsilon  # a NaN that counts is not idle, so that it stays visible
-    return (torch.einsum("pgc,pc->pg", deviations, weights) / total.masked_fill(idle, 1)).masked_fill(idle, 0)
+    return (_weighted_sum(deviations, weights) / total.masked_fill(idle, 1)).masked_fill(idle, 0)
 
 
 def softmin_advantage(

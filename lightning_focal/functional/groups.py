@@ -16,16 +16,24 @@ def centre(values: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     Deviations of a group are exactly 0 where its values agree up to the rounding of their largest (8 units in the last place):
     a mean of equal numbers need not equal them, and the noise would be blown up by a division.
     """
-    valid = torch.ones_like(values, dtype=torch.bool) if valid is None else valid
-    count = valid.sum(1, keepdim=True).to(values.dtype)
-    total = kept(values, valid).sum(1, keepdim=True)
-    low = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    high = values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
+    if valid is None:
+        counts, low = None, values.amin(1, keepdim=True)
+        count = torch.full_like(low, values.shape[1])
+        above = values - low
+    else:
+        counts = valid.to(values.dtype)
+        count = counts.sum(1, keepdim=True)
+        low = torch.where(valid, values, torch.inf).amin(1, keepdim=True)
+        low = torch.where(count > 0, low, 0.0)
+        above = torch.where(valid, values, low) - low
+    spread = above.amax(1, keepdim=True)
     # Below the smallest normal number one unit in the last place no longer shrinks with the value.
-    largest = torch.maximum(low.abs(), high.abs()).clamp_min(torch.finfo(values.dtype).tiny)
+    largest = torch.maximum(low.abs(), (low + spread).abs()).clamp_min(torch.finfo(values.dtype).tiny)
     # Negated, so that a NaN that counts stays visible.
-    spread = ~(high - low <= 8 * torch.finfo(values.dtype).eps * largest) & (count > 1)
-    return (values - total / count.clamp_min(1)).masked_fill(~(spread & valid), 0), count
+    spreads = ~(spread <= 8 * torch.finfo(values.dtype).eps * largest) & (count > 1)
+    above.mul_(spreads)
+    mean = above.sum(1, keepdim=True) / count.clamp_min(1)
+    return above.sub_(mean if counts is None else mean * counts), count
 
 
 def batch_moments(values: Tensor, valid: Tensor | None = None) -> Tensor:

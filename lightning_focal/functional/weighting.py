@@ -53,13 +53,14 @@ def focal_weights(
     gamma: float = 3.0,
     epsilon: float = 0.05,
     bounds: tuple[float | Tensor, float | Tensor] | None = None,
+    mix: float = 1.0,
 ) -> Tensor:
     """Move weight from satisfied criteria to those that still have something to gain.
 
     ``d_c = 1 - sigma_c + epsilon``, ``w_c = b_c d_c^gamma / sum_k b_k d_k^gamma`` (arXiv:2605.26579 states the purpose; formula
     and defaults: public re-implementation, rescaled from scores 0..10). With ``gamma = 0``, or where all levels of a row are
-    equal, ``w`` is ``b`` bit by bit. ``bounds`` then takes the nearest point with ``lo <= w_c <= hi``
-    (:func:`project_bounded_simplex`).
+    equal, ``w`` is ``b`` bit by bit. ``mix`` then gives ``mix w + (1 - mix) b`` (public re-implementation: 0.7), and ``bounds`` the
+    nearest point to that with ``lo <= w_c <= hi`` (:func:`project_bounded_simplex`).
 
     Args:
         saturation: ``[P, C]`` in [0, 1]; entries that do not apply may hold anything.
@@ -69,12 +70,14 @@ def focal_weights(
         epsilon: >= 0, the difficulty that a satisfied criterion keeps, in units of score.
         bounds: ``(lo, hi)`` or None. Tensors, broadcastable to ``[P, C]``, bound the weights as they are. So do numbers, but where
             the prompts differ in how many criteria apply they are multiples of ``b_c`` (ours).
+        mix: share of the moved weights beside the base weights, in [0, 1].
 
     Returns:
         ``[P, C]``, at least float32, without gradient; rows sum to 1, or are 0 where nothing applies.
 
     Raises:
-        ValueError: on shapes that do not fit, a negative ``gamma`` or ``epsilon``, or bounds that no weights can satisfy.
+        ValueError: on shapes that do not fit, a negative ``gamma`` or ``epsilon``, a ``mix`` outside [0, 1], or bounds that no weights
+            can satisfy.
         TypeError: if ``mask`` is not boolean.
 
     >>> focal_weights(torch.tensor([[1.0, 0.5]]), torch.tensor([[0.5, 0.5]]), gamma=1.0, epsilon=0.5)
@@ -87,6 +90,8 @@ def focal_weights(
     for name, value in (("gamma", gamma), ("epsilon", epsilon)):
         if not value >= 0:
             raise ValueError(f"`{name}` must be >= 0, got {value}")
+    if not 0 <= mix <= 1:
+        raise ValueError(f"`mix` must be in [0, 1], got {mix}")
     dtype = working_dtype(saturation, weights)
     base = base_weights(weights.to(dtype), mask)
     if base.shape[1] == 0:
@@ -96,6 +101,8 @@ def focal_weights(
     hardest = difficulty.amax(-1, keepdim=True)
     none = (hardest <= 0).to(dtype)  # all satisfied and no epsilon: equal levels as well
     focal = normalise(base * ((difficulty + none) / (hardest + none)) ** gamma)
+    if mix != 1:
+        focal = base + mix * (focal - base)
     if bounds is None:
         return focal
     applies = torch.ones_like(focal, dtype=torch.bool) if mask is None else mask
@@ -176,9 +183,11 @@ def criterion_moments(scores: Tensor, mask: Tensor | None = None, index: Tensor 
     """
     expect_scores(scores, mask)
     index, n = name_columns(scores, index, n)
-    values = kept(scores.to(wide_dtype(scores)), mask)
-    number = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
-    return torch.stack([scatter_sums(x.sum(1), index, n) for x in (number, values, values.square())])
+    values = kept(scores, mask).to(wide_dtype(scores))
+    number = torch.ones_like(scores) if mask is None else mask.to(scores.dtype)
+    total = values.sum(1)
+    squares = values.square_() if values.dtype != scores.dtype else values.square()
+    return torch.stack([scatter_sums(x, index, n) for x in (number.sum(1), total, squares.sum(1))])
 
 
 def name_columns(scores: Tensor, index: Tensor | None, n: int | None) -> tuple[Tensor, int]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_focal.models.chat import prompt_opening
+from lightning_focal.thoughts import HARMONY, MARKS, split_thought
 from lightning_focal.types import Prompts, Rollouts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["check_request", "eos_ids", "left_pad", "make_rollouts"]
+__all__ = ["check_request", "decode_responses", "eos_ids", "left_pad", "make_rollouts"]
 
 
 def check_request(prompts: Prompts, group_size: int, seeds: Sequence[int]) -> None:
@@ -100,8 +102,10 @@ def make_rollouts(
         [[i for i in row[:count] if i not in skip] for row, count in zip(group, amounts, strict=True)]
         for group, amounts in zip(rows, counts, strict=True)
     ]
+    openings = tuple(prompt_opening(tokenizer, row) for row in prompts.tokens)
     texts = tuple(
-        tuple(tokenizer.batch_decode(group, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for group in bodies
+        tuple(f"{opening}{text}" for text in decode_responses(tokenizer, group))
+        for opening, group in zip(openings, bodies, strict=True)
     )
     prompt_ids, prompt_mask = left_pad(prompts.tokens, pad)
     return Rollouts(
@@ -114,4 +118,27 @@ def make_rollouts(
         truncated=truncated,
         logp=None if logp is None else logp[..., :kept].masked_fill(~mask, 0.0),
         version=version,
+        thought_tokens=_thought_tokens(tokenizer, texts, mask.sum(-1)),
+        openings=openings,
     )
+
+
+def decode_responses(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Return texts without special tokens, other than those that mark a thought."""
+    special = {i: token.content for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    marks = {*MARKS, *MARKS.values(), *(HARMONY if HARMONY[1] in special.values() else ())}
+    kept = {i for i, content in special.items() if any(mark.startswith(content) for mark in marks)}
+    if kept:
+        dropped = {*special, *tokenizer.all_special_ids} - kept
+        rows = [[i for i in row if i not in dropped] for row in rows]
+    return list(tokenizer.batch_decode(rows, skip_special_tokens=not kept, clean_up_tokenization_spaces=False))
+
+
+def _thought_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], lengths: Tensor) -> Tensor:
+    """``[P, G]`` tokens of the thoughts without their marks, at most those of the response."""
+    thoughts = [[split_thought(text).thought for text in group] for group in texts]
+    counts = [
+        [len(tokenizer(thought, add_special_tokens=False)["input_ids"]) if thought else 0 for thought in t] for t in thoughts
+    ]
+    found = torch.tensor(counts, dtype=torch.int64, device=lengths.device).reshape(lengths.shape)
+    return torch.minimum(found, lengths)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from lightning_focal.generation.assemble import left_pad
 from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.sampling import pick_tokens
-from lightning_focal.models.cache import cache_argument
+from lightning_focal.models.cache import accepted, cache_argument
+from lightning_focal.models.rows import rounding
 from lightning_focal.models.weights import bare_model
 
 __all__ = ["Batch", "decode", "decode_with_generate", "gap_to_forward", "plan_batches"]
@@ -34,7 +35,9 @@ class Batch:
     stop: int
 
 
-def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int, even: bool = False) -> list[Batch]:
+def plan_batches(
+    lengths: Sequence[int], group_size: int, batch_size: int, kind: Callable[[int], Hashable] = lambda length: None
+) -> list[Batch]:
     """Cut the work into batches of at most ``batch_size`` rollouts, as even as can be.
 
     Prompts of like length go together, groups are kept whole unless one alone exceeds ``batch_size``.
@@ -43,7 +46,7 @@ def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int, even:
         lengths: of the prompts, in tokens.
         group_size: rollouts of a prompt.
         batch_size: rollouts at once.
-        even: let only prompts of one length go together, so that nothing is padded.
+        kind: of a prompt's length; only prompts of one kind go together.
 
     Returns:
         The batches; each rollout of each prompt is in exactly one.
@@ -54,11 +57,12 @@ def plan_batches(lengths: Sequence[int], group_size: int, batch_size: int, even:
     [Batch(prompts=(0,), start=0, stop=2), Batch(prompts=(0,), start=2, stop=3)]
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    alike = [[i for i in order if lengths[i] == length] for length in sorted(set(lengths))] if even else [order]
+    alike: dict[Hashable, list[int]] = {}
+    for i in order:
+        alike.setdefault(kind(lengths[i]), []).append(i)
     return [
         Batch(tuple(run[first:last]), start, stop)
-        for run in alike
-        if run
+        for run in alike.values()
         for first, last in _even(len(run), max(batch_size // group_size, 1))
         for start, stop in _even(group_size, batch_size)
     ]
@@ -73,7 +77,14 @@ def _even(total: int, largest: int) -> list[tuple[int, int]]:
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, sampling: Sampling, *, eos: Collection[int], pad: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    sampling: Sampling,
+    *,
+    eos: Collection[int],
+    pad: int,
+    graphs: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Decode over transformers' cache: each prompt is computed once for all its rollouts, and finished rollouts leave the batch.
 
@@ -84,6 +95,7 @@ def decode(
         sampling: how to draw.
         eos: ids that end a response.
         pad: any valid id; it stands where the masks hide it.
+        graphs: replay CUDA graphs where they are possible and pay.
 
     Returns:
         ``(tokens [B, R, T] int64, logp [B, R, T] float32)``; what follows a row's first eos is meaningless.
@@ -103,18 +115,18 @@ def decode(
 
     bare = bare_model(model)
     cache = DynamicCache(config=bare.config)
-    takes, cache_name = inspect.signature(bare.forward).parameters, str(cache_argument(bare))
+    cache_name = str(cache_argument(bare))
 
     def logits_after(new: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         inputs: dict[str, Any] = {"input_ids": new, cache_name: cache, "use_cache": True}
         if padded:
             inputs["attention_mask"] = mask.long()
-        optional = {"position_ids": positions, "logits_to_keep": 1}
-        made: Tensor = model(**inputs, **{name: value for name, value in optional.items() if name in takes}).logits[:, -1]
+        inputs = accepted(bare, inputs | {"position_ids": positions, "logits_to_keep": 1})
+        made: Tensor = model(**inputs).logits[:, -1]
         return made
 
     logits = logits_after(ids, (seen.long().cumsum(1) - 1).clamp(min=0), seen).repeat_interleave(repeats, 0)
-    graphed = GraphedSteps.of(model, bare, cache, seen, repeats, limit) if graphs_steps(bare, limit) else None
+    graphed = GraphedSteps.of(model, bare, cache, seen, repeats, limit) if graphs and graphs_steps(bare, limit) else None
     if graphed is None:
         cache.batch_repeat_interleave(repeats)
 
@@ -149,7 +161,7 @@ def decode(
 
 def gap_to_forward(
     model: Any, prompts: Sequence[Sequence[int]], tokens: Tensor, logp: Tensor, sampling: Sampling, *, eos: Collection[int]
-) -> float:
+) -> tuple[float, float]:
     """Compare what a loop drew with the model's own forward over whole sequences: one at a time, without cache or padding.
 
     Args:
@@ -161,26 +173,37 @@ def gap_to_forward(
         eos: ids that end a response.
 
     Returns:
-        Mean over the compared tokens of ``|logp - the model's own|``, in nats.
+        ``|logp - the model's own|`` in nats, a mean over the tokens of a response, and what rounding explains of it
+        (:func:`~lightning_focal.models.rows.rounding`; more in a mean over few tokens); both of the response where they are furthest
+        apart.
     """
+    bare, temperature = bare_model(model), sampling.temperature or 1.0
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     chosen = {order[i * (len(order) - 1) // (_COMPARED - 1)] for i in range(_COMPARED)}
-    ends, gaps = torch.tensor(sorted(eos), device=tokens.device), []
+    ends, found = torch.tensor(sorted(eos), device=tokens.device), []
     for row in sorted(chosen):
         response = tokens[row, 0, :_COMPARED_TOKENS]
         ended = torch.isin(response, ends).nonzero()
         response = response[: int(ended[0]) + 1] if len(ended) else response
         whole = torch.cat([torch.tensor(prompts[row], device=response.device), response])[None]
         kept = len(response) + 1
-        keep = {"logits_to_keep": kept} if "logits_to_keep" in inspect.signature(bare_model(model).forward).parameters else {}
-        logits = model(input_ids=whole, use_cache=False, **keep).logits[0, -kept:-1].float() / (sampling.temperature or 1.0)
-        own = torch.log_softmax(logits, -1).gather(-1, response[:, None])[:, 0]
-        gaps.append((own - logp[row, 0, : len(response)]).abs())
-    return float(torch.cat(gaps).mean())
+        inputs = accepted(bare, {"input_ids": whole, "use_cache": False, "logits_to_keep": kept})
+        logits = model(**inputs).logits[0, -kept:-1]
+        own = torch.log_softmax(logits.float() / temperature, -1).gather(-1, response[:, None])[:, 0]
+        gap = float((own - logp[row, 0, : len(response)]).abs().mean())
+        found.append((gap, rounding(logits, bare) / temperature * (1 + 3 / len(response) ** 0.5)))
+    return max(found, key=lambda pair: pair[0] / pair[1] if math.isfinite(pair[0]) else math.inf)
 
 
 def decode_with_generate(
-    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, sampling: Sampling, *, eos: Collection[int], pad: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    sampling: Sampling,
+    *,
+    eos: Collection[int],
+    pad: int,
+    cached: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The same responses by the model's own ``generate()``: any cache that transformers knows, but a prefill for each rollout.
 
@@ -193,6 +216,7 @@ def decode_with_generate(
         sampling: see :func:`decode`.
         eos: see :func:`decode`.
         pad: see :func:`decode`.
+        cached: keep a cache; without one, every token computes its whole row again.
 
     Returns:
         See :func:`decode`.
@@ -215,6 +239,7 @@ def decode_with_generate(
             input_ids=ids,
             attention_mask=mask.long(),
             max_new_tokens=limit,
+            use_cache=cached,
             logits_processor=LogitsProcessorList([choice]),
         )
     finally:

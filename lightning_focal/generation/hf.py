@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from lightning_focal.generation.decoding import decode, decode_with_generate, ga
 from lightning_focal.generation.graphed import graphs_steps
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.models.cache import why_not_cached, why_not_plain
+from lightning_focal.models.rows import length_limit, trial_tokens
 from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
 
@@ -29,16 +31,33 @@ __all__ = ["HFGenerator"]
 
 _log = logging.getLogger(__name__)
 
-_WAYS = ("cache loop", "generate()", "generate() on prompts of one length at a time")
-"""How a model can be decoded with, in the order of preference; each way is compared with the model's own forward."""
-
-_LARGEST_GAP = {torch.float64: 1e-3, torch.float32: 1e-3}
-"""Nats a token, on average, by which a way may differ from the model's own forward; elsewhere as below."""
-
-_LARGEST_ROUNDED_GAP = 0.1
+_GRAPHS, _CACHE, _GENERATE, _UNCACHED = _LOOPS = (
+    "cache loop in CUDA graphs", "cache loop", "generate()", "generate() without a cache"
+)  # fmt: skip
+"""How a model can be decoded with, in the order of preference."""
 
 _LONG = 1_000
 """Tokens of a response that is worth a CUDA graph."""
+
+_EQUAL, _UNEQUAL = (6, 6), (3, 14, 7)
+"""Tokens of the prompts that a loop is tried on."""
+
+
+@dataclass
+class _Way:
+    """How a model is decoded.
+
+    Args:
+        loop: one of ``_LOOPS``.
+        why: no quicker one.
+        apart: why prompts of one length go at a time, None = they are padded.
+        compared: the kinds of real batches that were compared with the model's own forward: with padding, without.
+    """
+
+    loop: str
+    why: str | None
+    apart: str | None
+    compared: set[bool] = field(default_factory=set)
 
 
 class HFGenerator(Generator):
@@ -52,9 +71,10 @@ class HFGenerator(Generator):
     distribution another one than the trained.
 
     The loop runs over transformers' cache. Models with another state than keys and values (recurrent ones) run through their own
-    ``generate()``. The first batch of a model, and its first with prompts of unequal length, are compared with the model's own
-    forward, one sequence at a time without cache or padding. A way that samples from another distribution is left for the next
-    one, in words.
+    ``generate()``. Every loop is tried on a few prompts, of equal and of unequal length, before it is used, and compared with the
+    model's own forward, one sequence at a time without cache or padding; so is the first real batch of either kind. A loop that
+    samples from another distribution is left for the next one, and prompts go one length at a time where padding changes what a
+    model computes, both in words.
 
     A policy whose parameters are sharded over ranks is sampled from an unsharded copy, so that ranks may take different numbers
     of steps; :meth:`sync` gathers it.
@@ -79,20 +99,29 @@ class HFGenerator(Generator):
         self.version = 0
         self._copy: RolloutCopy | None = None
         self._copied: nn.Module | None = None
-        self._ways: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-        self._compared: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
+        self._ways: WeakKeyDictionary[nn.Module, _Way] = WeakKeyDictionary()
+        self._left: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
 
     def describe(self, policy: nn.Module) -> str:
         """See :meth:`Generator.describe`."""
-        bare = bare_model(policy)
-        way, reason = self._way(bare)
-        way = way if reason is None else f"{way} ({reason})"
-        if reason is None and compute_device(policy).type == "cuda" and not is_sharded(policy):
-            why = why_not_plain(bare) or "its attention cannot be replaced"
-            way += " in CUDA graphs" if graphs_steps(bare, _LONG) else f" without CUDA graphs ({why})"
-        if self._needs_copy(policy):
-            return f"{way}, {self._copy_dtype(policy) or 'unsharded'} copy"
-        return f"{way}, {str(next(policy.parameters()).dtype).removeprefix('torch.')}"
+        with torch.inference_mode(False):
+            model = self._model(policy)
+            with _sampling_mode(model, next(model.parameters()).device):
+                way = self._way(model, bare_model(model))
+        words = f"{way.loop} on prompts of one length at a time" if way.apart else way.loop
+        if way.loop == _CACHE and compute_device(model).type == "cuda":
+            words += " without CUDA graphs"
+        reasons = "; ".join(reason for reason in (way.why, way.apart) if reason)
+        words += f" ({reasons})" if reasons else ""
+        if self._copy is not None:
+            return f"{words}, {self._copy_dtype(policy) or 'unsharded'} copy"
+        return f"{words}, {str(next(policy.parameters()).dtype).removeprefix('torch.')}"
+
+    def _model(self, policy: nn.Module) -> Any:
+        """What is sampled from: the policy, or its copy, brought up to date if it was another's."""
+        if self._needs_copy(policy) and self._copied is not policy:
+            self.sync(policy, self.version)
+        return policy if self._copy is None else self._copy.model
 
     def sync(self, policy: nn.Module, version: int) -> None:
         """Remember ``version`` and bring the copy up to date, if there is one; a collective when the policy is sharded."""
@@ -139,9 +168,7 @@ class HFGenerator(Generator):
             RuntimeError: for a model that no way decodes as its own forward computes.
         """
         check_request(prompts, group_size, seeds)
-        if self._needs_copy(policy) and self._copied is not policy:
-            self.sync(policy, self.version)
-        model: Any = self._copy.model if self._copy is not None else policy
+        model = self._model(policy)
         bare = bare_model(model)
         _check_context(bare, prompts, sampling)
         eos = eos_ids(bare, tokenizer)
@@ -157,51 +184,114 @@ class HFGenerator(Generator):
         self, model: Any, bare: Any, prompts: Prompts, draws: Tensor, sampling: Sampling, eos: frozenset[int], pad: int
     ) -> tuple[Tensor, Tensor] | None:
         """Tokens and log-probabilities ``[P, G, T]``; None where the model's way was left for the next."""
-        way, _ = self._way(bare)
-        loop = decode if way == _WAYS[0] else decode_with_generate
+        way, limit = self._way(model, bare), length_limit(bare)
         device = next(model.parameters()).device
         tokens = torch.full(draws.shape, pad, device=device)
         logp = torch.zeros(draws.shape, device=device)
-        lengths = [len(row) for row in prompts.tokens]
-        for batch in plan_batches(lengths, draws.shape[1], self.batch_size, even=way == _WAYS[2]):
+
+        def kind(length: int) -> int:
+            return length if way.apart else int(limit is not None and length > limit[1])
+
+        for batch in plan_batches([len(row) for row in prompts.tokens], draws.shape[1], self.batch_size, kind):
             chosen = torch.tensor(batch.prompts)
             part, rows = slice(batch.start, batch.stop), [prompts.tokens[i] for i in batch.prompts]
-            found = loop(model, rows, draws[chosen, part], sampling, eos=eos, pad=pad)
+            found = _run(way.loop, model, rows, draws[chosen, part], sampling, eos=eos, pad=pad)
             padded = len({len(row) for row in rows}) > 1
-            if padded not in self._compared.setdefault(bare, set()):
-                gap = gap_to_forward(model, rows, *found, sampling, eos=eos)
-                if not gap <= _LARGEST_GAP.get(next(model.parameters()).dtype, _LARGEST_ROUNDED_GAP):
-                    self._leave(bare, way, gap)
+            if padded not in way.compared:
+                differs = _differs(*gap_to_forward(model, rows, *found, sampling, eos=eos))
+                if differs is not None:
+                    self._leave(bare, way, padded, differs)
                     return None
-                self._compared[bare].add(padded)
+                way.compared.add(padded)
             tokens[chosen.to(device), part], logp[chosen.to(device), part] = found
         return tokens, logp
 
-    def _way(self, bare: Any) -> tuple[str, str | None]:
-        """How a model is decoded with, and why not in the quickest way."""
-        if bare in self._ways:
-            return self._ways[bare], "others differ from its own forward"
-        reason = why_not_cached(bare)
-        return _WAYS[0 if reason is None else 1], reason
+    def _way(self, model: Any, bare: Any) -> _Way:
+        """How a model is decoded: the first loop that samples from its own distribution.
 
-    def _leave(self, bare: Any, way: str, gap: float) -> None:
-        name, differs = type(bare).__name__, f"its log-probabilities there differ from its own forward by {gap:.2g} nats a token"
-        following = _WAYS[_WAYS.index(way) + 1 :]
-        if not following:
-            raise RuntimeError(f"{name} cannot be sampled from here: {differs}, by {' and by '.join(_WAYS)}")
-        _log.warning("%s is not decoded by %s: %s; it goes on by %s", name, way, differs, following[0])
-        self._ways[bare], self._compared[bare] = following[0], set()
+        Raises:
+            RuntimeError: when none does.
+        """
+        if bare in self._ways:
+            return self._ways[bare]
+        why, gpu = None, compute_device(model).type == "cuda"
+        loops = _LOOPS if gpu else _LOOPS[1:]
+        for loop in loops:
+            reason = self._left.get(bare, {}).get(loop) or _why_not(loop, bare)
+            if reason is None:
+                tokens = 16 if gpu else 8
+                reason, apart = _misfit(loop, model, bare, _EQUAL, tokens), None
+                if reason is None and (apart := _misfit(loop, model, bare, _UNEQUAL, tokens)) is not None:
+                    apart = f"padded, {apart}"
+                if loop == _GRAPHS:  # capturing may have failed
+                    reason = reason or apart or _why_not(loop, bare)
+                if reason is None:
+                    self._ways[bare] = _Way(loop, why, apart)
+                    if apart:
+                        _log.warning("%s is decoded on prompts of one length at a time: %s", type(bare).__name__, apart)
+                    return self._ways[bare]
+                _log.warning("%s is not decoded by %s: %s", type(bare).__name__, loop, reason)
+            why = reason
+        raise RuntimeError(f"{type(bare).__name__} cannot be sampled from here, neither by {' nor by '.join(loops)}: {why}")
+
+    def _leave(self, bare: Any, way: _Way, padded: bool, differs: str) -> None:
+        """Go on without padding, or by the next loop."""
+        if padded and way.loop != _GRAPHS:
+            way.apart = f"padded, {differs}"
+        else:
+            self._left.setdefault(bare, {})[way.loop] = differs
+            del self._ways[bare]
+        what = "on padded prompts" if padded else "any more"
+        _log.warning("%s is not decoded by %s %s: %s", type(bare).__name__, way.loop, what, differs)
+
+
+def _run(loop: str, *arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    if loop in (_GENERATE, _UNCACHED):
+        return decode_with_generate(*arguments, **named, cached=loop == _GENERATE)
+    return decode(*arguments, **named, graphs=loop == _GRAPHS)
+
+
+def _why_not(loop: str, bare: Any) -> str | None:
+    """What is known of a loop without running the model."""
+    if loop in (_GENERATE, _UNCACHED):
+        return None
+    if loop == _GRAPHS and not graphs_steps(bare, _LONG):
+        return why_not_plain(bare) or "its attention cannot be replaced"
+    return why_not_cached(bare)
+
+
+def _misfit(loop: str, model: Any, bare: Any, lengths: Sequence[int], tokens: int) -> str | None:
+    """Try a loop on prompts of some lengths; the reason why it will not do, or None."""
+    rows, sampling = trial_tokens(bare, lengths, tokens), Sampling(max_new_tokens=tokens, min_new_tokens=tokens)
+    draws = draw_uniforms(range(len(rows)), 2, tokens)
+    try:
+        found = _run(loop, model, rows, draws, sampling, eos={0}, pad=0)
+        return _differs(*gap_to_forward(model, rows, *found, sampling, eos={0}))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the code of a model raises
+        return f"{type(error).__name__}: {[*str(error).splitlines(), ''][0]}"
+
+
+def _differs(gap: float, bound: float) -> str | None:
+    return None if gap <= bound else f"its log-probabilities there differ from its own forward by {gap:.2g} nats a token"
 
 
 def _check_context(model: Any, prompts: Prompts, sampling: Sampling) -> None:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if context is None:
-        return
+    kind, limit = length_limit(model) or ("", 0)
     for name, row in zip(prompts.ids, prompts.tokens, strict=True):
-        if len(row) + sampling.max_new_tokens > context:
+        longest = len(row) + sampling.max_new_tokens
+        if context is not None and longest > context:
             raise ValueError(
                 f"`prompts`: prompt {name!r} has {len(row)} tokens; with `max_new_tokens` = {sampling.max_new_tokens} that "
                 f"exceeds the policy's context of {context}"
+            )
+        if kind == "longrope" and len(row) <= limit < longest:
+            raise ValueError(
+                f"`prompts`: prompt {name!r} has {len(row)} tokens; with `max_new_tokens` = {sampling.max_new_tokens} a response may "
+                f"pass {limit} tokens, where the policy's positions change (longrope) and its first tokens would be learnt at others "
+                f"than they were sampled at: at most {limit - len(row)} new tokens, or prompts of more than {limit}"
             )
 
 

@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from lightning_focal.rubrics.criterion import Criterion
+from lightning_focal.thoughts import Response, is_empty, split_thought
 from lightning_focal.types import Message
 
-__all__ = ["Judge", "JudgeRequest", "Outcome", "Verdict", "empty_verdict", "is_empty"]
+__all__ = ["Judge", "JudgeRequest", "Outcome", "Verdict", "empty_verdict"]
 
 
 class Outcome(StrEnum):
@@ -75,22 +77,13 @@ class Verdict:
         return min(1.0, max(0.0, (self.value - criterion.low) / (criterion.high - criterion.low)))
 
 
-def is_empty(response: str) -> bool:
-    r"""True when nothing visible was written.
-
-    >>> is_empty(" \n"), is_empty(".")
-    (True, False)
-    """
-    return not any(char.isprintable() and not char.isspace() for char in response)
-
-
-def empty_verdict(criterion: Criterion) -> Verdict:
+def empty_verdict(criterion: Criterion, reason: str = "empty response") -> Verdict:
     """The verdict on an empty response, which scores 0 whoever judges: not met, and for a fault met (ours).
 
     >>> empty_verdict(Criterion("rude", "Is rude.", -1)).outcome.value
     'met'
     """
-    return Verdict(Outcome.MET if criterion.is_fault else Outcome.NOT_MET, reason="empty response")
+    return Verdict(Outcome.MET if criterion.is_fault else Outcome.NOT_MET, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -99,13 +92,43 @@ class JudgeRequest:
 
     Args:
         messages: the chat that was answered.
-        response: the text under judgement: data, never an instruction to the judge.
+        response: the whole response: data, never an instruction to the judge. Which part of it is judged says each criterion.
         criteria: what to judge, at least one.
+        thinks: a thought is told from the answer; False: the response is an answer as it stands.
+        repeat: number of the repetition, for a judge that remembers its verdicts: each is judged by itself.
+
+    >>> answer, thought = Criterion("short", "Is short."), Criterion("checks", "Checks itself.", scope="thought")
+    >>> request = JudgeRequest((), "<think>4 + 4</think>8", (answer, thought))
+    >>> request.text(answer), request.text(thought)
+    ('8', '4 + 4')
     """
 
     messages: tuple[Message, ...]
     response: str
     criteria: tuple[Criterion, ...]
+    thinks: bool = True
+    repeat: int = 0
+
+    @cached_property
+    def parts(self) -> Response:
+        """Thought and answer."""
+        return split_thought(self.response) if self.thinks else Response(None, self.response)
+
+    def text(self, criterion: Criterion) -> str:
+        """Return what ``criterion`` is about: the answer, the thought, or the response with both as it was written."""
+        if criterion.scope == "both":
+            return self.response
+        return self.parts.answer if criterion.scope == "answer" else self.parts.thought or ""
+
+    def empty(self, criterion: Criterion) -> Verdict | None:
+        """Return the verdict where there is nothing to judge, else None; see :func:`empty_verdict`."""
+        if not is_empty(self.text(criterion)):
+            return None
+        if is_empty(self.response):
+            return empty_verdict(criterion)
+        if criterion.scope == "thought":
+            return empty_verdict(criterion, "no thought")
+        return empty_verdict(criterion, "no answer" if self.parts.finished else "no answer: the thought did not end")
 
 
 class Judge(ABC):

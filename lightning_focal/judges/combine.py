@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict, empty_verdict, is_empty
+from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.rules import RuleJudge
 from lightning_focal.rubrics.criterion import Criterion
 
@@ -86,11 +86,12 @@ class RoutedJudge(Judge):
         for i, request in enumerate(requests):
             for c, criterion in enumerate(request.criteria):
                 self._judge_of(criterion)  # refuses it where nobody judges it
-                if is_empty(request.response):
-                    verdicts[i][c] = empty_verdict(criterion)
+                if (verdict := request.empty(criterion)) is not None:
+                    verdicts[i][c] = verdict
             for by_rule, own in places.items():
-                chosen = [c for c, criterion in enumerate(request.criteria) if is_rule(criterion) is by_rule]
-                if chosen and not verdicts[i]:
+                open_ = [c for c in range(len(request.criteria)) if c not in verdicts[i]]
+                chosen = [c for c in open_ if is_rule(request.criteria[c]) is by_rule]
+                if chosen:
                     own.append((i, chosen))
         for own, judge in zip(places.values(), (self.rules, self.other), strict=True):
             if judge is not None:

@@ -5,54 +5,68 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Literal
 
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.judges.math_process import Comparison, compare_texts
+from lightning_focal.judges.math_process import Comparison, Reply, compare_texts
+from lightning_focal.judges.written_answers import Answer, gold_answer, read_answer, same_answer
 
-__all__ = ["Equivalence", "formula_text"]
+__all__ = ["Equivalence", "compare_answers", "expect_gold", "is_nan"]
 
 _MOST_CACHED = 100_000
-_FRACTION = re.compile(r"\A(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}\Z", re.ASCII)
-_NUMBER = re.compile(r"-?(?:\d{1,12}(?:/\d{1,12})?|\d{1,6}\.\d{1,6})", re.ASCII)
-_FULL_STOP = re.compile(r"(?<=[0-9])[.]\Z")
-_MIXED = re.compile(r"\A(-?[0-9]+)\s+([0-9]+)/([0-9]+)\Z")
-_ROUNDING = Fraction(1, 10**5)
-"""math-verify rounds decimals to six places: what is farther apart is different."""
 
 
-def formula_text(answer: str) -> str:
-    r"""Write an answer so that math-verify takes all of it as one formula.
+def compare_answers(a: Answer, b: Answer, seconds: float) -> Reply:
+    """Compare two answers: by what they say where that is plain, else by math-verify, in ``seconds`` of CPU time at most."""
+    found = same_answer(a, b)
+    if found is not None:
+        return Reply(Comparison.EQUAL if found else Comparison.DIFFERENT)
+    named = bool(a.name and b.name) or any(one.text.count("=") for one in (a, b))
+    factor = a.unit[0] / b.unit[0] if a.unit and b.unit else 1
+    left = _formula(a, named) if factor == 1 else rf"\boxed{{\frac{{{factor.numerator}}}{{{factor.denominator}}}\cdot({a.text})}}"
+    return compare_texts(left, _formula(b, named), seconds)
 
-    A full stop after a last digit belongs to the sentence, not to the number, and ``1 2/3`` is a mixed number, of which
-    math-verify would read the 1 alone (ours).
 
-    >>> print(formula_text(" 5. "), formula_text("1 2/3"))
-    \boxed{5} \boxed{1\frac{2}{3}}
+def _formula(answer: Answer, named: bool = False) -> str:
+    text = re.sub(r"(?<=[\d}\s])[a-zA-Z]{1,2}\Z", r"{\g<0>}", answer.text)  # math-verify takes the t of 5t for a unit
+    text = rf"\text{{{text}}}" if len(answer.word) > 2 and "\\" not in answer.text else answer.text
+    return rf"\boxed{{{answer.name}={text}}}" if named and answer.name else rf"\boxed{{{text}}}"
+
+
+def is_nan(answer: Answer) -> bool:
+    """Whether an answer, or an element of it, is a float that is no number."""
+    return any(part.text.strip("+-()[] ").lower() in ("nan", r"\text{nan}") for part in (answer, *answer.parts))
+
+
+def expect_gold(name: str, gold: str, seconds: float = 2.0) -> Answer:
+    """Read a gold answer.
+
+    Args:
+        name: what it is called, for the error.
+        gold: the answer, by itself or in a solution, see :func:`~lightning_focal.judges.written_answers.gold_answer`.
+        seconds: CPU time to read it.
+
+    Raises:
+        ValueError: if it is not a number (NaN), or nothing that can be read.
     """
-    answer = _MIXED.sub(r"\1\\frac{\2}{\3}", _FULL_STOP.sub("", answer.strip()))
-    return f"\\boxed{{{answer}}}"
-
-
-@lru_cache(maxsize=1 << 14)
-def _number(answer: str) -> Fraction | None:
-    """The value of an answer that is a plain number."""
-    plain = _FRACTION.sub(r"\1\2/\3", answer)
-    try:
-        return Fraction(plain) if _NUMBER.fullmatch(plain) else None
-    except ZeroDivisionError:
-        return None
+    answer = read_answer(gold_answer(gold))
+    if is_nan(answer):
+        raise ValueError(f"`{name}` must be an answer, got {gold!r}, which is no number")
+    if answer.number is not None or answer.word or answer.parts:
+        return answer
+    blank = not re.search(r"[^\W_]", answer.text)
+    if blank or compare_texts(_formula(answer), r"\boxed{1}", seconds).unread == "gold":
+        raise ValueError(f"`{name}` must be a number or formula math-verify can read, got {gold!r}")
+    return answer
 
 
 class Equivalence:
     r"""Says whether two answers are the same.
 
-    ``math``: stripped, they are the same string, or math-verify holds them for equal whichever of them it takes for the gold one
-    (it treats the two differently: ``2x + z = 1`` given for a gold ``1`` passes, ``1`` given for a gold ``2x + z = 1`` does not).
-    So ``0.5``, ``1/2`` and ``\frac{1}{2}`` are one answer. ``string``: the same string, stripped (the choice of the code released
-    with arXiv:2508.00410), and these are three.
+    ``math``: they say the same, however it is written, see :func:`~lightning_focal.judges.written_answers.same_answer`, or
+    math-verify holds them for equal whichever of them it takes for the gold one (it treats the two differently: ``2x + z = 1``
+    given for a gold ``1`` passes, ``1`` given for a gold ``2x + z = 1`` does not). So ``0.5``, ``1/2`` and ``\frac{1}{2}`` are one
+    answer. ``string``: the same string, stripped (the choice of the code released with arXiv:2508.00410), and these are three.
 
     A policy can write formulas that no computer can evaluate (``9^{9^{9^9}}``), so math-verify works in a process of its own with
     a limit on time and memory, started by the first pair that needs it; plain numbers, equal strings and pairs already seen do
@@ -102,12 +116,9 @@ class Equivalence:
             return Comparison.EQUAL
         if self.kind == "string" or len(a) > self.max_length or len(b) > self.max_length:
             return Comparison.DIFFERENT
-        left, right = _number(a), _number(b)
-        if left is not None and right is not None:
-            if left == right:
-                return Comparison.EQUAL
-            if "." not in a + b or abs(left - right) > _ROUNDING:
-                return Comparison.DIFFERENT
+        plain = same_answer(read_answer(a), read_answer(b))
+        if plain is not None:
+            return Comparison.EQUAL if plain else Comparison.DIFFERENT
         found = self._seen.get((a, b))
         if found is None:
             found = self._ask(a, b)
@@ -120,7 +131,7 @@ class Equivalence:
     def _ask(self, a: str, b: str) -> Comparison:
         if self._endless.get(a) or self._endless.get(b):
             return Comparison.CUT_OFF
-        reply = compare_texts(formula_text(a), formula_text(b), self.seconds, both=True)
+        reply = compare_answers(read_answer(a), read_answer(b), self.seconds)
         if reply.comparison is Comparison.CUT_OFF:
             self._blame(a, b, reply.unread)
         return reply.comparison
@@ -132,8 +143,8 @@ class Equivalence:
         for answer in (a, b):
             if self._endless.get(a) or self._endless.get(b):
                 return
-            if answer not in self._endless and _number(answer) is None:
-                alone = compare_texts(formula_text(answer), formula_text("1"), self.seconds, both=True)
+            if answer not in self._endless and read_answer(answer).number is None:
+                alone = compare_texts(_formula(read_answer(answer)), r"\boxed{1}", self.seconds)
                 self._endless[answer] = alone.comparison is Comparison.CUT_OFF
 
     @property

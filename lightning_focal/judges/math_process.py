@@ -41,13 +41,11 @@ class Reply:
         comparison: the result.
         unread: ``"gold"`` or ``"given"``: the text that could not be read, or whose reading was cut off; empty if neither.
         error: why the pair is undecided, in a word.
-        shown: the given answer as math-verify read it, at most 60 characters; one-way comparisons alone.
     """
 
     comparison: Comparison
     unread: str = ""
     error: str = ""
-    shown: str = ""
 
 
 class _Process:
@@ -79,36 +77,34 @@ _lock = threading.Lock()
 _process: _Process | None = None
 
 
-def compare_texts(gold: str, given: str, seconds: float, both: bool) -> Reply:
-    """Compare what math-verify reads in two texts; may be called from any thread.
+def compare_texts(gold: str, given: str, seconds: float) -> Reply:
+    r"""Compare two formulas in ``\boxed{...}``, either of which may be the gold one; may be called from any thread.
 
     The process is started by the first call (about a second, which is not counted) and serves all later ones of this process; a
     process forked from this one starts its own.
 
     Args:
-        gold: text with the expected formula.
-        given: text with the formula to compare.
+        gold: one formula.
+        given: the other.
         seconds: CPU time after which the comparison is cut off; the wall clock stops what uses none, ten times later.
-        both: True: two formulas, equal if math-verify says so whichever of them is the gold one. False: ``gold`` is the gold one,
-            and a text without a formula may hold a number instead.
 
     Raises:
         RuntimeError: if the process cannot be started.
     """
     with _lock:
         for _ in range(_TRIES):
-            reply = _ask(gold, given, seconds, both)
+            reply = _ask(gold, given, seconds)
             if reply is not None:
                 return reply
     return Reply(Comparison.UNDECIDED, error=f"the process died {_TRIES} times")
 
 
-def _ask(gold: str, given: str, seconds: float, both: bool) -> Reply | None:
+def _ask(gold: str, given: str, seconds: float) -> Reply | None:
     """None if the process died of something else than its time limit: it may have been ended from outside."""
     process, formulas_read = _running(), 0
     until = time.monotonic() + _WALL_FACTOR * (seconds + 0.5)
     try:
-        process.pipe.send((gold, given, both, seconds))
+        process.pipe.send((gold, given, seconds))
         while process.pipe.poll(max(0.0, until - time.monotonic())):
             result = process.pipe.recv()
             if result is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_focal.models.chat import encode_chat, validate_messages
+from lightning_focal.models.chat import Chat, encode_chat, prompt_opening, template_switch, validate_messages
 from lightning_focal.models.checkpoints import check_shards, is_sharded_checkpoint, read_weights
 from lightning_focal.models.export import export_adapter, export_policy
 from lightning_focal.models.load import (
@@ -16,12 +16,14 @@ from lightning_focal.models.load import (
 )
 from lightning_focal.models.logp import dummy_forward, response_logp, response_measures
 from lightning_focal.models.lora import Lora, adapters_off, apply_lora, has_adapters
-from lightning_focal.models.packing import Sizes, why_not_packed
+from lightning_focal.models.packing import Sizes
 from lightning_focal.models.pypi import PolicySourceError
+from lightning_focal.models.rows import alike, rows_in_words, why_not_packed, why_not_padded
 from lightning_focal.models.shard import Sharding, adding_backward, blocks_of, reshard, shard, wrap_flat
 from lightning_focal.models.tiny import TinyLlama
 
 __all__ = [
+    "Chat",
     "Lora",
     "PolicySourceError",
     "Sharding",
@@ -29,6 +31,7 @@ __all__ = [
     "TinyLlama",
     "adapters_off",
     "adding_backward",
+    "alike",
     "apply_lora",
     "blocks_of",
     "check_shards",
@@ -44,13 +47,17 @@ __all__ = [
     "load_tokenizer",
     "load_trainable",
     "policy_config",
+    "prompt_opening",
     "read_weights",
     "reshard",
     "resolve_source",
     "response_logp",
     "response_measures",
+    "rows_in_words",
     "shard",
+    "template_switch",
     "validate_messages",
     "why_not_packed",
+    "why_not_padded",
     "wrap_flat",
 ]

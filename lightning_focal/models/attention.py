@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_focal.foreign import attention_name
 
-__all__ = ["Layout", "has_layouts", "use_layouts"]
+__all__ = ["Layout", "has_layouts", "use_layouts", "use_own_attention"]
 
 _NAME = "lightning_focal"
 
@@ -44,6 +44,16 @@ def use_layouts(model: Any) -> str | None:
     return None if has_layouts(model) else "its attention cannot be replaced"
 
 
+def use_own_attention(model: Any) -> None:
+    """Let a model attend by ``sdpa`` alone, as it did before :func:`use_layouts`.
+
+    Args:
+        model: see :func:`use_layouts`.
+    """
+    if has_layouts(model):
+        model.set_attn_implementation("sdpa")
+
+
 def has_layouts(model: Any) -> bool:
     """Say whether a model takes layouts."""
     return attention_name(model) == _NAME
@@ -61,6 +71,10 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     if layout is not None:
+        if (window := kwargs.get("sliding_window")) is not None:
+            raise ValueError(f"a layer attends within a window of {window} tokens")
+        if attention_mask is not None and attention_mask.is_floating_point():
+            raise ValueError("a layer makes a mask of its own")
         return layout.attend(query, key, value, dropout, scaling), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

@@ -9,7 +9,20 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["cache_argument", "why_not_cached", "why_not_plain"]
+__all__ = ["accepted", "cache_argument", "why_not_cached", "why_not_plain"]
+
+
+def accepted(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return those of ``arguments`` that ``model.forward`` takes.
+
+    Args:
+        model: a transformers model, no wrapper round it.
+        arguments: by name.
+    """
+    takes = inspect.signature(model.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in takes}
 
 
 def cache_argument(model: Any) -> str | None:

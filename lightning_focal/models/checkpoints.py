@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from lightning_focal.models.chat import Chat
 from lightning_focal.models.load import empty_policy, load_tokenizer, policy_config
 from lightning_focal.models.lora import Lora, apply_lora
 from lightning_focal.shard_index import INDEX, read_index
@@ -115,24 +116,26 @@ def checkpoint_policy(
 
     Args:
         ckpt_path: a file, or a folder of shards.
-        model: the ``model`` section of the run's configuration: ``policy``, ``lora`` and ``cache_dir`` are read.
+        model: the ``model`` section of the run's configuration: ``policy``, ``lora``, ``chat`` and ``cache_dir`` are read.
         part: ``policy`` or ``teacher``.
         dtype: of the weights; None = as in the checkpoint.
 
     Returns:
-        The model, with its adapters where it was trained with any, and the tokenizer.
+        The model, with its adapters where it was trained with any, and the tokenizer, whose chat template is the run's.
 
     Raises:
         ValueError: for a checkpoint that does not fit the configuration.
     """
-    source, cache_dir = str(model["policy"]), model.get("cache_dir")
+    source, trusted = str(model["policy"]), bool(model.get("trust_remote_code"))
+    finding: dict[str, Any] = {"cache_dir": model.get("cache_dir"), "trust_remote_code": trusted}
     lora = None if not model.get("lora") else Lora(**(model["lora"] if isinstance(model["lora"], dict) else {}))
     if part == "teacher" and lora is not None:
         raise ValueError("`--part teacher` needs a run without `model.lora`: of adapters the checkpoint holds nameless averages")
     weights = read_weights(ckpt_path, _PARTS[part])
-    tokenizer = load_tokenizer(source, cache_dir=cache_dir)
-    config, generation_config = policy_config(source, cache_dir=cache_dir)
-    policy = empty_policy(config, str(next(iter(weights.values())).dtype).removeprefix("torch."))
+    given = model.get("chat")
+    tokenizer = (Chat(**given) if given else Chat()).apply(load_tokenizer(source, **finding))
+    config, generation_config = policy_config(source, **finding)
+    policy = empty_policy(config, str(next(iter(weights.values())).dtype).removeprefix("torch."), trust_remote_code=trusted)
     policy.generation_config = generation_config
     if lora is not None:
         policy = apply_lora(policy, lora)

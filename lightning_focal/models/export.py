@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.foreign import published_weights
+from lightning_focal.models.dropout import stored_config
 from lightning_focal.models.lora import has_adapters
 from lightning_focal.models.pypi import no_bars
 from lightning_focal.models.weights import bare_model, full_weights
@@ -144,7 +145,7 @@ def hub_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def write_description(policy: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write everything of a model but its weights: config, generation config, tokenizer."""
     base = bare_model(policy)
-    config = copy.deepcopy(base.config)
+    config = stored_config(copy.deepcopy(base.config))
     config.architectures, config.dtype = [_class_name(base)], base.dtype
     config.save_pretrained(folder)
     if getattr(base, "generation_config", None) is not None:

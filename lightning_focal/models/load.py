@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import nn
 
 from lightning_focal.models.attention import use_layouts
+from lightning_focal.models.dropout import switch_off_dropout
 from lightning_focal.models.lora import Lora, apply_lora
 from lightning_focal.models.pypi import PINNED, PolicySourceError, find_pinned, no_bars, pypi_folder
 from lightning_focal.models.shard import Sharding, fill_and_shard
 from lightning_focal.models.tiny import TinyLlama, byte_tokenizer
-from lightning_focal.models.weights import bare_model
+from lightning_focal.models.weights import bare_model, check_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,7 +91,7 @@ def resolve_source(source: str | Path, cache_dir: str | Path | None = None) -> P
     return text
 
 
-def load_tokenizer(source: str | Path, *, cache_dir: str | Path | None = None) -> Any:
+def load_tokenizer(source: str | Path, *, cache_dir: str | Path | None = None, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a policy alone: cheap, so that prompts can be checked before any weight is read.
 
     A tokenizer without a padding token pads with its eos; nothing in this library reads padding by its id.
@@ -96,6 +99,7 @@ def load_tokenizer(source: str | Path, *, cache_dir: str | Path | None = None) -
     Args:
         source: see :func:`resolve_source`.
         cache_dir: see :func:`resolve_source`.
+        trust_remote_code: run code that the source brings along.
 
     Returns:
         A transformers tokenizer with chat template, eos and padding token.
@@ -114,7 +118,7 @@ def load_tokenizer(source: str | Path, *, cache_dir: str | Path | None = None) -
     if isinstance(place, Path):
         _expect_file(place, ("config.json",), "config.json")
         _expect_file(place, _TOKENIZER_FILES, f"tokenizer (one of {', '.join(_TOKENIZER_FILES)})")
-    tokenizer = _from_pretrained(AutoTokenizer, place)
+    tokenizer = _from_pretrained(AutoTokenizer, place, trust_remote_code=trust_remote_code)
     if not tokenizer.chat_template:
         raise PolicySourceError(
             f"the policy at {str(place)!r} has no chat template (`chat_template.jinja`, or `chat_template` in "
@@ -133,6 +137,7 @@ def load_policy(
     dtype: str = "float32",
     attn_implementation: str | None = None,
     cache_dir: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer.
 
@@ -141,12 +146,13 @@ def load_policy(
         dtype: of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as stored).
         attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``, ...; transformers' choice by default.
         cache_dir: see :func:`resolve_source`.
+        trust_remote_code: run code that the source brings along.
 
     Returns:
         ``(model, tokenizer)``; the model is in eval mode on the CPU.
 
     Raises:
-        PolicySourceError: if something is missing, or the tokenizer has more tokens than the model.
+        PolicySourceError: if something is missing, is no causal language model, or brings code along that may not be run.
         ValueError: on an unknown ``dtype``.
 
     >>> model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1")
@@ -156,7 +162,7 @@ def load_policy(
     if dtype not in _DTYPES:
         raise ValueError(f"`dtype` must be one of {_DTYPES}, got {dtype!r}")
     place = resolve_source(source, cache_dir)
-    tokenizer = load_tokenizer(place)
+    tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     if isinstance(place, str) and place.startswith("random:"):
         model = TinyLlama.parse(place).build(tokenizer)
         if dtype != "auto":
@@ -170,21 +176,27 @@ def load_policy(
 
     if isinstance(place, Path):
         _expect_file(place, _WEIGHT_PATTERNS, "weights (*.safetensors)")
-    model = _from_pretrained(AutoModelForCausalLM, place, dtype=dtype, attn_implementation=attn_implementation)
+    options = {"dtype": dtype, "attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
+    model, read = _from_pretrained(AutoModelForCausalLM, place, **options, output_loading_info=True)
+    if missing := sorted(read["missing_keys"]):
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise PolicySourceError(f"the policy at {str(place)!r} has no weights for {named}: they would be random")
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if tokenizer.eos_token_id >= rows:
         raise PolicySourceError(
-            f"the tokenizer at {str(place)!r} has {len(tokenizer)} tokens, its model embeds {rows}: they do not belong together"
+            f"the tokenizer at {str(place)!r} ends a response with token {tokenizer.eos_token_id}, its model embeds {rows}: they do not "
+            "belong together"
         )
     return model.eval(), tokenizer
 
 
-def policy_config(source: str | Path, *, cache_dir: str | Path | None = None) -> tuple[Any, Any]:
+def policy_config(source: str | Path, *, cache_dir: str | Path | None = None, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """The configuration of a policy and that of its generation, without its weights.
 
     Args:
         source: see :func:`resolve_source`; of a folder, ``config.json`` is enough.
         cache_dir: see :func:`resolve_source`.
+        trust_remote_code: run code that the source brings along.
 
     Returns:
         A transformers configuration, and a generation configuration (made from the former where there is none).
@@ -203,7 +215,7 @@ def policy_config(source: str | Path, *, cache_dir: str | Path | None = None) ->
         return model.config, model.generation_config
     if isinstance(place, Path):
         _expect_file(place, ("config.json",), "config.json")
-    config = _from_pretrained(AutoConfig, place)
+    config = _from_pretrained(AutoConfig, place, trust_remote_code=trust_remote_code)
     try:
         generation_config = GenerationConfig.from_pretrained(str(place))
     except OSError:
@@ -224,7 +236,17 @@ def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:
             with no_bars(on_terminals=False):
                 return loader.from_pretrained(str(place), **kwargs)
         return loader.from_pretrained(str(place), **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise PolicySourceError(
+                f"the policy at {str(place)!r} brings code of its own along; it is run with `model.trust_remote_code: true` alone"
+            ) from error
+        if "Unrecognized configuration class" in str(error):
+            kind = getattr(loader, "__name__", "").removeprefix("Auto")
+            raise PolicySourceError(
+                f"the policy at {str(place)!r} is no causal language model ({_kind_of(place)}): transformers has no {kind} of it; a "
+                "vision-language model needs its text part in a folder of its own"
+            ) from error
         if isinstance(place, Path):
             raise PolicySourceError(f"the policy folder {str(place.absolute())!r} cannot be read: {error}") from error
         raise PolicySourceError(
@@ -233,13 +255,22 @@ def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:
         ) from error
 
 
-def empty_policy(config: Any, dtype: str = "float32", attn_implementation: str | None = None) -> Any:
+def _kind_of(place: Path | str) -> str:
+    from transformers import AutoConfig
+
+    return str(AutoConfig.from_pretrained(str(place)).model_type)
+
+
+def empty_policy(
+    config: Any, dtype: str = "float32", attn_implementation: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """Build the model a configuration describes, in no memory worth mentioning.
 
     Args:
         config: of transformers.
         dtype: of the parameters: ``float32``, ``bfloat16`` or ``float16``.
         attn_implementation: of transformers; its own choice by default.
+        trust_remote_code: run code that the source of the configuration brings along.
 
     Returns:
         A causal language model in eval mode. Its parameters have shapes and no values; buffers (rotary frequencies), of which no
@@ -254,7 +285,8 @@ def empty_policy(config: Any, dtype: str = "float32", attn_implementation: str |
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
+        options = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
+        model = AutoModelForCausalLM.from_config(config, **options, trust_remote_code=trust_remote_code)
     return model.eval()
 
 
@@ -266,6 +298,8 @@ def load_trainable(
     cache_dir: str | None = None,
     lora: Lora | None = None,
     gradient_checkpointing: bool = False,
+    dropout: str = "zero",
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """Load a policy as :func:`~lightning_focal.models.load_policy` does, with adapters and gradient checkpointing where wanted.
 
@@ -276,16 +310,22 @@ def load_trainable(
         cache_dir: where packaged policies are converted to.
         lora: train low-rank adapters in place of the weights.
         gradient_checkpointing: recompute activations in backward.
+        dropout: ``zero`` or ``keep``, see :func:`~lightning_focal.models.dropout.switch_off_dropout`.
+        trust_remote_code: run code that the source brings along.
 
     Returns:
         The model and its tokenizer.
     """
-    policy, tokenizer = load_policy(source, dtype=dtype, attn_implementation=attn_implementation, cache_dir=cache_dir)
-    return _fit_out(policy, lora, gradient_checkpointing), tokenizer
+    options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
+    policy, tokenizer = load_policy(source, dtype=dtype, cache_dir=cache_dir, **options)
+    return _fit_out(policy, lora, gradient_checkpointing, dropout), tokenizer
 
 
-def _fit_out(policy: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
+def _fit_out(policy: Any, lora: Lora | None, gradient_checkpointing: bool, dropout: str) -> Any:
+    if dropout == "zero":
+        switch_off_dropout(policy)
     model: Any = policy if lora is None else apply_lora(policy, lora)
+    check_adapters(bare_model(model))
     use_layouts(bare_model(model))  # before it is wrapped
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -305,6 +345,8 @@ def load_sharded(
     cache_dir: str | None = None,
     lora: Lora | None = None,
     gradient_checkpointing: bool = False,
+    dropout: str = "zero",
+    trust_remote_code: bool = False,
     copies: Callable[[Any], Sequence[nn.Module]] = lambda policy: (),
 ) -> tuple[Any, Any]:
     """Load a policy split over processes; a collective.
@@ -322,6 +364,8 @@ def load_sharded(
         cache_dir: see there.
         lora: see there.
         gradient_checkpointing: see there.
+        dropout: see there.
+        trust_remote_code: see there.
         copies: given the policy while it is empty, returns copies of it that are to be filled and split alike.
 
     Returns:
@@ -339,7 +383,7 @@ def load_sharded(
     whole, failure = None, None
     if dist.get_rank() == 0:
         try:
-            whole, _ = load_policy(source, dtype="auto", cache_dir=cache_dir)
+            whole, _ = load_policy(source, dtype="auto", cache_dir=cache_dir, trust_remote_code=trust_remote_code)
             told = [None, whole.config, whole.generation_config]
             whole = whole if lora is None else apply_lora(whole, lora)
         except Exception as error:  # the others wait for word
@@ -350,9 +394,9 @@ def load_sharded(
     wrong, config, generation_config = told
     if wrong is not None:
         raise RuntimeError(f"the first process could not load the policy: {wrong}")
-    tokenizer = load_tokenizer(source, cache_dir=cache_dir)
-    empty = empty_policy(config, dtype, attn_implementation)
+    tokenizer = load_tokenizer(source, cache_dir=cache_dir, trust_remote_code=trust_remote_code)
+    empty = empty_policy(config, dtype, attn_implementation, trust_remote_code)
     empty.generation_config = generation_config
-    policy = _fit_out(empty, lora, gradient_checkpointing)
+    policy = _fit_out(empty, lora, gradient_checkpointing, dropout)
     fill_and_shard(policy, copies(policy), whole, mesh, sharding, device)
     return policy.eval(), tokenizer

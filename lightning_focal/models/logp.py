@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
-from lightning_focal.models.packing import Pack, Sizes, ranges, why_not_packed
-from lightning_focal.models.weights import bare_model, compute_device
+from lightning_focal.models.cache import accepted
+from lightning_focal.models.packing import Pack, Sizes, ranges
+from lightning_focal.models.rows import alike, why_not_packed, why_not_padded
+from lightning_focal.models.weights import bare_model, compute_device, is_sharded
 
 __all__ = ["dummy_forward", "response_logp", "response_measures"]
 
@@ -36,8 +38,9 @@ def response_logp(
     r"""Per-token log-probabilities ``log softmax(logits / temperature)[token]`` of responses, teacher-forced in one pass.
 
     Logits are made only where a response token is predicted, ``chunk_size`` positions at a time, and made again in backward:
-    ``[N, T, V]`` never exists. Columns that are padding in every row are not computed. Padding, batch size and row order change
-    nothing beyond rounding.
+    ``[N, T, V]`` never exists. Rows are laid out anew: each prompt with its response behind it, padding at the end alone, where
+    no token of a causal model sees it; so models that know no mask are right, too. Padding, batch size and row order change
+    nothing beyond rounding. Rows that a model cannot take together are computed apart (:func:`~lightning_focal.models.alike`).
 
     The output layer is handed a function that returns log-probabilities in place of logits, so the model is called as a whole
     and the hooks of sharding wrappers run. A model that changes its output layer's result (soft-capped or scaled logits, an
@@ -58,7 +61,8 @@ def response_logp(
         ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
 
     Raises:
-        ValueError: on shapes that disagree, a temperature or chunk size out of range, or a row without a prompt.
+        ValueError: on shapes that disagree, a temperature or chunk size out of range, a row without a prompt, and rows that a sharded
+            model cannot take together.
 
     >>> from lightning_focal.models import load_policy
     >>> model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=1e-9")
@@ -92,37 +96,55 @@ def response_measures(
         response_ids: ``[N, T]``.
         response_mask: ``[N, T]``.
         measures: ``entropy``, ``self_certainty`` (:func:`~lightning_focal.functional.self_certainty`), of
-            ``softmax(logits / temperature)``.
+            ``softmax(logits / temperature)``; ``router_loss``: the load-balancing loss of a mixture of experts over all tokens of these
+            rows, prompts included, as its own forward computes it.
         temperature: > 0.
         chunk_size: positions per chunk of logits.
         sizes: of these rows, see :func:`response_logp`.
 
     Returns:
         ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False; measures carry no gradient.
+        ``router_loss`` is a scalar and carries one.
 
     Raises:
         ValueError: as :func:`response_logp`.
     """
+    measures, routed = [name for name in measures if name != "router_loss"], "router_loss" in measures
     _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size, sizes)
-    if sizes is None:
-        sizes, shared = Sizes.of(prompt_mask, response_mask), False
-    else:
-        shared = sizes.pays(prompt_ids.device) and why_not_packed(model) is None
+    given, sizes = sizes, Sizes.of(prompt_mask, response_mask) if sizes is None else sizes
     kept = max(sizes.response_lengths, default=0)
     if kept == 0:
         nothing = torch.zeros(response_ids.shape, device=response_ids.device)
-        return nothing, {name: nothing.clone() for name in measures}
-    if shared:
+        return nothing, {name: nothing.clone() for name in measures} | ({"router_loss": nothing.sum()} if routed else {})
+    parts = alike(model, sizes.lengths)
+    if len(parts) > 1:
+        if is_sharded(model):
+            raise ValueError(
+                f"{type(bare_model(model)).__name__} takes rows of {sorted(set(sizes.lengths))} tokens one length at a time, which one "
+                "call of a model that is split over processes cannot"
+            )
+        named = [*measures, *(["router_loss"] if routed else [])]
+        arguments: dict[str, Any] = {"temperature": temperature, "chunk_size": chunk_size}
+        return _apart(model, (prompt_ids, prompt_mask, response_ids, response_mask), parts, given, named, arguments)
+    if given is not None and given.pays(prompt_ids.device) and why_not_packed(model) is None:
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False, "layout": pack}
         places, wanted = pack.predicting, pack.targets
     else:
-        inputs = _padded(prompt_ids, prompt_mask, response_ids, response_mask, sizes)
-        places = ranges([(row * kept, tokens) for row, tokens in enumerate(sizes.response_lengths)]).to(prompt_ids.device)
-        wanted = response_ids[:, :kept].flatten().index_select(0, places)
-    scored = _score(model, inputs, places, wanted, temperature, chunk_size, measures)
+        inputs, places = _padded(prompt_ids, response_ids, sizes, masked=routed)
+        wanted = (
+            response_ids[:, :kept]
+            .flatten()
+            .index_select(
+                0, ranges([(row * kept, tokens) for row, tokens in enumerate(sizes.response_lengths)]).to(response_ids.device)
+            )
+        )
+    if routed:
+        inputs["output_router_logits"] = True
+    scored, router_loss = _score(model, inputs, places, wanted, temperature, chunk_size, measures)
     logp, *others = (torch.zeros(response_mask.shape, device=scored.device).masked_scatter(response_mask, row) for row in scored)
-    return logp, {name: values.detach() for name, values in zip(measures, others, strict=True)}
+    measured = {name: values.detach() for name, values in zip(measures, others, strict=True)}
+    return logp, measured | ({"router_loss": router_loss} if routed else {})
 
 
 def dummy_forward(model: nn.Module) -> Tensor:
@@ -135,8 +157,9 @@ def dummy_forward(model: nn.Module) -> Tensor:
     >>> zero.requires_grad, abs(float(zero))
     (True, 0.0)
     """
+    why_not_padded(model)  # tries the model out, as other processes do with their first rows
     token = torch.zeros(1, 1, dtype=torch.int64, device=compute_device(model))
-    logits: Tensor = model(input_ids=token, use_cache=False).logits
+    logits: Tensor = model(**accepted(bare_model(model), {"input_ids": token, "use_cache": False})).logits
     return logits.float().sum() * 0.0
 
 
@@ -169,19 +192,44 @@ def _check(
         raise ValueError("`prompt_mask` must have a True in every row: a response needs a prompt")
 
 
-def _padded(prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, sizes: Sizes) -> dict[str, Any]:
-    """A call over whole rows, without the columns that are padding in all of them; nothing is predicted from the last token."""
-    kept, first = max(sizes.response_lengths), prompt_ids.shape[1] - max(sizes.prompt_lengths)
+def _apart(
+    model: nn.Module, rows: Sequence[Tensor], parts: list[list[int]], sizes: Sizes | None, measures: Sequence[str], arguments: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """:func:`response_measures` of each part on its own, put together again."""
+    found = []
+    for part in parts:
+        index = torch.tensor(part, device=rows[0].device)
+        own = None if sizes is None else sizes.rows(part)
+        prompt_ids, prompt_mask, response_ids, response_mask = (tensor[index] for tensor in rows)
+        inputs = (prompt_ids, prompt_mask, response_ids, response_mask, measures)
+        found.append(response_measures(model, *inputs, sizes=own, **arguments))
+    order = torch.tensor([row for part in parts for row in part], device=rows[0].device).argsort()
+    joined = {name: torch.cat([m[name] for _, m in found])[order] for name in measures if name != "router_loss"}
+    if "router_loss" in measures:
+        shares = [len(part) / len(order) for part in parts]
+        joined["router_loss"] = torch.stack([m["router_loss"] * share for (_, m), share in zip(found, shares, strict=True)]).sum()
+    return torch.cat([logp for logp, _ in found])[order], joined
+
+
+def _padded(prompt_ids: Tensor, response_ids: Tensor, sizes: Sizes, masked: bool) -> tuple[dict[str, Any], Tensor]:
+    """A call over whole rows, each response right behind its prompt, and where in it tokens are predicted.
+
+    Nothing is predicted from the last token. A causal model needs no mask, its router's loss counts tokens by one.
+    """
+    device, width = prompt_ids.device, prompt_ids.shape[1]
+    used = [(p, p + r - 1) for p, r in zip(sizes.prompt_lengths, sizes.response_lengths, strict=True) if r]
+    last, first = max(stop for _, stop in used), min(p for p, _ in used) - 1
+    whole, columns = torch.cat([prompt_ids, response_ids], dim=1), torch.arange(last, device=device)
+    begins = torch.tensor([width - p for p in sizes.prompt_lengths]).to(device)[:, None]
     inputs: dict[str, Any] = {
-        "input_ids": torch.cat([prompt_ids[:, first:], response_ids[:, : kept - 1]], dim=1),
+        "input_ids": whole.gather(1, (begins + columns).clamp(max=whole.shape[1] - 1)),
         "use_cache": False,
-        "logits_to_keep": kept,
+        "logits_to_keep": last - first,
     }
-    if min(sizes.prompt_lengths) < max(sizes.prompt_lengths):  # right padding needs no mask: attention is causal
-        attended = torch.cat([prompt_mask[:, first:], response_mask[:, : kept - 1]], dim=1).long()
-        inputs["attention_mask"] = attended
-        inputs["position_ids"] = (attended.cumsum(1) - 1).clamp(min=0)
-    return inputs
+    if masked:
+        inputs["attention_mask"] = (columns < torch.tensor(sizes.lengths).to(device)[:, None] - 1).long()
+    rows = enumerate(zip(sizes.prompt_lengths, sizes.response_lengths, strict=True))
+    return inputs, ranges([(row * (last - first) + p - 1 - first, r) for row, (p, r) in rows]).to(device)
 
 
 def _score(
@@ -192,8 +240,8 @@ def _score(
     temperature: float,
     chunk_size: int,
     measures: Sequence[str],
-) -> Tensor:
-    """``[1 + M, tokens]``: log-probabilities of ``targets`` and M measures at ``places`` of the flattened last positions."""
+) -> tuple[Tensor, Tensor]:
+    """``[1 + M, tokens]``: log-probabilities of ``targets`` and M measures at ``places`` of the flattened last positions; a router's loss."""
     base = bare_model(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     kept = inputs.get("logits_to_keep", inputs["input_ids"].shape[1])
@@ -208,19 +256,25 @@ def _score(
             return torch.stack([logp, *(values.detach() for values in measured.values())])
 
         with _replaced(head, score, kept) as made:
-            found: Tensor = model(**inputs).logits
-        if len(made) == 1 and found is made[0]:
-            return made[0]
+            output = model(**accepted(base, inputs))
+        if len(made) == 1 and output.logits is made[0]:
+            return made[0], _router_loss(output)
     if base not in _whole_logits:
         _whole_logits.add(base)
         _log.warning(
             "%s has no separable output layer: its logits [N, T, V] are held whole for log-probabilities", type(base).__name__
         )
-    logits: Tensor = model(**inputs).logits[:, -kept:].flatten(0, 1).index_select(0, places)
+    output = model(**accepted(base, inputs))
+    logits: Tensor = output.logits[:, -kept:].flatten(0, 1).index_select(0, places)
     scaled = logits.float() / temperature
     logp = torch.log_softmax(scaled, dim=-1).gather(-1, targets[:, None])[:, 0]
     made_of = {"entropy": token_entropy, "self_certainty": self_certainty}
-    return torch.stack([logp, *(made_of[name](scaled.detach()) for name in measures)])
+    return torch.stack([logp, *(made_of[name](scaled.detach()) for name in measures)]), _router_loss(output)
+
+
+def _router_loss(output: Any) -> Tensor:
+    found = getattr(output, "aux_loss", None)
+    return found if isinstance(found, Tensor) else output.logits.new_zeros(())
 
 
 def _is_plain(head: nn.Linear) -> bool:

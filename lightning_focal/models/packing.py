@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_focal.models.attention import use_layouts
-from lightning_focal.models.cache import why_not_plain
-from lightning_focal.models.weights import bare_model
+__all__ = ["Pack", "Sizes", "ranges"]
 
-__all__ = ["Pack", "Sizes", "ranges", "why_not_packed"]
-
-_log = logging.getLogger(__name__)
 _WORTH = 1.3
 """Padded tokens for each packed one from which on packing is quicker on a GPU (one H100: at 1.22 it took 1.5 times as long)."""
-
-_reasons: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,11 @@ class Sizes:
         prompts, responses = torch.stack([prompt_mask.sum(1), response_mask.sum(1)]).tolist()
         return cls(tuple(i // group_size for i in range(len(prompts))), tuple(prompts), tuple(responses))
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, prompt and response."""
+        return [prompt + response for prompt, response in zip(self.prompt_lengths, self.response_lengths, strict=True)]
+
     def rows(self, index: Sequence[int]) -> Sizes:
         """Return some rows."""
         return Sizes(*(tuple(values[i] for i in index) for values in (self.prompts, self.prompt_lengths, self.response_lengths)))
@@ -58,7 +54,7 @@ class Sizes:
 
     def padded_tokens(self) -> int:
         """Tokens of these sequences side by side, padding included."""
-        return len(self.prompts) * (max(self.prompt_lengths) + max(self.response_lengths))
+        return len(self.prompts) * max(self.lengths)
 
     def pays(self, device: torch.device) -> bool:
         """Say whether packing is quicker: on a GPU its many small kernels cost more than a few tokens computed twice.
@@ -225,47 +221,3 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: flo
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=grouped
     )
-
-
-def why_not_packed(model: nn.Module) -> str | None:
-    """Return the reason why ``model`` cannot take packed rows, or None when it can; found out once and logged.
-
-    A model whose attention is plain is tried on a few tokens, packed and padded.
-
-    Args:
-        model: a transformers causal language model, wrapped or not.
-    """
-    base = bare_model(model)
-    if base not in _reasons:
-        _reasons[base] = use_layouts(base) or why_not_plain(base) or _misfit(model) or ""
-        if _reasons[base]:
-            _log.warning("%s computes a prompt for each of its responses: %s", type(base).__name__, _reasons[base])
-    return _reasons[base] or None
-
-
-@torch.no_grad()
-def _misfit(model: nn.Module) -> str | None:
-    """Compare logits, packed and padded, of three short sequences with two prompts."""
-    device = next(model.parameters()).device
-    prompts = torch.tensor([[1, 2, 3], [1, 2, 3], [0, 4, 5]], device=device)
-    responses = torch.tensor([[6, 7, 1], [8, 9, 3], [5, 2, 4]], device=device)
-    pack = Pack.of(prompts, responses, Sizes((0, 0, 1), (3, 3, 2), (3, 2, 3)))
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        packed = model(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, layout=pack).logits[0]
-        mask = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 1, 1]], device=device)
-        whole = torch.cat([prompts, responses], 1)
-        attended = torch.cat([mask, torch.ones_like(mask)], 1)
-        positions = (attended.cumsum(1) - 1).clamp(min=0)
-        plain = model(input_ids=whole, attention_mask=attended, position_ids=positions, use_cache=False).logits
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        return f"it does not take a packed row ({type(error).__name__}: {error})"
-    finally:
-        torch.clear_autocast_cache()  # weights that were cast here have no gradient
-        for module in training:
-            module.training = True
-    expected = torch.cat([plain[0, 2:5], plain[1, 2:4], plain[2, 2:5]]).float()
-    found = packed.index_select(0, pack.predicting).float()
-    exact = expected.abs().max() * (1e-4 if packed.dtype == torch.float32 and not torch.is_autocast_enabled(device.type) else 0.1)
-    return None if bool((found - expected).abs().max() <= exact) else "its logits are others in a packed row"

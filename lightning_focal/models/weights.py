@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from lightning_focal.foreign import name_before_wrapping
 from lightning_focal.models.lora import has_adapters
 
-__all__ = ["RolloutCopy", "bare_model", "compute_device", "flat_units", "full_weights", "is_flat", "is_sharded"]
+__all__ = [
+    "RolloutCopy",
+    "bare_model",
+    "check_adapters",
+    "compute_device",
+    "expect_same_logits",
+    "flat_units",
+    "full_weights",
+    "is_flat",
+    "is_sharded",
+]
 
 
 def is_flat(model: nn.Module) -> bool:
@@ -83,7 +93,7 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Name and value of every parameter, named as in the plain transformers model.
 
     Shards are gathered one at a time (a collective: every rank must exhaust the iterator) and low-rank adapters that are
-    switched on are added to the layer they adapt: ``W + alpha / r * B A`` (arXiv:2106.09685).
+    switched on are added to the layer they adapt: ``W + alpha / r * B A`` (arXiv:2106.09685), embeddings and experts included.
 
     Args:
         policy: a transformers model, possibly peft-wrapped (LoRA), possibly sharded.
@@ -92,28 +102,53 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
         ``(name, tensor)``, detached, in the policy's precision; tied weights once.
 
     Raises:
-        TypeError: for adapters other than plain LoRA.
+        TypeError: for adapters that cannot be merged, before the first weight; see :func:`check_adapters`.
     """
     base, outer = bare_model(policy), "base_model.model." if has_adapters(policy) else ""
+    adapted = check_adapters(base)
     units = flat_units(policy) if is_flat(policy) else iter([[*base.named_parameters()]])
     with torch.no_grad():
         for unit in units:
             for name, parameter in unit:
-                if _is_adapter(name):
+                if ".lora_" in name:
                     continue
+                plain = name.removeprefix(outer).replace(".base_layer", "")
                 value = parameter.detach().clone() if is_flat(policy) else _gathered(parameter)
-                owner, _, leaf = name.removeprefix(outer).rpartition(".")
-                if owner.endswith(".base_layer"):
-                    owner = owner.removesuffix(".base_layer")
-                    if leaf == "weight":
-                        value = _merged(value, base.get_submodule(owner), owner)
-                yield f"{owner}.{leaf}" if owner else leaf, value
+                for layer in adapted.get(plain, ()):
+                    value = _merged(value, layer)
+                yield plain, value
 
 
-def _is_adapter(name: str) -> bool:
-    if "modules_to_save" in name or "lora_magnitude" in name or ".original_module." in name:
-        raise TypeError(f"only plain LoRA adapters can be merged, the policy has {name!r}")
-    return ".lora_" in name
+def check_adapters(model: nn.Module) -> dict[str, list[Any]]:
+    """Return peft's layers by the name of the weight they adapt, as the plain model calls it.
+
+    Args:
+        model: a transformers model that holds them, or none.
+
+    Raises:
+        TypeError: naming a module whose adapter cannot be merged: other kinds than plain LoRA, and one on a weight that another
+            module shares.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, layer in model.named_modules():
+        if ".original_module" in f".{name}" or name.endswith("modules_to_save"):
+            raise TypeError(f"only plain LoRA adapters can be merged, {name!r} is a whole module beside its original")
+        if not (hasattr(layer, "base_layer") and hasattr(layer, "get_delta_weight")):
+            continue
+        plain = any(getattr(layer, kind, None) for kind in ("lora_A", "lora_embedding_A"))
+        if not plain or any(getattr(layer, "use_dora", {}).values()) or getattr(layer, "lora_variant", None):
+            raise TypeError(f"only plain LoRA adapters can be merged, {name!r} is another kind ({type(layer).__name__})")
+        weight = getattr(layer, "parameter_name", "weight")
+        found.setdefault(f"{name_before_wrapping(name).replace('.base_layer', '')}.{weight}", []).append(layer)
+    if found:
+        shared: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            shared.setdefault(id(parameter), []).append(name_before_wrapping(name).replace(".base_layer", ""))
+        for names in shared.values():
+            if len(names) > 1 and (hit := [name for name in names if name in found]):
+                others = ", ".join(repr(name.rpartition(".")[0]) for name in names if name not in hit) or "another module"
+                raise TypeError(f"adapters on {hit[0].rpartition('.')[0]!r} cannot be merged: it shares its weight with {others}")
+    return found
 
 
 def _gathered(parameter: Tensor) -> Tensor:
@@ -126,16 +161,15 @@ def _gathered(parameter: Tensor) -> Tensor:
     return whole
 
 
-def _merged(weight: Tensor, layer: Any, name: str) -> Tensor:
+def _merged(weight: Tensor, layer: Any) -> Tensor:
     if layer.disable_adapters or layer.merged:
         return weight
     for adapter in layer.active_adapters:
-        if adapter not in layer.lora_A:
-            continue
-        if not isinstance(layer.base_layer, nn.Linear) or getattr(layer, "use_dora", {}).get(adapter):
-            raise TypeError(f"only plain LoRA adapters of linear layers can be merged, {name!r} is {type(layer).__name__}")
-        down, up = _gathered(layer.lora_A[adapter].weight), _gathered(layer.lora_B[adapter].weight)
-        weight = weight + (layer.scaling[adapter] * (up @ down)).to(weight.dtype)
+        if adapter in layer.lora_A and isinstance(layer.get_base_layer(), nn.Linear):
+            down, up = _gathered(layer.lora_A[adapter].weight), _gathered(layer.lora_B[adapter].weight)
+            weight = weight + (layer.scaling[adapter] * (up @ down)).to(weight.dtype)
+        elif adapter in layer.lora_A or adapter in layer.lora_embedding_A:
+            weight = weight + _gathered(layer.get_delta_weight(adapter)).to(weight.dtype)
     return weight
 
 
@@ -152,6 +186,7 @@ class RolloutCopy:
         self.model.eval().requires_grad_(False)
         self.device = next(policy.parameters()).device
         self._config = bare_model(policy).config
+        self._unproven = 3 if has_adapters(policy) else 0  # before a run and at its first rollout adapters change nothing
         self.refresh(policy)
 
     def fits(self, policy: nn.Module) -> bool:
@@ -163,11 +198,46 @@ class RolloutCopy:
 
         Raises:
             KeyError: if the policy has a parameter that the copy lacks.
+            RuntimeError: if a policy with adapters and its copy compute different logits; asked the first three times.
         """
         targets = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in full_weights(policy):
                 targets[name].copy_(value)
+        if self._unproven:
+            self._unproven -= 1
+            expect_same_logits(policy, self.model, "the copy that rolls out")
+
+
+@torch.no_grad()
+def expect_same_logits(policy: nn.Module, other: nn.Module, what: str) -> None:
+    """Compare two models on a few tokens; a collective where one is sharded.
+
+    Args:
+        policy: with adapters, say.
+        other: a plain model that should compute the same, possibly in another precision or on another device.
+        what: it is called in the error.
+
+    Raises:
+        RuntimeError: where their logits differ by more than rounding.
+    """
+    training = policy.training
+    policy.eval()
+    logits = []
+    try:
+        for model in (policy, other):
+            device = compute_device(model)
+            with torch.autocast(device.type, enabled=False):
+                found: Any = model(input_ids=torch.arange(8, device=device)[None], use_cache=False)
+            logits.append(found.logits.float().cpu())
+    finally:
+        policy.train(training)
+    narrow = any(next(model.parameters()).dtype != torch.float32 for model in (policy, other))
+    gap, size = float((logits[0] - logits[1]).abs().max()), float(logits[0].abs().max())
+    if not gap <= (0.05 if narrow else 1e-3) * size:
+        raise RuntimeError(
+            f"{what} computes other logits than the policy, by {gap:.2g} of {size:.2g}: {type(bare_model(policy)).__name__}"
+        )
 
 
 def _cloned(policy: nn.Module, dtype: torch.dtype | None) -> Any:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -17,27 +17,28 @@ from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.models import (
+    Chat,
     Lora,
     Sharding,
     adding_backward,
     dummy_forward,
     encode_chat,
     has_adapters,
-    reshard,
     response_measures,
-    why_not_packed,
+    rows_in_words,
 )
+from lightning_focal.models.dropout import has_router_loss, training_words
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.loss import grpo_loss, step_normaliser
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.policy_module import PolicyModule, check_precision, precision_words
 from lightning_focal.modules.reference import NoReference, Reference
-from lightning_focal.modules.rng import prompt_seed
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, micro_batches, mini_batches, sequence_measures
 from lightning_focal.rewards import RewardStrategy, find_strategy
+from lightning_focal.seeds import prompt_seed
 from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["GRPOModule"]
@@ -70,9 +71,13 @@ class GRPOModule(PolicyModule):
             and let `trainer.precision` lower the arithmetic.
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
+        dropout: ``zero``: dropout and router noise of the policy's configuration are off, so that the policy that learns is the one that
+            sampled; ``keep``: they are on in an update.
+        trust_remote_code: run code that the policy's source brings along, as some models do.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
         sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
-        log_names: also log score, saturation and weight of every criterion name, not of its key alone; for rubrics whose names recur.
+        chat: what its chat template is told, and whether its thoughts are told from its answers.
+        log_names: also log score, saturation and weight of every criterion name that recurs, not of its key alone.
         seed: of every rollout, that of the run by default; a response depends on this seed, the stage, the epoch, the prompt's id and
             its place in the group.
     """
@@ -93,12 +98,27 @@ class GRPOModule(PolicyModule):
         dtype: str = "float32",
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
+        dropout: Literal["zero", "keep"] = "zero",
+        trust_remote_code: bool = False,
         cache_dir: str | None = None,
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
+        chat: Chat = Chat(),  # noqa: B008 - frozen
         log_names: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__(policy, lora, dtype, attn_implementation, gradient_checkpointing, cache_dir, sharding, seed)
+        super().__init__(
+            policy,
+            sharding,
+            chat,
+            seed,
+            lora=lora,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            gradient_checkpointing=gradient_checkpointing,
+            dropout=dropout,
+            trust_remote_code=trust_remote_code,
+            cache_dir=cache_dir,
+        )
         if group_size < 1 or val_group_size < 1:
             raise ValueError(f"`group_size` and `val_group_size` must be >= 1, got {group_size} and {val_group_size}")
         if sampling.temperature == 0:
@@ -153,6 +173,8 @@ class GRPOModule(PolicyModule):
         if self.policy is not None:
             return
         super().configure_model()
+        if self.update.router_aux_coef > 0 and not has_router_loss(self.model):
+            raise ValueError(f"`model.update.router_aux_coef` must be 0 for {self.source}, which computes no load-balancing loss")
         if self._teacher is not None:
             self.teacher = self._teacher.attach(self.model)
         if self.reference.active:
@@ -193,10 +215,9 @@ class GRPOModule(PolicyModule):
 
     def describe(self) -> str:
         """Say what computes rollouts and updates, and in which precision; every process asks, since the policy may be run."""
-        reason = why_not_packed(self.model)
-        reshard(self.model)
-        rows = "rows without padding" if reason is None else f"padded rows ({reason})"
-        return f"rollouts: {self.generator.describe(self.model)} · update: {rows}, {precision_words(self.trainer)}"
+        rows = rows_in_words(self.model)
+        words = [f"rollouts: {self.generator.describe(self.model)}", f"update: {rows}, {precision_words(self.trainer)}"]
+        return " · ".join([*words, *training_words(self.model, self.update.router_aux_coef)])
 
     # -- one step ---------------------------------------------------------------------------------------------------------
 
@@ -210,6 +231,7 @@ class GRPOModule(PolicyModule):
         self.phases.start()
         scored = self.answer(batch, "train", batch_idx)  # rollouts -> scores -> advantages, and everybody is shown them
         update, sums = self.update, UpdateSums()
+        measures = ["entropy", "router_loss"] if update.router_aux_coef else ["entropy"]
         with self.phases("update"):
             rows = self._with_logp(Sequences.of(scored.rollouts, scored.shaped))
             places = self.processes.places(rows, self.group_size) if update.mini_batches > 1 else None
@@ -229,9 +251,9 @@ class GRPOModule(PolicyModule):
                                 continue
                             temperature = self.sampling.temperature
                             logp, entropy = response_measures(
-                                policy, *part.tokens, ["entropy"], temperature=temperature, sizes=part.sizes
+                                policy, *part.tokens, measures, temperature=temperature, sizes=part.sizes
                             )
-                            loss, watched = grpo_loss(part, logp, update, normaliser, entropy)
+                            loss, watched = grpo_loss(part, logp, update, normaliser, entropy, len(part) / len(mini))
                             backward(loss)
                         sums.add(watched)
                     norm = clip_global_norm(policy, update.gradient_clip_val or float("inf"))
@@ -303,7 +325,7 @@ class GRPOModule(PolicyModule):
             if teacher or self._synced != self.version:
                 self.generator.sync(model, self.version)
                 self._synced = None if teacher else self.version
-            return self.generator.generate(
+            rollouts = self.generator.generate(
                 model,
                 self.tokenizer,
                 prompts,
@@ -311,6 +333,7 @@ class GRPOModule(PolicyModule):
                 seeds=[self._seed(stage, prompt_id) for prompt_id in prompts.ids],
                 sampling=self.val_sampling if held_out else self.sampling,
             )
+        return self.chat.mark(rollouts)
 
     def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""
@@ -355,6 +378,7 @@ class GRPOModule(PolicyModule):
 
     def _watched(self, sums: UpdateSums, rows: Sequences) -> dict[str, Tensor]:
         names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if self.update.kl_coef > 0 else [])]
+        names += ["router_loss"] if self.update.router_aux_coef > 0 else []
         if rows.sampling_logp is not None:
             names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if self.update.importance_cap is not None else [])]
         watched = sums.means(names, rows.advantages.device, self.processes.sum)

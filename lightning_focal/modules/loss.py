@@ -22,9 +22,14 @@ __all__ = ["grpo_loss", "step_normaliser"]
 
 
 def grpo_loss(
-    rows: Sequences, logp: Tensor, update: Update, normaliser: Tensor, measured: Mapping[str, Tensor] | None = None
+    rows: Sequences,
+    logp: Tensor,
+    update: Update,
+    normaliser: Tensor,
+    measured: Mapping[str, Tensor] | None = None,
+    share: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return ``policy loss + kl_coef * KL`` of a micro-batch, and what to watch about it.
+    """Return ``policy loss + kl_coef * KL + router_aux_coef * router's loss`` of a micro-batch, and what to watch about it.
 
     The policy loss is :func:`~lightning_focal.functional.clipped_policy_loss` (GRPO, arXiv:2402.03300), each token's multiplied by
     its truncated importance weight where ``update.importance_cap`` is set; the KL term is
@@ -35,7 +40,8 @@ def grpo_loss(
         logp: ``[N, T]`` log-probabilities of their responses under the policy, in nats, with gradient.
         update: clips, aggregation, KL.
         normaliser: of the whole optimiser step, see :func:`step_normaliser`.
-        measured: ``[N, T]`` each, without gradient: watched as means over tokens.
+        measured: ``[N, T]`` each, without gradient: watched as means over tokens; and ``router_loss``, a scalar with one.
+        share: of the optimiser step's rows, that the router's loss is weighed by.
 
     Returns:
         The loss, a scalar; and scalars on the device, without gradient: ``tokens``, token means (``ratio_mean``, ``clip_fraction``,
@@ -43,7 +49,9 @@ def grpo_loss(
     """
     mask = rows.loss_mask
     old_logp = logp.detach() if rows.old_logp is None else rows.old_logp
-    watched = {name: masked_aggregate(values, mask) for name, values in (measured or {}).items()}
+    measured = dict(measured or {})
+    router_loss = measured.pop("router_loss", None)
+    watched = {name: masked_aggregate(values, mask) for name, values in measured.items()}
     advantages = rows.advantages
     if rows.sampling_logp is not None:
         gap = sampling_gap(old_logp, rows.sampling_logp, mask)
@@ -56,11 +64,14 @@ def grpo_loss(
     aggregation = (update.loss_aggregation, normaliser if rows.views is None else normaliser[rows.views], update.fixed_length)
     loss = policy_loss = clipped_policy_loss(logp, old_logp, advantages, mask, *clips, *aggregation)
     if rows.ref_logp is not None:
-        kl = kl_divergence(logp, rows.ref_logp, update.kl_estimator)
+        kl = kl_divergence(logp, rows.ref_logp, update.kl_estimator, mask)
         watched["kl"] = masked_aggregate(kl, mask).detach()
         if update.kl_bias_correction:
-            kl = kl * torch.exp(logp - old_logp)
+            kl = kl * torch.where(mask, logp - old_logp, torch.zeros_like(logp)).exp()
         loss = loss + update.kl_coef * masked_aggregate(kl, mask, *aggregation)
+    if router_loss is not None:
+        watched["router_loss"] = router_loss.detach()
+        loss = loss + update.router_aux_coef * share * router_loss
     statistics = policy_statistics(logp.detach(), old_logp, rows.advantages, mask, *clips)
     watched |= {name: statistics[name] for name in ("tokens", "ratio_mean", "clip_fraction", "old_kl")}
     return loss, watched | {"loss/policy": policy_loss.detach(), "loss/total": loss.detach()}

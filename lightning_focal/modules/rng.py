@@ -1,25 +1,14 @@
-"""Seeds of rollouts, and the random state of every generator a run may draw from, as plain data that a safe loader accepts."""
+"""The random state of every generator a run may draw from, as plain data that a safe loader accepts."""
 
 from __future__ import annotations
 
-import hashlib
 import random
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["prompt_seed", "restore_rng", "rng_state", "rng_states", "set_rng_state"]
-
-
-def prompt_seed(seed: int, stage: str, epoch: int, name: str) -> int:
-    """Return the seed of one prompt's rollouts (or of another named draw), in ``[0, 2 ** 63)``: a function of its arguments.
-
-    >>> prompt_seed(0, "train", 0, "row-1") == prompt_seed(0, "train", 0, "row-1") != prompt_seed(0, "val", 0, "row-1")
-    True
-    """
-    text = f"{seed}/{stage}/{epoch}/{name}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+__all__ = ["restore_rng", "rng_state", "rng_states", "set_rng_state"]
 
 
 def rng_state() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.generation import Generator, HFGenerator, Sampling
-from lightning_focal.models import Lora, Sharding, dummy_forward, encode_chat, reshard, response_logp
+from lightning_focal.models import Chat, Lora, Sharding, dummy_forward, encode_chat, reshard, response_logp, rows_in_words
+from lightning_focal.models.dropout import training_words
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
 from lightning_focal.modules.policy_module import PolicyModule, precision_words
-from lightning_focal.modules.rng import prompt_seed
 from lightning_focal.modules.schedule import WarmupCosine
+from lightning_focal.seeds import prompt_seed
 from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["SFTModule"]
@@ -31,9 +32,9 @@ _log = logging.getLogger(__name__)
 class SFTModule(PolicyModule):
     """Supervised learning of a causal language model on demonstrations, for a policy that reinforcement learning can start from.
 
-    The loss is the cross-entropy of the response's tokens (its eos included), averaged over the tokens of a batch, of all processes.
-    Optimisation is Lightning's own: ``trainer.gradient_clip_val``, ``trainer.accumulate_grad_batches`` and ``trainer.precision``
-    apply, and gradients are averaged over processes and accumulated batches.
+    The loss is the cross-entropy of the response's tokens (its eos included), averaged over the tokens of an optimiser step, of all
+    processes and accumulated batches. Optimisation is Lightning's own: ``trainer.gradient_clip_val``,
+    ``trainer.accumulate_grad_batches`` and ``trainer.precision`` apply.
 
     Held-out questions are also answered, as in reinforcement learning, and graded by the scorer their task brings
     (``Prompts.graders``): ``val/accuracy/original``, ``val/accuracy/rephrased`` where rephrasings are held out, and the lower of
@@ -52,9 +53,13 @@ class SFTModule(PolicyModule):
             and let `trainer.precision` lower the arithmetic.
         attn_implementation: of transformers; its own choice by default.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
+        dropout: ``zero``: dropout and router noise of the policy's configuration are off, so that the policy that learns is the one that
+            sampled; ``keep``: they are on in an update.
         max_response_tokens: longest demonstration, its eos included; None = any.
+        trust_remote_code: run code that the policy's source brings along, as some models do.
         cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
         sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
+        chat: what its chat template is told, and whether its thoughts are told from its answers.
         seed: of the held-out responses, that of the run by default.
     """
 
@@ -71,12 +76,27 @@ class SFTModule(PolicyModule):
         dtype: str = "float32",
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
+        dropout: Literal["zero", "keep"] = "zero",
         max_response_tokens: int | None = None,
+        trust_remote_code: bool = False,
         cache_dir: str | None = None,
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
+        chat: Chat = Chat(),  # noqa: B008 - frozen
         seed: int | None = None,
     ) -> None:
-        super().__init__(policy, lora, dtype, attn_implementation, gradient_checkpointing, cache_dir, sharding, seed)
+        super().__init__(
+            policy,
+            sharding,
+            chat,
+            seed,
+            lora=lora,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            gradient_checkpointing=gradient_checkpointing,
+            dropout=dropout,
+            trust_remote_code=trust_remote_code,
+            cache_dir=cache_dir,
+        )
         if val_questions < 0 or val_group_size < 1:
             raise ValueError(
                 f"`model.val_questions` must be >= 0 and `model.val_group_size` >= 1, got {val_questions} and {val_group_size}"
@@ -86,6 +106,7 @@ class SFTModule(PolicyModule):
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.max_response_tokens = max_response_tokens
         self._means, self._asked, self._told = Means(), 0, False
+        self._step_tokens: list[Tensor] = []  # of each batch since the last optimiser step, a mean over processes
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
@@ -122,23 +143,35 @@ class SFTModule(PolicyModule):
     def describe(self) -> str:
         """Say what computes answers and updates, and in which precision."""
         answers = f"answers: {self.generator.describe(self.model)} · " if self.val_questions else ""
-        return f"{answers}update: padded rows, {precision_words(self.trainer)}"
+        update = f"{answers}update: {rows_in_words(self.model, packed=False)}, {precision_words(self.trainer)}"
+        return " · ".join([update, *training_words(self.model)])
 
     # -- learning ---------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
-        """Cross-entropy of the demonstrations, a mean over their tokens."""
+        """Cross-entropy of the demonstrations; with accumulated batches, over the tokens of the first of them."""
         total, tokens = self._cross_entropy(batch)
-        loss = total / self.processes.mean(tokens.float())  # gradients are averaged over processes
+        mean = self.processes.mean(tokens.float())  # gradients are averaged over processes
+        self._step_tokens.append(mean)
+        loss = total / mean
         rate = float(cast(Any, self.optimizers()).param_groups[0]["lr"])
         self.log_dict(
             {"train/loss/total": self.processes.mean(loss.detach()), "train/policy/lr": rate}, batch_size=max(1, len(batch))
         )
-        return loss
+        return loss if len(self._step_tokens) == 1 else total / self._step_tokens[0]
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Make the gradient that of the mean over the tokens of all accumulated batches."""
+        if self.trainer.accumulate_grad_batches > 1:  # Lightning has divided each batch's loss by this number
+            share = self.trainer.accumulate_grad_batches * self._step_tokens[0] / torch.stack(self._step_tokens).sum()
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(share.to(parameter.grad.dtype))
+        self._step_tokens.clear()
 
     def _cross_entropy(self, batch: Prompts) -> tuple[Tensor, Tensor]:
         """Sum over the response's tokens in nats, and their number."""
-        encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens)
+        encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens, thinks=self.chat.thinking != "off")
         prompt_ids, prompt_mask, response_ids, response_mask = (tensor.to(self.device) for tensor in encoded)
         if not len(prompt_ids):  # a process that was given no prompt keeps the others company
             return dummy_forward(self.model), torch.zeros((), device=self.device)
@@ -178,7 +211,7 @@ class SFTModule(PolicyModule):
     def _answers(self, prompts: Prompts) -> Rollouts:
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self.generator.generate(
+            rollouts = self.generator.generate(
                 self.model,
                 self.tokenizer,
                 prompts,
@@ -186,6 +219,7 @@ class SFTModule(PolicyModule):
                 seeds=[self._seed(name) for name in prompts.ids],
                 sampling=self.val_sampling,
             )
+        return self.chat.mark(rollouts)
 
     def _seed(self, prompt_id: str) -> int:
         """Return the same seed for a prompt in every validation: evaluations are paired."""

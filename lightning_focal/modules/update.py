@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_focal.functional import AGGREGATIONS
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.models import Sizes, dummy_forward, reshard, response_measures, why_not_packed
+from lightning_focal.models import Sizes, alike, dummy_forward, reshard, response_measures, why_not_packed
 from lightning_focal.types import Rollouts, Shaped
 
 __all__ = ["Sequences", "Update", "UpdateSums", "micro_batches", "mini_batches", "sequence_measures"]
@@ -40,6 +40,8 @@ class Update:
         kl_estimator: ``k1``, ``k2`` or ``k3``.
         kl_bias_correction: multiply each token's KL by the policy ratio: the gradient of ``k1`` and ``k3`` is then, in expectation, that
             of the divergence from the reference (DeepSeek-V3.2, arXiv:2512.02556), in a batch's first step, too, where the ratio is 1.
+        router_aux_coef: weight of the load-balancing loss of a mixture of experts, as its own forward computes it over the tokens of a
+            micro-batch, prompts included; 0 = off. transformers calls it ``router_aux_loss_coef``, 0.001 to 0.02 are usual.
         importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
             :func:`~lightning_focal.functional.truncated_importance_weights`; 2 is usual. Needs a generator that reports
             log-probabilities; None = off.
@@ -62,6 +64,7 @@ class Update:
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_bias_correction: bool = False
+    router_aux_coef: float = 0.0
     importance_cap: float | None = None
     max_bad_steps: int = 3
 
@@ -71,7 +74,7 @@ class Update:
                 raise ValueError(f"`update.{name}` must be >= 1, got {getattr(self, name)}")
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
             raise ValueError(f"`update.micro_batch_tokens` must be >= 1 or null, got {self.micro_batch_tokens}")
-        for name in ("gradient_clip_val", "kl_coef"):
+        for name in ("gradient_clip_val", "kl_coef", "router_aux_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
         expect_choice("update.loss_aggregation", self.loss_aggregation, AGGREGATIONS)
@@ -177,7 +180,7 @@ class Sequences:
                 first, and padding counts.
         """
         sizes = self.sizes or Sizes.of(self.prompt_mask, self.response_mask)
-        lengths = [p + r for p, r in zip(sizes.prompt_lengths, sizes.response_lengths, strict=True)]
+        lengths = sizes.lengths
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         if not order:
             return
@@ -211,7 +214,12 @@ def micro_batches(
         max_over_ranks: the largest of a number over processes.
     """
     shared = rows.sizes is not None and why_not_packed(model) is None
-    chunks = [*rows.chunks(update.micro_batch_size, update.micro_batch_tokens, shared=shared)]
+    lengths = torch.tensor((rows.sizes or Sizes.of(rows.prompt_mask, rows.response_mask)).lengths)
+    chunks = [
+        chunk[part]
+        for chunk in rows.chunks(update.micro_batch_size, update.micro_batch_tokens, shared=shared)
+        for part in alike(model, lengths[chunk].tolist())
+    ]
     return [*map(rows.rows, chunks), *[None] * (max_over_ranks(len(chunks)) - len(chunks))]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_focal.rephrasing.numbers import numbers_changed
 from lightning_focal.servers import ChatReply
+from lightning_focal.thoughts import split_thought
 
 __all__ = ["INSTRUCTION", "REASONS", "Checks", "Rejection", "between_markers", "read_instruction"]
 
@@ -103,7 +104,7 @@ class Checks:
     def judge(self, question: str, reply: ChatReply) -> str | Rejection:
         """Return the rephrasing, or why the reply is rejected."""
         shown = reply.text if len(reply.text) <= 1000 else f"{reply.text[:500]} … {reply.text[-499:]}"
-        text = between_markers(reply.text)
+        text = between_markers(split_thought(reply.text).answer)
         if text is None:
             return Rejection("cut_off" if reply.finish_reason == "length" else "no_markers", reply=shown)
         if not text:

@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CourseFigure", "Curve", "Figure", "IntervalFigure", "Panel", "Point", "Views", "matplotlib_figure", "new_figure"]
+from lightning_focal.terminal import harmless, shortened
+
+__all__ = [
+    "CourseFigure",
+    "Curve",
+    "Figure",
+    "IntervalFigure",
+    "Panel",
+    "Point",
+    "Views",
+    "figure_text",
+    "matplotlib_figure",
+    "new_figure",
+]
 
 PALETTE = ("#355aac", "#cc9616", "#128c86", "#ed38bd", "#56a5ff", "#6c561b", "#8d56e0")
 """Hues that people with each common kind of colour blindness can tell apart, on white and on near black."""
@@ -108,14 +121,16 @@ class Views:
     views: Mapping[tuple[str, ...], Figure]  # one value a list -> figure
 
 
-def shortened(text: str, limit: int = 32) -> str:
-    """A label of at most ``limit`` characters on one line.
+def figure_text(text: str, limit: int = 32) -> str:
+    r"""Return a text as matplotlib shows it as it is, at most ``limit`` characters of it on one line.
 
-    >>> shortened("no list,  not even a short one", 12)
-    'no list, no…'
+    Between dollars matplotlib reads mathematics, and an underscore in front hides a label.
+
+    >>> print(figure_text("costs $5 or $6"), figure_text("_a", 8).isprintable())
+    costs \$5 or \$6 False
     """
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    plain = harmless(shortened(text, limit)).replace("$", r"\$")
+    return f"\u200b{plain}" if plain.startswith("_") else plain
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -137,7 +152,7 @@ def matplotlib_figure(figure: Figure) -> Any:
     drawn = new_figure(8, tall)
     entries = _draw_course(figure, drawn) if isinstance(figure, CourseFigure) else _draw_intervals(figure, drawn)
     if entries:
-        names = [_plain(name) for name in entries]
+        names = [figure_text(name) for name in entries]
         drawn.legend(list(entries.values()), names, loc="outside right upper", fontsize="small", frameon=False)
     return drawn
 
@@ -148,7 +163,7 @@ def _draw_course(figure: CourseFigure, drawn: Any) -> dict[str, Any]:
     axes[-1].set_xlabel("rollout batch")
     entries: dict[str, Any] = {}
     for axis, panel in zip(axes, figure.panels, strict=False):
-        axis.set_title(_plain(panel.title, 80), loc="left", fontsize="medium")
+        axis.set_title(figure_text(panel.title, 80), loc="left", fontsize="medium")
         axis.grid(alpha=0.25)
         if panel.span is not None:
             axis.set_ylim(*panel.span)
@@ -181,9 +196,9 @@ def _draw_intervals(figure: IntervalFigure, drawn: Any) -> dict[str, Any]:
         high = [max(0.0, point.high - point.value) if point.known else 0.0 for point in points]
         values, rows = [point.value for point in points], [row + shift for row in range(len(points))]
         entries[name] = axis.errorbar(values, rows, xerr=[low, high], fmt="o", capsize=3, mfc=fill, color=_colour(hue))
-    axis.set_yticks(range(len(figure.rows)), [_plain(row) for row in figure.rows])
+    axis.set_yticks(range(len(figure.rows)), [figure_text(row) for row in figure.rows])
     axis.invert_yaxis()
-    axis.set_xlabel(_plain(figure.title, 80))
+    axis.set_xlabel(figure_text(figure.title, 80))
     axis.grid(axis="x", alpha=0.25)
     if figure.span is not None:
         axis.set_xlim(*figure.span)
@@ -192,8 +207,3 @@ def _draw_intervals(figure: IntervalFigure, drawn: Any) -> dict[str, Any]:
 
 def _colour(hue: int) -> str:
     return GREY if hue < 0 else PALETTE[hue % len(PALETTE)]
-
-
-def _plain(text: str, limit: int = 32) -> str:
-    """Text as it is: matplotlib reads mathematics between dollars, and cannot draw half of a surrogate pair."""
-    return shortened(text, limit).encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")

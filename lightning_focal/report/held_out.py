@@ -14,7 +14,7 @@ from lightning_focal.report.figures import Point
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import keys
 from lightning_focal.report.run import Run
-from lightning_focal.types import level_key
+from lightning_focal.types import log_key
 
 __all__ = ["Change", "apart", "criteria_of", "criterion_changes", "measures_of", "score_change", "score_of"]
 
@@ -84,7 +84,7 @@ def _recorded_changes(rows: Sequence[Mapping[str, Any]], ends: list[int], level:
         (
             ends.index(row["batch"]),
             prompts[row["prompt_id"]],
-            level_key(criterion["name"], criterion["tags"] or []),
+            log_key(criterion["name"], criterion["tags"] or []),
             criterion["score"],
         )
         for row in rows

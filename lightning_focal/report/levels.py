@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_focal.report.metrics import Series, keys
 from lightning_focal.report.run import Run
-from lightning_focal.types import level_key
+from lightning_focal.types import log_key
 
 __all__ = ["Levels", "run_levels"]
 
@@ -43,7 +43,7 @@ def run_levels(run: Run) -> dict[str, Levels]:
     found = {"key": _logged(run)}
     rows = run.train.rows
     if rows:
-        recorded = _recorded(rows, lambda criterion: [level_key(criterion["name"], criterion["tags"] or [])])
+        recorded = _recorded(rows, lambda criterion: [log_key(criterion["name"], criterion["tags"] or [])])
         if found["key"].score:
             found["key"].share, found["key"].prior = recorded.share, recorded.prior
         else:
@@ -78,9 +78,9 @@ def _groupings(rows: Sequence[Mapping[str, Any]]) -> dict[str, Labels]:
     """Kinds of labels beside the key: the name where it says more, and each kind of tag (``level`` of ``level:hard``)."""
     criteria = {(c["name"], tuple(c["tags"] or ())) for row in rows for c in row["criteria"]}
     found: dict[str, Labels] = {}
-    if {name for name, _ in criteria} != {level_key(name, tags) for name, tags in criteria}:
+    if {name for name, _ in criteria} != {log_key(name, tags) for name, tags in criteria}:
         found["name"] = lambda criterion: [criterion["name"]]
-    for kind in sorted({_kind(tag) for _, tags in criteria for tag in tags} - {"axis"}):
+    for kind in sorted({_kind(tag) for _, tags in criteria for tag in tags} - {"axis", "pool"}):
         found["tag name" if kind == "name" else kind] = _labels_of(kind)
     return found
 

@@ -24,7 +24,8 @@ from lightning_focal.report.methods import Method, group_runs
 from lightning_focal.report.run import Run, evenly, read_run
 from lightning_focal.report.tables import criterion_table, method_table, repeats, tiles
 from lightning_focal.report.verdict import verdict
-from lightning_focal.types import level_key
+from lightning_focal.thoughts import split_thought
+from lightning_focal.types import log_key
 
 __all__ = ["ROLLOUTS", "Written", "pack_rollouts", "packed", "write_report"]
 
@@ -180,9 +181,9 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
     Returns:
         ``runs`` titles; ``prompts`` chats; ``rubrics`` criteria as ``[name, key, tags]``; ``reasons`` texts; ``groups`` as
         ``[run, stage, batch, prompt, rubric, weights, saturations, prior weights]``; and, one entry a rollout, ``group``,
-        ``number``, ``text``, ``reward``, ``static``, ``change`` (of rank), ``tokens``, ``cut``, ``outcome`` (a letter a criterion),
-        ``score`` (by criterion, where it is neither 0 nor 1), ``fault`` (places of faults that were found) and
-        ``reason`` (a number a criterion, into ``reasons``).
+        ``number``, ``text`` (the answer), ``thought`` (ending in … where it did not end; or None), ``reward``, ``static``, ``change``
+        (of rank), ``tokens``, ``cut``, ``outcome`` (a letter a criterion), ``score`` (by criterion, where it is neither 0 nor 1),
+        ``fault`` (places of faults that were found) and ``reason`` (a number a criterion, into ``reasons``).
     """
     tables: dict[str, dict[Any, int]] = {"prompts": {}, "rubrics": {}, "reasons": {}, "groups": {}}
     rollouts: list[dict[str, Any]] = []
@@ -194,15 +195,17 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
         for row in rows:
             criteria = row["criteria"]
             chat = tuple((message["role"] or "", message["content"] or "") for message in row["messages"] or ())
-            rubric = tuple((c["name"], level_key(c["name"], c["tags"] or []), tuple(c["tags"] or ())) for c in criteria)
+            rubric = tuple((c["name"], log_key(c["name"], c["tags"] or []), tuple(c["tags"] or ())) for c in criteria)
             per_prompt = (tuple(c[name] for c in criteria) for name in ("weight", "saturation", "prior_weight"))
             group = (at, row["stage"], row["batch"], place("prompts", chat), place("rubrics", rubric), *per_prompt)
             outcomes = [_outcome(c) for c in criteria]
+            thought, answer = _parts(row)
             rollouts.append(
                 {
                     "group": place("groups", group),
                     "number": row["rollout"],
-                    "text": row["response"] or "",
+                    "text": answer,
+                    "thought": thought,
                     "reward": row["reward"],
                     "static": row["static_reward"],
                     "change": row["rank_change"],
@@ -216,6 +219,15 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
             )
     columns = {name: [rollout[name] for rollout in rollouts] for name in (rollouts[0] if rollouts else ())}
     return {"runs": [title for title, _ in runs], **{name: list(values) for name, values in tables.items()}, **columns}
+
+
+def _parts(row: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Thought and answer of a recorded response; files of earlier versions do not say whether there is a thought."""
+    response = row["response"] or ""
+    if "thought" in row and row["thought"] is None:
+        return None, response
+    thought, answer, finished = split_thought(response)
+    return (thought if finished else f"{thought} …"), answer
 
 
 def _outcome(criterion: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,12 +132,12 @@ def _repeat(title: str, run: Run) -> dict[str, Any]:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""Return a Markdown table.
+    r"""Return a Markdown table whose cells are shown as they are.
 
     >>> print(markdown_table(["a", "b"], [["1", "2|3"]]), end="")
     | a | b |
     | --- | --- |
     | 1 | 2\|3 |
     """
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    lines = [[re.sub(r"([\\`*\[<|])", r"\\\1", " ".join(cell.split())) for cell in row] for row in (head, *rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in [lines[0], ["---"] * len(head), *lines[1:]])

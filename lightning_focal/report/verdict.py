@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from lightning_focal.report.figures import shortened
 from lightning_focal.report.held_out import Change, apart, criteria_of, measures_of, score_of
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import Series, keys
+from lightning_focal.terminal import shortened
 
 __all__ = ["verdict"]
 

@@ -1,9 +1,21 @@
 """Reward strategies: Lightning callbacks that turn criterion scores into rewards and advantages."""
 
 from lightning_focal.rewards.answers import AnswerScores, GoldAnswers
-from lightning_focal.rewards.baselines import DvaoAdvantage, Gate, GdpoAdvantage, SawWeighting, SoftMinAdvantage, WorstOf
+from lightning_focal.rewards.baselines import (
+    DivaWeighting,
+    DvaoAdvantage,
+    Gate,
+    Gd2poAdvantage,
+    GdpoAdvantage,
+    ItemResponse,
+    MoGrpoWeighting,
+    SaMrpoAdvantage,
+    SawWeighting,
+    SoftMinAdvantage,
+    WorstOf,
+)
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
-from lightning_focal.rewards.focal import FocalReward
+from lightning_focal.rewards.focal import FocalReward, StandardisedFocalReward
 from lightning_focal.rewards.label_free import (
     CoRewardingI,
     CoRewardingII,
@@ -12,6 +24,7 @@ from lightning_focal.rewards.label_free import (
     MajorityVoteReward,
     SelfCertaintyReward,
 )
+from lightning_focal.rewards.learning import InformedWeighting, PatientWeighting, Pow3rWeighting, RubricDropout
 from lightning_focal.rewards.sources import RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
     Advantage,
@@ -19,6 +32,7 @@ from lightning_focal.rewards.stages import (
     GroupAdvantage,
     RewardRule,
     RlooAdvantage,
+    Stage,
     StaticWeighting,
     WeightedSum,
     Weighting,
@@ -34,28 +48,39 @@ __all__ = [
     "AnswerScores",
     "CoRewardingI",
     "CoRewardingII",
+    "DivaWeighting",
     "DvaoAdvantage",
     "EntropyReward",
     "FocalReward",
     "FocalWeighting",
     "Gate",
+    "Gd2poAdvantage",
     "GdpoAdvantage",
     "GoldAnswers",
     "GroundTruthReward",
     "GroupAdvantage",
+    "InformedWeighting",
+    "ItemResponse",
     "MajorityVoteReward",
+    "MoGrpoWeighting",
     "NegativeEntropy",
     "OwnVotes",
     "PairVotes",
+    "PatientWeighting",
+    "Pow3rWeighting",
     "RewardRule",
     "RewardStrategy",
     "RlooAdvantage",
+    "RubricDropout",
     "RubricScores",
+    "SaMrpoAdvantage",
     "SawWeighting",
     "ScoreSource",
     "SelfCertainty",
     "SelfCertaintyReward",
     "SoftMinAdvantage",
+    "Stage",
+    "StandardisedFocalReward",
     "StaticReward",
     "StaticWeighting",
     "TeacherVotes",

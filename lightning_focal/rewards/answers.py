@@ -16,7 +16,8 @@ from torch import Tensor
 from lightning_focal.functional import Vote, extract_boxed, majority_vote
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges import Outcome, Verdict, verdicts_to_scores
-from lightning_focal.judges.equivalence import Equivalence
+from lightning_focal.judges.equivalence import Equivalence, is_nan
+from lightning_focal.judges.written_answers import gold_answer, read_answer
 from lightning_focal.rewards.sources import Answerer, ScoreSource
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
@@ -56,12 +57,12 @@ class AnswerBatch:
         equivalent: whether two answers are one; as mathematics by default.
 
     Attributes:
-        answers: ``[P][G]`` extracted answers, stripped; None = none was found, or a blank one.
+        answers: ``[P][G]`` extracted answers, stripped; None = none was found, or a blank one. Thoughts are not looked at.
     """
 
     def __init__(self, rollouts: Rollouts, equivalent: Equivalence | None = None) -> None:
         self.rollouts, self.prompts, self.equivalent = rollouts, rollouts.prompts, equivalent or Equivalence()
-        self.answers = [[(extract_boxed(text) or "").strip() or None for text in texts] for texts in rollouts.texts]
+        self.answers = [[(extract_boxed(text) or "").strip() or None for text in texts] for texts in rollouts.answers]
         self._grades: dict[tuple[int, str | None], Verdict] = {}
 
     @cached_property
@@ -97,7 +98,7 @@ class AnswerBatch:
     def _grade(self, row: int, answer: str | None) -> Verdict:
         grader = self.prompts.graders[row] if self.prompts.graders else None
         gold = (self.prompts.answers[row] if self.prompts.answers else None) or ""
-        gold = (extract_boxed(gold) or gold).strip()
+        gold = gold_answer(gold)
         if grader is None and not gold:
             return Verdict(Outcome.NOT_APPLICABLE, reason="no gold answer is known")
         said = "no boxed answer" if answer is None else f"answer {shorten(answer)}"
@@ -233,6 +234,9 @@ class GoldAnswers(AnswerScores):
     def validate(self, prompts: Prompts) -> None:
         """See :class:`ScoreSource`."""
         answers, graders = prompts.answers or (None,) * len(prompts), prompts.graders or (None,) * len(prompts)
+        for name, answer, grader in zip(prompts.ids, answers, graders, strict=True):
+            if grader is None and answer and is_nan(read_answer(gold_answer(answer))):
+                raise ValueError(f"prompt {name!r}: the gold answer must be an answer, got {answer!r}, which is no number")
         known = [grader is not None or bool((answer or "").strip()) for answer, grader in zip(answers, graders, strict=True)]
         if all(known):
             return

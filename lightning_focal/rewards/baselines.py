@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
 from lightning_focal.functional import (
     batch_moments,
-    criterion_moments,
+    batch_std,
+    diva_weights,
     dvao_advantage,
     gated_reward,
+    gd2po_advantage,
     gdpo_advantage,
-    level_index,
+    item_response_reward,
+    mo_grpo_weights,
+    probit_difficulty,
+    sa_mrpo_weights,
     saw_weights,
     softmin_advantage,
     worst_of_reward,
 )
-from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting, all_reduce_sum, distributed
+from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting, all_reduce_sum
 from lightning_focal.types import CriterionScores
 
-__all__ = ["DvaoAdvantage", "Gate", "GdpoAdvantage", "SawWeighting", "SoftMinAdvantage", "WorstOf"]
+__all__ = [
+    "DivaWeighting",
+    "DvaoAdvantage",
+    "Gate",
+    "Gd2poAdvantage",
+    "GdpoAdvantage",
+    "ItemResponse",
+    "MoGrpoWeighting",
+    "SaMrpoAdvantage",
+    "SawWeighting",
+    "SoftMinAdvantage",
+    "WorstOf",
+]
 
 
 class SawWeighting(Weighting):
@@ -30,20 +45,37 @@ class SawWeighting(Weighting):
     The variation is taken by criterion key over the batch, all processes together.
     """
 
-    def __init__(self) -> None:
-        self._keys: tuple[str, ...] = ()
-
-    def learn_keys(self, keys: Iterable[str]) -> None:
+    def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
-        self._keys = tuple(keys)
+        index, moments = self.moments(scores)
+        return saw_weights(scores.scores, base, scores.mask, index, moments.shape[1], moments)
+
+
+class MoGrpoWeighting(Weighting):
+    """Weights ``b_c / std_c`` in each group (MO-GRPO, arXiv:2509.22047), see :func:`~lightning_focal.functional.mo_grpo_weights`."""
 
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
-        # On several processes every one knows the same keys; on one, a batch may bring new ones.
-        names = list(self._keys if distributed() else dict.fromkeys(key for keys in scores.keys for key in keys))
-        index = level_index(scores.keys, names, scores.scores.shape[2]).to(base.device)
-        moments = all_reduce_sum(criterion_moments(scores.scores, scores.mask, index, len(names)))
-        return saw_weights(scores.scores, base, scores.mask, index, len(names), moments)
+        return mo_grpo_weights(scores.scores, base, scores.mask)
+
+
+class DivaWeighting(Weighting):
+    """Weights ``V_c + epsilon`` in each group, points ignored (DIVA), see :func:`~lightning_focal.functional.diva_weights`.
+
+    Args:
+        epsilon: what a criterion without variance keeps, in units of score squared; > 0.
+    """
+
+    ignores_base = True
+
+    def __init__(self, epsilon: float = 0.01) -> None:
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be > 0, got {epsilon}")
+        self.epsilon = epsilon
+
+    def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
+        """See :class:`Weighting`."""
+        return diva_weights(scores.scores, base, scores.mask, self.epsilon)
 
 
 class WorstOf(RewardRule):
@@ -78,8 +110,41 @@ class Gate(RewardRule):
         return gated_reward(scores.scores, weights, scores.mask, required=required.to(weights.device))
 
 
+class ItemResponse(RewardRule):
+    """Ability of a rollout in a probit item-response model (RRT, arXiv:2609.35646).
+
+    The difficulty of each criterion key is that of the batch, all processes together, or a given one;
+    see :func:`~lightning_focal.functional.item_response_reward`.
+
+    Args:
+        pass_rates: by criterion name or key, the rate at which it is met, in (0, 1), which fixes its difficulty; None = of each batch.
+    """
+
+    def __init__(self, pass_rates: dict[str, float] | None = None) -> None:
+        if bad := {name: rate for name, rate in (pass_rates or {}).items() if not 0 < rate < 1}:
+            raise ValueError(f"`pass_rates` must be in (0, 1), got {bad}")
+        self.pass_rates = pass_rates or {}
+
+    def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
+        """See :class:`RewardRule`."""
+        index, moments = self.moments(scores)
+        difficulty = torch.nn.functional.pad(probit_difficulty(moments), (0, 1))[index].to(weights.dtype)  # -1 reads the 0
+        if self.pass_rates:
+            nan, width = float("nan"), weights.shape[1]
+            named = [
+                [self.pass_rates.get(name, self.pass_rates.get(key, nan)) for name, key in zip(names, keys, strict=True)]
+                for names, keys in zip(scores.names, scores.keys, strict=True)
+            ]
+            rates = weights.new_tensor([row + [nan] * (width - len(row)) for row in named]).reshape(weights.shape)
+            given = -(2**0.5) * torch.special.ndtri(rates)
+            difficulty = torch.where(rates.isnan(), difficulty, given)
+        return item_response_reward(scores.scores, weights, scores.mask, difficulty=difficulty)
+
+
 class GdpoAdvantage(Advantage):
     """Weighted sum of group z-scores, z-scored over the batch (GDPO), see :func:`~lightning_focal.functional.gdpo_advantage`.
+
+    Any weighting may stand in front of it; with focal weights it is standardised Focal, see :class:`StandardisedFocalReward`.
 
     Args:
         batch_scale: divide by the standard deviation over the batch, all processes together.
@@ -96,8 +161,54 @@ class GdpoAdvantage(Advantage):
         sums = gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, batch_scale=False)
         if not self.batch_scale:
             return sums
+        _, std = batch_std(all_reduce_sum(batch_moments(sums, valid)))
+        return sums / (std.to(sums.dtype) + self.epsilon)
+
+
+class SaMrpoAdvantage(GdpoAdvantage):
+    """GDPO with weights ``b_c (1 - batch mean)^gamma`` that need not sum to 1 (SA-MRPO).
+
+    The mean is taken by criterion key, all processes together. The weights of the strategy stand for ``b``;
+    see :func:`~lightning_focal.functional.sa_mrpo_weights`.
+
+    Args:
+        gamma: 0 = GDPO; the paper found 0.5 best of 0 to 1.
+        epsilon: added to standard deviations.
+    """
+
+    def __init__(self, gamma: float = 0.5, epsilon: float = 1e-6) -> None:
+        if not gamma >= 0:
+            raise ValueError(f"`gamma` must be >= 0, got {gamma}")
+        super().__init__(epsilon=epsilon)
+        self.gamma = gamma
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        index, moments = self.moments(scores)
+        moved = sa_mrpo_weights(scores.scores, weights, scores.mask, self.gamma, index, moments.shape[1], moments)
+        return super().__call__(scores, moved, rewards, valid)
+
+
+class Gd2poAdvantage(Advantage):
+    """GDPO without rollouts on which the criteria pull apart (GD2PO), see :func:`~lightning_focal.functional.gd2po_advantage`.
+
+    Args:
+        agreement: least ``|sum_c A_c| / sum_c |A_c|`` of a rollout that is kept; 0 = GDPO.
+        epsilon: added to standard deviations.
+    """
+
+    uses_reward = False
+
+    def __init__(self, agreement: float = 0.2, epsilon: float = 1e-6) -> None:
+        if not 0 <= agreement <= 1:
+            raise ValueError(f"`agreement` must be in [0, 1], got {agreement}")
+        self.agreement, self.epsilon = agreement, epsilon
+
+    def __call__(self, scores: CriterionScores, weights: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`Advantage`."""
+        sums = gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, batch_scale=False)
         moments = all_reduce_sum(batch_moments(sums, valid))
-        return gdpo_advantage(scores.scores, weights, scores.mask, epsilon=self.epsilon, moments=moments)
+        return gd2po_advantage(scores.scores, weights, scores.mask, self.agreement, self.epsilon, moments)
 
 
 class DvaoAdvantage(Advantage):

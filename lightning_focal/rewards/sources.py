@@ -45,6 +45,13 @@ class ScoreSource(ABC):
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
         """Return the scores of ``rollouts``; a judgement that failed is masked, never 0."""
 
+    def judge_again(self, rollouts: Rollouts, chosen: Tensor) -> Tensor:
+        """Return the scores of a second judgement ``[P, G, C]``, NaN where ``chosen`` (``[P, G]`` bool) is False or it failed.
+
+        Most sources have no use for one; a weighting that wants it is then refused.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot judge rollouts twice")
+
 
 class RubricScores(ScoreSource):
     """Each prompt's own rubric, judged criterion by criterion.
@@ -68,16 +75,25 @@ class RubricScores(ScoreSource):
 
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
         """See :class:`ScoreSource`; what the judge says of its work becomes ``measures``, ``judge/<name>``."""
-        prompts, g, rubrics = rollouts.prompts, rollouts.group_size, self._rubrics(rollouts.prompts)
-        requests = [
-            JudgeRequest(tuple(messages), text, rubric.criteria)
-            for messages, rubric, texts in zip(prompts.messages, rubrics, rollouts.texts, strict=True)
-            for text in texts
-        ]
-        verdicts = self.judge.judge(requests)
+        g, rubrics = rollouts.group_size, self._rubrics(rollouts.prompts)
+        verdicts = self.judge.judge([self._request(rollouts, p, i) for p in range(len(rubrics)) for i in range(g)])
         scores = verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], rubrics)
         measures = {f"judge/{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.judge.measures().items()}
         return replace(scores, measures=measures) if measures else scores
+
+    def judge_again(self, rollouts: Rollouts, chosen: Tensor) -> Tensor:
+        """See :class:`ScoreSource`; the judge is asked once more about the rollouts that were chosen."""
+        rubrics, places = self._rubrics(rollouts.prompts), chosen.nonzero().tolist()
+        again = torch.full((*chosen.shape, max(map(len, rubrics), default=0)), torch.nan)
+        verdicts = self.judge.judge([replace(self._request(rollouts, p, i), repeat=1) for p, i in places])
+        for (p, i), row in zip(places, verdicts, strict=True):
+            scores = verdicts_to_scores([[row]], [rubrics[p]])
+            again[p, i, : len(row)] = torch.where(scores.mask, scores.scores, torch.nan)[0, 0]
+        return again
+
+    def _request(self, rollouts: Rollouts, prompt: int, rollout: int) -> JudgeRequest:
+        messages, criteria = rollouts.prompts.messages[prompt], rollouts.prompts.rubrics[prompt].criteria
+        return JudgeRequest(tuple(messages), rollouts.texts[prompt][rollout], criteria, rollouts.thinks)
 
     def _rubrics(self, prompts: Prompts) -> tuple[Rubric, ...]:
         if len(prompts) and not prompts.rubrics:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_focal.functional import batch_moments, focal_weights, group_advantage, rloo_advantage, weighted_reward
+from lightning_focal.functional import (
+    batch_moments,
+    criterion_moments,
+    focal_weights,
+    group_advantage,
+    level_index,
+    rloo_advantage,
+    weighted_reward,
+)
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.types import CriterionScores
 
@@ -20,6 +29,7 @@ __all__ = [
     "GroupAdvantage",
     "RewardRule",
     "RlooAdvantage",
+    "Stage",
     "StaticWeighting",
     "WeightedSum",
     "Weighting",
@@ -28,6 +38,7 @@ __all__ = [
     "check_stages",
     "distributed",
     "given_weight",
+    "key_columns",
     "raw_weights",
 ]
 
@@ -46,6 +57,33 @@ def all_reduce_sum(value: Tensor) -> Tensor:
         value = value.clone()
         torch.distributed.all_reduce(value)
     return value
+
+
+def key_columns(scores: CriterionScores, keys: Mapping[str, int]) -> Tensor:
+    """``[P, C]`` long: position of each criterion's key, -1 = padding or an unknown key."""
+    c = scores.scores.shape[2]
+    rows = [[keys.get(key, -1) for key in row] + [-1] * (c - len(row)) for row in scores.keys]
+    return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(len(rows), c)
+
+
+class Stage:
+    """What all stages share: they know every criterion key."""
+
+    keys: Mapping[str, int] = MappingProxyType({})
+
+    def learn_keys(self, keys: Iterable[str]) -> None:
+        """Learn every criterion key there is, the same list on every process; called again when there are more."""
+        self.keys = {key: position for position, key in enumerate(keys)}
+
+    def moments(self, scores: CriterionScores) -> tuple[Tensor, Tensor]:
+        """``[P, C]`` positions of the criteria, and the moments ``[3, n]`` of their scores over the batch of all processes.
+
+        See :func:`~lightning_focal.functional.criterion_moments`; a collective, which every process must call.
+        """
+        # On several processes every one knows the same keys; on one, a batch may bring new ones.
+        names = list(self.keys if distributed() else dict.fromkeys(key for keys in scores.keys for key in keys))
+        index = level_index(scores.keys, names, scores.scores.shape[2]).to(scores.scores.device)
+        return index, all_reduce_sum(criterion_moments(scores.scores, scores.mask, index, len(names)))
 
 
 # -- base weights -----------------------------------------------------------------------------------------------------------
@@ -93,11 +131,38 @@ def raw_weights(weights: BaseWeights, scores: CriterionScores) -> Tensor:
 # -- weights ----------------------------------------------------------------------------------------------------------------
 
 
-class Weighting(ABC):
-    """Turns base weights into the weights in force. Stateless: what it may know of the past is the saturation."""
+class Weighting(Stage, ABC):
+    """Turns base weights into the weights in force.
 
-    def learn_keys(self, keys: Iterable[str]) -> None:
-        """Learn every criterion key there is, the same list on every process; called again when there are more."""
+    Most are stateless: what they know of the past is the saturation. One that remembers more sets ``learns`` and has :meth:`observe`,
+    :meth:`state_dict` and :meth:`load_state_dict`; calling it changes no state.
+
+    Attributes:
+        learns: whether :meth:`observe` is to be called.
+        repeats: share of a training batch's rollouts to be judged twice, see :attr:`~lightning_focal.types.CriterionScores.repeated`.
+        ignores_base: True = of the base weights it matters alone which are above 0.
+    """
+
+    learns: bool = False
+    repeats: float = 0.0
+    ignores_base: ClassVar[bool] = False
+
+    def observe(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> None:
+        """Learn from a training batch before it is shaped; every process calls it, also one with nothing valid. Not in a warm-up."""
+
+    def measures(self, scores: CriterionScores) -> dict[str, Tensor]:
+        """Return what is worth watching of each criterion, see :attr:`~lightning_focal.types.Shaped.measures`."""
+        return {}
+
+    def validate(self, names: Iterable[str]) -> None:
+        """Raise ``ValueError`` where this asks for criteria of which there are none; ``names`` are all names, keys and log keys."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain data and tensors."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back; an empty one, of a run whose weighting kept none, leaves everything as it is."""
 
     @abstractmethod
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
@@ -126,16 +191,21 @@ class FocalWeighting(Weighting):
         epsilon: floor of the difficulty ``1 - saturation + epsilon``.
         bounds: lowest and highest weight, or None. In a batch whose rubrics differ in length they are multiples of the base
             weights (ours).
+        mix: share of the moved weights; the rest are base weights. Bounds hold for the sum.
     """
 
-    def __init__(self, gamma: float = 3.0, epsilon: float = 0.05, bounds: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self, gamma: float = 3.0, epsilon: float = 0.05, bounds: tuple[float, float] | None = None, mix: float = 1.0
+    ) -> None:
         if not gamma >= 0:
             raise ValueError(f"`gamma` must be >= 0, got {gamma}")
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be > 0, got {epsilon}")
         if bounds is not None and not 0 <= bounds[0] <= bounds[1]:
             raise ValueError(f"`bounds` must be (lowest, highest) with 0 <= lowest <= highest, got {tuple(bounds)}")
-        self.gamma, self.epsilon, self.bounds = gamma, epsilon, bounds
+        if not 0 <= mix <= 1:
+            raise ValueError(f"`mix` must be in [0, 1], got {mix}")
+        self.gamma, self.epsilon, self.bounds, self.mix = gamma, epsilon, bounds, mix
 
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
@@ -144,13 +214,13 @@ class FocalWeighting(Weighting):
             # By the length of the rubrics: a criterion that could not be judged must not change what a bound means.
             unit = base if len(set(map(len, scores.names))) > 1 else torch.ones_like(base)
             bounds = (self.bounds[0] * unit, self.bounds[1] * unit)
-        return focal_weights(saturation, base, base > 0, self.gamma, self.epsilon, bounds)
+        return focal_weights(saturation, base, base > 0, self.gamma, self.epsilon, bounds, self.mix)
 
 
 # -- reward -----------------------------------------------------------------------------------------------------------------
 
 
-class RewardRule(ABC):
+class RewardRule(Stage, ABC):
     """Folds the criteria of a rollout into one reward. ``uses_weights`` says whether the size of a weight matters to it."""
 
     uses_weights = True
@@ -171,7 +241,7 @@ class WeightedSum(RewardRule):
 # -- advantage --------------------------------------------------------------------------------------------------------------
 
 
-class Advantage(ABC):
+class Advantage(Stage, ABC):
     """Turns rewards, or criterion scores and weights directly, into advantages.
 
     ``uses_reward`` says whether the reward is looked at, ``uses_weights`` whether weights are, where it is not.

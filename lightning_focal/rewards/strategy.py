@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
@@ -27,11 +29,13 @@ from lightning_focal.rewards.stages import (
     check_stages,
     distributed,
     given_weight,
+    key_columns,
     raw_weights,
 )
-from lightning_focal.types import CriterionScores, Rollouts, Shaped, level_key
+from lightning_focal.seeds import prompt_seed, run_seed
+from lightning_focal.types import CriterionScores, Rollouts, Shaped, level_key, log_key
 
-__all__ = ["RewardStrategy", "find_strategy"]
+__all__ = ["RewardStrategy", "draw_seeds", "find_strategy"]
 
 Scope = Literal["group", "batch", "running"]
 _STATE_KEY = "RewardStrategy"
@@ -100,18 +104,35 @@ class RewardStrategy(Callback, ABC):
         self.reward = reward or WeightedSum()
         self.advantage = advantage or GroupAdvantage()
         check_stages(self.weighting, self.reward, self.advantage)
+        if self.weighting.repeats and type(self.source).judge_again is ScoreSource.judge_again:
+            raise ValueError(
+                f"{type(self.source).__name__} cannot judge rollouts twice: give informedness as a mapping or a file"
+            )
         self.weights, self.temperature = weights, temperature
         self.scope, self.decay, self.warmup = scope, decay, warmup
         self.batches = 0
         self.keys: dict[str, int] = {}
+        self._logged: dict[str, dict[str, None]] = {}  # by criterion key: what its criteria are logged under
         self.levels = torch.zeros(0, dtype=torch.float64)
 
     # -- the three calls of a step ------------------------------------------------------------------------------------
 
     def score(self, rollouts: Rollouts, stage: str = "train") -> CriterionScores:
-        """Score rollouts of ``stage``; a judgement that failed is masked, never 0."""
+        """Score rollouts of ``stage``; a judgement that failed is masked, never 0.
+
+        In training each prompt gets a seed for what a stage draws, and a share of rollouts is judged twice where the weighting wants it.
+        """
         scores = (self.source if stage == "train" else self.held_out)(rollouts)
-        return scores if len(rollouts.prompts) else _nothing(rollouts.group_size, scores.measures)
+        if not len(rollouts.prompts):
+            return _nothing(rollouts.group_size, scores.measures)
+        if stage != "train":
+            return scores
+        seeds = draw_seeds(self.batches, rollouts.prompts.ids)
+        scores = replace(scores, seeds=seeds)
+        if not self.weighting.repeats or self._warming_up(self.batches + 1):
+            return scores
+        chosen = _drawn(seeds, rollouts.group_size) < self.weighting.repeats
+        return replace(scores, repeated=self.source.judge_again(rollouts, chosen))
 
     def observe(self, scores: CriterionScores) -> None:
         """Update the levels from a training batch: one collective, called by every rank, also by one with nothing valid.
@@ -120,6 +141,7 @@ class RewardStrategy(Callback, ABC):
             RuntimeError: on several processes, for a criterion key that was not announced before training.
         """
         met = _positions(scores)
+        self._learn_logged(zip(chain(*scores.keys), chain(*scores.log_keys), strict=True))
         unknown = [key for key in met if key not in self.keys]
         if unknown and distributed():
             raise RuntimeError(
@@ -133,13 +155,15 @@ class RewardStrategy(Callback, ABC):
             level = torch.where(level.isnan(), self.levels, torch.where(self.levels.isnan(), level, blended))
         self.levels = level
         self.batches += 1
+        if self.weighting.learns and not self._warming_up(self.batches):
+            base = self.base_weights(scores)
+            self.weighting.observe(scores, self._saturation(scores, base), base)
 
     def shape(self, scores: CriterionScores) -> Shaped:
         """Return rewards, advantages, weights and saturation; reads the state, never changes it."""
         base = self.base_weights(scores)
         saturation = self._saturation(scores, base)
-        warming_up = self.warmup > 0 and self.batches <= self.warmup
-        weights = base if warming_up else self.weighting(scores, saturation, base)
+        weights = base if self._warming_up(self.batches) else self.weighting(scores, saturation, base)
         rewards = self.reward(scores, weights)
         valid = scores.judged(weights)  # a rollout judged on nothing that weighs has no reward: its 0 must not enter the baseline
         advantages = self.advantage(scores, weights, rewards, valid)
@@ -150,7 +174,11 @@ class RewardStrategy(Callback, ABC):
             saturation=saturation,
             static=weighted_reward(scores.scores, base, scores.mask),
             valid=valid,
+            measures=self.weighting.measures(scores),
         )
+
+    def _warming_up(self, batches: int) -> bool:
+        return self.warmup > 0 and batches <= self.warmup
 
     # -- base weights and saturation ------------------------------------------------------------------------------------
 
@@ -171,12 +199,12 @@ class RewardStrategy(Callback, ABC):
         if not self.batches:  # nothing observed yet: the batch at hand, of all processes, is all there is
             keys = self.keys if distributed() else _positions(scores)
             levels = self._batch_levels(scores, base, keys)
-        shared = torch.nn.functional.pad(levels, (0, 1), value=torch.nan).to(own)[_columns(scores, keys)]  # -1 reads the NaN
+        shared = torch.nn.functional.pad(levels, (0, 1), value=torch.nan).to(own)[key_columns(scores, keys)]  # -1 reads the NaN
         return torch.where(shared.isnan(), own, shared)
 
     def _batch_levels(self, scores: CriterionScores, base: Tensor, keys: Mapping[str, int]) -> Tensor:
         """``[K]`` float64 on the CPU: the level of each key over the batch, all processes together; NaN = not judged."""
-        sums = level_sums(scores.scores, base, scores.mask, _columns(scores, keys), len(keys), self.temperature)
+        sums = level_sums(scores.scores, base, scores.mask, key_columns(scores, keys), len(keys), self.temperature)
         return pool_levels(*all_reduce_sum(torch.stack(sums)).cpu().double())
 
     # -- criterion keys -------------------------------------------------------------------------------------------------
@@ -187,13 +215,19 @@ class RewardStrategy(Callback, ABC):
         if new:
             self.keys |= {key: len(self.keys) + i for i, key in enumerate(new)}
             self.levels = torch.nn.functional.pad(self.levels, (0, len(new)), value=torch.nan)
-            self.weighting.learn_keys(self.keys)
+            for part in (self.weighting, self.reward, self.advantage):
+                part.learn_keys(self.keys)
 
     def stage_keys(self, stage: str) -> list[str]:
-        """Return the criterion keys that rollouts of ``stage`` can be scored by, as far as they are known."""
+        """Return the keys that criteria of ``stage`` are logged under, as far as they are known; see :func:`~lightning_focal.types.log_key`."""
         own, other = (self.source, self.held_out) if stage == "train" else (self.held_out, self.source)
         foreign = set(other.level_keys()) - set(own.level_keys())
-        return [key for key in dict.fromkeys([*own.level_keys(), *self.keys]) if key not in foreign]
+        keys = [key for key in dict.fromkeys([*own.level_keys(), *self.keys]) if key not in foreign]
+        return list(dict.fromkeys(logged for key in keys for logged in self._logged.get(key, (key,))))
+
+    def _learn_logged(self, pairs: Iterable[tuple[str, str]]) -> None:
+        for key, logged in pairs:
+            self._logged.setdefault(key, {})[logged] = None
 
     # -- Lightning ------------------------------------------------------------------------------------------------------
 
@@ -203,17 +237,19 @@ class RewardStrategy(Callback, ABC):
         if stage == "fit" and group_size is not None:
             self.advantage.check_group_size(group_size)
         self.learn_keys(self.source.level_keys())
-        for source in dict.fromkeys((self.source, self.held_out)):
-            source.bind(cast(Answerer, pl_module))
-        datamodule = getattr(trainer, "datamodule", None)
-        if datamodule is None:
-            return
+        datamodule, names = getattr(trainer, "datamodule", None), set(self.source.level_keys())
         for split, prompts in getattr(datamodule, "splits", dict)().items():
             (self.source if split == "train" else self.held_out).validate(prompts)
+            criteria = [criterion for rubric in prompts.rubrics if rubric is not None for criterion in rubric.criteria]
+            self._learn_logged((level_key(c.name, c.tags), log_key(c.name, c.tags)) for c in criteria)
+            names.update(*((c.name, level_key(c.name, c.tags), log_key(c.name, c.tags)) for c in criteria))
             if isinstance(self.weights, dict):
-                for criterion in (criterion for rubric in prompts.rubrics for criterion in rubric.criteria):
+                for criterion in criteria:
                     given_weight(self.weights, criterion.name, level_key(criterion.name, criterion.tags))
         self.learn_keys(getattr(datamodule, "level_keys", list)())
+        self.weighting.validate(names)
+        for source in dict.fromkeys((self.source, self.held_out)):  # a judge's server is asked once everything else is right
+            source.bind(cast(Answerer, pl_module))
 
     @property
     def state_key(self) -> str:
@@ -238,8 +274,10 @@ class RewardStrategy(Callback, ABC):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs: levels per key, number of batches, and which strategy wrote them."""
-        return {"strategy": self._name, "batches": self.batches, "keys": list(self.keys), "levels": self.levels.clone()}
+        """Return what a resumed run needs: levels per key, number of batches, what the weighting keeps, and which strategy wrote them."""
+        state = {"strategy": self._name, "batches": self.batches, "keys": list(self.keys), "levels": self.levels.clone()}
+        weighting = self.weighting.state_dict()
+        return state | {"weighting": weighting} if weighting else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state; ``ValueError`` when another strategy wrote it."""
@@ -252,6 +290,7 @@ class RewardStrategy(Callback, ABC):
         self.batches = int(state_dict["batches"])
         self.levels = torch.full_like(self.levels, torch.nan)
         self.levels[torch.tensor([self.keys[key] for key in state_dict["keys"]], dtype=torch.long)] = levels.to(self.levels)
+        self.weighting.load_state_dict(state_dict.get("weighting", {}))
 
 
 def _nothing(group_size: int, measures: Mapping[str, Tensor]) -> CriterionScores:
@@ -265,11 +304,15 @@ def _positions(scores: CriterionScores) -> dict[str, int]:
     return {key: i for i, key in enumerate(dict.fromkeys(key for keys in scores.keys for key in keys))}
 
 
-def _columns(scores: CriterionScores, keys: Mapping[str, int]) -> Tensor:
-    """``[P, C]`` long: position of each criterion's key, -1 = padding or an unknown key."""
-    c = scores.scores.shape[2]
-    rows = [[keys.get(key, -1) for key in row] + [-1] * (c - len(row)) for row in scores.keys]
-    return torch.tensor(rows, dtype=torch.long, device=scores.scores.device).reshape(len(rows), c)
+def draw_seeds(batch: int, ids: Sequence[str]) -> Tensor:
+    """``[P]`` int64 seed of each prompt's own draws in a training batch: a function of the run's seed, of the batch and of the id."""
+    return torch.tensor([prompt_seed(run_seed(None), "shape", batch, name) for name in ids], dtype=torch.int64)
+
+
+def _drawn(seeds: Tensor, group_size: int) -> Tensor:
+    """``[P, G]`` a draw from [0, 1) for each rollout."""
+    rows = [torch.rand(group_size, generator=torch.Generator().manual_seed(seed ^ 1)) for seed in seeds.tolist()]
+    return torch.stack(rows)
 
 
 def find_strategy(trainer: Trainer) -> RewardStrategy:

@@ -1,6 +1,7 @@
 """What responses are measured by: criteria, rubrics, and readers of the public formats."""
 
 from lightning_focal.rubrics.criterion import Criterion, Rubric, RubricError
+from lightning_focal.rubrics.pools import few_of, pool_untagged
 from lightning_focal.rubrics.readers import FORMATS, Reading, RubricRow, read_all, read_rows, read_rubrics, to_row, write_rows
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "Rubric",
     "RubricError",
     "RubricRow",
+    "few_of",
+    "pool_untagged",
     "read_all",
     "read_rows",
     "read_rubrics",

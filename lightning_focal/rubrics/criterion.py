@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["Criterion", "Rubric", "RubricError", "is_number"]
 
@@ -35,8 +36,8 @@ class RubricError(ValueError):
 
 
 def is_number(value: object) -> bool:
-    """True for a finite number that is no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """True for a finite number that is no truth value and fits a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Criterion:
         low: value of a graded verdict that scores 0.
         high: value of a graded verdict that scores 1.
         required: a rollout that misses it is gated by strategies with gates.
+        scope: what of a response is judged: its ``answer``, its ``thought``, or ``both``.
         where: place it was read from, for error messages; not part of equality.
 
     Raises:
@@ -77,6 +79,7 @@ class Criterion:
     low: float = 0.0
     high: float = 1.0
     required: bool = False
+    scope: Literal["answer", "thought", "both"] = "answer"
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,8 @@ class Criterion:
         object.__setattr__(self, "tags", tuple(self.tags))
         if not isinstance(self.required, bool):
             raise RubricError(here, "required", "true or false", self.required)
+        if self.scope not in ("answer", "thought", "both"):
+            raise RubricError(here, "scope", "answer, thought or both", self.scope)
         check: Any = {"kind": self.check} if isinstance(self.check, str) else self.check
         if check is not None:
             if not isinstance(check, Mapping) or not isinstance(check.get("kind"), str):
@@ -148,8 +153,10 @@ class Rubric:
                 expected = f"unique within the rubric (first at criteria[{seen[criterion.name]}])"
                 raise RubricError(self.where, f"criteria[{i}].name", expected, criterion.name)
             seen[criterion.name] = i
-        if not any(criterion.points for criterion in self.criteria):
-            raise RubricError(self.where, "points", "other than zero for some criterion", [c.points for c in self.criteria])
+        total = sum(abs(criterion.points) for criterion in self.criteria)
+        if not 0 < total < math.inf:
+            expected = "of a finite sum" if total else "other than zero for some criterion"
+            raise RubricError(self.where, "points", expected, [c.points for c in self.criteria])
 
     def __len__(self) -> int:
         return len(self.criteria)

@@ -20,8 +20,8 @@ def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:
     Returns:
         ``rows``, ``criteria`` and ``distinct_criteria`` (by name); ``criteria_per_row`` and ``points_per_row`` (sum of the positive
         ones) as ``min``, ``mean``, ``max``; ``points``: ``sum``, ``positive``, ``negative`` and ``zero`` (numbers of criteria);
-        ``tags`` and ``checks`` (kinds) with how many criteria have each; ``without_check``, ``graded`` (a range other than 0 to 1)
-        and ``required``: numbers of criteria; ``answers``: rows with a gold answer.
+        ``tags`` and ``checks`` (kinds) with how many criteria have each; ``without_check``, ``graded`` (a range other than 0 to 1),
+        ``required`` and ``on_thoughts`` (a scope other than the answer): numbers of criteria; ``answers``: rows with a gold answer.
     """
     criteria = [criterion for row in rows for criterion in row.rubric.criteria]
     return {
@@ -41,6 +41,7 @@ def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:
         "without_check": sum(criterion.check is None for criterion in criteria),
         "graded": sum((criterion.low, criterion.high) != (0, 1) for criterion in criteria),
         "required": sum(criterion.required for criterion in criteria),
+        "on_thoughts": sum(criterion.scope != "answer" for criterion in criteria),
         "answers": sum(row.answer is not None for row in rows),
     }
 

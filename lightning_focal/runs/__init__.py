@@ -1,7 +1,7 @@
 """The run folder: where it is, what a run logs and saves there, and how a killed run goes on."""
 
 from lightning_focal.runs.checkpoint_io import AtomicCheckpointIO
-from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, own_rank, release, run_folder, take
+from lightning_focal.runs.folder import RUN_FOLDER_ENV, let_go, not_written, own_rank, release, run_folder, take
 from lightning_focal.runs.loggers import CSVLog, EventLog
 from lightning_focal.runs.processes import ENDED_BY_CTRL_C, ProcessWatch, end_with_parent, rejoin
 from lightning_focal.runs.record import RunRecord
@@ -21,6 +21,7 @@ __all__ = [
     "end_with_parent",
     "last_checkpoint",
     "let_go",
+    "not_written",
     "own_rank",
     "rejoin",
     "release",

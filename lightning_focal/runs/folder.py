@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
 from pathlib import Path
 
-__all__ = ["RUN_FOLDER_ENV", "folders_of", "in_use", "job", "job_folder", "let_go", "own_rank", "release", "run_folder", "take"]
+__all__ = [
+    "RUN_FOLDER_ENV",
+    "folders_of",
+    "in_use",
+    "job",
+    "job_folder",
+    "let_go",
+    "not_written",
+    "own_rank",
+    "release",
+    "run_folder",
+    "take",
+]
 
 RUN_FOLDER_ENV = "LIGHTNING_FOCAL_RUN_FOLDER"
 """Set by the first process for the processes it launches, so that all write to one folder."""
@@ -18,27 +31,49 @@ _MARK = ".run"
 _TAKEN: dict[Path, int] = {}
 
 
-def run_folder(wanted: str | Path, ckpt_path: str | None = None) -> Path:
-    """Return the folder of a run: a resumed run goes on in its own, a new one never writes into another's.
+def run_folder(wanted: str | Path) -> Path:
+    """Make the folder of a new run, which never writes into another's.
 
     Args:
         wanted: folder asked for; when something is in it already, ``-2``, ``-3``, ... is put behind its name.
-        ckpt_path: checkpoint to resume from; one under ``<folder>/checkpoints/`` means ``<folder>``.
+
+    Raises:
+        OSError: where no folder can be made, or nothing be written in it.
 
     >>> import tempfile; top = Path(tempfile.mkdtemp())
     >>> [run_folder(top / "focal").name for _ in range(2)]
     ['focal', 'focal-2']
-    >>> run_folder(top / "other", str(top / "focal" / "checkpoints" / "last.ckpt")).name
-    'focal'
     """
-    if ckpt_path is not None and Path(ckpt_path).parent.name == "checkpoints":
-        return Path(ckpt_path).parent.parent
     folder = wanted = Path(wanted)
     number = 1
-    while not _claim(folder):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
+    try:
+        while not _claim(folder):
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+    except OSError as error:
+        raise OSError(_words(folder, error)) from error
     return folder
+
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+
+
+def not_written(folder: Path, error: OSError) -> str | None:
+    """Return in one line why a run folder cannot be written to, None where the error speaks of something else.
+
+    >>> not_written(Path("runs/a"), OSError(errno.ENOSPC, "No space left on device", "runs/a/metrics.csv"))
+    'the run folder runs/a cannot be written to: No space left on device (runs/a/metrics.csv); `run_dir` names another'
+    >>> not_written(Path("runs/a"), OSError("no such model"))
+    """
+    named = [Path(os.fsdecode(name)).absolute() for name in (error.filename, error.filename2) if name is not None]
+    here = not named or any(name.is_relative_to(folder.absolute()) for name in named)
+    return _words(folder, error) if here and error.errno in _UNWRITABLE else None
+
+
+def _words(folder: Path, error: OSError) -> str:
+    what = "a file is in its place" if isinstance(error, FileExistsError) else error.strerror
+    place = "" if error.filename is None or Path(os.fsdecode(error.filename)) == folder else f" ({os.fsdecode(error.filename)})"
+    return f"the run folder {folder} cannot be written to: {what}{place}; `run_dir` names another"
 
 
 def _claim(folder: Path) -> bool:
@@ -48,8 +83,13 @@ def _claim(folder: Path) -> bool:
         descriptor = os.open(folder / _MARK, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return False
-    os.write(descriptor, job().encode())
-    os.close(descriptor)
+    try:
+        os.write(descriptor, job().encode())
+    except OSError:
+        (folder / _MARK).unlink()
+        raise
+    finally:
+        os.close(descriptor)
     if len(os.listdir(folder)) > 1:
         (folder / _MARK).unlink()
         return False
@@ -66,7 +106,7 @@ def folders_of(wanted: Path) -> list[Path]:
     """
     name = re.compile(re.escape(wanted.name) + r"(-\d+)?")
     written: dict[Path, int] = {}
-    for folder in wanted.parent.glob(f"{wanted.name}*"):
+    for folder in wanted.parent.glob("*"):
         if name.fullmatch(folder.name) and ((folder / _MARK).exists() or (folder / "checkpoints").is_dir()):
             inside = [folder / entry for entry in (_MARK, "metrics.csv", "checkpoints", "rollouts")]
             written[folder] = max(path.stat().st_mtime_ns for path in inside if path.exists())

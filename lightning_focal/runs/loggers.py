@@ -13,7 +13,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from lightning_focal.files import write_whole
+from lightning_focal.files import SetAside, write_whole
 
 __all__ = ["CSVLog", "EventLog"]
 
@@ -69,10 +69,12 @@ class CSVLog(Logger):
                 os.fsync(file.fileno())
 
     @rank_zero_only
-    def forget_after(self, step: int) -> None:
-        """Drop rows behind ``step``: a run resumed from an older checkpoint writes them again."""
+    def forget_after(self, step: int, set_aside: SetAside) -> None:
+        """Move rows behind ``step`` elsewhere: a run resumed from an older checkpoint writes them again."""
         rows = self._read()
-        if any(row > step for row in rows):
+        behind = {row: values for row, values in rows.items() if row > step}
+        if behind:
+            write_whole(set_aside.place_for(self.path), lambda beside: beside.write_bytes(b"".join(self._lines(behind))))
             self._rows = {row: values for row, values in rows.items() if row <= step}
             self._write(self._rows)
 
@@ -95,8 +97,11 @@ class CSVLog(Logger):
         csv.writer(text).writerow([first, *(values.get(name, "") for name in self._columns)])
         return text.getvalue().encode()
 
+    def _lines(self, rows: dict[int, dict[str, str]]) -> list[bytes]:
+        return [self._line("step", {name: name for name in self._columns}), *(self._line(k, rows[k]) for k in sorted(rows))]
+
     def _write(self, rows: dict[int, dict[str, str]]) -> None:
-        lines = [self._line("step", {name: name for name in self._columns}), *(self._line(k, rows[k]) for k in sorted(rows))]
+        lines = self._lines(rows)
         write_whole(self.path, lambda beside: beside.write_bytes(b"".join(lines)))
         self._last = sum(map(len, lines[:-1]))
 
@@ -112,8 +117,8 @@ class EventLog(TensorBoardLogger):
         super().__init__(str(folder), name="", version="", default_hp_metric=False)
 
     @rank_zero_only
-    def forget_after(self, step: int) -> None:
-        """Have readers drop what was written behind ``step``: a run resumed from an older checkpoint writes it again."""
+    def forget_after(self, step: int, set_aside: SetAside | None = None) -> None:
+        """Have readers pass over what was written behind ``step``, as a resumed run writes it again; it stays in its file."""
         writer: Any = self.experiment
         if len(list(Path(self.log_dir).glob("events.out.tfevents.*"))) > 1:  # others than the one just opened
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]

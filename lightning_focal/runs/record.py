@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import lightning_focal
-from lightning_focal.files import write_json
+from lightning_focal.files import set_aside_of, write_json
 
 __all__ = ["RunRecord", "commit"]
 
@@ -25,7 +25,7 @@ __all__ = ["RunRecord", "commit"]
 class RunRecord(Callback):
     """Keeps ``run.json``: command, versions, commit and device of every start, and whether the run came to its end.
 
-    A start forgets those at or behind its batch: a run that begins anew forgets what another left there.
+    A start drops those at or behind its batch, which a run that begins anew would repeat; the file as it was is set aside.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,6 +41,7 @@ class RunRecord(Callback):
             "command": shlex.join([*words, *sys.argv[1:]]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "batch": batch,
+            "from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "ended": False,
             "version": lightning_focal.__version__,
             "commit": commit(),
@@ -49,7 +50,9 @@ class RunRecord(Callback):
             **{name: version(name) for name in ("torch", "lightning", "transformers")},
         }
         earlier = [start for start in _starts(folder) if start.get("batch", 0) < batch]
-        write_json(Path(folder) / "run.json", {"starts": [*earlier, entry]})
+        path = Path(folder) / "run.json"
+        set_aside_of(trainer, folder, batch).keep_longer(path, "starts", len(earlier))
+        write_json(path, {"starts": [*earlier, entry]})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import pickle
 import re
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
@@ -40,8 +42,19 @@ class Resume(NamedTuple):
     path: str | None
 
 
-def resume_from(ckpt_path: str | None, run_dir: str | Path, fit: bool = True, folder: Path | None = None) -> Resume:
+def resume_from(
+    ckpt_path: str | None,
+    run_dir: str | Path,
+    fit: bool = True,
+    folder: Path | None = None,
+    *,
+    named: bool = False,
+    command: str = "the same command with",
+) -> Resume:
     """Return which run goes on and from which checkpoint.
+
+    A run goes on in its folder from its newest checkpoint alone: from an older one it would write over what came after. So from any
+    checkpoint a run can branch off into a folder of its own, and the other is left as it is.
 
     ``last`` is the newest whole checkpoint of the run that was written to last among ``run_dir``, ``run_dir-2``, ..., so the same
     command with ``--ckpt_path=last`` goes on after a kill. Where that run has no checkpoint yet, training starts from the
@@ -53,10 +66,13 @@ def resume_from(ckpt_path: str | None, run_dir: str | Path, fit: bool = True, fo
         run_dir: folder asked for.
         fit: training goes on; otherwise weights are wanted, and there have to be some.
         folder: the run folder, where it is known already: to a process that another one has launched.
+        named: the folder was asked for by name: where the checkpoint is not of that run, a new one begins there.
+        command: what is typed in front of ``--run_dir=FOLDER`` to branch off, for the message.
 
     Raises:
         FileNotFoundError: if the checkpoint does not exist.
-        ValueError: if it is broken and no other may take its place, or would run code when it is read.
+        ValueError: if it is broken and no other may take its place, would run code when it is read, or is older than the newest of the
+            run that it would go on in.
     """
     quiet = RUN_FOLDER_ENV in os.environ or own_rank() > 0  # the first process speaks
 
@@ -67,8 +83,9 @@ def resume_from(ckpt_path: str | None, run_dir: str | Path, fit: bool = True, fo
     def newest(folder: Path, why: str) -> Resume:
         found = last_checkpoint(folder, quiet)
         if found is None:
-            say("%s: the run in %s has no checkpoint yet, it starts from the beginning", why, folder)
-            return Resume(folder, None)
+            origin = _began_from(folder)
+            say("%s: the run in %s has no checkpoint yet, it starts from %s", why, folder, origin or "the beginning")
+            return Resume(folder, origin)
         say("%s: the run in %s goes on from %s", why, folder, found.name)
         return Resume(folder, str((folder / "checkpoints" if found.parent.name == "checkpoints" else folder) / found.name))
 
@@ -86,23 +103,59 @@ def resume_from(ckpt_path: str | None, run_dir: str | Path, fit: bool = True, fo
     if "://" in ckpt_path or ckpt_path in ("best", "hpc"):
         return Resume(None, ckpt_path)
     path = Path(ckpt_path)
-    of_a_run = path.parent.name == "checkpoints"
-    if of_a_run and path.name == LAST and path.parent.is_dir():
-        found = last_checkpoint(path.parent.parent, quiet)
+    home = path.parent.parent if path.parent.name == "checkpoints" else None
+    goes_on = None if fit and named and home is not None and not _is_of(home, Path(run_dir)) else home
+    if fit and (again := job_folder(Path(run_dir) if goes_on is None else goes_on)) is not None:
+        if last_checkpoint(again, quiet=True) is not None:
+            return newest(again, "this job was started again")
+        goes_on = again
+    if home is not None and path.name == LAST and path.parent.is_dir():
+        found = last_checkpoint(home, quiet)
         if found is not None:
             if found.name != path.resolve().name:
                 say("%s is used in its place", found)
-            return Resume(path.parent.parent, str(path.parent / found.name))
-    if not os.path.lexists(path):
+            return Resume(goes_on, str(path.parent / found.name))
+    if not ckpt_path or not os.path.lexists(path):
         raise FileNotFoundError(
             f"`ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got {ckpt_path!r} (looked in {Path.cwd()})"
         )
-    broken = why_broken(path)
+    # the first process decides for all: another one that looks elsewhere is met in RunCheckpoint.setup, where they talk
+    other = last_checkpoint(home, quiet=True) if home is not None and fit and not quiet else None
+    broken = why_broken(path) if other is None or not other.samefile(path) else None
     if broken is not None and (fit or "weights alone" not in broken):
-        other = last_checkpoint(path.parent.parent, quiet=True) if of_a_run else None
+        other = last_checkpoint(home, quiet=True) if home is not None else None
         hint = f"; whole is {path.parent / other.name}" if other is not None else ""
         raise ValueError(f"the checkpoint {path} is broken and cannot be read: {broken}{hint}")
-    return Resume(None, ckpt_path)
+    if other is not None and goes_on == home and _batches(path) < _batches(other):
+        branch = shlex.quote(f"--run_dir={home}_from_{path.stem}")
+        raise ValueError(
+            f"`ckpt_path` {path} is older than {other.name} of the same run, and going on from it in {home} would write over what came "
+            f"after: give the branch a `run_dir` of its own, {command} {branch}"
+        )
+    return Resume(goes_on, ckpt_path)
+
+
+def _is_of(home: Path, run_dir: Path) -> bool:
+    """Whether a run is the one that a folder's name asks for."""
+    return home.resolve() in (folder.resolve() for folder in (run_dir, *folders_of(run_dir)))
+
+
+def _began_from(folder: Path) -> str | None:
+    """Return the checkpoint of another run that a run began from, where it is still there."""
+    try:
+        origin = json.loads((folder / "run.json").read_text(encoding="utf-8"))["starts"][-1]["from"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return origin if isinstance(origin, str) and os.path.exists(origin) else None
+
+
+def _batches(path: Path) -> int:
+    """Return the number of batches behind a whole checkpoint."""
+    held = torch.load(path / "meta.pt" if path.is_dir() else path, mmap=not path.is_dir(), map_location="cpu", weights_only=True)
+    try:
+        return int(held["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"])
+    except (LookupError, TypeError):
+        return int(held.get("global_step", -1))
 
 
 def last_checkpoint(folder: Path, quiet: bool = False) -> Path | None:

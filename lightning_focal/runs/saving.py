@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins import AsyncCheckpointIO
 
+from lightning_focal.files import SetAside
 from lightning_focal.runs.checkpoint_io import SAVING
 from lightning_focal.runs.loggers import CSVLog, EventLog
 from lightning_focal.runs.processes import Signals
@@ -76,8 +79,13 @@ class RunCheckpoint(Checkpoint):
         """Agree on the folder, and on what the run goes on from: every process has looked for itself.
 
         Raises:
-            ValueError: on every process, where one has found another checkpoint than the first one.
+            ValueError: on every process, where one has found another checkpoint than the first one; for a plugin that has not written a
+                checkpoint when it says so.
         """
+        if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
+            raise ValueError(
+                "`trainer.plugins` must not hold AsyncCheckpointIO: a checkpoint gets its name when it is whole, so it is waited for"
+            )
         log_dir = trainer.log_dir  # a collective: asked for on every process
         self.folder = Path(trainer.strategy.broadcast(str(log_dir or trainer.default_root_dir))) / "checkpoints"
         own = str(self.resumed_from or "none")
@@ -93,7 +101,7 @@ class RunCheckpoint(Checkpoint):
         """Clear what a killed run was writing; end at once where that was asked for while the first evaluation ran."""
         self._saved = self._looked = _done(trainer)
         self._saved_at, self._loops = time.monotonic(), None
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not _is_trial(trainer):
             if (self.folder / LAST).exists():
                 self.last_model_path = str(self.folder / LAST)
             remove_leftovers(self.folder.parent)
@@ -167,7 +175,7 @@ class RunCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         done = _done(trainer)
-        if getattr(trainer, "fast_dev_run", False) or done <= max(self._saved, 0):
+        if _is_trial(trainer) or done <= max(self._saved, 0):
             return
         for logger in trainer.loggers:
             logger.flush() if isinstance(logger, CSVLog) else logger.save()
@@ -201,10 +209,15 @@ class RunCheckpoint(Checkpoint):
 class RunFolder(Callback):
     """As the first callback of a run, keeps its folder in step with the checkpoint it goes on from.
 
-    It drops what was logged behind that checkpoint, as it is about to be written again: everything, where a run begins anew in the
-    folder of one that was killed before its first. It has the run's checkpoints listen to signals before anybody evaluates
-    anything, and has them written before another callback begins with the next batch.
+    It sets aside what was logged and saved behind that checkpoint, as it is about to be written again: everything, where a run begins
+    anew in the folder of one that was killed before its first. It has the run's checkpoints listen to signals before anybody
+    evaluates anything, and has them written before another callback begins with the next batch.
+
+    Attributes:
+        set_aside: where this start keeps such things, for callbacks that write files, too.
     """
+
+    set_aside: SetAside | None = None
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen from here on."""
@@ -212,11 +225,18 @@ class RunFolder(Callback):
             checkpoint.signals.listen()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop what is to be written again."""
+        """Set aside what is to be written again."""
         self.on_sanity_check_start(trainer, pl_module)
+        folder = trainer.log_dir  # a collective: asked for on every process
+        self.set_aside = SetAside(folder or trainer.default_root_dir, _done(trainer))
         for logger in trainer.loggers:
             if isinstance(logger, (CSVLog, EventLog)):
-                logger.forget_after(_done(trainer) - 1)
+                logger.forget_after(_done(trainer) - 1, self.set_aside)
+        if trainer.is_global_zero and not _is_trial(trainer):
+            for path in sorted((self.set_aside.folder / "checkpoints").glob("step=*.ckpt")):
+                step = re.fullmatch(r"step=(\d+)\.ckpt", path.name)
+                if step and int(step[1]) > trainer.global_step:
+                    self.set_aside.keep(path)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any = None, batch_idx: int = 0) -> None:
         """Save what is behind."""
@@ -236,6 +256,11 @@ def share_folder(callbacks: list[ModelCheckpoint], folder: Path) -> None:
 
 def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
     return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    """Whether everything is tried once and nothing is to be kept."""
+    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def _progress(trainer: Trainer) -> Any:

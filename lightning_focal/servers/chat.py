@@ -263,7 +263,7 @@ class ChatClient:
         self._seconds.append(time.monotonic() - began)
         self._counts["prompt_tokens"] += reply.prompt_tokens or 0
         self._counts["completion_tokens"] += reply.completion_tokens or 0
-        return replace(reply, text=self._key.hidden(reply.text))
+        return replace(reply, text=self._key.hidden(reply.text), instead=self._key.hidden(reply.instead))
 
     async def _send(self, sending: Awaitable[bytes], seconds: float) -> bytes:
         """Return the body of a response.

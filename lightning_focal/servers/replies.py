@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+from lightning_focal.thoughts import is_empty
 
 __all__ = [
     "AgainError",
@@ -20,6 +23,10 @@ __all__ = [
     "retry_after",
     "shortened",
 ]
+
+
+_TEXTS = (None, "text", "output_text")  # types of parts that are said: others are thoughts, refusals, pictures
+_CUT = ("max_tokens", "max_output_tokens", "model_length")  # what servers call `length`
 
 
 class ChatError(RuntimeError):
@@ -55,12 +62,14 @@ class ChatReply:
         finish_reason: ``stop``, ``length`` (cut off by the limit), ...; None where the server does not say.
         prompt_tokens: read, or None where the server does not say.
         completion_tokens: written, or None.
+        instead: what came in place of a text that can be used, in words: a refusal, a tool call, a thought alone; else empty.
     """
 
     text: str
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    instead: str = ""
 
 
 def shortened(text: str, limit: int = 200) -> str:
@@ -97,17 +106,40 @@ def read_reply(content: bytes) -> ChatReply:
     try:
         received = json.loads(content)
         choice = received["choices"][0]
-        text = choice["message"].get("content")
+        message = choice["message"]
+        text = message.get("content")
         if isinstance(text, list):  # in parts
-            text = "".join(part.get("text") or "" for part in text)
+            text = "".join(part.get("text") or "" for part in text if part.get("type") in _TEXTS)
         if text is not None and not isinstance(text, str):
             raise TypeError(f"content of type {type(text).__name__}")
         usage, reason = received.get("usage") or {}, choice.get("finish_reason")
-        tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-        return ChatReply(text or "", None if reason is None else str(reason), *tokens)
+        reason = "length" if str(reason).lower() in _CUT else reason
+        read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        return ChatReply(
+            text or "", None if reason is None else str(reason), read, written, _instead(message, text or "", reason)
+        )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         got = shortened(content[:1000].decode("utf-8", errors="replace"), 100)
         raise AgainError(f"the reply is no chat completion ({type(error).__name__}: {error}; got {got!r})") from None
+
+
+def _instead(message: Mapping[str, Any], text: str, reason: Any) -> str:
+    """What came in place of a text, in words; empty where a text came."""
+    content = message.get("content")
+    parts = {part.get("type"): part for part in content} if isinstance(content, list) else {}
+    if refusal := message.get("refusal") or parts.get("refusal", {}).get("refusal"):
+        return f"a refusal: {shortened(str(refusal), 100)}"
+    if reason == "content_filter":
+        return "the server's content filter ended the reply"
+    if not is_empty(text):
+        return ""
+    calls = [*(message.get("tool_calls") or ()), *filter(None, [message.get("function_call")])]
+    if calls:
+        named = (call.get("function") or call for call in calls)
+        return f"a tool call in place of text ({', '.join(shortened(str(call.get('name')), 40) for call in named)})"
+    thought = next((name for name in ("reasoning_content", "reasoning", "reasoning_details") if message.get(name)), None)
+    thought = thought or next((kind for kind in parts if kind not in _TEXTS), None)
+    return f"empty content, text in `{thought}` alone" if thought else "empty content"
 
 
 def _count(value: Any) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_focal.rewards import RewardStrategy
+from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
 
 __all__ = ["RecordedBatch", "compare_ranks", "read_rollouts", "replay"]
@@ -85,8 +86,10 @@ def _batch(rows: Sequence[Mapping[str, Any]]) -> RecordedBatch:
     names = tuple(tuple(c["name"] for c in of_prompt) for of_prompt in criteria)
     tags = tuple(tuple(tuple(c["tags"]) for c in of_prompt) for of_prompt in criteria)
     responses = tuple(tuple(row["response"] for row in group) for group in groups.values())
-    judged = CriterionScores(scores, mask, weights, names=names, tags=tags, failed=failed)
-    return RecordedBatch(int(rows[0]["batch"]), tuple(groups), responses, judged)
+    number, ids = int(rows[0]["batch"]), tuple(groups)
+    seeds = draw_seeds(number, ids)
+    judged = CriterionScores(scores, mask, weights, names=names, tags=tags, failed=failed, seeds=seeds)
+    return RecordedBatch(number, ids, responses, judged)
 
 
 def compare_ranks(static: Tensor, rewards: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -138,8 +141,8 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         batches: from :func:`read_rollouts`.
 
     Returns:
-        ``(summary, rows)``: sums of :func:`compare_ranks` turned into shares, mean weight and saturation by criterion key, and one
-        row a rollout: recorded static reward, new reward and advantage, and both ranks within the group (0 = best).
+        ``(summary, rows)``: sums of :func:`compare_ranks` turned into shares, mean weight and saturation by the key that criteria are logged
+        under, and one row a rollout: recorded static reward, new reward and advantage, and both ranks within the group (0 = best).
     """
     sums = dict.fromkeys(("pairs", "flipped", "split", "kendall_distance", "groups", "new_best"), 0.0)
     weight: dict[str, list[float]] = {}
@@ -152,7 +155,7 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         for name, value in compare_ranks(shaped.static, shaped.rewards, shaped.valid).items():
             sums[name] += float(value)
         here: dict[str, list[float]] = {}
-        for keys, weights, levels in zip(batch.scores.keys, shaped.weights.tolist(), shaped.saturation.tolist(), strict=True):
+        for keys, weights, levels in zip(batch.scores.log_keys, shaped.weights.tolist(), shaped.saturation.tolist(), strict=True):
             for key, in_force, level in zip(keys, weights, levels, strict=False):  # behind the last key there is padding
                 here.setdefault(key, []).append(in_force)
                 saturation.setdefault(key, []).append(level)

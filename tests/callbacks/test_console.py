@@ -168,7 +168,12 @@ def test_held_out_scores_are_shown_once_each():
         (0.5, "The held-out score did not change for certain: 0.531 -> 0.531", "paired difference +0.000 [+0.000, +0.000]"),
     ],
 )
-def test_the_summary(after, verdict, difference):
+def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
+    """What is there is named, and what is not is not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a" / "rollouts").mkdir(parents=True)
+    for name in ("config.yaml", "events.out.tfevents.1"):
+        (tmp_path / "runs" / "a" / name).touch()
     report, held_out = recorded(quiet=True), history(0.5, after)
     for entry in held_out.history:
         entry["measures"]["val/criterion/honesty/score"] = float("nan")  # never judged
@@ -185,7 +190,8 @@ def test_the_summary(after, verdict, difference):
         ["honesty", "-", "-", "-"],
         ["response tokens", "40.0", "41.0", "+1.0"],
     ]
-    assert "in all. Written to runs/a:" in text
+    assert "in all. Written to runs/a:\n  config.yaml, TensorBoard events\n" in text
+    assert "lightning_focal report" not in text
     assert "  lightning_focal validate --config runs/a/config.yaml --ckpt_path runs/a/checkpoints/last.ckpt\n" in text
     assert "  lightning_focal predict --config runs/a/config.yaml --ckpt_path runs/a/checkpoints/last.ckpt\n" in text
     assert "  tensorboard --logdir runs/a\n" in text

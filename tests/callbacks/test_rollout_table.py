@@ -30,6 +30,16 @@ def ragged(**kwargs):
     )
 
 
+def test_a_thought_has_a_column_of_its_own(tmp_path):
+    texts = (("<think>a</think>b", "<think>a"), ("b", "<think></think>"))
+    for thinks, thoughts in ((True, ["a", "a", None, ""]), (False, [None] * 4)):
+        answers = make_answers(ragged(), texts=texts, thinks=thinks)
+        rows = pa.Table.from_pylist(rollout_rows(answers, 0), schema=rollout_schema()).to_pylist()
+        assert [row["response"] for row in rows] == [text for group in texts for text in group]
+        assert [row["thought"] for row in rows] == thoughts
+        assert [row["thought_finished"] for row in rows] == [True, not thinks, True, True]
+
+
 def test_round_trip(tmp_path):
     truncated = torch.tensor([[False, True], [False, False]])
     mask = torch.ones(2, 2, 3, dtype=torch.bool)

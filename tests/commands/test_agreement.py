@@ -180,3 +180,22 @@ def test_arguments_that_do_not_go(tmp_path, arguments, error, message):
     path = write(tmp_path, row("a", [True], rubric=[{"name": "kind", "description": "Is kind."}]))
     with pytest.raises(error, match=message):
         agreement_command(["--agreement", str(path), *arguments])
+
+
+def test_the_meta_evaluation_of_healthbench_is_gold_as_it_is(tmp_path):
+    row = {
+        "prompt": [{"role": "user", "content": "My head hurts."}],
+        "prompt_id": "p",
+        "completion": "Rest, please.",
+        "rubric": "Advises rest.",
+        "binary_labels": [True, False],
+        "anonymized_physician_ids": ["a", "b"],
+        "category": "cluster:hedging",
+    }
+    path = tmp_path / "meta.jsonl"
+    path.write_text("\n".join(json.dumps({**row, "completion_id": name}) for name in "xy"))
+    cases = read_gold(path)
+    assert [(case.id, case.met, case.keys) for case in cases] == [
+        (f"meta:{line}#{i}", (met,), ("cluster:hedging",)) for line in (1, 2) for i, met in enumerate((1.0, 0.0))
+    ]
+    assert {case.request.response for case in cases} == {"Rest, please."}

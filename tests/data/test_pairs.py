@@ -1,5 +1,6 @@
 """Pairs of questions: the layouts they come in, what is refused, and the batches made of them."""
 
+import dataclasses
 import json
 import logging
 
@@ -197,6 +198,17 @@ def test_two_files_that_do_not_belong_together(tmp_path, second, message):
         read_pairs(first, save(tmp_path / "b.parquet", second))
 
 
+def test_chats_and_mappings_that_a_table_keeps_as_json(tmp_path):
+    rows = trainer_rows("a{}", 2)
+    texts = [
+        {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()} for row in rows
+    ]
+    assert read_questions(save(tmp_path / "a.jsonl", texts)) == [
+        dataclasses.replace(row, extra={**row.extra, "extra_info": json.dumps(row.extra["extra_info"])})
+        for row in read_questions(save(tmp_path / "a.jsonl", rows))
+    ]
+
+
 def test_skipped_rows_are_left_out_of_both_sides(tmp_path, caplog):
     first = save(tmp_path / "a.jsonl", change(trainer_rows("a{}"), 1, prompt=[]))
     second = save(tmp_path / "b.jsonl", change(trainer_rows("b{}", answers=["1", "2", "3", "9", "5", "6"]), 4, prompt="text"))
@@ -204,6 +216,7 @@ def test_skipped_rows_are_left_out_of_both_sides(tmp_path, caplog):
         rows = read_pairs(first, second, on_bad_row="skip")
     assert [(row.id, row.rephrased[0]["content"]) for row in rows] == [("0", "b0"), ("2", "b2"), ("4", "text"), ("5", "b5")]
     assert "a.jsonl: skipped 2 of 6 rows; the first: " in caplog.text
+    assert f"(all: 2, {second}:4)" in caplog.text
     with pytest.raises(RubricError, match="the two are aligned by row"):
         read_pairs(first, save(tmp_path / "c.jsonl", trainer_rows("c{}", 5)), on_bad_row="skip")
     with pytest.raises(RubricError, match="the two files are aligned by row"):
@@ -229,9 +242,9 @@ def test_files_that_are_none(tmp_path):
         file.write('{"question": "1')
     with pytest.raises(RubricError, match=r"torn.jsonl:2: the row must be JSON"):
         read_pairs(tmp_path / "torn.jsonl")
-    (tmp_path / "pairs.csv").write_text("question\n")
-    with pytest.raises(RubricError, match=r"`path` must be a file that ends in .jsonl, .ndjson, .json, .parquet"):
-        read_pairs(tmp_path / "pairs.csv")
+    (tmp_path / "pairs.xlsx").write_text("question\n")
+    with pytest.raises(RubricError, match=r"`path` must be a file that ends in .jsonl, .ndjson, .json, .csv, .parquet"):
+        read_pairs(tmp_path / "pairs.xlsx")
 
 
 def test_missing_files_are_named_by_their_key(tmp_path, pairs_file):

@@ -6,6 +6,8 @@ import logging
 import pytest
 
 from lightning_focal.data import RubricDataModule, prompts_of
+from lightning_focal.types import log_key
+from tests.conftest import write_rows
 from tests.helpers import FakeTrainer
 
 RUBRIC = [
@@ -87,6 +89,20 @@ def test_system_prompt(tmp_path):
     assert second.messages == tuple(own)
 
 
+def test_skip_leaves_out_a_row_whose_gold_cannot_be_read_and_says_which(tmp_path, caplog):
+    path, check = tmp_path / "gold.jsonl", {"kind": "answer", "expected": "$answer"}
+    rows = [
+        {"id": answer, "prompt": "2 + 10?", "answer": answer, "rubric": [{"name": "right", "check": check}]}
+        for answer in ("12", "?!")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": ""}]))
+    with caplog.at_level(logging.WARNING):
+        data = ready(train=str(path), on_bad_row="skip")
+    assert [row.id for row in data.rows["train"]] == ["12"]
+    assert f"{path}: skipped 2 of 3 rows; the first: {path}:2: rubric[0]: `check` must be one that can be made" in caplog.text
+    assert "(all: 2, 3)" in caplog.text
+
+
 def test_loaders(files):
     data = ready("fit", batch_size=4, eval_batch_size=2, seed=1, **files)
     train, val = data.train_dataloader(), data.val_dataloader()
@@ -161,3 +177,19 @@ def test_long_prompts_are_dropped_and_counted(files, caplog):
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         RubricDataModule(**arguments)
+
+
+def test_criteria_of_one_prompt_each_are_logged_together(tmp_path, caplog):
+    """Also under another stage later; every name keeps a level of its own."""
+    rows = [{"prompt": f"q{i}", "rubric": [{"description": f"Text {i}.{j}?"} for j in range(8)]} for i in range(120)]
+    files = {
+        name: str(write_rows(tmp_path / f"{name}.jsonl", part)) for name, part in (("train", rows[:100]), ("val", rows[100:]))
+    }
+    data = ready("fit", **files)
+    assert "`tags: [axis:accuracy]`" in caplog.text
+    data.setup("test")
+    assert caplog.text.count("hardly recur") == 1
+    found = [c for prompts in data.splits().values() for rubric in prompts.rubrics for c in rubric.criteria]
+    assert {log_key(c.name, c.tags) for c in found} == {"plain-untagged"}
+    assert len(data.level_keys()) == 960
+    assert data.criterion_names() == ["others"]

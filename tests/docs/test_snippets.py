@@ -28,6 +28,7 @@ REASONS = {
     "fit --config configs/scale/": "for GPUs",
     "vllm": "needs vLLM; tests/generation and tests/evaluation have it",
     "--ckpt_path=last": "goes on after a kill; tests/runs kills one",
+    "--run_dir=runs/branch": "branches off a run; tests/runs/test_branching.py does in every way",
     "configs/eval/co_rewarding.yaml": "the questions lie on a hub",
 }
 """What in a command keeps it from being run here, and why; it is parsed."""

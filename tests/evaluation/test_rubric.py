@@ -52,6 +52,19 @@ def test_the_score_is_that_of_validate(tmp_path):
     assert measured["mine/judged"] == 1.0
 
 
+def test_a_thought_is_no_answer(monkeypatch, tmp_path):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    monkeypatch.setattr(HFLM, "generate_until", lambda self, requests, disable_tqdm=False: ["a</think>b", "a"])
+    asked = [Instance("generate_until", {}, (prompt, {}), 0) for prompt in ("Q?<think>\n", "Q?<think>\n")]
+    model, tokenizer = load_policy(TINY)
+    assert policy_lm(model, tokenizer).generate_until(asked) == ["b", ""]
+    row = {"prompt": "Q?", "rubric": [{"name": "a", "description": "Is a.", "check": "no_commas", "scope": "thought"}]}
+    with pytest.raises(ValueError, match="criterion 'a': `scope` must be answer, got 'thought': the harness keeps no thought"):
+        load_tasks([rubric_task(tmp_path, [row])])
+
+
 @pytest.mark.parametrize(
     ("verdicts", "score", "all_met", "judged"),
     [

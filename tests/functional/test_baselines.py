@@ -1,4 +1,4 @@
-"""What Focal Reward is compared with: GDPO, DVAO, RVPO, SAW, worst-of, gates."""
+"""What Focal Reward is compared with: GDPO, GD2PO, DVAO, RVPO, SAW, MO-GRPO, DIVA, POW3R, SA-MRPO, RRT, worst-of, gates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.functional import (
+    base_weights,
     batch_moments,
     criterion_moments,
+    diva_weights,
     dvao_advantage,
     gated_reward,
+    gd2po_advantage,
     gdpo_advantage,
+    group_advantage,
     group_zscores,
+    item_response_reward,
+    mo_grpo_weights,
+    pow3r_factors,
+    pow3r_weights,
+    probit_difficulty,
+    sa_mrpo_weights,
     saw_weights,
     softmin_advantage,
     worst_of_reward,
@@ -24,8 +34,22 @@ from lightning_focal.functional import (
 from tests import oracles
 from tests.functional.cases import batches, groups, tensors
 
-ADVANTAGES = [gdpo_advantage, dvao_advantage, softmin_advantage]
-EVERYTHING = [*ADVANTAGES, saw_weights, worst_of_reward]
+
+def pow3r(scores, weights, mask=None):
+    """The whole rule on one batch, the criteria in two categories by the size of their weight."""
+    factors = pow3r_factors(scores, weights, mask, categories=(weights > 0.3).long() if weights.shape[1] > 1 else None)
+    return pow3r_weights(base_weights(weights, None if mask is None else mask.any(1)), factors)
+
+
+def rrt(scores, weights, mask=None):
+    """Abilities under the difficulties of the batch, a column a name."""
+    difficulty = probit_difficulty(criterion_moments(scores, mask)).expand(len(weights), -1)[:, : weights.shape[1]]
+    return item_response_reward(scores, weights, mask, difficulty=difficulty)
+
+
+ADVANTAGES = [gdpo_advantage, dvao_advantage, softmin_advantage, gd2po_advantage]
+WEIGHTS = [saw_weights, mo_grpo_weights, diva_weights, sa_mrpo_weights, pow3r]
+EVERYTHING = [*ADVANTAGES, *WEIGHTS, worst_of_reward, rrt]
 HALF = torch.tensor([[0.5, 0.5]])
 
 
@@ -67,7 +91,7 @@ def test_10_000_ragged_cases_agree_with_the_loops():
     for number, (scores, weights, mask) in enumerate(batches(seed=7)):
         s, b, m = tensors(scores, weights, mask)
         k = (0.1, 1.0, 5.0)[number % 3]
-        required = rng.random(weights.shape) < 0.3
+        required, categories = rng.random(weights.shape) < 0.3, rng.integers(0, 3, weights.shape)
         got = {
             "z": group_zscores(s, m),
             "dvao": dvao_advantage(s, b, m),
@@ -75,6 +99,10 @@ def test_10_000_ragged_cases_agree_with_the_loops():
             "weighted": softmin_advantage(s, b, m, k=k, weighted=True),
             "worst": worst_of_reward(s, b, m),
             "gate": gated_reward(s, b, m, required=torch.from_numpy(required)),
+            "mo_grpo": mo_grpo_weights(s, b, m),
+            "diva": diva_weights(s, b, m, epsilon=0.02),
+            "pow3r": pow3r_factors(s, b, m, torch.from_numpy(categories), 0.5, (0.6, 1.4), 1e-3),
+            "pow3r_weights": pow3r_weights(b, pow3r_factors(s, b, m), torch.from_numpy(categories)),
         }
         for p in range(len(scores)):
             expected = {
@@ -84,6 +112,12 @@ def test_10_000_ragged_cases_agree_with_the_loops():
                 "weighted": oracles.softmin(scores[p], mask[p], k, weights[p]),
                 "worst": oracles.worst_of(scores[p], mask[p]),
                 "gate": oracles.gated(scores[p], weights[p], mask[p], required[p]),
+                "mo_grpo": oracles.mo_grpo(scores[p], weights[p], mask[p]),
+                "diva": oracles.diva(scores[p], weights[p], mask[p], 0.02),
+                "pow3r": oracles.pow3r_factors(scores[p], weights[p], mask[p], categories[p], low=0.6, high=1.4),
+                "pow3r_weights": oracles.pow3r_weights(
+                    weights[p], oracles.pow3r_factors(scores[p], weights[p], mask[p], np.zeros(5)), categories[p]
+                ),
             }
             for name, value in expected.items():
                 assert np.abs(got[name][p].numpy() - value).max() < 1e-6, name
@@ -96,6 +130,16 @@ def test_10_000_ragged_cases_of_the_batch_agree_with_the_loops():
             case = tensors(*loop)
             assert np.abs(gdpo_advantage(*case).numpy() - oracles.gdpo(*loop)).max() < 1e-6
             assert np.abs(saw_weights(*case).numpy() - oracles.saw(*loop)).max() < 1e-6
+            assert np.abs(sa_mrpo_weights(*case, gamma=0.7).numpy() - oracles.sa_mrpo(*loop, gamma=0.7)).max() < 1e-6
+            assert np.abs(gd2po_advantage(*case, agreement=0.4).numpy() - oracles.gd2po(*loop, agreement=0.4)).max() < 1e-6
+
+
+def test_abilities_agree_with_bisection():
+    scores, weights, mask = next(batches(seed=9))
+    difficulty = np.random.default_rng(9).normal(0, 2, weights.shape)
+    got = item_response_reward(*tensors(scores, weights, mask), difficulty=torch.from_numpy(difficulty))
+    for p in range(len(scores)):
+        assert np.abs(got[p].numpy() - oracles.item_response(scores[p], weights[p], mask[p], difficulty[p])).max() < 1e-6
 
 
 @pytest.mark.parametrize("function", EVERYTHING)
@@ -115,9 +159,9 @@ def test_what_must_hold(function, case, seed):
     generator = torch.Generator().manual_seed(seed)
     rollouts, criteria = (torch.randperm(n, generator=generator) for n in scores.shape[1:])
     turned = function(scores[..., criteria], weights[:, criteria], mask[..., criteria])
-    torch.testing.assert_close(turned, out[:, criteria] if function is saw_weights else out, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(turned, out[:, criteria] if function in WEIGHTS else out, rtol=1e-9, atol=1e-9)
     turned = function(scores[:, rollouts], weights, mask[:, rollouts])
-    torch.testing.assert_close(turned, out if function is saw_weights else out[:, rollouts], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(turned, out if function in WEIGHTS else out[:, rollouts], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("function", EVERYTHING)
@@ -176,3 +220,51 @@ def test_gates_and_worst():
     with pytest.raises(TypeError, match=r"`required` must be torch\.bool"):
         gated_reward(scores, HALF, required=torch.ones(1, 2))
     assert worst_of_reward(torch.tensor([[[0.0, 0.5]]]), torch.tensor([[0.0, 1.0]])).tolist() == [[0.5]]  # no weight, no part
+
+
+@given(groups(judged=True))
+def test_what_the_rules_have_in_common(case):
+    scores, weights, mask = case
+    torch.testing.assert_close(gd2po_advantage(scores, weights, agreement=0.0), gdpo_advantage(scores, weights))
+    torch.testing.assert_close(sa_mrpo_weights(scores, weights, gamma=0.0), weights)
+    torch.testing.assert_close(pow3r_weights(weights, pow3r_factors(scores, weights, strength=0.0)), weights)
+    for function in (mo_grpo_weights, diva_weights, pow3r):
+        torch.testing.assert_close(function(scores, weights, mask).sum(-1), torch.ones(len(weights), dtype=scores.dtype))
+    # A sum of scores over their spread is the sum of z-scores, up to the scale of the group.
+    centred = group_advantage((scores * mo_grpo_weights(scores, weights)[:, None]).sum(-1), scale="none")
+    summed = gdpo_advantage(scores, weights, batch_scale=False, epsilon=0.0)
+    scale = (summed * summed).sum(-1, keepdim=True) / (centred * summed).sum(-1, keepdim=True)
+    torch.testing.assert_close(torch.where(scale.isfinite(), centred * scale, summed), summed, rtol=1e-6, atol=1e-6)
+
+
+def test_rules_by_hand_and_out_of_range():
+    # two rollouts agree to |1 - 1| / 2 = 0, two fully: half of the prompt is kept; z = +-0.5 / sqrt(1/3), A = 0, 0, +-0.8660, whose std
+    # over the batch is sqrt(1.5 / 3)
+    scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]])
+    torch.testing.assert_close(gd2po_advantage(scores, HALF), torch.tensor([[0, 0, 0.612372, -0.612372]]), rtol=0, atol=1e-5)
+    # one verdict "met" of difficulty 0: the mode solves phi(t) / Phi(t) = t, t = 0.50605
+    ability = item_response_reward(torch.ones(1, 1, 1), torch.ones(1, 1), difficulty=torch.zeros(1, 1))
+    assert float(ability) == pytest.approx(0.50605, abs=1e-4)
+    for call, message in (
+        (lambda: gd2po_advantage(scores, HALF, agreement=1.5), "`agreement` must be in"),
+        (lambda: diva_weights(scores, HALF, epsilon=0.0), "`epsilon` must be > 0"),
+        (lambda: sa_mrpo_weights(scores, HALF, gamma=-1.0), "`gamma` must be >= 0"),
+        (lambda: pow3r_factors(scores, HALF, strength=2.0), r"`strength` must be in \[0, 1\]"),
+        (lambda: pow3r_factors(scores, HALF, clip=(0.0, 1.0)), "`clip`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-6, 6))
+def test_an_ability_grows_with_what_is_met_and_its_difficulty(seed, far):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(1, 1, 4, generator=generator, dtype=torch.float64)
+    difficulty = far * torch.rand(1, 4, generator=generator, dtype=torch.float64)
+    weights = torch.full((1, 4), 0.25, dtype=torch.float64)
+    ability = item_response_reward(scores, weights, difficulty=difficulty)
+    better, harder = scores.clone(), difficulty.clone()
+    better[..., 0] += 0.5 * (1 - better[..., 0])
+    harder[..., 1] += 0.5
+    assert bool((item_response_reward(better, weights, difficulty=difficulty) >= ability - 1e-9).all())
+    assert bool((item_response_reward(scores, weights, difficulty=harder) >= ability - 1e-9).all())

@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from lightning_focal.functional import (
+    diva_weights,
     dvao_advantage,
     focal_weights,
+    gd2po_advantage,
     gdpo_advantage,
     group_advantage,
     inverse_reward_projection,
+    item_response_reward,
+    mo_grpo_weights,
+    pow3r_factors,
     rloo_advantage,
+    sa_mrpo_weights,
     saw_weights,
     softmin_advantage,
     strict_completion,
@@ -33,11 +39,13 @@ def test_no_nan_and_no_signal(shape, fill, masked):
     w = focal_weights(sigma, weights, applies)
     rewards = weighted_reward(scores, w, mask)
     assert sigma.shape == w.shape == weights.shape
-    for out in (sigma, w, rewards, worst_of_reward(scores, weights, mask), saw_weights(scores, weights, mask)):
+    weightings = [f(scores, weights, mask) for f in (saw_weights, mo_grpo_weights, diva_weights, pow3r_factors, sa_mrpo_weights)]
+    ability = item_response_reward(scores, weights, mask, difficulty=torch.zeros_like(weights))
+    for out in (sigma, w, rewards, worst_of_reward(scores, weights, mask), ability, *weightings):
         assert bool(out.isfinite().all())
     advantages = [group_advantage(rewards, valid, scale=scale) for scale in ("group", "none", "batch")]
     advantages += [rloo_advantage(rewards, valid)]
-    advantages += [f(scores, weights, mask) for f in (gdpo_advantage, dvao_advantage, softmin_advantage)]
+    advantages += [f(scores, weights, mask) for f in (gdpo_advantage, dvao_advantage, softmin_advantage, gd2po_advantage)]
     for advantage in advantages:
         assert advantage.shape == strict_completion(scores, mask)[0].shape == shape[:2]
         assert advantage.abs().sum() == 0

@@ -3,11 +3,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
 from lightning_focal.generation.assemble import check_request, eos_ids, left_pad, make_rollouts
+from lightning_focal.models.tiny import byte_tokenizer
+from lightning_focal.thoughts import HARMONY, split_thought
 
 from .helpers import make_prompts
+
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
 
 
 def test_cut_after_the_first_eos(tiny):
@@ -37,6 +42,33 @@ def test_an_eos_that_is_an_ordinary_token_is_no_text(tiny):
     tokens = torch.tensor([[tokenizer("ab.c")["input_ids"]]])
     rollouts = make_rollouts(make_prompts(tokenizer, ("q",)), tokenizer, tokens, eos=set(tokenizer(".")["input_ids"]))
     assert rollouts.texts == (("ab",),)
+
+
+@pytest.mark.parametrize(
+    ("special", "ending", "responses", "texts", "thoughts"),
+    [
+        ((), "", ("<think>ab</think>c", "abc"), ("<think>ab</think>c", "abc"), (2, 0)),
+        ((), "<think>\n", ("ab</think>c", "abc"), ("<think>\nab</think>c", "<think>\nabc"), (2, 3)),
+        (("[THINK]", "[/THINK]", "[X]"), "", ("[THINK]ab[/THINK][X]c", "[X]a"), ("[THINK]ab[/THINK]c", "a"), (2, 0)),
+        (("<|channel>", "<channel|>"), "", ("<|channel>thought\nab<channel|>c",), ("<|channel>thought\nab<channel|>c",), (2,)),
+        (("<|end|>",), "", ("a<|end|>b",), ("ab",), (0,)),  # another format's
+        (HARMONY, "", (f"{ANALYSIS}ab{FINAL}c",), (f"{ANALYSIS}ab{FINAL}c",), (2,)),
+        (HARMONY, ANALYSIS, (f"ab{FINAL}c", "a"), (f"{ANALYSIS}ab{FINAL}c", f"{ANALYSIS}a"), (2, 1)),
+    ],
+)
+def test_marks_of_thoughts_survive(special, ending, responses, texts, thoughts):
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.chat_template += f"{{{{ {ending!r} }}}}"
+    rows = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in responses]
+    lengths = torch.tensor([[len(row) for row in rows]])
+    tokens = torch.tensor([[row + [0] * (int(lengths.max()) - len(row)) for row in rows]])
+    prompts = make_prompts(tokenizer, ("q",))
+    rollouts = make_rollouts(prompts, tokenizer, tokens, eos={tokenizer.eos_token_id}, lengths=lengths)
+    assert rollouts.texts == (texts,)
+    assert rollouts.thought_tokens.tolist() == [list(thoughts)]
+    assert rollouts.lengths.tolist() == lengths.tolist()  # of the response: what the prompt holds is no part of it
+    assert rollouts.answers == (tuple(split_thought(text).answer for text in texts),)
 
 
 def test_pad_equal_to_eos_is_told_apart_by_the_mask(tiny):

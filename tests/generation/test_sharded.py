@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_focal.generation import HFGenerator, Sampling, full_weights
-from lightning_focal.models import Lora, apply_lora, load_policy, response_logp
+from lightning_focal.models import Lora, apply_lora, dummy_forward, load_policy, response_logp, rows_in_words
 from tests.processes import run_ranks
 
 from .helpers import make_prompts, responses
@@ -46,6 +46,15 @@ def worker(rank, lora):
     for layer in base.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
+
+    # The first call tries the model out, on a rank without rows, too.
+    if rank == 0:
+        dummy_forward(sharded)
+    else:
+        row = torch.ones(1, 3, dtype=torch.int64)
+        response_logp(sharded, row, row > 0, row, row > 0)
+    assert rows_in_words(sharded) == "rows without padding"
+    assert HFGenerator().describe(sharded) == "cache loop, unsharded copy"
 
     names = dict(full_weights(whole))
     for name, value in full_weights(sharded):

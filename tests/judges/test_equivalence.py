@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from lightning_focal.functional import Vote, majority_vote
 from lightning_focal.judges import Comparison, Equivalence, equivalence
-from lightning_focal.judges.equivalence import formula_text
 from lightning_focal.judges.math_process import Reply, compare_texts
 
 SAME = Equivalence()
@@ -62,7 +61,7 @@ def test_what_is_decided_without_math_verify_is_what_it_would_say():
     same = Equivalence()
     for pair in pairs:
         a, b = sorted(pair)
-        assert same.compare(a, b) is compare_texts(formula_text(a), formula_text(b), 10.0, both=True).comparison, pair
+        assert same.compare(a, b) is compare_texts(rf"\boxed{{{a}}}", rf"\boxed{{{b}}}", 10.0).comparison, pair
     assert len(same._seen) < len(pairs) / 5  # most of them were
 
 
@@ -121,9 +120,9 @@ def test_what_takes_too_long_is_cut_off_and_different(bomb):
 def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
     asked = []
 
-    def counting(gold, given, seconds, both):
+    def counting(gold, given, seconds):
         asked.append((gold, given))
-        return compare_texts(gold, given, seconds, both)
+        return compare_texts(gold, given, seconds)
 
     monkeypatch.setattr(equivalence, "compare_texts", counting)
     same, bomb = Equivalence(seconds=0.2), BOMBS[0]
@@ -140,18 +139,18 @@ def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
 @pytest.mark.parametrize(
     ("first", "second", "questions", "blamed"),
     [
-        ("unreadable", "x", 1, {"unreadable"}),  # it could not even be read: no need to ask further
-        ("x", "unreadable", 1, {"unreadable"}),
-        ("endless", "x", 2, {"endless"}),
-        ("a", "endless", 3, {"endless"}),
-        ("7", "endless", 2, {"endless"}),  # a number needs no test
-        ("slow a", "slow b", 3, set()),  # each is fine with other partners
+        ("unreadable!", "x!", 1, {"unreadable!"}),  # it could not even be read: no need to ask further
+        ("x!", "unreadable!", 1, {"unreadable!"}),
+        ("endless!", "x!", 2, {"endless!"}),
+        ("a!", "endless!", 3, {"endless!"}),
+        ("7", "endless!", 2, {"endless!"}),  # a number needs no test
+        ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
     ],
 )
 def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, second, questions, blamed):
     asked = []
 
-    def fake(gold, given, seconds, both):
+    def fake(gold, given, seconds):
         asked.append((gold, given))
         for side, text in (("gold", gold), ("given", given)):
             if "unreadable" in text:
@@ -165,7 +164,7 @@ def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, secon
     assert len(asked) == questions
     for answer in (first, second):
         expected = Comparison.CUT_OFF if answer in blamed else Comparison.DIFFERENT
-        assert same.compare(answer, "y") is expected
+        assert same.compare(answer, "y!") is expected
     assert len(asked) == questions + 2 - len(blamed)
 
 

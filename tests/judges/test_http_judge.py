@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -237,6 +238,16 @@ def test_what_is_known_is_not_asked(tmp_path):
         assert all_right([JudgeRequest(CHAT, "apple", CRITERIA)], second.judge([JudgeRequest(CHAT, "apple", CRITERIA)]))
         asked_for = [words for _, words in asked(server.requests[-1]["messages"][0]["content"])[1]]
         assert asked_for == ["Says pear.", "(graded, a number from 0 to 9) Counts plum, from 0 to 9."]
+
+
+def test_a_repetition_is_judged_by_itself(tmp_path):
+    with serving() as server:
+        judge = judge_of(server.url, cache=str(tmp_path / "v.sqlite"))
+        again = [replace(request, repeat=1) for request in requests(4)]
+        assert all_right(requests(4) + again, judge.judge(requests(4) + again))
+        assert len(server.requests) == 8
+        judge.judge(again)
+        assert len(server.requests) == 8
 
 
 def test_errors_are_not_kept(tmp_path):

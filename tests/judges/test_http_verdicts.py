@@ -14,6 +14,7 @@ from lightning_focal.rubrics import Criterion
 
 FORM = Form("5f0c", (Criterion("kind", "Is kind."), Criterion("tone", "From 1 to 5.", low=1, high=5)))
 KIND = {"id": "1-5f0c", "verdict": "met", "value": None, "reason": "thanks"}
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
 TONE = {"id": "2-5f0c", "verdict": "graded", "value": 4, "reason": "warm"}
 RIGHT = {0: Verdict(Outcome.MET, None, "thanks"), 1: Verdict(Outcome.GRADED, 4.0, "warm")}
 
@@ -38,12 +39,29 @@ def one(**changes):
         f"```json\n{reply(KIND, TONE)}\n```",
         f"Here you are: {reply(KIND, TONE)} I hope {{this}} helps.",
         f"<think>Is it {reply(KIND)}?</think>{reply(KIND, TONE)}",
+        f"Is it {reply(TONE)}?\n</think>\n\n{reply(KIND, TONE)}",
+        f"[THINK]{reply(KIND)}[/THINK]{reply(KIND, TONE)}",
+        f"{ANALYSIS}{reply(KIND)}{FINAL}{reply(KIND, TONE)}",
         f"{reply({**KIND, 'id': '1'})} {reply(KIND, TONE)} " + reply({**KIND, "id": "1-0000"}),
         '{"verdicts": [' + reply(KIND, TONE) + "]}",
         reply({**KIND, "id": "9-5f0c"}, KIND, {"id": 1}, "met", TONE),
         "[" * 5000 + '{"verdicts": 3}' + reply(KIND, TONE),
     ],
-    ids=["plain", "order", "indented", "code", "text", "thought", "others", "wrapped", "extra", "brackets"],
+    ids=[
+        "plain",
+        "order",
+        "indented",
+        "code",
+        "text",
+        "thought",
+        "closed",
+        "bracketed",
+        "harmony",
+        "others",
+        "wrapped",
+        "extra",
+        "brackets",
+    ],
 )
 def test_understood(text):
     assert read_verdicts(text, FORM) == (RIGHT, "")
@@ -64,6 +82,10 @@ def test_understood(text):
         (reply({**KIND, "id": "1"}, {**TONE, "id": "2"}), "no verdicts in the reply"),
         ('{"verdicts": [' * 3000 + reply(KIND, TONE), "more than 64 lists of verdicts in the reply"),
         ("x" * (1 << 20) + reply(KIND, TONE), "a reply of "),
+        (f"<think>{reply(KIND, TONE)}", "no verdicts in the reply, whose thought does not end: <think>"),
+        (f"{ANALYSIS}{reply(KIND, TONE)}", "no verdicts in the reply, whose thought does not end: "),
+        (f"<think>{reply(KIND, TONE)}</think>Done.", "no verdicts in the reply: "),
+        (f"{reply(KIND, TONE)}\n</think>", "no verdicts in the reply: "),
     ],
 )
 def test_refused_as_a_whole(text, fault):
@@ -73,8 +95,22 @@ def test_refused_as_a_whole(text, fault):
     assert len(said) < 300
 
 
-def test_cut_off_is_said():
-    assert "cut off by the limit of tokens" in read_verdicts(reply(KIND, TONE)[:-3], FORM, cut_off=True)[1]
+@pytest.mark.parametrize(
+    "text", [reply(KIND, TONE)[:-3], reply(KIND, TONE), f"A draft: {reply(KIND, TONE)}\nWait, let", "<think>Hm"]
+)
+def test_a_reply_that_was_cut_off_holds_no_verdict(text):
+    found, said = read_verdicts(text, FORM, cut_off=True)
+    assert found == {}
+    assert said.startswith("cut off by the limit of tokens, before the verdicts were whole: ")
+
+
+@pytest.mark.parametrize("reason", ["it writes </think> first", "</think>", "<think>", "[/THINK]", "one\ntwo", FINAL])
+def test_a_reason_may_quote_marks_and_break_lines(reason):
+    text = reply({**KIND, "reason": reason}, TONE).replace("\\n", "\n")
+    for before in ("", "<think>a</think>", "a\n</think>\n"):
+        found, fault = read_verdicts(before + text, FORM)
+        assert not fault
+        assert found[0].reason == " ".join(reason.split())
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 import pytest
 
 from benchmarks import ifeval_agreement
-from lightning_focal.judges import Outcome
+from lightning_focal.judges import Outcome, RuleJudge
+from lightning_focal.rubrics import Criterion
 
 pytest.importorskip("if_verifiable")
 
@@ -72,13 +74,50 @@ def test_the_differences_that_the_docs_name(instruction, arguments, response, ow
     assert ifeval_agreement.NAMED[instruction](response)
 
 
-def test_without_the_data_of_nltk_the_verdict_is_an_error(monkeypatch):
+@pytest.mark.parametrize(
+    ("instruction", "arguments", "absent", "message"),
+    [
+        (
+            "length_constraints:number_sentences",
+            {"num_sentences": 2, "relation": "at least"},
+            LookupError("  Resource 'punkt_tab' not found.\n  >>> nltk.download('punkt_tab')"),
+            "`instruction` length_constraints:number_sentences needs the data punkt_tab of nltk: python -m nltk.downloader punkt_tab",
+        ),
+        (
+            "length_constraints:number_sentences",
+            {"num_sentences": 2, "relation": "at least"},
+            ImportError("No x"),
+            "needs a package",
+        ),
+        ("keywords:existence", {"keywords": ["a(b"]}, None, r"must be regular expressions, got {'keywords': ['a(b']}"),
+    ],
+)
+def test_what_would_fail_on_every_response_is_refused_beforehand(monkeypatch, instruction, arguments, absent, message):
+    def load():
+        raise absent
+
     util = importlib.import_module("if_verifiable.ifeval.instructions_util")
+    monkeypatch.setattr(util, "_get_sentence_tokenizer", load)
+    check = {"kind": "ifeval", "instruction": instruction, "arguments": arguments}
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        RuleJudge().validate(Criterion("c", "d", check=check, where="a.jsonl:3"))
+    assert str(caught.value).startswith("a.jsonl:3: criterion 'c': check 'ifeval': ")
 
-    def absent():
-        raise LookupError("Resource punkt not found")
 
-    monkeypatch.setattr(util, "_get_sentence_tokenizer", absent)
-    arguments = {"num_sentences": 2, "relation": "at least"}
-    check = {"kind": "ifeval", "instruction": "length_constraints:number_sentences", "arguments": arguments}
-    assert ifeval_agreement.ours(check, "One. Two.") is Outcome.ERROR
+def test_what_passes_validation_fails_on_no_response():
+    """The instructions of IFEval, validated with the data that is there: none gives an error later on."""
+    validated = 0
+    for instruction in ifeval_agreement.CASES:
+        for arguments, response in ifeval_agreement.cases(instruction, 5, seed=3):
+            check = {"kind": "ifeval", "instruction": instruction, "arguments": arguments}
+            refused = False
+            try:
+                RuleJudge().validate(Criterion("c", "d", check=check))
+            except ValueError as error:
+                refused = "of nltk: python -m nltk.downloader" in str(error)
+                if not refused:
+                    raise
+            if not refused:
+                validated += 1
+                assert ifeval_agreement.ours(check, response) is not Outcome.ERROR
+    assert validated >= 5 * 20

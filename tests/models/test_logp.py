@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_focal.models import Lora, apply_lora, encode_chat, load_policy, response_logp, response_measures
+from lightning_focal.models import Lora, apply_lora, encode_chat, load_policy, response_logp, response_measures, why_not_padded
 from lightning_focal.models import logp as module
 
 
@@ -73,6 +73,7 @@ def test_columns_of_padding_are_not_computed(tiny):
     prompts, prompt_mask, responses, response_mask = batch([(2, 2), (1, 1)])
     pad = torch.nn.functional.pad
     seen = []
+    why_not_padded(tiny[0])  # tries the model out
     hook = tiny[0].model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
     )

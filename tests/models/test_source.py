@@ -1,11 +1,14 @@
+import json
+import re
 import shutil
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Qwen2VLConfig
 
-from lightning_focal.models import PolicySourceError, load_policy, load_tokenizer, resolve_source
+from lightning_focal.models import PolicySourceError, load_policy, load_tokenizer, load_trainable, resolve_source
 from lightning_focal.models.load import CACHE_ENV, default_cache_dir
+from tests.conftest import rubric_rows
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,30 @@ def test_missing_part_is_named_with_its_place(folder, remove, match):
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "match"),
+    [
+        ("model.safetensors", lambda data: data[: len(data) // 2], "cannot be read: .*deserializing header"),
+        ("model.safetensors", lambda data: b"", "cannot be read: .*header too small"),
+        (
+            "config.json",
+            lambda data: data.replace(b'"intermediate_size": ', b'"intermediate_size": 1'),
+            "cannot be read: .*mismatched",
+        ),
+        (
+            "config.json",
+            lambda data: re.sub(rb'"num_hidden_layers": \d', b'"num_hidden_layers": 9', data),
+            r"no weights for .*layers\.\d",
+        ),
+    ],
+)
+def test_weights_that_are_damaged_or_not_there(folder, part, change, match):
+    (folder / part).write_bytes(change((folder / part).read_bytes()))
+    with pytest.raises(PolicySourceError, match=match) as caught:
+        load_policy(folder)
+    assert str(folder) in str(caught.value)
+
+
 def test_tokenizer_without_eos(folder, tiny):
     bare = AutoTokenizer.from_pretrained(folder)
     bare.eos_token = None
@@ -72,12 +99,51 @@ def test_missing_pad_becomes_eos(folder):
     assert load_tokenizer(folder).pad_token == "<|im_end|>"
 
 
+def test_a_tokenizer_may_know_tokens_that_no_prompt_holds(folder, run_tiny, rubric_file):
+    bigger = AutoTokenizer.from_pretrained(folder)
+    bigger.add_tokens(["<image_soft_token>"], special_tokens=True)
+    bigger.save_pretrained(folder)
+    assert len(load_policy(folder)[1]) == 260
+    run_tiny(policy=str(folder))
+    rows = rubric_rows(4)
+    rows[-1]["prompt"] = "<image_soft_token> what is this?"
+    with pytest.raises(
+        ValueError, match=r"a prompt holds the token '<image_soft_token>' \(id 259\), of which .* embeds 259 tokens"
+    ):
+        run_tiny(policy=str(folder), folder="again", data_train=rubric_file(rows=rows))
+
+
 def test_foreign_tokenizer_is_refused(folder):
     bigger = AutoTokenizer.from_pretrained(folder)
     bigger.add_tokens(["<extra>"])
+    bigger.eos_token = "<extra>"
     bigger.save_pretrained(folder)
-    with pytest.raises(PolicySourceError, match=r"260 tokens.*embeds 259"):
+    with pytest.raises(PolicySourceError, match=r"ends a response with token 259, its model embeds 259"):
         load_policy(folder)
+
+
+def test_code_of_a_source_is_run_where_it_is_trusted(folder):
+    (folder / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    for load in (load_policy, load_trainable):
+        with pytest.raises(
+            PolicySourceError, match=r"brings code of its own along; it is run with `model.trust_remote_code: true`"
+        ):
+            load(folder)
+        assert type(load(folder, trust_remote_code=True)[0]).__name__ == "OwnModel"
+
+
+def test_a_model_of_pictures_is_refused_in_a_line(folder):
+    Qwen2VLConfig().save_pretrained(folder)
+    with pytest.raises(PolicySourceError, match=r"is no causal language model \(qwen2_vl\)") as caught:
+        load_policy(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_broken_weights_name_the_folder(folder):

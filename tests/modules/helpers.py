@@ -51,8 +51,9 @@ def backward_of_step(model, rows, update, temperature=1.0, normaliser=None, sums
     """Forward and backward of one optimiser step as ``GRPOModule.training_step`` makes them; returns the step's losses."""
     normaliser, sums = step_normaliser(rows, update) if normaliser is None else normaliser, sums or UpdateSums()
     for part in micro_batches(model, rows, update):
-        logp, measured = response_measures(model, *part.tokens, ["entropy"], temperature=temperature, sizes=part.sizes)
-        loss, watched = grpo_loss(part, logp, update, normaliser, measured)
+        names = ["entropy", "router_loss"] if update.router_aux_coef else ["entropy"]
+        logp, measured = response_measures(model, *part.tokens, names, temperature=temperature, sizes=part.sizes)
+        loss, watched = grpo_loss(part, logp, update, normaliser, measured, len(part) / len(rows))
         loss.backward()
         sums.add(watched)
     return {name.removeprefix("loss/"): value for name, value in sums.step.items()}

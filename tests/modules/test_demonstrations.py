@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_focal.models import encode_chat, load_tokenizer
+from lightning_focal.models import encode_chat, load_tokenizer, prompt_opening
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.types import Prompts
 
@@ -49,3 +49,20 @@ def test_a_long_one_is_refused_and_the_limit_itself_is_not(tokenizer):
     assert encode_demonstrations(tokenizer, shown(("?", "abc")), max_tokens=4)[2].shape == (1, 4)
     with pytest.raises(ValueError, match=r"the demonstration of prompt 'p0' has 4 tokens, 3 are allowed"):
         encode_demonstrations(tokenizer, shown(("?", "abc")), max_tokens=3)
+
+
+@pytest.mark.parametrize("response", ["<think>\na</think>b", "a</think>b", " <think>a\n</think>\nb"])
+def test_a_thought_that_the_template_opens_is_not_opened_twice(response):
+    opens = load_tokenizer("random:tiny-llama")
+    opens.chat_template += "{{ '<think>\\n' }}"
+    prompts = shown(("?", response))
+    prompt_ids, _, response_ids, mask = encode_demonstrations(opens, prompts)
+    assert prompt_opening(opens, prompt_ids[0].tolist()) == "<think>\n"
+    learned = opens.decode(response_ids[0][mask[0]])
+    assert learned == response.lstrip().removeprefix("<think>").lstrip() + "<|im_end|>"
+    as_it_stands = encode_demonstrations(opens, prompts, thinks=False)
+    assert opens.decode(as_it_stands[2][0]) == response + "<|im_end|>"
+    with pytest.raises(
+        ValueError, match=r"opens a thought \(<think>\), and the demonstration of prompt 'p0' never ends it: write"
+    ):
+        encode_demonstrations(opens, shown(("?", "b")))

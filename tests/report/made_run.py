@@ -13,7 +13,7 @@ from lightning_focal.functional import bootstrap_interval
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.rewards import FocalReward
 from lightning_focal.runs import CSVLog
-from lightning_focal.types import CriterionScores, Prompts, Rollouts, level_key
+from lightning_focal.types import CriterionScores, Prompts, Rollouts, log_key
 
 NINE = (
     ("at most 40 words", ("axis:brevity", "level:easy")),
@@ -62,7 +62,7 @@ def make_run(
     """
     dice = random.Random(seed)
     focal, parts = strategy == "FocalReward", folder / "rollouts"
-    log, history, keys = CSVLog(folder), [], sorted({level_key(*criterion) for criterion in criteria})
+    log, history, keys = CSVLog(folder), [], sorted({log_key(*criterion) for criterion in criteria})
     made = _Maker(dice, criteria, FocalReward(gamma=gamma if focal else 0.0), group, words or WORDS, length, say)
     for batch in range(batches + 1):
         if batch in [batches if at is None else at for at in evaluations]:

@@ -247,6 +247,15 @@ def test_every_rollout_comes_back(tmp_path):
     assert len(found["rubrics"]) == 1  # kept once
 
 
+def test_thought_and_answer_are_told_apart_as_they_were_recorded():
+    row = {"stage": "train", "batch": 0, "rollout": 0, "messages": None, "reward": 0.0, "static_reward": 0.0, "rank_change": 0}
+    cases = [("<think>a</think>b", "a"), ("<think>a", "a"), ("<think>a</think>b", None), ("b", None), ("<think>a</think>b", ...)]
+    rows = [{**row, "criteria": [], "response": text, **({} if t is ... else {"thought": t})} for text, t in cases]
+    found = unpacked(packed(pack_rollouts([("run", rows)])))
+    assert found["thought"] == ["a", "a \u2026", None, None, "a"]
+    assert found["text"] == ["b", "", "<think>a</think>b", "b", "b"]
+
+
 def test_grades_and_faults():
     kept = {"name": "c", "tags": None, "reason": None, "weight": 1.0, "saturation": None, "prior_weight": 1.0}
     seen = ((0.25, "graded"), (0.0, "met"), (1.0, "not_met"), (math.nan, ""))

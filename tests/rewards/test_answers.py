@@ -3,13 +3,14 @@
 import logging
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lightning_focal.rewards import GoldAnswers, NegativeEntropy, OwnVotes, PairVotes, SelfCertainty, TeacherVotes
 from lightning_focal.rewards.answers import AnswerBatch, shorten
-from tests.helpers import make_prompts
+from tests.helpers import make_prompts, make_rollouts
 from tests.rewards.answering import ScriptedAnswerer, answered
 
 NAN = math.nan
@@ -58,6 +59,8 @@ def test_equivalence_decides_what_one_answer_is_and_is_forgotten_after_a_batch()
     group, source = ["0.5", "1/2", r"\frac{1}{2}", "2"], OwnVotes("math")
     assert source(answered(group)).scores.flatten().tolist() == [1, 1, 1, 0]
     assert OwnVotes("string")(answered(group)).scores.flatten().tolist() == [1, 0, 0, 0]
+    groups = (["4e-7", "1e-7", "0.0000004", "0"], ["act", "cat", r"\text{act}", "tac"], ["5 km", "5 cm", "5000 m", "5 kg"])
+    assert source(answered(*groups)).scores[..., 0].tolist() == [[1, 0, 1, 0]] * 3
     source(answered(["x+1", "1+x"]))
     first = len(source.equivalence._seen)
     source(answered(["2x+1", "1+2x"]))
@@ -196,6 +199,8 @@ def test_missing_gold_answers_are_an_error_or_said_once(caplog):
         ValueError, match=r"2 of 2 prompts have no gold answer \(first: 'p0'\), and GoldAnswers needs one: give the"
     ):
         GoldAnswers().validate(make_prompts(2, answers=(None, "  ")))
+    with pytest.raises(ValueError, match=r"prompt 'p1': the gold answer must be an answer, got 'NaN', which is no number"):
+        GoldAnswers().validate(make_prompts(2, answers=("1", "NaN")))
     with caplog.at_level(logging.WARNING):
         for source in (GoldAnswers(), GoldAnswers(unknown="warn")):
             source.validate(make_prompts(2, answers=("1", None)))
@@ -264,3 +269,11 @@ def test_the_last_box_counts_and_long_answers_are_shortened():
     assert shorten("x" * 40) == "x" * 40
     assert shorten("x" * 41) == "x" * 33 + "... (41 characters)"
     assert shorten(" " * 500 + "x") == "... (501 characters)"
+
+
+def test_a_box_in_a_thought_is_no_answer():
+    texts = (r"<think>\boxed{1}</think>\boxed{2}", r"<think>\boxed{1}", r"\boxed{1}</think> 2", r"\boxed{2}")
+    batch = AnswerBatch(make_rollouts(make_prompts(1, answers=("2",)), 4, texts=(texts,)))
+    assert batch.answers == [["2", None, None, "2"]]
+    assert (batch.votes[0].label, batch.voters) == ("2", [2])
+    assert AnswerBatch(replace(batch.rollouts, thinks=False)).answers == [["2", "1", "1", "2"]]

@@ -3,13 +3,30 @@
 import pytest
 import torch
 
-from lightning_focal.functional import dvao_advantage, gdpo_advantage, saw_weights, softmin_advantage
+from lightning_focal.functional import (
+    criterion_moments,
+    diva_weights,
+    dvao_advantage,
+    gd2po_advantage,
+    gdpo_advantage,
+    item_response_reward,
+    mo_grpo_weights,
+    probit_difficulty,
+    sa_mrpo_weights,
+    saw_weights,
+    softmin_advantage,
+)
 from lightning_focal.rewards import (
+    DivaWeighting,
     DvaoAdvantage,
     FocalReward,
     Gate,
+    Gd2poAdvantage,
     GdpoAdvantage,
     GroupAdvantage,
+    ItemResponse,
+    MoGrpoWeighting,
+    SaMrpoAdvantage,
     SawWeighting,
     SoftMinAdvantage,
     StaticReward,
@@ -56,11 +73,38 @@ def test_advantages_are_handed_scores_weights_and_mask(make, advantage, function
     assert shaped.advantages[0, :2].abs().min() > 0
 
 
-def test_saw_pools_by_key():
-    weights = StaticReward(weighting=SawWeighting()).shape(SCORES).weights
-    torch.testing.assert_close(
-        weights, saw_weights(SCORES.scores, SCORES.weights, SCORES.mask, torch.tensor([[0, 1], [2, 3]]), 4)
-    )
+BY_KEY = torch.tensor([[0, 1], [2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [
+        (SawWeighting(), lambda s, w, m: saw_weights(s, w, m, BY_KEY, 4)),
+        (MoGrpoWeighting(), mo_grpo_weights),
+        (DivaWeighting(0.05), lambda s, w, m: diva_weights(s, w, m, 0.05)),
+    ],
+)
+def test_weightings_are_handed_scores_base_and_mask(weighting, expected):
+    weights = StaticReward(weighting=weighting).shape(SCORES).weights
+    torch.testing.assert_close(weights, expected(SCORES.scores, SCORES.weights, SCORES.mask))
+
+
+def test_sa_mrpo_gd2po_and_rrt():
+    shaped = StaticReward(advantage=SaMrpoAdvantage(gamma=0.7)).shape(SCORES)
+    moved = sa_mrpo_weights(SCORES.scores, SCORES.weights, SCORES.mask, 0.7, BY_KEY, 4)
+    torch.testing.assert_close(shaped.advantages, gdpo_advantage(SCORES.scores, moved, SCORES.mask))
+    torch.testing.assert_close(shaped.weights, SCORES.weights)
+    shaped = StaticReward(advantage=Gd2poAdvantage(0.6)).shape(SCORES)
+    torch.testing.assert_close(shaped.advantages, gd2po_advantage(SCORES.scores, SCORES.weights, SCORES.mask, 0.6))
+    assert 0 < (shaped.advantages != 0).sum() < shaped.valid.sum()
+    difficulty = probit_difficulty(criterion_moments(SCORES.scores, SCORES.mask, BY_KEY, 4))[BY_KEY]
+    for rule, expected in (
+        (ItemResponse(), difficulty),
+        (ItemResponse({"a": 0.5, "x": 0.5}), difficulty * torch.tensor([[0.0, 1.0], [0.0, 1.0]])),  # by name and by key
+    ):
+        rewards = StaticReward(reward=rule).shape(SCORES).rewards
+        abilities = item_response_reward(SCORES.scores, SCORES.weights, SCORES.mask, difficulty=expected)
+        torch.testing.assert_close(rewards, abilities)
 
 
 def test_what_was_judged_on_nothing_that_weighs_is_no_part_of_the_batch():
@@ -91,6 +135,10 @@ def test_what_was_judged_on_nothing_that_a_weighting_left_is_no_part_of_the_base
         ),
         (lambda: FocalReward(reward=Gate(["a"]), advantage=DvaoAdvantage()), "`reward: Gate` would be lost: DvaoAdvantage"),
         (lambda: Gate([]), "`required` must name at least one criterion or tag"),
+        (lambda: DivaWeighting(0.0), "`epsilon` must be > 0, got 0.0"),
+        (lambda: SaMrpoAdvantage(-1.0), "`gamma` must be >= 0, got -1.0"),
+        (lambda: Gd2poAdvantage(2.0), r"`agreement` must be in \[0, 1\], got 2.0"),
+        (lambda: ItemResponse({"a": 1.0}), r"`pass_rates` must be in \(0, 1\), got {'a': 1.0}"),
         (lambda: SoftMinAdvantage(k=0), "`k` must be > 0, got 0"),
     ],
 )

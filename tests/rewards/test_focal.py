@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from lightning_focal.judges import Outcome, Verdict
-from lightning_focal.rewards import FocalReward, GroupAdvantage, RlooAdvantage, RubricScores, StaticReward
+from lightning_focal.rewards import (
+    FocalReward,
+    GdpoAdvantage,
+    GroupAdvantage,
+    RlooAdvantage,
+    RubricScores,
+    StandardisedFocalReward,
+    StaticReward,
+)
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores
 from tests import oracles
@@ -167,6 +175,24 @@ def test_bounds_hold(bounds, scores, expected):
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
+def test_standardised_focal_is_focal_weights_on_z_scores():
+    scores = ragged(seed=11)
+    arguments = {"gamma": 0.5, "scope": "batch", "mix": 0.7}
+    shaped = StandardisedFocalReward(mix=0.7).shape(scores)
+    plain = FocalReward(**arguments, advantage=GdpoAdvantage()).shape(scores)
+    for name in ("weights", "advantages"):
+        assert torch.equal(getattr(shaped, name), getattr(plain, name))
+    levels = FocalReward(scope="batch").shape(scores).saturation.numpy()
+    applies, base = scores.mask.any(1).numpy(), shaped.weights.numpy().copy()
+    for p in range(len(base)):
+        of = np.where(applies[p], scores.weights[p].numpy(), 0.0)
+        of = of / of.sum() if of.sum() else of
+        base[p] = 0.7 * oracles.focal_weights(levels[p], of, applies[p], 0.5) + 0.3 * of
+    np.testing.assert_allclose(shaped.weights.numpy(), base, rtol=0, atol=1e-6)
+    expected = oracles.gdpo(scores.scores.numpy(), base, scores.mask.numpy())
+    np.testing.assert_allclose(shaped.advantages.numpy(), expected, rtol=0, atol=1e-6)
+
+
 def test_bounds_that_cannot_hold_name_the_number_of_criteria():
     with pytest.raises(ValueError, match=r"C = 3 criteria.*upper ones to 0.9"):
         FocalReward(bounds=(0.05, 0.3)).shape(make_scores([[[1.0, 0.0, 0.5]]]))
@@ -194,6 +220,7 @@ def test_warmup_counts_training_batches(scope):
         ({"epsilon": 0.0}, "`epsilon` must be > 0, got 0.0"),
         ({"bounds": (0.6, 0.4)}, r"`bounds` must be \(lowest, highest\) with 0 <= lowest <= highest, got \(0.6, 0.4\)"),
         ({"bounds": (-0.1, 0.4)}, "`bounds` must be"),
+        ({"mix": 1.1}, r"`mix` must be in \[0, 1\], got 1.1"),
         ({"scope": "epoch"}, "`scope` must be 'group', 'batch' or 'running', got 'epoch'"),
         ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
         ({"warmup": -1}, "`warmup` must be >= 0, got -1"),

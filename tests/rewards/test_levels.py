@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from lightning_focal.rewards import FocalReward, StaticReward
+from lightning_focal.rubrics import read_rows
 from lightning_focal.types import CriterionScores
 from tests import oracles
+from tests.conftest import write_rows
 from tests.helpers import make_scores
 
 MEAN, NAN = float("inf"), float("nan")
@@ -230,3 +232,23 @@ def test_a_checkpoint_of_another_strategy_is_refused():
         ):
             load()
     strategy.on_load_checkpoint(None, None, {"callbacks": {"ModelCheckpoint": {}}})
+
+
+@pooled_scopes
+def test_criteria_of_different_texts_have_levels_of_their_own(tmp_path, scope):
+    """No text recurs in another prompt: levels over the batch are those of the groups, though the names are logged together."""
+    rubrics = [
+        [f"The response provide a detailed explanation of the {thing}.", f"Gives worked example {i}."]
+        for i, thing in enumerate(["clay structures", "RCNN framework"])
+    ]
+    entries = [[{"criterion": text, "points": 10} for text in texts] for texts in rubrics]
+    rows = [{"data_source": "rar", "prompt": "Q", "reward_model": {"style": "rubric", "rubrics": of_row}} for of_row in entries]
+    names = [row.rubric.names for row in read_rows(write_rows(tmp_path / "rows.jsonl", rows))]
+    met = torch.tensor([[[1.0, 0], [1, 1], [1, 0], [1, 1]], [[0, 0], [0, 1], [0, 0], [0, 1]]])
+    weights = []
+    for tags in ((), ((("pool:rar-untagged",),) * 2,) * 2):
+        scores = CriterionScores(met, met > -1, torch.full((2, 2), 0.5), tuple(names), tags)
+        weights += [observed(FocalReward(gamma=3.0, scope=one), scores).shape(scores).weights for one in ("group", scope)]
+    for one in weights:
+        torch.testing.assert_close(one, weights[0])
+    assert weights[0][0, 0] < 0.01 < 0.9 < weights[0][1, 0]

@@ -11,7 +11,20 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lightning_focal.rewards import FocalReward, GdpoAdvantage, GroupAdvantage, SawWeighting, StaticReward
+from lightning_focal.rewards import (
+    FocalReward,
+    Gd2poAdvantage,
+    GdpoAdvantage,
+    GroupAdvantage,
+    ItemResponse,
+    Pow3rWeighting,
+    RubricDropout,
+    SaMrpoAdvantage,
+    SawWeighting,
+    StandardisedFocalReward,
+    StaticReward,
+)
+from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
 from tests import oracles
 
@@ -29,6 +42,12 @@ def strategies():
         "static": StaticReward(weights="uniform"),
         "gdpo": StaticReward(advantage=GdpoAdvantage()),
         "saw": StaticReward(weighting=SawWeighting()),
+        "sa-mrpo": StaticReward(advantage=SaMrpoAdvantage()),
+        "gd2po": StaticReward(advantage=Gd2poAdvantage()),
+        "rrt": StaticReward(reward=ItemResponse()),
+        "pow3r": StaticReward(weighting=Pow3rWeighting()),
+        "dropout": StaticReward(weighting=RubricDropout(least=1)),
+        "standardised": StandardisedFocalReward(informedness=0.5, patience=1, mix=0.7),
     }
 
 
@@ -40,12 +59,16 @@ def batches(half_invalid):
         names = tuple(tuple(map(str, rng.choice(KEYS, int((row > 0).sum()), replace=False))) for row in weights)
         if half_invalid and number == 1:
             mask[PROMPTS // 2 :] = False
-        yield CriterionScores(torch.from_numpy(scores), torch.from_numpy(mask), torch.from_numpy(weights), names)
+        again = torch.from_numpy(np.where(rng.random(scores.shape) < 0.4, np.round(rng.random(scores.shape)), np.nan))
+        seeds = draw_seeds(number, [f"p{i}" for i in range(PROMPTS)])
+        tensors = (torch.from_numpy(x) for x in (scores, mask, weights))
+        yield CriterionScores(*tensors, names, repeated=again, seeds=seeds)
 
 
 def part(scores, rank, world_size):
     rows = slice(rank * PROMPTS // world_size, (rank + 1) * PROMPTS // world_size)
-    return CriterionScores(scores.scores[rows], scores.mask[rows], scores.weights[rows], scores.names[rows])
+    fields = ("scores", "mask", "weights", "names", "repeated", "seeds")
+    return CriterionScores(**{name: getattr(scores, name)[rows] for name in fields})
 
 
 def train(rank=0, world_size=1):

@@ -51,6 +51,36 @@ def test_setup_refuses_what_cannot_be_judged_and_a_group_of_one():
     FocalReward().setup(FakeTrainer(), module(1), "validate")
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_criterion_is_checked_before_a_judge_is_asked(split):
+    class Server(TableJudge):
+        def validate(self, criterion):
+            if criterion.name == "odd":
+                raise ValueError(f"{criterion.place}: cannot be judged")
+
+        def prepare(self):
+            raise AssertionError("asked too early")
+
+    names = {"train": ["a", "b"], "val": ["c", "d"]}
+    names[split][1] = "odd"
+    splits = {
+        part: make_prompts(2, [Rubric((Criterion(name, "", where=f"{part}.jsonl:{i}"),)) for i, name in enumerate(of_part)])
+        for part, of_part in names.items()
+    }
+    trainer = FakeTrainer(datamodule=SimpleNamespace(splits=lambda: splits))
+    with pytest.raises(ValueError, match=rf"{split}.jsonl:1: criterion 'odd': cannot be judged"):
+        FocalReward(judge=Server({})).setup(trainer, module(), "fit")
+
+
+def test_levels_are_kept_by_name_and_logged_by_pool():
+    pools = (("a", ["pool:p"]), ("b", ["pool:p"]), ("c", ["axis:x"]))
+    rubrics = [Rubric((Criterion(name, "", tags=tags, check="no_commas"),)) for name, tags in pools]
+    strategy = FocalReward(judge=TableJudge({}))
+    strategy.setup(FakeTrainer(datamodule=data(*rubrics, keys=("a", "b", "x", "free"))), module(), "fit")
+    assert list(strategy.keys) == ["a", "b", "x", "free"]
+    assert strategy.stage_keys("train") == strategy.stage_keys("val") == ["p", "x", "free"]
+
+
 def test_a_strategy_of_ones_own_needs_no_methods():
     class Mine(RewardStrategy):
         pass

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_focal.judges import RuleJudge
+from lightning_focal.judges import JudgeRequest, Outcome, RuleJudge
 from lightning_focal.rubrics import FORMATS, Criterion, Rubric, RubricError, read_rows
 from lightning_focal.rubrics.readers.formats import category_of
 
@@ -49,6 +49,66 @@ ROWS = {
         "sample_id": "s",
         "rubrics": [{"criterion": "Cites.", "axis": "Sources", "weight": 4.0}, {"criterion": "Errs.", "axis": "Facts", "weight": -2.0}],
     },
+    "if_multi_constraints": {
+        "key": "k",
+        "messages": CHAT,
+        "ground_truth": "[{'instruction_id': ['punctuation:punctuation_dot', 'keywords:existence'], 'kwargs': [None, {'keywords': ['a']}]}]",
+        "constraint": "No dots.\tUse a.",
+    },
+    "rlvr_ifeval": {
+        "messages": CHAT,
+        "ground_truth": '{"func_name": "verify_bullet_points", "N": 2, "quantifier": null}',
+        "constraint": "Use two bullets.",
+    },
+    "dr_tulu": {
+        "messages": CHAT,
+        "ground_truth": json.dumps({
+            "query": "Q?",
+            "rubrics": [{"title": "Yes", "description": "Right.", "weight": 1.0}, {"title": "No", "description": "Wrong.", "weight": -1.0}],
+            "rubrics_types": ["persistent", "persistent"],
+        }),
+        "dataset": "rl_rag_longform",
+    },
+    "verifiers": {"prompt": CHAT, "answer": "4", "info": '{"rubric": [{"criterion": "Right.", "weight": 2}], "level": 1}'},
+    "prbench": {
+        "task": "t",
+        "turns": 1,
+        "prompt_0": "Q?",
+        "rubric": [
+            {"title": "Right.", "annotations": {"criteria_category": "Accuracy", "important_weight": 6, "weight_class": "important"}},
+            {"title": "Wrong.", "annotations": {"important_weight": 3, "critically_detrimental_weight": -9,
+                                                "weight_class": "critically detrimental"}},
+        ],
+    },
+    "paperbench": {
+        "question": "Q?",
+        "rubric": {
+            "id": "r", "requirements": "All.", "weight": 1, "sub_tasks": [
+                {"id": "a", "requirements": "One.", "weight": 1, "sub_tasks": [], "task_category": "Code Development"},
+                {"id": "b", "requirements": "Two.", "weight": 3, "sub_tasks": [
+                    {"id": "c", "requirements": "Two a.", "weight": 2, "sub_tasks": [], "task_category": "Code Execution"},
+                    {"id": "d", "requirements": "Two b.", "weight": 6, "sub_tasks": [], "task_category": "Code Execution"},
+                ]},
+            ],
+        },
+    },
+    "biggen": {
+        "id": "p_0", "input": "Q?", "reference_answer": "A.",
+        "score_rubric": {"criteria": "Is it right?", **{f"score{i}_description": f"level {i}" for i in range(1, 6)}},
+    },
+    "prometheus": {
+        "orig_instruction": "Q?", "orig_response": "R.", "orig_reference_answer": "A.", "orig_criteria": "Is it right?", "orig_score": "4",
+        **{f"orig_score{i}_description": f"level {i}" for i in range(1, 6)},
+    },
+    "writingbench": {
+        "index": 7, "query": "Q?",
+        "checklist": [{"name": "Tone", "criteria_description": "Is it warm?", "1-2": "cold", "3-8": "cool", "9-10": "hot"}],
+    },
+    "infobench": {"id": "u", "instruction": "Q?", "input": "", "decomposed_questions": ["Is it a haiku?", "Is it about snow?"]},
+    "openrubrics": {"instruction": "Q?", "rubric": "1. Is a haiku. [Hard Rule]\n2. Is vivid,\n   in both lines. [Principle]"},
+    "healthbench_meta": {
+        "prompt": CHAT, "completion": "R.", "rubric": "Advises rest.", "binary_labels": [True, False], "category": "cluster:hedging",
+    },
     "ruscarl": {
         "prompt": CHAT,
         "data_source": "math",
@@ -68,6 +128,7 @@ ROWS = {
         "extra_info": {"i": 1},
     },
 }  # fmt: skip
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]
 SHORT = {"name": "short", "description": "Short."}
 
 
@@ -91,7 +152,8 @@ def of(tmp_path, name, *fields, **changes):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_row_is_recognised_by_its_own_format_alone(tmp_path, name):
-    assert [known for known, reader in FORMATS.items() if reader.matches(ROWS[name])] == [name]
+    assert [known for known, reader in FORMATS.items() if reader.matches(ROWS[name])][: 1 + (name == "plain")] == [name]
+    assert [known for known in FORMATS if known != "plain" and FORMATS[known].matches(ROWS[name])] == [name] * (name != "plain")
     row = read(tmp_path, ROWS[name])
     assert (row.format, row.messages) == (name, tuple(CHAT))
 
@@ -111,7 +173,7 @@ def test_plain_every_field(tmp_path):
 
 def test_plain_missing_names_and_descriptions(tmp_path):
     rubric = [{"description": "Yes."}, {"description": "Yes!"}, {"check": "no_commas"}]
-    made = [("yes", "Yes.", None), ("yes-2", "Yes!", None), ("no_commas", "no_commas", {"kind": "no_commas"})]
+    made = [("yes", "Yes.", None), ("yes.8aff5108", "Yes!", None), ("no_commas", "no_commas", {"kind": "no_commas"})]
     assert of(tmp_path, "plain", "name", "description", "check", rubric=rubric) == made
 
 
@@ -129,7 +191,7 @@ def test_plain_messages_and_answer(tmp_path):
 
 def test_healthbench(tmp_path):
     row = read(tmp_path, ROWS["healthbench"])
-    assert row.rubric.names == ("advises-to-see-a-doctor", "advises-to-see-a-doctor-2", "names-a-dose-without-asking-for-age")
+    assert row.rubric.names == ("advises-to-see-a-doctor", "advises-to-see-a-doctor.2", "names-a-dose-without-asking-for-age")
     assert row.rubric.criteria[0] == Criterion(
         row.rubric.names[0], "Advises to see a doctor.", 5, ("level:example", "axis:accuracy")
     )
@@ -141,7 +203,7 @@ def test_healthbench(tmp_path):
 
 def test_rar(tmp_path):
     row = read(tmp_path, ROWS["rar"])
-    assert (row.id, row.answer, row.rubric.names) == ("x:1", "A.", ("names-it", "names-it-2", "style"))
+    assert (row.id, row.answer, row.rubric.names) == ("x:1", "A.", ("names-it.e7ce22e4", "names-it.8bf6f5d1", "style.f215a268"))
     assert of(tmp_path, "rar", "points", "tags") == [(5, ("category:essential",)), (-1, ("category:pitfall",)), (1, ())]
     texts = ["Essential Criteria: a", "Important Criteria: b", "Optional Criteria: c", "Pitfall Criteria: d"]
     rubric = [{"title": text[-1], "description": text} for text in texts]
@@ -183,7 +245,227 @@ def test_ruscarl(tmp_path):
         (("verifier:rule", "function:math_verify", "parameters:42"), {"kind": "answer", "expected": "42"}),
         (("verifier:llm",), None),
     ]
-    assert row.rubric.criteria[2].check == {"kind": "words_between", "min": 5, "max": 50}
+    words = RuleJudge()
+    for count, outcome in (
+        (4, Outcome.NOT_MET),
+        (5, Outcome.MET),
+        (50, Outcome.MET),
+        (51, Outcome.NOT_MET),
+    ):  # white space parts words
+        (verdicts,) = words.judge([JudgeRequest((), "well-known, " * count, row.rubric.criteria[2:])])
+        assert verdicts[0].outcome is outcome
+
+
+LEVELS = "Is it right?\n" + "\n".join(f"Score {i}: level {i}" for i in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "id", "criteria"),
+    [
+        ("if_multi_constraints", "k", [("No dots.", 1, 0, 1, ("axis:punctuation",)), ("Use a.", 1, 0, 1, ("axis:keywords",))]),
+        ("rlvr_ifeval", "x:1", [("Use two bullets.", 1, 0, 1, ())]),
+        ("dr_tulu", "x:1", [("Right.", 1, 0, 1, ()), ("Wrong.", -1, 0, 1, ())]),
+        ("verifiers", "x:1", [("Right.", 2, 0, 1, ())]),
+        ("prbench", "t", [("Right.", 6, 0, 1, ("axis:Accuracy",)), ("Wrong.", -9, 0, 1, ())]),
+        ("paperbench", "x:1", [  # 1/4; 3/4 of 2/8 and of 6/8
+            ("One.", 0.25, 0, 1, ("category:Code Development",)),
+            ("Two a.", 0.1875, 0, 1, ("category:Code Execution",)),
+            ("Two b.", 0.5625, 0, 1, ("category:Code Execution",)),
+        ]),
+        ("biggen", "p_0", [(LEVELS, 1, 1, 5, ())]),
+        ("prometheus", "x:1", [(LEVELS, 1, 1, 5, ())]),
+        ("writingbench", "7", [("Is it warm?\nScore 1 to 2: cold\nScore 3 to 8: cool\nScore 9 to 10: hot", 1, 1, 10, ())]),
+        ("infobench", "u", [("Is it a haiku?", 1, 0, 1, ()), ("Is it about snow?", 1, 0, 1, ())]),
+        ("openrubrics", "x:1", [("Is a haiku.", 1, 0, 1, ("type:hard rule",)), ("Is vivid,\nin both lines.", 1, 0, 1, ("type:principle",))]),
+        ("healthbench_meta", "x:1", [("Advises rest.", 1, 0, 1, ("axis:cluster:hedging",))]),
+    ],
+)  # fmt: skip
+def test_public_data_sets(tmp_path, name, id, criteria):
+    row = read(tmp_path, ROWS[name])
+    assert row.id == id
+    assert [(c.description, c.points, c.low, c.high, c.tags) for c in row.rubric.criteria] == criteria
+
+
+def test_what_names_alone_do_not_say(tmp_path):
+    assert read(tmp_path, {**ROWS["biggen"], "system_prompt": "Plan."}).messages[0] == {"role": "system", "content": "Plan."}
+    assert read(tmp_path, {**ROWS["infobench"], "input": "Snow."}).messages == ({"role": "user", "content": "Q?\n\nSnow."},)
+    asked = {"turns": 2, "response_0": "A.", "prompt_1": "Why?", "reference_texts_1": ["Law 1."], "response_1": "No."}
+    assert len(read(tmp_path, {**ROWS["prbench"], "turns": None, "prompt_1": "", "response_0": ""}).messages) == 1
+    assert (
+        read(tmp_path, {**ROWS["ruscarl"], "reward_model": {**ROWS["ruscarl"]["reward_model"], "ground_truth": ["42"]}}).answer
+        == "42"
+    )
+    assert read(tmp_path, {**ROWS["prometheus"], "orig_score": None}).extra["responses"] == []
+    asked["reference_texts_1"] = json.dumps(asked["reference_texts_1"])
+    turns = [(turn["role"], turn["content"]) for turn in read(tmp_path, {**ROWS["prbench"], **asked}).messages]
+    assert turns == [("user", "Q?"), ("assistant", "A."), ("user", "Why?\n\nReference material:\n\nLaw 1.")]
+    assert [criterion.required for criterion in read(tmp_path, ROWS["openrubrics"]).rubric.criteria] == [True, False]
+    row = read(tmp_path, ROWS["verifiers"])
+    assert (row.answer, row.extra) == ("4", {"info": ROWS["verifiers"]["info"]})
+    text = {"binary_labels": "[True, False]"}
+    for name, changes, verdicts in (
+        ("healthbench_meta", {}, [True, False]),
+        ("healthbench_meta", text, [True, False]),
+        ("prometheus", {}, [4.0]),
+    ):
+        gold = [{"response": "R.", "verdicts": [verdict]} for verdict in verdicts]
+        assert read(tmp_path, {**ROWS[name], **changes}).extra["responses"] == gold
+
+
+RIGHT = {"description": "Right.", "points": 2}
+
+
+@pytest.mark.parametrize(
+    ("row", "criteria"),
+    [
+        ({"rubric": ["Right.", "Brief."]}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": "Is it right?"}, [("Is it right?", 1)]),
+        ({"rubric": "Look at this:\n- Right.\n- Brief."}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": "1) Right.\n   - in full\n2) Brief."}, [("Right.\n- in full", 1), ("Brief.", 1)]),
+        ({"rubric": json.dumps([RIGHT])}, [("Right.", 2)]),
+        ({"rubric": str([RIGHT])}, [("Right.", 2)]),
+        ({"rubric": [json.dumps(RIGHT)]}, [("Right.", 2)]),
+        ({"rubric": [["Right.", 2], ["Brief.", "1.5"]]}, [("Right.", 2), ("Brief.", 1.5)]),
+        ({"rubric": {"criteria": [RIGHT]}}, [("Right.", 2)]),
+        ({"rubric": {"Right.": 2, "Brief.": 1}}, [("Right.", 2), ("Brief.", 1)]),
+        ({"rubric": {"a": "Right.", "b": "Brief."}}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": {"a": RIGHT}}, [("Right.", 2)]),
+        ({"rubrics": {"positive_rubrics": [RIGHT], "negative_rubrics": ["Rude."]}}, [("Right.", 2), ("Rude.", -1)]),
+        ({"rubrics": [{"criterion": "Right.", "points": 2}]}, [("Right.", 2)]),
+        ({"criteria": [{"requirement": "Right.", "weight": "2", "notes": "n"}]}, [("Right.", 2)]),
+        ({"positive_rubrics": ["Right."], "negative_rubrics": [{"criterion": "Rude.", "weight": 2}]}, [("Right.", 1), ("Rude.", -2)]),
+        ({"rubric": [{"title": "Right.", "category": "style"}]}, [("Right.", 1)]),
+        ({"rubric": [{"criteria": "R.", "score1_description": "a", "score3_description": "b"}]}, [("R.\nScore 1: a\nScore 3: b", 1)]),
+        ({"rubric": {"Right.": "2", "Brief.": 1}}, [("Right.", 2), ("Brief.", 1)]),
+        ({"rubric": {"1": "Right.", "2": "Brief."}}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": [{"criterion": "Rude.", "points": "\u22122"}, "Right."]}, [("Rude.", -2), ("Right.", 1)]),
+        ({"rubric": json.dumps(json.dumps([RIGHT]))}, [("Right.", 2)]),
+        ({"rubric": "[Hard Rule] Right.\n[Principle] Brief."}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": "Hard Rules:\n1. Right:\n   in full\n\nPrinciples:\n1. Brief."}, [("Right:\nin full", 1), ("Brief.", 1)]),
+        ({"rubric": "### Hard Rules\r\n1. Right.\r\n### Principles\r\n2. Brief."}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": "**1. Right.** [Hard Rule]\n**2. Brief.**"}, [("Right.", 1), ("Brief.", 1)]),
+        ({"rubric": "[0, 1] is the interval."}, [("[0, 1] is the interval.", 1)]),
+        ({"rubric": ["{1, 2}"]}, [("{1, 2}", 1)]),
+        ({"checklist": [{"name": "tone", "criteria_description": "Warm."}]}, [("Warm.", 1)]),
+        ({"reward_model": json.dumps({"rubrics": [{"criterion": "Right.", "points": 2}]})}, [("Right.", 2)]),
+        ({"reward_model": {"style": "rubric"}, "extra_info": {"rubrics": [{"criterion": "Right.", "points": 2}]}}, [("Right.", 2)]),
+        ({"reward_model": {"rubrics": ["Right."]}, "extra_info": "{}"}, [("Right.", 1)]),
+        ({"reward_model": {"ground_truth": json.dumps([{"criterion": "Right.", "points": 2}])}}, [("Right.", 2)]),
+    ],
+)  # fmt: skip
+def test_shapes_of_criteria(tmp_path, row, criteria):
+    found = read(tmp_path, {"prompt": CHAT, **row})
+    assert ([(c.description, c.points) for c in found.rubric.criteria], found.answer) == (criteria, None)
+
+
+TURN = {"role": "user", "content": "Q?"}
+CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "messages"),
+    [
+        (json.dumps([TURN]), [TURN]),
+        (str([TURN]), [TURN]),
+        (json.dumps({"messages": [TURN]}), [TURN]),
+        (TURN, [TURN]),
+        ([{"from": "system", "value": "S"}, {"from": "human", "value": "Q?"}], [{"role": "system", "content": "S"}, TURN]),
+        ([{"role": "user", "content": [{"type": "text", "text": "Q"}, "?"]}], [TURN]),
+        ([{"role": "assistant", "content": None, "tool_calls": CALL}, {"role": "tool", "content": "4", "tool_call_id": "c"}],
+         [{"role": "assistant", "content": "", "tool_calls": CALL}, {"role": "tool", "content": "4", "tool_call_id": "c"}]),
+        (json.dumps(json.dumps([TURN])), [TURN]),
+        ([{"role": "Human", "content": "Q?"}], [TURN]),
+        ("[1, 2, 3]", [{"role": "user", "content": "[1, 2, 3]"}]),
+        ('{"a": 1} is JSON?', [{"role": "user", "content": '{"a": 1} is JSON?'}]),
+    ],
+)  # fmt: skip
+def test_shapes_of_chats(tmp_path, prompt, messages):
+    assert read(tmp_path, {"prompt": prompt, "rubric": ["a"]}).messages == tuple(messages)
+    if prompt != str([TURN]):
+        assert read(tmp_path, {"conversations": prompt, "rubric": ["a"]}).messages == tuple(messages)
+
+
+SYSTEM, ANSWER = {"role": "system", "content": "S"}, {"role": "assistant", "content": "A."}
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"conversations": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "A."}]}, [TURN]),
+        ({"messages": [TURN, ANSWER, TURN, ANSWER]}, [TURN, ANSWER, TURN]),
+        ({"instruction": "Q?", "input": "Snow.", "output": "A."}, [{"role": "user", "content": "Q?\n\nSnow."}]),
+        ({"instruction": "Q?", "input": "", "system": "S"}, [SYSTEM, TURN]),
+        ({"prompt": [SYSTEM, TURN], "system_prompt": "other"}, [SYSTEM, TURN]),
+        ({"conversations": [{"from": "human", "value": "Q?"}], "system": "S"}, [SYSTEM, TURN]),
+    ],
+)
+def test_what_stands_beside_a_chat(tmp_path, row, messages):
+    assert read(tmp_path, {**row, "rubric": ["a"]}).messages == tuple(messages)
+
+
+@pytest.mark.parametrize(
+    "rubric",
+    [
+        "[Is it right?]\nScore 1: no\n**Score 5**: yes",
+        [{"criteria": "R?", "score5_description": "yes", "score1_description": "no"}],
+    ],
+)
+def test_grades_in_words(tmp_path, rubric):
+    (criterion,) = read(tmp_path, {"instruction": "Q?", "rubric": rubric}).rubric.criteria
+    assert (criterion.low, criterion.high) == (1, 5)
+    assert criterion.description.index("no") < criterion.description.index("yes")
+
+
+F, G = "func_name", "instruction_id"
+
+
+@pytest.mark.parametrize(
+    ("truth", "met", "missed"),
+    [
+        ({F: "verify_keywords", "keyword_list": ["tea", "Milk"]}, "MILKY teas", "tea"),
+        ({F: "verify_keyword_frequency", "word": "tea", "N": 2}, "Tea, tea; teas", "tea"),
+        ({F: "validate_forbidden_words", "forbidden_words": ["tea"]}, "te a", "STEAM"),
+        ({F: "verify_letter_frequency", "letter": "e", "N": 2}, "tee E", "tea E"),
+        ({F: "verify_paragraph_count", "N": 2}, "a\n* * *\nb\n", "a * * * "),
+        ({F: "validate_word_constraint", "N": 20, "quantifier": "around"}, "a-b " * 22, "a " * 23),
+        ({F: "verify_sentence_constraint", "N": 2, "quantifier": "at most"}, "Dr. No. Yes e.g. tea.\n", "A. B. C."),
+        ({F: "validate_paragraphs", "N": 2, "first_word": "Tea", "i": 2}, "a\n\nTea b\n\n", "Tea\n\nb"),
+        ({F: "verify_postscript", "postscript_marker": "P.S."}, "a\nP.S. b", "a\nP.S. "),
+        ({F: "validate_placeholders", "N": 2}, "[a] and []", "[a"),
+        ({F: "verify_bullet_points", "N": "2"}, " * a\n-b", "* a\n1. b"),
+        ({F: "validate_title"}, "<<t>> a", "<t>"),
+        ({F: "validate_choice", "options": ["Yes.", "No."]}, "I say No.", "no"),
+        ({F: "validate_highlighted_sections", "N": 2}, "*a* **", "*a*"),
+        ({F: "validate_sections", "N": 2, "section_splitter": "SECTION"}, "SECTION 1 a SECTION 2 b", "SECTION 1 a"),
+        ({F: "validate_json_format"}, ' {"a": [1, {"b": null}], "c": "\\u00e9"}\n', "{'a': 1}"),
+        ({F: "validate_json_format"}, "[]", "[1,]"),
+        ({F: "validate_repeat_prompt", "original_prompt": "Q? (a)"}, "\nQ? (a) b", "Q? a"),
+        ({F: "validate_two_responses"}, "a ****** b", "a ******\na"),
+        ({F: "validate_uppercase"}, "A 1!", "A b"),
+        ({F: "validate_lowercase"}, "1 ß!", "a É"),
+        ({F: "validate_frequency_capital_words", "N": 1, "quantifier": "at least"}, "a NATO", "Nato"),
+        ({F: "validate_end", "end_phrase": "Done."}, "Well. Done.\n", "Done. No"),
+        ({F: "validate_quotation"}, ' "a" ', '"a'),
+        ({F: "validate_no_commas"}, "a، b", "a, b"),
+        ({G: ["copy:copying_multiple"], "kwargs": [{"prompt_to_repeat": "A?", "N": 2.0}]}, "a? ****** A?", "A?"),
+        ({G: ["new:copy_span_idx"], "kwargs": [{"prompt_to_repeat": "a tea b", "n_start": 2, "n_end": 5}]}, "TEA", "a tea"),
+        ({G: ["keywords:word_once"], "kwargs": [{"keyword": "tea"}]}, "Tea", "tea, steam"),
+        ({G: ["keywords:exclude_word_harder"], "kwargs": [{"keyword": "tea"}]}, "tea, tea ", "a tea b"),
+        ({G: ["count:count_increment_word"], "kwargs": [{"keyword1": "a", "keyword2": "b"}]}, "b a b", "a b"),
+        ({G: ["letters:letter_counting"], "kwargs": [{"N": 3, "relation": "less than"}]}, "a1b", "abc"),
+        ({G: ["paragraphs:paragraphs"], "kwargs": [{}]}, "a\n***\nb***", "a"),
+        ({G: ["paragraphs:paragraphs2"], "kwargs": [{}]}, "a\n\nb\n", "a\nb"),
+        ({G: ["first_word:first_word_answer"], "kwargs": [{"first_word": "Tea"}]}, " tea is", "teas"),
+        ({G: ["last_word:last_word_answer"], "kwargs": [{"last_word": "tea"}]}, 'is "Tea".', "steam"),
+        ({G: ["detectable_format:square_brackets"], "kwargs": [{}]}, "[a] [b]", "[a] b"),
+        ({G: ["detectable_format:bigram_wrapping"], "kwargs": [{}]}, "<<a b>> c", "<<a b"),
+        ({G: ["punctuation:punctuation_exclamation"], "kwargs": [None]}, "a.", "a!"),
+    ],
+)  # fmt: skip
+def test_instructions_count_as_in_the_published_code(tmp_path, truth, met, missed):
+    row = read(tmp_path, {"messages": CHAT, "ground_truth": json.dumps(truth) if F in truth else str([truth])})
+    requests = [JudgeRequest((), text, row.rubric.criteria) for text in (met, missed)]
+    assert [verdicts[0].outcome for verdicts in RuleJudge().judge(requests)] == [Outcome.MET, Outcome.NOT_MET]
 
 
 @pytest.mark.parametrize(
@@ -209,6 +491,10 @@ def item(**fields):
     return {"rubrics": [{"criterion": "a", "points": 5, **fields}]}
 
 
+def truth(**fields):
+    return {"ground_truth": fields}
+
+
 def rule(**tags):
     return {"reward_model": item(tags={"verifier": "rule", **tags})}
 
@@ -222,16 +508,34 @@ def rule(**tags):
         ("plain", {"prompt": [{"role": "user"}]}, r"`prompt\[0\].content` must be a string, got None"),
         ("plain", {"rubric": []}, r"`rubric` must be a non-empty list of criteria, got \[\]"),
         ("plain", {"rubric": SHORT}, "`rubric` must be a non-empty list of criteria, got {"),
-        ("plain", {"rubric": ["x"]}, r"`rubric\[0\]` must be a mapping, got 'x'"),
+        ("plain", {"rubric": "array([{'criterion': 'a'}], dtype=object)"}, "`rubric` must be a non-empty list of criteria, or one as JSON"),
+        ("plain", {"rubric": ROWS["biggen"]["score_rubric"] | {"criteria": None}}, "`rubric.criteria` must be given beside the descr"),
+        ("plain", {"prompt": '[{"role": "user", "content": "cut off'}, "`prompt` must be a chat that can be read"),
+        ("plain", {"prompt": [SYSTEM]}, "`prompt` must be a chat in which a user says something"),
+        ("plain", {"prompt": [{"role": "user", "content": []}]}, "`prompt` must be a chat in which a user says something"),
+        ("plain", {"prompt": [TURN, ANSWER]}, "`prompt` must be a chat that ends with a turn that awaits a response"),
+        ("plain", {"rubric": [3]}, r"`rubric\[0\]` must be a mapping, got 3"),
+        ("plain", {"rubric": [" "]}, r"`rubric\[0\]` must be a mapping, got ' '"),
+        ("plain", {"rubric": [{"criterion": "a", "importances": 3}]}, r"`rubric\[0\].importances` must be one of name, .*, got"),
+        ("plain", {"prompt": IMAGE}, r"`prompt\[0\].content\[0\]` must be a part of text: .*, got 'image_url'"),
+        ("plain", {"prompt": f"[{CHAT[0]}\n {CHAT[0]}]"}, "`prompt` must be a chat that can be read: this text looks like one"),
+        ("plain", {"prompt": 3}, "`prompt` must be a non-empty string or list of {role, content}, got 3"),
+        ("plain", {"prompt": float("nan")}, "`prompt` must be a non-empty string or list of {role, content}, got nan"),
+        ("plain", {"answer": float("nan")}, "`answer` must be a string or a number, got nan"),
         ("plain", {"id": ["x"]}, "`id` must be a non-empty string or a whole number"),
         ("plain", {"id": ""}, "`id` must be a non-empty string or a whole number"),
-        ("plain", {"answer": [1]}, r"`answer` must be a string or a number, got \[1\]"),
+        ("plain", {"answer": [1, 2]}, r"`answer` must be a string or a number, got \[1, 2\]"),
         ("plain", {"rubric": [SHORT, SHORT]}, r"`criteria\[1\].name` must be unique within the rubric"),
         ("plain", entry(points=0), "x.jsonl:1: `points` must be other than zero"),
         ("plain", entry(check={"kind": "exact", "text": "$answer"}), r"`rubric\[0\].check.text` must be used in a row with an `answer`"),
         ("plain", entry(tags=["verifier:math"]), r"x.jsonl:1: `rubric\[0\].tags` must be used in a row with an `answer`, got"),
         ("plain", entry(point=3), r"`rubric\[0\].point` must be one of name, .* \(did you mean `points`\?\), got 'point'"),
         ("plain", entry(points="three"), r"x.jsonl:1: `rubric\[0\].points` must be a finite number, got 'three'"),
+        ("plain", entry(points="5 points"), r"`rubric\[0\].points` must be a finite number, got '5 points'"),
+        ("plain", entry(points="1_000"), r"`rubric\[0\].points` must be a finite number, got '1_000'"),
+        ("plain", entry(points=10**400), r"`rubric\[0\].points` must be a finite number, got 1000"),
+        ("plain", {"rubric": [["a", 1e308], ["b", 1e308]]}, "`points` must be of a finite sum"),
+        ("infobench", {"input": float("nan")}, "`input` must be a non-empty string, got nan"),
         ("plain", entry(points=float("nan")), r"`rubric\[0\].points` must be a finite number, got nan"),
         ("plain", entry(points=True), r"`rubric\[0\].points` must be a finite number, got True"),
         ("plain", entry(low=2), r"x.jsonl:1: rubric\[0\]: criterion 'short': `low` must be below `high` \(1.0\), got 2.0"),
@@ -242,7 +546,7 @@ def rule(**tags):
         ("plain", entry(check=3), r"`rubric\[0\].check` must be the name of a kind, or a mapping with a string `kind`, got 3"),
         ("plain", entry(check={"type": "x"}), r"`rubric\[0\].check` must be the name of a kind"),
         ("healthbench", {"rubrics": [{"points": 1}]}, r"`rubrics\[0\].criterion` must be a non-empty string, got None"),
-        ("healthbench", item(points="5"), r"`rubrics\[0\].points` must be a finite number, got '5'"),
+        ("healthbench", item(points="nan"), r"`rubrics\[0\].points` must be a finite number, got 'nan'"),
         ("healthbench", item(tags=[3]), r"`rubrics\[0\].tags` must be a list of strings, got \[3\]"),
         ("healthbench", {"prompt_id": 3.5}, "`prompt_id` must be a non-empty string or a whole number, got 3.5"),
         ("healthbench", {"example_tags": "x"}, "`example_tags` must be a list of strings, got 'x'"),
@@ -263,8 +567,16 @@ def rule(**tags):
         ("ruscarl", rule(function="rhyme"), "with `function` math_verify or word_count_range, got 'rhyme'"),
         ("ruscarl", rule(function="math_verify"), r"rubrics\[0\].tags` must be with `parameters`: the answer, got None"),
         ("ruscarl", rule(function="word_count_range", parameters={"min_count": "a"}), "whole numbers `min_count` and `max_count`"),
-        ("ruscarl", {"reward_model": {"rubrics": []}}, "x.jsonl:1: reward_model: `rubrics` must be a non-empty list of criteria"),
-        ("ruscarl", {"reward_model": 3}, "`reward_model` must be a mapping with `rubrics`, got 3"),
+        ("ruscarl", {"reward_model": {"rubrics": []}}, r"x.jsonl:1: `reward_model.rubrics` must be a non-empty list of criteria, got \[\]"),
+        ("ruscarl", {"reward_model": 3}, "`reward_model.rubrics` must be a non-empty list of criteria, got None"),
+        ("if_multi_constraints", truth(instruction_id=["count:count_unique"]), r"\.instruction_id\[0\]` must be one that can be checked"),
+        ("rlvr_ifeval", truth(func_name="validate_rhyme"), "`ground_truth.func_name` must be one of verify_keywords, .*, got 'vali"),
+        ("rlvr_ifeval", truth(func_name="validate_title", N=1), "`ground_truth` must be with the arguments that validate_title takes"),
+        ("rlvr_ifeval", truth(func_name="validate_choice", options="a, b"), "a non-empty list of texts, got 'a, b'"),
+        ("prbench", {"rubric": [{"title": "a", "annotations": {"weight_class": "important"}}]}, "important_weight` must be a finite"),
+        ("prbench", {"turns": 0}, "`turns` must be at least 1, got 0"),
+        ("prbench", {"turns": 2}, "`response_0` must be a non-empty string, got None"),
+        ("paperbench", {"rubric": {"sub_tasks": [{"requirements": "a", "weight": 0}]}}, "`rubric.sub_tasks` must be of weights that"),
     ],
 )  # fmt: skip
 def test_malformed(tmp_path, name, changes, message):
@@ -294,10 +606,15 @@ def ifeval(points, met):
 @given(st.data())
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_score_is_that_of_the_definition(name, data):
-    least, most, steps = {"rlcf": (0, 100, [0, 0.37, 1]), "ifeval": (1, 1, [0, 1])}.get(name, (-10, 10, [0, 0.5, 1]))
+    shares = ("ifeval", "if_multi_constraints", "rlvr_ifeval", "biggen", "prometheus", "writingbench", "infobench", "openrubrics")
+    least, most, steps = {"rlcf": (0, 100, [0, 0.37, 1]), **dict.fromkeys(shares, (1, 1, [0, 1]))}.get(
+        name, (-10, 10, [0, 0.5, 1])
+    )
     points = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=8).filter(any))
     met = data.draw(st.lists(st.sampled_from(steps), min_size=len(points), max_size=len(points)))
-    expected = {"rar": rar, "rlcf": rlcf, "ifeval": ifeval}.get(name, over_positive)(points, met)
+    expected = {"rar": rar, "paperbench": rar, "rlcf": rlcf, **dict.fromkeys(shares, ifeval)}.get(name, over_positive)(
+        points, met
+    )
     # not judged: it leaves every sum
     rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate([*points, 7])))
     score = FORMATS[name].score(rubric, [*met, None])
@@ -307,7 +624,7 @@ def test_the_score_is_that_of_the_definition(name, data):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_only_the_mean_over_the_data_set_is_clipped_and_only_by_some(name):
-    clipped = name in ("healthbench", "ruscarl")
+    clipped = name in ("healthbench", "healthbench_meta", "ruscarl")
     assert FORMATS[name].mean([-1.0, 0.5]) == (0.0 if clipped else -0.25)
     assert math.isclose(FORMATS[name].mean([-0.25, 0.75]), 0.25)
     assert FORMATS[name].mean([]) is None

@@ -1,12 +1,18 @@
 """Which folder a run writes to."""
 
+import errno
 import multiprocessing
+import os
+import re
+import resource
 import time
 
 import pytest
 
+from lightning_focal.cli import main
 from lightning_focal.runs import folder as folder_module
 from lightning_focal.runs import release, run_folder
+from tests.conftest import TINY
 from tests.runs.racing import claim
 
 
@@ -27,11 +33,54 @@ def test_a_folder_in_use_is_left_alone_and_an_empty_one_may_be_used(tmp_path):
     assert run_folder(str(tmp_path / "empty")) == tmp_path / "empty"
 
 
-def test_a_resumed_run_goes_on_in_its_folder(tmp_path):
-    checkpoint = run_folder(tmp_path / "run") / "checkpoints" / "last.ckpt"
-    assert run_folder(tmp_path / "other", str(checkpoint)) == tmp_path / "run"
-    assert not (tmp_path / "other").exists()
-    assert run_folder(tmp_path / "new", str(tmp_path / "download" / "model.ckpt")) == tmp_path / "new"
+def refusing(name, number):
+    """A call of the system that fails, as on a disk that is full or one that may not be written to."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return name, refuse
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("run", "a file is in its place"),
+        ("", "Not a directory"),
+        (refusing("mkdir", errno.EROFS), "Read-only file system"),
+        (refusing("open", errno.EACCES), "Permission denied"),
+        (refusing("write", errno.ENOSPC), "No space left on device"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch, broken, words):
+    wanted = tmp_path / "deep" / "run"
+    if isinstance(broken, str):
+        (tmp_path / "deep" / broken).parent.mkdir(exist_ok=True)
+        (tmp_path / "deep" / broken).write_text("mine") if broken else (tmp_path / "deep").write_text("mine")
+    else:
+        monkeypatch.setattr(os, *broken)
+    with pytest.raises(OSError, match=words) as error:
+        run_folder(wanted)
+    monkeypatch.undo()
+    assert str(error.value) == f"the run folder {wanted} cannot be written to: {words}; `run_dir` names another"
+    assert not wanted.is_dir() or list(wanted.iterdir()) == []
+
+
+@pytest.mark.parametrize("bytes_left", [10, 5000])  # config.yaml does not fit, the first evaluation's file does not
+def test_a_disk_that_is_full_at_the_start_is_one_line(tmp_path, rubric_file, capsys, bytes_left):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    args = ["--data=RubricDataModule", f"--data.train={rubric_file()}", f"--data.val={rubric_file(2, 'val.jsonl')}"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--reward=StaticReward", f"--model.policy={TINY}", *args, f"--run_dir={tmp_path / 'run'}"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stop.value.code == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert re.fullmatch(
+        f"error: the run folder {tmp_path / 'run'} cannot be written to: .*File too large.*; `run_dir` names another", error
+    )
 
 
 def test_processes_that_race_get_different_folders(tmp_path):

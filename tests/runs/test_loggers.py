@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from lightning_focal.files import SetAside
 from lightning_focal.runs import CSVLog, EventLog, RunFolder
 from tests.helpers import FakeTrainer
 from tests.runs.killed import events
@@ -58,15 +59,17 @@ def test_a_last_row_is_not_paid_for_by_the_whole_file(tmp_path):
 
 
 def test_a_resumed_run_goes_on_behind_what_it_has_not_to_forget(tmp_path):
-    CSVLog(tmp_path / "new").forget_after(3)
+    aside = SetAside(tmp_path, 2)
+    CSVLog(tmp_path / "new").forget_after(3, aside)
     assert not (tmp_path / "new").exists()
     for step in range(4):
         CSVLog(tmp_path).log_metrics({"a": float(step)}, step=step)
     again = CSVLog(tmp_path)
-    again.forget_after(1)
+    again.forget_after(1, aside)
     again.log_metrics({"a": 9.0}, step=2)
-    again.forget_after(7)
+    again.forget_after(7, aside)
     assert [row["a"] for row in rows(tmp_path)] == ["0.0", "1.0", "9.0"]
+    assert [(row["step"], row["a"]) for row in rows(tmp_path / "set_aside" / "after_batch_2")] == [("2", "2.0"), ("3", "3.0")]
 
 
 @pytest.mark.parametrize("cut", range(1, len(b"1,0.25,2.5\r\n")))
@@ -92,7 +95,7 @@ def test_other_processes_and_hyper_parameters_write_nothing(tmp_path, monkeypatc
     log.log_hyperparams({"a": 1})
     if rank:
         log.log_metrics({"a": 1.0}, step=0)
-        log.forget_after(0)
+        log.forget_after(0, SetAside(tmp_path, 1))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ def run_with(folder, *steps):
     """A run folder with checkpoints."""
     folder = run_folder(folder)
     for step in steps:
-        save(folder / "checkpoints" / f"step={step}.ckpt", age=100 - step)
+        save(folder / "checkpoints" / f"step={step}.ckpt", age=100 - step, global_step=step)
     if steps:
         (folder / "checkpoints" / "last.ckpt").symlink_to(f"step={steps[-1]}.ckpt")
     return folder
@@ -63,7 +63,13 @@ def test_last_by_its_path_is_the_newest_whole_one(tmp_path, caplog):
 
 def test_another_path_is_taken_at_its_word(tmp_path):
     folder = run_with(tmp_path / "run", 2, 4)
-    assert resume_from(checkpoint(folder, 2), tmp_path / "run") == Resume(None, checkpoint(folder, 2))
+    assert resume_from(checkpoint(folder, 4), tmp_path / "run") == Resume(folder, checkpoint(folder, 4))
+    assert resume_from(checkpoint(folder, 2), tmp_path / "run", fit=False) == Resume(folder, checkpoint(folder, 2))
+    assert resume_from(checkpoint(folder, 2), tmp_path / "new", named=True) == Resume(None, checkpoint(folder, 2))
+    branch = f"the same command with --run_dir={folder}_from_step=2"
+    for named in (True, False):
+        with pytest.raises(ValueError, match=f"step=2.ckpt is older than step=4.ckpt of the same run, .* {branch}$"):
+            resume_from(checkpoint(folder, 2), tmp_path / "run", named=named)
     flip(folder / "checkpoints" / "step=2.ckpt")
     with pytest.raises(ValueError, match=r"step=2.ckpt is broken and cannot be read: the checksum .*; whole is .*step=4.ckpt"):
         resume_from(checkpoint(folder, 2), tmp_path / "run")

@@ -60,12 +60,50 @@ def test_messages_in_text_and_usage_out(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "reply"),
     [
-        ('{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}', ChatReply("", "length")),
+        (
+            '{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}',
+            ChatReply("", "length", instead="empty content"),
+        ),
         (
             '{"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"text": "b"}]}}], "usage": null}',
             ChatReply("ab"),
         ),
-        ('{"choices": [{"message": {"role": "assistant"}}]}', ChatReply("")),
+        (
+            '{"choices": [{"message": {"content": [{"type": "thinking", "text": "no"}, {"type": "text", "text": "met"}]}}]}',
+            ChatReply("met"),
+        ),
+        (
+            '{"choices": [{"message": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "met"}]}]}}]}',
+            ChatReply("", instead="empty content, text in `thinking` alone"),
+        ),
+        (
+            '{"choices": [{"message": {"content": [{"type": "refusal", "refusal": "No."}]}}]}',
+            ChatReply("", instead="a refusal: No."),
+        ),
+        ('{"choices": [{"message": {"content": "met"}, "finish_reason": "MAX_TOKENS"}]}', ChatReply("met", "length")),
+        ('{"choices": [{"message": {"role": "assistant"}}]}', ChatReply("", instead="empty content")),
+        (
+            '{"choices": [{"message": {"content": " ", "refusal": "I am sorry."}}]}',
+            ChatReply(" ", instead="a refusal: I am sorry."),
+        ),
+        (
+            '{"choices": [{"message": {"content": "met"}, "finish_reason": "content_filter"}]}',
+            ChatReply("met", "content_filter", instead="the server's content filter ended the reply"),
+        ),
+        (
+            '{"choices": [{"message": {"tool_calls": [{"function": {"name": "submit"}}, {"function": {"name": "a"}}]}}]}',
+            ChatReply("", instead="a tool call in place of text (submit, a)"),
+        ),
+        ('{"choices": [{"message": {"content": "a", "tool_calls": [{"function": {"name": "f"}}]}}]}', ChatReply("a")),
+        (
+            '{"choices": [{"message": {"reasoning": null, "reasoning_content": "met"}}]}',
+            ChatReply("", instead="empty content, text in `reasoning_content` alone"),
+        ),
+        (
+            '{"choices": [{"message": {"content": "", "reasoning": "met"}}]}',
+            ChatReply("", instead="empty content, text in `reasoning` alone"),
+        ),
+        ('{"choices": [{"message": {"content": "a", "reasoning": "met"}}]}', ChatReply("a")),
         (
             '{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "7", "completion_tokens": true}}',
             ChatReply("a"),

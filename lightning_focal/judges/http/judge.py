@@ -11,10 +11,10 @@ from functools import partial as bind
 from typing import Any, Literal
 
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict, empty_verdict, is_empty
+from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.cache import VerdictCache
 from lightning_focal.judges.http.prompting import Form, digest, fill, read_template
-from lightning_focal.judges.http.verdicts import RESPONSE_FORMAT, read_verdicts
+from lightning_focal.judges.http.verdicts import CUT_OFF, RESPONSE_FORMAT, read_verdicts
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable
 
@@ -198,7 +198,10 @@ class HTTPJudge(Judge):
             if refusal and not self.schema_refused:  # without a schema it answers
                 self.schema_refused = True
                 _log.warning("the judge goes on without `response_format`, its prompt alone asks for JSON: %s", refusal)
-            found, fault = read_verdicts(reply.text, form, reply.finish_reason == "length")
+            cut = reply.finish_reason == "length"
+            found, fault = read_verdicts("" if reply.instead else reply.text, form, cut)
+            if reply.instead:
+                fault = f"{reply.instead}, {CUT_OFF}" if cut else reply.instead
             verdicts = {missing[place].key: verdict for place, verdict in found.items()}
             batch.verdicts |= verdicts
             missing[:] = [question for question in missing if question.key not in verdicts]
@@ -252,16 +255,19 @@ class _Batch:
         batch = cls(requests, [], {}, {}, {})
         for place, request in enumerate(requests):
             chat = [[message["role"], message["content"]] for message in request.messages]
-            about = hashlib.sha256(json.dumps([identity, chat, request.response]).encode()).digest()
             batch.keys.append([])
             for criterion in request.criteria:
-                words = criterion.description.strip() or criterion.name
-                asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault])
+                again = [request.repeat] if request.repeat else []
+                about = hashlib.sha256(json.dumps([identity, chat, request.text(criterion), *again]).encode()).digest()
+                words, part = criterion.description.strip() or criterion.name, criterion.scope
+                asked = json.dumps(
+                    [words, criterion.low, criterion.high, criterion.is_fault, *([part] if part != "answer" else [])]
+                )
                 key = hashlib.sha256(about + hashlib.sha256(asked.encode()).digest()).digest()
                 batch.keys[-1].append(key)
                 batch.questions.setdefault(key, _Question(key, criterion, place))
-                if is_empty(request.response):
-                    batch.verdicts[key] = empty_verdict(criterion)
+                if (verdict := request.empty(criterion)) is not None:
+                    batch.verdicts[key] = verdict
         return batch
 
     @property
@@ -270,10 +276,11 @@ class _Batch:
         return [question for key, question in self.questions.items() if key not in self.verdicts]
 
     def sheets(self, per: str) -> list[list[_Question]]:
-        """The open questions as they are asked: those of a response together, or each by itself (``per="criterion"``)."""
+        """The open questions as they are asked: those of one part of a response together, or each by itself (``per="criterion"``)."""
         together: dict[Any, list[_Question]] = {}
         for question in self.open:
-            together.setdefault(question.key if per == "criterion" else question.request, []).append(question)
+            part = (question.request, question.criterion.scope)
+            together.setdefault(question.key if per == "criterion" else part, []).append(question)
         return list(together.values())
 
     def answers(self, otherwise: str) -> list[tuple[Verdict, ...]]:

@@ -42,6 +42,11 @@ conversation;
 "value": the number where the verdict is "graded", else null;
 "reason": one short sentence."""
 
+_PARTS = {
+    "answer": "",
+    "thought": "(of what was thought before the response, which stands in its place) ",
+    "both": "(of the response and of what was thought before it) ",
+}
 _FIELD = re.compile(r"\{(conversation|response|criteria|format|nonce)\}")
 # What chat templates write around turns. A server's tokenizer reads it as the end of a turn wherever it stands.
 _TURN = re.compile(r"<(?=\|[^<>|\s]{1,40}\|>|/?(?:start|end)_of_turn>|/?s>|<SYS>>|</SYS>>)|\[(?=/?INST\])")
@@ -62,7 +67,7 @@ class Form:
 
     Args:
         nonce: what no response knows.
-        criteria: in the order of the ids.
+        criteria: in the order of the ids; all about one part of a response.
         partial: criteria of 0 to 1 may be graded in between.
     """
 
@@ -91,6 +96,7 @@ class Form:
             wanted = "(met, not_met, or graded with a number from 0 to 1) " if self.partial else ""
             if is_graded(criterion):
                 wanted = f"(graded, a number from {criterion.low:g} to {criterion.high:g}) "
+            wanted += _PARTS[criterion.scope]
             words = (criterion.description.strip() or criterion.name).replace("\n", " ")
             lines.append(f"{id_}: {wanted}{words}")
         return "\n".join(lines)
@@ -123,9 +129,10 @@ def digest(template: str) -> str:
 def fill(template: str, request: JudgeRequest, form: Form) -> str:
     """Return the prompt for one request; what stands in the data is never taken for a field or for the turn of a chat."""
     chat = "\n\n".join(f"{message['role']}: {_broken(message['content'])}" for message in request.messages)
+    response = _broken(request.text(form.criteria[0]) if form.criteria else request.response)
     parts = {
         "conversation": f"<conversation-{form.nonce}>\n{chat}\n</conversation-{form.nonce}>",
-        "response": f"<response-{form.nonce}>\n{_broken(request.response)}\n</response-{form.nonce}>",
+        "response": f"<response-{form.nonce}>\n{response}\n</response-{form.nonce}>",
         "criteria": form.lines(),
         "format": _FORMAT,
         "nonce": form.nonce,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.http.prompting import Form, is_graded
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.servers.replies import shortened
+from lightning_focal.thoughts import answer_places
 
 __all__ = ["CUT_OFF", "NO_VERDICTS", "RESPONSE_FORMAT", "read_verdicts"]
 
@@ -49,9 +50,11 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
     """Read the verdicts of a reply.
 
     An object ``{"verdicts": [...]}`` counts if an entry names an id of ``form``; ids hold a nonce, so no part of the response under
-    judgement can be such an entry. Text around it, a code fence or a thought in front (``<think>``) do no harm. Everything else is
-    strict: keys in their order and none twice, ``reason`` last, verdicts spelled as asked, values as numbers within the
-    criterion's scale. So a response that a judge copies into a reason, quotes and all, cannot add a verdict or change one.
+    judgement can be such an entry. Text around it and a code fence do no harm. What stands in a thought
+    (:mod:`lightning_focal.thoughts`) is a draft and no verdict, and a reply that was cut off holds none: it may be a thought whose
+    marks stood in the prompt. Everything else is strict: keys in their order and none twice, ``reason`` last, verdicts spelled as
+    asked, values as numbers within the criterion's scale. So a response that a judge copies into a reason, quotes and all, cannot add
+    a verdict or change one.
 
     Args:
         text: of the reply.
@@ -67,15 +70,21 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
     """
     if len(text) > _LONGEST:
         return {}, f"a reply of {len(text)} characters"
-    if text.lstrip().startswith("<think>"):
-        text = text.partition("</think>")[2]
+    if cut_off:
+        return {}, f"{CUT_OFF}, before the verdicts were whole: {shortened(text, 100)}"
     ids = {id_: place for place, id_ in enumerate(form.ids)}
-    lists, broken = _lists(text, ids)
-    end = f", {CUT_OFF}" if cut_off else ""
+    found_lists, broken = _lists(text, ids)
+    marked = text
+    for start, stop, _ in found_lists:  # marks that a reason quotes are no marks
+        marked = f"{marked[:start]}{'_' * (stop - start)}{marked[stop:]}"
+    places, finished = answer_places(marked)
+    lists = [entries for at, _, entries in found_lists if any(start <= at < stop for start, stop in places)]
+    if not finished:
+        return {}, f"{NO_VERDICTS} in the reply, whose thought does not end: {shortened(text, 100)}"
     if not lists:
-        return {}, f"{broken or NO_VERDICTS} in the reply{end}: {shortened(text, 100)}"
+        return {}, f"{broken or NO_VERDICTS} in the reply: {shortened(text, 100)}"
     if len(lists) > 1:
-        return {}, f"{len(lists)} lists of verdicts in the reply{end}"
+        return {}, f"{len(lists)} lists of verdicts in the reply"
     found: dict[int, Verdict] = {}
     faults: dict[int, str] = {}
     for entry in lists[0]:
@@ -92,13 +101,14 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
             faults[place] = str(error)
     missing = [place for place in range(len(form.criteria)) if place not in found]
     said = "; ".join(f"{faults.get(place, 'no verdict')} for criterion {place + 1}" for place in missing)
-    return found, said + end if missing else ""
+    return found, said if missing else ""
 
 
-def _lists(text: str, ids: Mapping[str, int]) -> tuple[list[list[Any]], str]:
-    """Every list of verdicts that names an id, and what is wrong with the JSON if some is broken."""
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-    lists: list[list[Any]] = []
+def _lists(text: str, ids: Mapping[str, int]) -> tuple[list[tuple[int, int, Sequence[Any]]], str]:
+    """Every list of verdicts that names an id, where its object starts and ends, and what is wrong with the JSON if some is broken."""
+    # not strict: a line break within a reason is a line break
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, strict=False)
+    lists: list[tuple[int, int, Sequence[Any]]] = []
     broken, end = "", 0
     for number, start in enumerate(_START.finditer(text)):
         if number == _MOST:
@@ -117,7 +127,7 @@ def _lists(text: str, ids: Mapping[str, int]) -> tuple[list[list[Any]], str]:
         if len(content) > 1:
             broken = "keys beside `verdicts`"
         else:
-            lists.append(entries)
+            lists.append((start.start(), stop, entries))
     return lists, broken
 
 

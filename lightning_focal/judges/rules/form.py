@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.rules.registry import Run, check, count_between, none, register, rule, several, verdict
-from lightning_focal.judges.rules.view import ResponseView, split_words
+from lightning_focal.judges.rules.script import count_characters, fold, split_words
+from lightning_focal.judges.rules.view import ResponseView
 
 __all__: list[str] = []
 
@@ -33,10 +33,16 @@ def _length(unit: str, count: Callable[[ResponseView], int], about: str, low: in
 
 
 _length("words", lambda view: len(view.words), "", 20, 60)
-_length("sentences", lambda view: len(view.sentences), "", 2, 4)
-_length("paragraphs", lambda view: len(view.paragraphs), ", parted by blank lines", 2, 3)
-_length("characters", lambda view: len(view.stripped), ", outer white space aside", 100, 280)
+_length("sentences", lambda view: len(view.sentences), ", code fences left out", 2, 4)
+_length("paragraphs", lambda view: len(view.paragraphs), ", parted by blank lines outside code fences", 2, 3)
+_length("characters", lambda view: count_characters(view.stripped), ", as a reader sees them, outer white space aside", 100, 280)
 _length("lines", lambda view: len(view.lines), " that are not blank", 2, 6)
+
+
+@check("white_space_words", {"min": 20, "max": 60})
+def white_space_words(min: int, max: int) -> Run:
+    """From `min` to `max` pieces that white space parts, which some data sets call words."""
+    return count_between(lambda view: len(view.text.split()), "pieces between white space", min, max)
 
 
 @rule("target_words", {"words": 50, "spread": 25}, graded=True, least=1)
@@ -49,7 +55,7 @@ def _target_words(view: ResponseView, words: int, spread: int | None = None) -> 
 @check("max_average_sentence", {"words": 20})
 def max_average_sentence(words: float) -> Run:
     """At most `words` words a sentence on average."""
-    return count_between(lambda v: len(v.words) / max(1, len(v.sentences)), "words a sentence", None, words, "words")
+    return count_between(lambda v: len(v.prose_words) / max(1, len(v.sentences)), "words a sentence", None, words, "words")
 
 
 @check("max_longest_sentence", {"words": 30})
@@ -62,61 +68,33 @@ def _longest_sentence(view: ResponseView) -> int:
     return max((len(split_words(sentence)) for sentence in view.sentences), default=0)
 
 
-_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+\S")
-_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
-_CELL = re.compile(r"\s*:?-+:?\s*")
-_PLACEHOLDER = re.compile(r"\[([^\[\]\n]{1,60})\](?!\()")
-
-
 def _headings(view: ResponseView, level: int | None = None) -> int:
-    matches = (_HEADING.match(line) for line in view.lines)
-    return sum(match is not None and level in (None, len(match[1])) for match in matches)
-
-
-def _bold(view: ResponseView) -> int:
-    return len(_BOLD.findall(view.text))
+    return sum(level in (None, found) for found in view.markup.headings)
 
 
 def _items(view: ResponseView) -> int:
-    return view.bullets + view.numbered
-
-
-def _tables(view: ResponseView) -> int:
-    """Count header lines that a rule of as many cells follows."""
-    count = 0
-    for header, ruler in zip(view.lines, view.lines[1:], strict=False):
-        if "|" in header and "|" in ruler:
-            cells = ruler.strip().strip("|").split("|")
-            same_width = len(header.strip().strip("|").split("|")) == len(cells)
-            count += same_width and all(_CELL.fullmatch(cell) for cell in cells)
-    return count
+    return view.markup.bullets + view.markup.numbered
 
 
 def _markdown(view: ResponseView) -> int:
-    return _headings(view) + _bold(view) + view.bullets + _tables(view) + len(view.fences)
+    found = view.markup
+    return len(found.headings) + found.bold + found.bullets + found.tables + len(found.code_lines) + found.others
 
 
-def _placeholders(view: ResponseView) -> int:
-    """Count square brackets that are neither citations nor check boxes."""
-    found = (match.strip() for match in _PLACEHOLDER.findall(view.text))
-    return sum(not text.isdigit() and text.lower() not in ("", "x") for text in found)
-
-
-several("bullets", "bullets", lambda view: view.bullets, ": lines that start with `-`, `*`, `+` or `•`", min=3)
-several("numbered_list", "numbered items", lambda view: view.numbered, ", which start like `1.` or `2)`", min=2, max=5)
+several("bullets", "bullets", lambda view: view.markup.bullets, ", items of lists or lines that start with `•`", min=3)
+several("numbered_list", "numbered items", lambda view: view.markup.numbered, ", which start like `1.` or `2)`", min=2, max=5)
 several("list_items", "list items", _items, ", bullets and numbered ones together", min=3, max=7)
 none("no_bullets", "list items", _items, ", neither bullets nor numbered ones")
-several("bold", "bold spans", _bold, " (`**...**` or `__...__`)", min=1)
-several(
-    "placeholders", "placeholders", _placeholders, " in square brackets, such as `[name]`; links, citations and check boxes aside", min=2
-)  # fmt: skip
-none("no_placeholders", "placeholders", _placeholders, " in square brackets, such as `[name]`")
-none("no_markdown", "markdown elements", _markdown, ": headings, bold spans, bullets, tables, code fences")
+several("bold", "bold spans", lambda view: view.markup.bold, " (`**...**` or `__...__`; a name like `__init__` is none)", min=1)
+_NAMES = " in square brackets, such as `[name]`; links, citations, intervals and check boxes aside"
+several("placeholders", "placeholders", lambda view: view.markup.placeholders, _NAMES, min=2)
+none("no_placeholders", "placeholders", lambda view: view.markup.placeholders, _NAMES)
+none("no_markdown", "markdown elements", _markdown, ": headings, bold and italics, bullets, tables, code, links, quotes")
 
 
 @check("headings", {"min": 2, "level": 2})
 def headings(min: int = 1, max: int | None = None, level: int | None = None) -> Run:
-    """From `min` to `max` markdown headings with `#`, of `level` where given."""
+    """From `min` to `max` markdown headings, of `level` where given."""
     if level is not None and not 1 <= level <= 6:
         raise ValueError(f"`level` must be from 1 to 6, got {level}")
     return count_between(lambda view: _headings(view, level), "headings", min, max)
@@ -125,7 +103,7 @@ def headings(min: int = 1, max: int | None = None, level: int | None = None) -> 
 @check("table")
 def table() -> Run:
     """A markdown table: a header line and a rule of as many cells."""
-    return count_between(_tables, "tables", 1, None)
+    return count_between(lambda view: view.markup.tables, "tables", 1, None)
 
 
 @check("code_block", {"language": "python"})
@@ -133,13 +111,13 @@ def code_block(language: str | None = None) -> Run:
     """A closed code fence, of `language` where given."""
     wanted = None if language is None else language.lower()
     unit = "code blocks" if wanted is None else f"{wanted} code blocks"
-    return count_between(lambda view: sum(wanted in (None, name) for name, _ in view.fences), unit, 1, None)
+    return count_between(lambda view: sum(wanted in (None, name) for name, _ in view.markup.fences), unit, 1, None)
 
 
 @rule("postscript", {"marker": "P.S."})
 def _postscript(view: ResponseView, marker: str = "P.S.") -> Verdict:
     """A line starts with `marker`, whatever its case."""
-    met = any(line.lstrip(" \t*_>").lower().startswith(marker.lower()) for line in view.lines)
+    met = any(fold(line).lstrip(" \t*_>").startswith(fold(marker)) for line in view.lines)
     return verdict(met, f"{'a' if met else 'no'} line starts with {marker!r}")
 
 
@@ -150,8 +128,8 @@ def json_document(schema: dict[str, Any] | None = None) -> Run:
 
     def run(view: ResponseView) -> Verdict:
         text = view.stripped
-        if text.startswith("```") and text.endswith("```") and len(view.fences) == 1:
-            text = view.fences[0][1]
+        if text[:3] == text[-3:] and text[:3] in ("```", "~~~") and len(view.markup.fences) == 1:
+            text = view.markup.fences[0][1]
         try:
             document = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict, empty_verdict, is_empty
+from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.rules.registry import CheckKind, Run, compile_check
 from lightning_focal.judges.rules.view import ResponseView
 from lightning_focal.rubrics.criterion import Criterion
@@ -19,8 +19,9 @@ _MOST_COMPILED = 100_000
 class RuleJudge(Judge):
     """Judges each criterion by its ``check``: the same response always gets the same verdict.
 
-    An empty response scores 0 on every criterion (ours): it is not met, and a fault counts as met, since "at most 60 words" or
-    "no exclamation marks" would otherwise reward saying nothing. Empty = nothing visible.
+    A thought is not checked, unless a criterion's ``scope`` says so. An empty response scores 0 on every criterion (ours): it is
+    not met, and a fault counts as met, since "at most 60 words" or "no exclamation marks" would otherwise reward saying nothing.
+    Empty = nothing visible.
 
     A check that fails by itself (a pattern cut off by the time limit, a Python function that raises) gives ``ERROR``, never
     ``NOT_MET``.
@@ -63,12 +64,15 @@ class RuleJudge(Judge):
         verdicts = []
         for request in requests:
             checks = [self._check_of(criterion) for criterion in request.criteria]
-            if is_empty(request.response):
-                verdicts.append(tuple(map(empty_verdict, request.criteria)))
-                continue
-            view = ResponseView(request.messages, request.response, self.regex_timeout)
-            pairs = zip(checks, request.criteria, strict=True)
-            verdicts.append(tuple(_verdict(view, *check, criterion) for check, criterion in pairs))
+            views, found = dict[str, ResponseView](), list[Verdict]()  # one view for each part of the response
+            for check, criterion in zip(checks, request.criteria, strict=True):
+                verdict = request.empty(criterion)
+                if verdict is None:
+                    if criterion.scope not in views:
+                        views[criterion.scope] = ResponseView(request.messages, _text(request, criterion), self.regex_timeout)
+                    verdict = _verdict(views[criterion.scope], *check, criterion)
+                found.append(verdict)
+            verdicts.append(tuple(found))
         return verdicts
 
     def _check_of(self, criterion: Criterion) -> tuple[CheckKind, Run]:
@@ -87,6 +91,13 @@ class RuleJudge(Judge):
             return compile_check(criterion.check)
         except ValueError as error:
             raise ValueError(f"{criterion.place}: {error}") from error
+
+
+def _text(request: JudgeRequest, criterion: Criterion) -> str:
+    """What rules are checked on: of both parts of a response the text without marks."""
+    if criterion.scope != "both" or request.parts.thought is None:
+        return request.text(criterion)
+    return "\n\n".join(filter(None, request.parts[:2]))
 
 
 def _verdict(view: ResponseView, kind: CheckKind, run: Run, criterion: Criterion) -> Verdict:

@@ -10,33 +10,35 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lightning_focal.functional import extract_boxed
 from lightning_focal.judges.base import Outcome, Verdict
-from lightning_focal.judges.equivalence import formula_text
-from lightning_focal.judges.math_process import Comparison, compare_texts
+from lightning_focal.judges.equivalence import compare_answers, expect_gold
+from lightning_focal.judges.math_process import Comparison
 from lightning_focal.judges.math_worker import NOTHING_READ
 from lightning_focal.judges.rules.registry import Run, check, verdict
 from lightning_focal.judges.rules.view import ResponseView
+from lightning_focal.judges.written_answers import gold_answer, read_answer, stated_answer
 
 __all__ = ["load_function"]
 
 _SECONDS = 2.0
-_MARKED_FORMULA = re.compile(r"\\boxed|(?<!\\)\$")
+_MOST_CHARACTERS = 1000  # longer answers are compared as strings
 
 
 @check("answer", {"expected": "42"})
 def answer(expected: str) -> Run:
-    r"""The last `\boxed{...}`, or else the last number or formula, equals `expected` by math-verify.
+    r"""The last `\boxed{...}`, or else the last "answer is ..." or "Answer: ...", number or formula, equals `expected`.
 
     Comparing is cut off after 2 s (of CPU time, in a process of its own) and is then an error, not a miss.
     """
-    gold = expected if _MARKED_FORMULA.search(expected) else formula_text(expected)
-    if compare_texts(gold, formula_text("1"), _SECONDS, both=False).unread == "gold":
-        raise ValueError(f"`expected` must be a number or formula math-verify can read, got {expected!r}")
+    gold = expect_gold("expected", expected, _SECONDS)
 
     def run(view: ResponseView) -> Verdict:
-        boxed = extract_boxed(view.text)
-        reply = compare_texts(gold, view.text if boxed is None else formula_text(boxed), _SECONDS, both=False)
+        stated = stated_answer(view.text)
+        if stated is None:
+            return verdict(False, "no answer found")
+        if len(stated) > _MOST_CHARACTERS:
+            return verdict(stated == gold_answer(expected), f"the answer has {len(stated)} characters")
+        reply = compare_answers(gold, read_answer(stated), _SECONDS)
         if reply.comparison is Comparison.CUT_OFF:
             return Verdict(Outcome.ERROR, None, f"math-verify cut off after {_SECONDS:g} s")
         if reply.unread == "given":
@@ -44,7 +46,7 @@ def answer(expected: str) -> Run:
             return verdict(False, "no answer found" if nothing else f"the answer cannot be read ({reply.error})")
         if reply.comparison is Comparison.UNDECIDED:
             return Verdict(Outcome.ERROR, None, f"math-verify could not compare the answer ({reply.error})")
-        return verdict(reply.comparison is Comparison.EQUAL, f"answer {reply.shown!r}, expected {expected!r}")
+        return verdict(reply.comparison is Comparison.EQUAL, f"answer {stated[:60]!r}, expected {expected!r}")
 
     return run
 
@@ -107,6 +109,28 @@ def _checker_class(instruction: str) -> Any:
     raise ValueError(f"`instruction` must be one of IFEval or IFBench ({', '.join(sorted(known))}), got {instruction!r}")
 
 
+_PROBE = "One of two words here. " * 100
+_MISSING_DATA = re.compile(r"nltk\.download\('([^']+)'\)")
+
+
+def _try_out(checker: Any, instruction: str, given: dict[str, Any]) -> None:
+    """Refuse a checker that lacks a package or data, or whose pattern does not compile: it would fail on every response."""
+    try:
+        checker.check_following(_PROBE)
+    except ImportError as error:
+        raise ValueError(f"`instruction` {instruction} needs a package that is not installed ({error})") from error
+    except re.error as error:
+        raise ValueError(f"`arguments` of {instruction} must be regular expressions, got {given!r} ({error})") from error
+    except LookupError as error:
+        if type(error) is LookupError:  # as nltk raises it; a KeyError or IndexError is about the text
+            found = _MISSING_DATA.search(str(error))
+            data = found[1] if found else str(error).strip()
+            message = f"`instruction` {instruction} needs the data {data} of nltk: python -m nltk.downloader {data}"
+            raise ValueError(message) from error
+    except Exception:  # about the text, too: the judge gives an error for such a response
+        return
+
+
 @check("ifeval", {"instruction": "keywords:existence", "arguments": {"keywords": ["tea", "milk"]}})
 def ifeval(instruction: str, arguments: dict[str, Any] | None = None, loose: bool = False) -> Run:
     """The instruction of IFEval or IFBench is followed (`loose`: by one of the benchmark's eight variants of the response).
@@ -123,6 +147,7 @@ def ifeval(instruction: str, arguments: dict[str, Any] | None = None, loose: boo
         checker.build_description(**given)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"`arguments` must fit {instruction}, got {given!r} ({error})") from error
+    _try_out(checker, instruction, given)
 
     def run(view: ResponseView) -> Verdict:
         texts = variants(view.text) if loose else [view.text]

@@ -11,53 +11,54 @@ import regex
 
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.rules.registry import Count, Run, check, count_between, none, rule, several, verdict
-from lightning_focal.judges.rules.view import ResponseView, ngrams
+from lightning_focal.judges.rules.script import CLOSERS, OPENERS, asks, count_emoji, count_marks, fold, ngrams
+from lightning_focal.judges.rules.view import ResponseView
 
 __all__: list[str] = []
 
-_CLOSERS = " \t\n\"'”’)]}*_`"
-_EMOJI = regex.compile(r"[\p{Extended_Pictographic}\p{Regional_Indicator}--[©®™]]", regex.VERSION1)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_QUOTATION = re.compile(r'"[^"\n]+"|“[^”\n]+”|«[^»\n]+»')
+_QUOTES = ('""', "“”", "„“", "„”", "””", "«»", "»«", "「」", "『』")
+_QUOTATION = re.compile("|".join(f"{pair[0]}[^{pair}\\n]+{pair[1]}" for pair in _QUOTES))
 _SMALL_WORDS = frozenset(
     ("a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "nor", "of", "on", "or", "the", "to", "vs", "with")
 )
-_QUESTION = ("?", "？")
+_ENDS = regex.compile(r"[\p{STerm}…]")
 
 
-def _marks(*marks: str) -> Count:
-    return lambda view: sum(map(view.text.count, marks))
+def _marks(name: str) -> Count:
+    return lambda view: count_marks(view.prose, name)
 
 
 def _questions(view: ResponseView) -> int:
-    return sum(sentence.rstrip(_CLOSERS).endswith(_QUESTION) for sentence in view.sentences)
+    return sum(map(asks, view.sentences))
 
 
-def _last(view: ResponseView, allowed: tuple[str, ...]) -> Verdict:
-    last = view.text.rstrip(_CLOSERS)[-1:]
-    return verdict(last in allowed, f"last character {last!r}")
+def _last(view: ResponseView) -> str:
+    return view.text.rstrip(CLOSERS)[-1:]
 
 
 @rule("ends_with_question")
 def _ends_with_question(view: ResponseView) -> Verdict:
-    """The last character is a question mark; closing quotes, brackets and markup aside."""
-    return _last(view, _QUESTION)
+    """The last sentence ends in a question mark, of any script; closing quotes, brackets and markup aside."""
+    ends = view.sentences[-1:]
+    return verdict(bool(ends) and asks(ends[0]), f"last character {_last(view)!r}")
 
 
 @rule("ends_with_punctuation")
 def _ends_with_punctuation(view: ResponseView) -> Verdict:
-    """The last character is `.`, `!`, `?` or `…`; closing quotes, brackets and markup aside."""
-    return _last(view, tuple(".!?…。！？"))
+    """The last character ends a sentence, such as `.`, `!`, `?`, `…` or `。`; closing quotes, brackets and markup aside."""
+    last = _last(view)
+    return verdict(_ENDS.match(last) is not None or asks(view.text[-80:]), f"last character {last!r}")
 
 
 def _quotations(view: ResponseView) -> int:
-    return len(_QUOTATION.findall(view.text))
+    return len(_QUOTATION.findall(view.prose))
 
 
 several("contains_question", "questions", _questions, ": sentences that end in a question mark", min=1)
-none("no_question", "question marks", _marks(*_QUESTION))
-none("no_exclamation", "exclamation marks", _marks("!", "！"))
-none("no_commas", "commas", _marks(",", "，"))
+none("no_question", "question marks", _marks("QUESTION MARK"), " of any script; code aside")
+none("no_exclamation", "exclamation marks", _marks("EXCLAMATION MARK"), " of any script; code aside")
+none("no_commas", "commas", _marks("COMMA"), " of any script; code aside")
 several("quotation", "quotations", _quotations, ": passages in double quotation marks", min=1)
 
 
@@ -65,44 +66,50 @@ several("quotation", "quotations", _quotations, ": passages in double quotation 
 def _quoted(view: ResponseView) -> Verdict:
     """The whole response stands in double quotation marks."""
     text = view.stripped
-    met = len(text) > 2 and (text[0], text[-1]) in (('"', '"'), ("“", "”"))
+    met = len(text) > 2 and text[0] + text[-1] in _QUOTES
     return verdict(met, f"starts with {text[:1]!r}, ends with {text[-1:]!r}")
 
 
 def _case(view: ResponseView, wrong: str, met: bool) -> Verdict:
-    if not any(char.isalpha() for char in view.text):
-        return verdict(False, "no letters")
+    if view.text.lower() == view.text.upper():
+        return verdict(False, "no letters that have a case")
     return verdict(met, f"no {wrong} letters" if met else f"{wrong} letters occur")
 
 
 @rule("lowercase")
 def _lowercase(view: ResponseView) -> Verdict:
-    """There are letters, and none is upper case."""
+    """There are letters that have a case, and none is upper case."""
     return _case(view, "upper-case", view.text == view.text.lower())
 
 
 @rule("uppercase")
 def _uppercase(view: ResponseView) -> Verdict:
-    """There are letters, and none is lower case."""
+    """There are letters that have a case, and none is lower case."""
     return _case(view, "lower-case", view.text == view.text.upper())
 
 
 @rule("title_case")
 def _title_case(view: ResponseView) -> Verdict:
     """In the first line every word starts with a capital, small words (a, of, the ...) after the first aside."""
-    words = [word for word in view.lines[0].split() if word[0].isalpha()] if view.lines else []
-    wrong = [w for i, w in enumerate(words) if w[0].islower() and (i == 0 or w.lower() not in _SMALL_WORDS)]
+    starts = [word.lstrip(OPENERS) for word in (view.lines[0].split() if view.lines else [])]
+    words = [word for word in starts if word[:1].isalpha()]
+    wrong = [w for i, w in enumerate(words) if _starts_low(w) and (i == 0 or w.lower().rstrip(CLOSERS) not in _SMALL_WORDS)]
     if not words:
         return verdict(False, "the first line has no words")
     return verdict(not wrong, f"{len(wrong)} of {len(words)} words of the first line start in lower case")
 
 
+def _starts_low(text: str) -> bool:
+    """Say whether a text starts with a small letter that has a capital; those of Georgian have none."""
+    return text[:1].islower() and text[0] != text[0].title()
+
+
 def _lower_case_starts(view: ResponseView) -> int:
-    return sum(sentence.lstrip("\"'“‘([*_")[:1].islower() for sentence in view.sentences)
+    return sum(_starts_low(sentence.lstrip(OPENERS.replace("`", ""))) for sentence in view.sentences)
 
 
 def _emoji(view: ResponseView) -> int:
-    return 0 if view.text.isascii() else len(_EMOJI.findall(view.text))
+    return count_emoji(view.text)
 
 
 def _numbers(view: ResponseView) -> int:
@@ -110,8 +117,9 @@ def _numbers(view: ResponseView) -> int:
 
 
 def _value(number: str) -> float | str:
+    parted = re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", number)
     try:
-        return float(number.replace(",", ""))
+        return float(number.replace(",", "" if parted else "."))
     except ValueError:  # 1.2.3
         return number
 
@@ -138,7 +146,7 @@ def _no_repeated_ngram(view: ResponseView, n: int = 4, times: int = 1) -> Verdic
 
 
 def _repeated_sentences(view: ResponseView) -> int:
-    sentences = [sentence.lower().strip(_CLOSERS + ".!?…") for sentence in view.sentences]
+    sentences = [_ENDS.sub("", fold(sentence)).strip(CLOSERS) for sentence in view.sentences]
     return len(sentences) - len(set(sentences))
 
 
@@ -186,8 +194,8 @@ def readability(min: float | None = None, max: float | None = None) -> Run:
     asked = " and ".join([f"at least {low:g}"] * (min is not None) + [f"at most {high:g}"] * (max is not None))
 
     def run(view: ResponseView) -> Verdict:
-        words, sentences = len(view.lower_words) or 1, len(view.sentences) or 1
-        ease = 206.835 - 1.015 * len(view.lower_words) / sentences - 84.6 * sum(map(_syllables, view.lower_words)) / words
+        words, sentences = len(view.prose_words) or 1, len(view.sentences) or 1
+        ease = 206.835 - 1.015 * len(view.prose_words) / sentences - 84.6 * sum(map(_syllables, view.prose_words)) / words
         return verdict(low <= ease <= high, f"Flesch reading ease {ease:.1f}, {asked} asked")
 
     return run

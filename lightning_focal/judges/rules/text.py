@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -10,34 +10,35 @@ import regex
 
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.rules.registry import Run, check, count_between, listed, negated, rule, verdict
-from lightning_focal.judges.rules.view import ResponseView, ngrams
+from lightning_focal.judges.rules.script import OPENERS, count_characters, fold, ngrams, split_words
+from lightning_focal.judges.rules.view import ResponseView, occurrences
 
 __all__: list[str] = []
 
 
-def _fold(text: str, ignore_case: bool) -> str:
-    return text.casefold() if ignore_case else text
-
-
 def _options(text: str | list[str], ignore_case: bool) -> tuple[str, ...]:
-    return tuple(_fold(option, ignore_case) for option in ([text] if isinstance(text, str) else text))
+    return tuple(fold(option, ignore_case) for option in ([text] if isinstance(text, str) else text))
 
 
 def _phrase(word: str) -> str:
-    return word.lower().replace("’", "'").strip()
+    return fold(word).strip()
+
+
+def _compared(view: ResponseView, ignore_case: bool) -> str:
+    return view.lower if ignore_case else fold(view.text, False).strip()
 
 
 @rule("exact", {"text": ["yes", "no"]})
 def _exact(view: ResponseView, text: str | list[str], ignore_case: bool = False) -> Verdict:
     """The response, outer white space aside, is `text` (or one of them)."""
-    met = _fold(view.stripped, ignore_case) in map(str.strip, _options(text, ignore_case))
+    met = _compared(view, ignore_case) in map(str.strip, _options(text, ignore_case))
     return verdict(met, "equal" if met else f"{len(view.stripped)} characters, not {listed(_options(text, False))}")
 
 
 @rule("contains", {"text": "see a doctor"})
 def _contains(view: ResponseView, text: str, ignore_case: bool = True) -> Verdict:
     """`text` occurs, also within a word."""
-    met = _fold(text, ignore_case) in _fold(view.text, ignore_case)
+    met = fold(text, ignore_case) in fold(view.text, ignore_case)
     return verdict(met, f"{text!r} {'occurs' if met else 'does not occur'}")
 
 
@@ -50,14 +51,14 @@ def _not_contains(view: ResponseView, text: str, ignore_case: bool = True) -> Ve
 @rule("starts_with", {"text": "Dear"})
 def _starts_with(view: ResponseView, text: str | list[str], ignore_case: bool = True) -> Verdict:
     """The response starts with `text` (or one of them), outer white space aside."""
-    met = _fold(view.stripped, ignore_case).startswith(_options(text, ignore_case))
+    met = _compared(view, ignore_case).startswith(_options(text, ignore_case))
     return verdict(met, f"starts with {view.stripped[:30]!r}")
 
 
 @rule("ends_with", {"text": ["Good luck!", "All the best!"]})
 def _ends_with(view: ResponseView, text: str | list[str], ignore_case: bool = True) -> Verdict:
     """The response ends with `text` (or one of them), outer white space aside."""
-    met = _fold(view.stripped, ignore_case).endswith(_options(text, ignore_case))
+    met = _compared(view, ignore_case).endswith(_options(text, ignore_case))
     return verdict(met, f"ends with {view.stripped[-30:]!r}")
 
 
@@ -70,7 +71,7 @@ def keywords(words: list[str], at_least: int | None = None) -> Run:
     phrases = [_phrase(word) for word in words]
 
     def run(view: ResponseView) -> Verdict:
-        missing = [phrase for phrase in phrases if not view.occurrences(phrase)]
+        missing = [phrase for phrase in phrases if not occurrences(view.lower, phrase)]
         found = len(phrases) - len(missing)
         lacking = f"; missing {listed(missing)}" if missing else ""
         return verdict(found >= needed, f"{found} of {len(phrases)} keywords, at least {needed} asked{lacking}")
@@ -90,31 +91,32 @@ def keyword_count(word: str, min: int = 1, max: int | None = None) -> Run:
     phrase = _phrase(word)
     if not phrase:
         raise ValueError(f"`word` must not be blank, got {word!r}")
-    return count_between(lambda view: view.occurrences(phrase), f"times {word!r}", min, max)
+    return count_between(lambda view: occurrences(view.lower, phrase), f"times {word!r}", min, max)
 
 
-def _none_of(view: ResponseView, phrases: Sequence[str], what: str, otherwise: str) -> Verdict:
-    found = [phrase for phrase in phrases if view.occurrences(phrase)]
+def _none_of(text: str, phrases: Sequence[str], what: str, otherwise: str) -> Verdict:
+    found = [phrase for phrase in phrases if occurrences(text, phrase)]
     return verdict(not found, f"{what}: {listed(found)}" if found else otherwise)
 
 
 @rule("forbidden_words", {"words": ["very", "really"]})
 def _forbidden_words(view: ResponseView, words: list[str]) -> Verdict:
     """None of `words` occurs as a whole word, whatever its case."""
-    return _none_of(view, [_phrase(word) for word in words], "forbidden", f"none of {len(words)} forbidden words")
+    return _none_of(view.lower, [_phrase(word) for word in words], "forbidden", f"none of {len(words)} forbidden words")
 
 
 @check("regex", {"pattern": "^Answer: \\d+$"})
 def regex_found(pattern: str, ignore_case: bool = False) -> Run:
     """`pattern` is found (`^` and `$` match at lines); a search that takes too long is an error, not a miss."""
     try:
-        compiled = regex.compile(pattern, regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0))
+        flags = regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0)
+        compiled = regex.compile(unicodedata.normalize("NFC", pattern), flags)
     except regex.error as error:  # its text ends in "at position n"
         raise ValueError(f"`pattern` must be a regular expression, got {pattern!r} ({error})") from None
 
     def run(view: ResponseView) -> Verdict:
         try:
-            found = compiled.search(view.text, timeout=view.regex_timeout)
+            found = compiled.search(unicodedata.normalize("NFC", view.text), timeout=view.regex_timeout)
         except TimeoutError:
             return Verdict(Outcome.ERROR, None, f"pattern {pattern!r} cut off after {view.regex_timeout:g} s")
         return verdict(found is not None, "pattern not found" if found is None else f"pattern found at character {found.start()}")
@@ -129,9 +131,12 @@ def regex_not_found(pattern: str, ignore_case: bool = False) -> Run:
     return lambda view: negated(run(view))
 
 
+_NO_LETTER = regex.compile(r"[^\p{L}\p{M}]")
+
+
 @lru_cache(maxsize=4096)
 def _long_words(words: tuple[str, ...], letters: int) -> frozenset[str]:
-    return frozenset(word for word in words if len(word) >= letters and word.isalpha())
+    return frozenset(word for word in words if count_characters(word) >= letters and not _NO_LETTER.search(word))
 
 
 @rule("mentions_prompt", {"at_least": 2, "min_letters": 5}, least=1)
@@ -161,7 +166,6 @@ _FIRST_PERSON = frozenset((
     "i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself",
     "we", "we're", "we've", "we'd", "we'll", "us", "our", "ours", "ourselves", "let's",
 ))  # fmt: skip
-_ABBREVIATED = re.compile(r"\b[Ii]\.e\.|\bU\.S\.|\bUS\b")
 _READER = frozenset(("you", "you're", "you've", "you'd", "you'll", "your", "yours", "yourself", "yourselves"))
 _APOLOGIES = ["sorry", "apologise", "apologize", "apologies", "apology", "unfortunately", "regret", "forgive me"]
 _HEDGES = [
@@ -184,46 +188,45 @@ _OPENINGS = (
 @rule("no_first_person")
 def _no_first_person(view: ResponseView) -> Verdict:
     """No I, me, my, we, us, our and the like; `i.e.` and `US` aside."""
-    found = sorted(_FIRST_PERSON & view.word_set)
-    if found and set(found) <= {"i", "us"}:  # the two that abbreviations hide in: look again without them
-        again = ResponseView(view.messages, _ABBREVIATED.sub(" ", view.text))
-        found = sorted(_FIRST_PERSON & again.word_set)
+    found = sorted(_FIRST_PERSON & set(view.prose_words))
+    if found == ["us"]:  # or the country
+        found = sorted(_FIRST_PERSON & set(split_words(fold(view.prose.replace("US", "")))))
     return verdict(not found, f"first person: {listed(found)}" if found else "no first person")
 
 
 @check("addresses_reader", {"min": 1})
 def addresses_reader(min: int = 1) -> Run:
     """You, your, yours or yourself occurs at least `min` times."""
-    return count_between(lambda view: sum(word in _READER for word in view.lower_words), "times you or your", min, None)
+    return count_between(lambda view: sum(word in _READER for word in view.prose_words), "times you or your", min, None)
 
 
 @rule("no_apology")
 def _no_apology(view: ResponseView) -> Verdict:
     """No apology: sorry, apologise, unfortunately, regret and the like."""
-    return _none_of(view, _APOLOGIES, "apology", "no apology")
+    return _none_of(view.lower_prose, _APOLOGIES, "apology", "no apology")
 
 
 @rule("no_hedging")
 def _no_hedging(view: ResponseView) -> Verdict:
     """No hedging: perhaps, maybe, might, I think, it seems and the like."""
-    return _none_of(view, _HEDGES, "hedging", "no hedging")
+    return _none_of(view.lower_prose, _HEDGES, "hedging", "no hedging")
 
 
 @rule("no_ai_disclaimer")
 def _no_ai_disclaimer(view: ResponseView) -> Verdict:
     """No `as an AI`, `as a language model`, `I am an AI` and the like."""
-    return _none_of(view, _DISCLAIMERS, "AI disclaimer", "no AI disclaimer")
+    return _none_of(view.lower_prose, _DISCLAIMERS, "AI disclaimer", "no AI disclaimer")
 
 
 @check("hedging", {"min": 2})
 def hedging(min: int = 1, max: int | None = None) -> Run:
     """From `min` to `max` cautious words and phrases: perhaps, maybe, might, I think and the like."""
-    return count_between(lambda view: sum(map(view.occurrences, _HEDGES)), "cautious words", min, max)
+    return count_between(lambda view: sum(occurrences(view.lower_prose, word) for word in _HEDGES), "cautious words", min, max)
 
 
 @rule("no_filler_opening")
 def _no_filler_opening(view: ResponseView) -> Verdict:
     """Does not open with Sure, Certainly, Of course, Great question, Here is and the like."""
-    start = view.lower.lstrip("\"'“*_# ")
+    start = view.lower_prose.lstrip(OPENERS)
     found = next((p for p in _OPENINGS if start.startswith(p) and not start[len(p) : len(p) + 1].isalnum()), None)
     return verdict(found is None, "no filler opening" if found is None else f"opens with {found!r}")

@@ -7,72 +7,52 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 
+from lightning_focal.judges.rules.markup import Markup, read_markup
+from lightning_focal.judges.rules.script import fold, joins, sentences_of, split_words
 from lightning_focal.types import Message
 
-__all__ = ["ResponseView", "ngrams", "split_sentences", "split_words"]
-
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•]\s|\d{1,3}[.)]\s|#))")
-_MARKER = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)]|#{1,6})\s+")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]{0,3}\s+|(?<=[。！？])")
-_NO_END = ("mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs.", "cf.", "fig.", "i.e.", "e.g.")
-_NO_END_BEFORE_LOWER_CASE = ("etc.", "approx.", "jr.", "sr.", "inc.", "a.m.", "p.m.")
-_NUMBERED = re.compile(r"\s*\d{1,3}[.)]\s+\S")
-_BULLET_STARTS = ("- ", "* ", "+ ", "• ", "-\t", "*\t", "+\t", "•\t")
-
-
-def split_words(text: str) -> list[str]:
-    """Split into words: runs of letters, digits and underscores, joined by inner apostrophes and hyphens.
-
-    >>> split_words("Don't over-think it: 3.5 is fine.")
-    ["Don't", 'over-think', 'it', '3', '5', 'is', 'fine']
-    """
-    return _WORD.findall(text)
-
-
-def split_sentences(text: str) -> list[str]:
-    r"""Split into sentences (a heuristic, ours): at ``.!?…`` before white space, blank lines, list items and headings.
-
-    Common English abbreviations end no sentence, some of them only before a lower-case word; a piece without a word is none.
-
-    >>> split_sentences("Ask Dr. Ray. Then rest!\n\n1. Drink water\n2. Sleep")
-    ['Ask Dr. Ray.', 'Then rest!', 'Drink water', 'Sleep']
-    """
-    sentences = []
-    for block in _BLOCK.split(text):
-        marker = _MARKER.match(block)
-        current = ""
-        for piece in _SENTENCE_END.split(block[marker.end() :] if marker else block):
-            if current and not _goes_on(current, piece):
-                sentences.append(current)
-                current = ""
-            current = f"{current} {piece}" if current else piece
-        sentences.append(current)
-    return [sentence.strip() for sentence in sentences if _WORD.search(sentence)]
-
-
-def _goes_on(sentence: str, following: str) -> bool:
-    last = sentence.rsplit(None, 1)[-1].lower().lstrip("\"'“(") if sentence.endswith(".") else ""
-    return last in _NO_END or (last in _NO_END_BEFORE_LOWER_CASE and not following[:1].isupper())
-
-
-def ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    """All runs of ``length`` consecutive words."""
-    return list(zip(*(words[i:] for i in range(length)), strict=False))
+__all__ = ["ResponseView", "occurrences"]
 
 
 @lru_cache(maxsize=4096)
 def _prompt_words(text: str) -> tuple[str, ...]:
-    return tuple(split_words(text.lower().replace("’", "'")))
+    return tuple(split_words(fold(text)))
+
+
+@lru_cache(maxsize=65536)
+def _joins(left: str, right: str) -> bool:
+    return joins(left, right)
+
+
+def occurrences(text: str, phrase: str) -> int:
+    """Count a folded word or phrase in a folded text as whole words.
+
+    >>> occurrences("rest. restless? rest!", "rest"), occurrences("身体健康", "健康")
+    (2, 1)
+    """
+    size, count = len(phrase), 0
+    start = text.find(phrase)
+    while start != -1:
+        end = start + size
+        if not (start and _joins(text[start - 1], phrase[0])) and not (end < len(text) and _joins(phrase[-1], text[end])):
+            count += 1
+        start = text.find(phrase, end)
+    return count
 
 
 class ResponseView:
-    """A response with its words, sentences, lines and paragraphs, each computed when first asked for.
+    r"""A response with its words, sentences, lines and markup, each computed when first asked for.
+
+    *Prose* is the text without code fences and markup, with inline code masked.
 
     Args:
         messages: the chat that was answered.
         text: the response as it stands.
         regex_timeout: seconds a pattern that came with a criterion may search.
+
+    >>> view = ResponseView((), "Use this:\n\n```py\nfor i in range(3): print(i!=2)\n```\n\n**Ready?** Go.")
+    >>> view.sentences
+    ['Use this:', 'Ready?', 'Go.']
     """
 
     def __init__(self, messages: Sequence[Message], text: str, regex_timeout: float = 0.25) -> None:
@@ -87,28 +67,53 @@ class ResponseView:
 
     @cached_property
     def lower(self) -> str:
-        """The stripped text in lower case, with straight apostrophes."""
-        return self.stripped.lower().replace("’", "'")
+        """The text as it is compared, see :func:`fold`."""
+        return fold(self.text).strip()
 
     @cached_property
     def words(self) -> list[str]:
-        """Words as written, see :func:`split_words`."""
+        """Words as written, code included, see :func:`split_words`."""
         return split_words(self.text)
 
     @cached_property
     def lower_words(self) -> list[str]:
-        """Words in lower case, with straight apostrophes."""
+        """Words as they are compared, code included."""
         return split_words(self.lower)
 
     @cached_property
     def word_set(self) -> frozenset[str]:
-        """Distinct words in lower case."""
+        """Distinct words as they are compared."""
         return frozenset(self.lower_words)
 
     @cached_property
+    def markup(self) -> Markup:
+        """Headings, lists, code and the like."""
+        return read_markup(self.text)
+
+    @cached_property
+    def prose(self) -> str:
+        """Prose as written, blocks parted by blank lines."""
+        return "\n\n".join(self.markup.blocks)
+
+    @cached_property
+    def _is_prose(self) -> bool:
+        """Whether the text has the words of its prose: nothing in it can be markup but hyphens."""
+        return not any(mark in self.text for mark in "`<>&[]\\~_*#|") and not self.markup.numbered
+
+    @cached_property
+    def lower_prose(self) -> str:
+        """Prose as it is compared."""
+        return self.lower if self._is_prose else fold(self.prose)
+
+    @cached_property
+    def prose_words(self) -> list[str]:
+        """Words of the prose as they are compared."""
+        return self.lower_words if self._is_prose else split_words(self.lower_prose)
+
+    @cached_property
     def sentences(self) -> list[str]:
-        """Sentences, see :func:`split_sentences`."""
-        return split_sentences(self.text)
+        """Sentences of the prose, see :mod:`~lightning_focal.judges.rules.script`; a heading, a list item, a table row is one at least."""
+        return [sentence for block in self.markup.blocks for sentence in sentences_of(block)]
 
     @cached_property
     def lines(self) -> list[str]:
@@ -117,58 +122,17 @@ class ResponseView:
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        """Blocks of lines between blank lines."""
-        lines = (line if line.strip() else "" for line in self.text.splitlines())
-        return ["\n".join(block) for filled, block in groupby(lines, bool) if filled]
-
-    @cached_property
-    def bullets(self) -> int:
-        """Number of lines that start with ``-``, ``*``, ``+`` or ``•`` and go on."""
-        return sum(line.lstrip().startswith(_BULLET_STARTS) for line in self.lines)
-
-    @cached_property
-    def numbered(self) -> int:
-        """Number of lines that start like ``1.`` or ``2)``."""
-        return sum(_NUMBERED.match(line) is not None for line in self.lines)
-
-    @cached_property
-    def fences(self) -> list[tuple[str, str]]:
-        """Closed code fences as ``(language, body)``."""
-        found: list[tuple[str, str]] = []
-        opened: tuple[str, str] | None = None
-        body: list[str] = []
-        for line in self.text.splitlines():
-            mark = line.strip()
-            if opened is None:
-                if mark.startswith(("```", "~~~")):
-                    opened, body = (mark[:3], mark.lstrip("`~").strip().lower()), []
-            elif mark.startswith(opened[0]) and not mark.strip("`~"):
-                found.append((opened[1], "\n".join(body)))
-                opened = None
-            else:
-                body.append(line)
-        return found
+        """Blocks of lines between blank lines; a blank line of a code fence parts none."""
+        text = self.text
+        if "```" in text or "~~~" in text:
+            lines = re.split(r"\r\n?|\n", text)
+            for first, last in self.markup.code_lines:
+                lines[first:last] = [line if line.strip() else "\u00b6" for line in lines[first:last]]
+            text = "\n".join(lines)
+        filled_lines = (line if line.strip() else "" for line in text.splitlines())
+        return ["\n".join(block) for filled, block in groupby(filled_lines, bool) if filled]
 
     @property
     def prompt_words(self) -> tuple[str, ...]:
-        """Words of the last user turn in lower case; none where the chat has no such turn."""
+        """Words of the last user turn as they are compared; none where the chat has no such turn."""
         return _prompt_words(next((turn["content"] for turn in reversed(self.messages) if turn.get("role") == "user"), ""))
-
-    def occurrences(self, phrase: str) -> int:
-        """Count a lower-case word or phrase as whole words.
-
-        >>> ResponseView((), "Rest. Restless? Rest!").occurrences("rest")
-        2
-        """
-        text, size, count = self.lower, len(phrase), 0
-        start = text.find(phrase)
-        while start != -1:
-            end = start + size
-            if not (start and _joins(text[start - 1], phrase[0])) and not (end < len(text) and _joins(text[end], phrase[-1])):
-                count += 1
-            start = text.find(phrase, end)
-        return count
-
-
-def _joins(neighbour: str, edge: str) -> bool:
-    return (neighbour.isalnum() or neighbour == "_") and (edge.isalnum() or edge == "_")

@@ -10,7 +10,7 @@ report.openRollouts = async function () {
   const packed = await report.unpack("rollouts");
   if (!packed) return;
   const data = JSON.parse(packed);
-  data.lower = data.text.map((text) => text.toLowerCase());
+  data.lower = data.text.map((text, i) => `${data.thought[i] ?? ""}\n${text}`.toLowerCase());
   data.promptLower = data.prompts.map((chat) => chat.map((turn) => turn[1]).join("\n").toLowerCase());
   const form = document.getElementById("filters");
   report.browser = { data, form, shown: AT_ONCE, order: [] };
@@ -140,7 +140,7 @@ report.body = function (i) {
   const { data } = report.browser, group = data.groups[data.group[i]];
   const body = report.make("div", { class: "body" });
   for (const [role, text] of data.prompts[group[3]]) body.append(report.make("h3", {}, role), report.make("p", { class: "text" }, text));
-  body.append(report.make("h3", {}, "response"), report.make("p", { class: "text answer" }, data.text[i]), report.verdicts(i));
+  body.append(report.make("h3", {}, "response"), ...report.response(i), report.verdicts(i));
   const same = data.sameprompt.get(group[0] + "/" + group[1] + "/" + group[3]);
   const batches = same.map((at) => data.groups[at][2]), first = Math.min(...batches), last = Math.max(...batches);
   if (first !== last) {
@@ -149,6 +149,13 @@ report.body = function (i) {
     body.append(button);
   }
   return body;
+};
+
+report.response = function (i) { // the thought, folded, and the answer
+  const { data } = report.browser, thought = data.thought[i];
+  const answer = report.make("p", { class: "text answer" }, data.text[i] || (thought === null ? "" : "no answer"));
+  if (thought === null) return [answer];
+  return [report.make("details", { class: "thought" }, report.make("summary", {}, "thought"), report.make("p", { class: "text" }, thought)), answer];
 };
 
 report.verdicts = function (i) {
@@ -179,7 +186,7 @@ report.pair = function (same, first, last, wanted) {
       report.fillSelect(select, members.map((member) => [String(member), `rollout ${data.number[member]}, reward ${number(data.reward[member])}`]));
       select.value = String(i);
       select.addEventListener("change", () => show(Number(select.value)));
-      box.replaceChildren(box.firstChild, select, report.facts(i), report.make("p", { class: "text answer" }, data.text[i]), report.dots(i), report.verdicts(i));
+      box.replaceChildren(box.firstChild, select, report.facts(i), ...report.response(i), report.dots(i), report.verdicts(i));
     };
     show(chosen);
     return box;

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +13,14 @@ from typing import Any, Literal
 from lightning_focal.files import write_json, write_parquet, write_text
 from lightning_focal.rubrics.criterion import Criterion, Rubric, RubricError
 from lightning_focal.rubrics.readers.base import FORMATS, RubricFormat, RubricRow
-from lightning_focal.rubrics.readers.files import DatasetSource, RawRow, raw_rows
+from lightning_focal.rubrics.readers.files import DatasetSource, RawRow, raw_rows, stem_of, warn_of_skipped
 from lightning_focal.types import Message
 
 __all__ = ["Reading", "read_all", "read_rows", "read_rubrics", "to_row", "write_rows"]
 
-_log = logging.getLogger(__name__)
+_MOST_LOOKED_AT = 100
+
+Check = Callable[[Criterion], None]
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,14 @@ class Reading:
         return len(self.rows) + len(self.problems)
 
 
-def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool = False) -> Reading:
+def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool = False, check: Check | None = None) -> Reading:
     """Read every row of a rubric file, and what is wrong with the malformed ones.
 
     Args:
         path: see :func:`read_rows`.
         rubric_format: see :func:`read_rows`.
         stop: raise the first problem.
+        check: see :func:`read_rows`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -56,15 +59,18 @@ def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool =
     """
     path = Path(path)
     raw = raw_rows(path)
-    chosen = _recognise(path, raw, rubric_format)
+    chosen = _recognise(raw, rubric_format)
     dataset = DatasetSource.of(path)
-    stem = path.stem if dataset is None else Path(dataset.name).name
+    stem = stem_of(path) if dataset is None else Path(dataset.name).name
     rows: dict[str, RubricRow] = {}
     places: dict[str, str] = {}
     problems: list[RubricError] = []
     for number, where, row in raw:
         try:
             parsed = _parse(chosen, row, where, f"{stem}:{number}")
+            if check is not None:
+                for criterion in parsed.rubric.criteria:
+                    _expect_sound(criterion, check)
             if parsed.id in rows:
                 raise RubricError(where, "id", f"unique in the file (first at {places[parsed.id]})", parsed.id)
         except RubricError as error:
@@ -77,18 +83,26 @@ def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool =
 
 
 def read_rows(
-    path: str | Path, on_bad_row: Literal["error", "skip"] = "error", rubric_format: str | None = None
+    path: str | Path,
+    on_bad_row: Literal["error", "skip"] = "error",
+    rubric_format: str | None = None,
+    check: Check | None = None,
 ) -> list[RubricRow]:
     """Read every row of a rubric file.
 
     The format is that of the first row that looks like one of :data:`~lightning_focal.rubrics.FORMATS`; one file, one format.
+    The plain one, which asks for least, is taken where no row looks like another.
 
     Args:
-        path: ``.jsonl``, ``.ndjson``, ``.json`` (a list) or ``.parquet``; or a data set of the ``datasets`` library:
-            ``hf:owner/name[:config][@split]``, a folder of data files or one saved by ``save_to_disk`` (``folder[@split]``).
-        on_bad_row: ``error`` refuses the file at its first malformed row; ``skip`` leaves such rows out and logs how many, with
-            the first reason.
+        path: ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet``, each also as ``.gz``; or a data set of the
+            ``datasets`` library: ``hf:owner/name[:config][@split]``, a folder of data files or one saved by ``save_to_disk``
+            (``folder[@split]``).
+        on_bad_row: ``error`` refuses the file at its first bad row; ``skip`` leaves such rows out and logs how many and which,
+            with the first reason.
         rubric_format: name of the format, or None to recognise it.
+        check: asked about every criterion (:meth:`RuleJudge.validate <lightning_focal.judges.RuleJudge.validate>`, say): a row is
+            bad, too, if it raises ValueError. One whose cause is a missing package or missing data is the fault of no row: it is
+            raised.
 
     Returns:
         The rows in file order. Ids are the rows' own, or ``<file stem>:<line>``: the same at every reading.
@@ -108,13 +122,13 @@ def read_rows(
     """
     if on_bad_row not in ("error", "skip"):
         raise ValueError(f"`on_bad_row` must be 'error' or 'skip', got {on_bad_row!r}")
-    found = read_all(path, rubric_format, stop=on_bad_row == "error")
+    found = read_all(path, rubric_format, stop=on_bad_row == "error", check=check)
     bad = found.problems
     if bad and not found.rows:
         expected = f"rubrics with at least one good row (the first bad one: {bad[0]})"
         raise RubricError(str(path), "file", expected, f"{len(bad)} bad rows")
     if bad:
-        _log.warning("%s: skipped %d of %d rows; the first: %s", path, len(bad), found.total, bad[0])
+        warn_of_skipped(path, bad, found.total)
     return list(found.rows)
 
 
@@ -123,23 +137,45 @@ def read_rubrics(path: str | Path, on_bad_row: Literal["error", "skip"] = "error
     return [(row.messages, row.rubric) for row in read_rows(path, on_bad_row)]
 
 
-def _recognise(path: Path, raw: list[RawRow], rubric_format: str | None) -> RubricFormat:
+def _recognise(raw: list[RawRow], rubric_format: str | None) -> RubricFormat:
     if rubric_format is not None:
         if rubric_format not in FORMATS:
             raise ValueError(f"`rubric_format` must be one of {', '.join(FORMATS)}, got {rubric_format!r}")
         return FORMATS[rubric_format]
     mappings = [row for _, _, row in raw if isinstance(row, Mapping)]
-    for row in mappings:
-        for candidate in FORMATS.values():
-            if candidate.matches(row):
-                return candidate
-    broken = next((row for _, _, row in raw if isinstance(row, RubricError)), None)
-    if broken is not None:
+    special = [known for known in FORMATS.values() if known.name != "plain"]
+    for rows, candidates in ((mappings[:_MOST_LOOKED_AT], special), (mappings, [FORMATS["plain"]])):
+        if chosen := next((known for row in rows for known in candidates if known.matches(row)), None):
+            return chosen
+    if broken := next((row for _, _, row in raw if isinstance(row, RubricError)), None):
         raise broken
-    known = "; ".join(f"{name}: {candidate.fields}" for name, candidate in FORMATS.items())
     if not mappings:
-        raise RubricError(raw[0][1], "", f"a mapping in a known format ({known})", raw[0][2])
-    raise RubricError(raw[0][1], "", f"in a known format ({known})", f"fields {', '.join(map(str, mappings[0])) or 'none'}")
+        raise RubricError(raw[0][1], "", f"a mapping in a known format ({', '.join(FORMATS)})", raw[0][2])
+    row = mappings[0]
+    lacks = {known.name: known.lacks(row) for known in FORMATS.values()}
+    begun = [known for known in FORMATS.values() if len(lacks[known.name]) < len(known.signs)] or [FORMATS["plain"]]
+    common = {*"|".join(FORMATS["plain"].signs).split("|")}
+
+    def nearness(known: RubricFormat) -> tuple[float, bool, bool]:
+        own = {part for sign in known.signs if sign not in lacks[known.name] for part in sign.split("|")} - common
+        return len(known.signs) - 1.5 * len(lacks[known.name]), bool(own), known.name == "plain"
+
+    nearest = max(begun, key=nearness)
+    asked = " and ".join(" or ".join(sign.split("|")[:2]) for sign in lacks[nearest.name])
+    expected = f"in a known format: nearest is {nearest.name} ({nearest.fields}), and the row lacks {asked}"
+    raise RubricError(raw[0][1], "", expected, f"fields {', '.join(map(str, row)) or 'none'}")
+
+
+def _expect_sound(criterion: Criterion, check: Check) -> None:
+    try:
+        check(criterion)
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, (ImportError, LookupError, OSError)):
+                raise
+            last, cause = cause, cause.__cause__
+        raise RubricError(criterion.where, "check", f"one that can be made ({last})", criterion.check) from error
 
 
 def _parse(chosen: RubricFormat, row: object, where: str, default_id: str) -> RubricRow:
@@ -167,16 +203,10 @@ def to_row(row: RubricRow) -> dict[str, Any]:
 
 
 def _entry(criterion: Criterion) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": criterion.name, "description": criterion.description, "points": criterion.points}
-    if criterion.tags:
-        made["tags"] = list(criterion.tags)
-    if criterion.check is not None:
-        made["check"] = dict(criterion.check)
-    if criterion.required:
-        made["required"] = True
-    if (criterion.low, criterion.high) != (0.0, 1.0):
-        made |= {"low": criterion.low, "high": criterion.high}
-    return made
+    fields = {each.name: (getattr(criterion, each.name), each.default) for each in dataclasses.fields(Criterion) if each.compare}
+    always = ("name", "description", "points")
+    kept = {name: value for name, (value, default) in fields.items() if value != default or name in always}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 def write_rows(path: str | Path, rows: Sequence[RubricRow]) -> None:

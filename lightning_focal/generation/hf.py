@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,7 +18,7 @@ from lightning_focal.generation.graphed import graphs_steps
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.models.cache import why_not_cached, why_not_plain
 from lightning_focal.models.rows import length_limit, trial_tokens
-from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, is_sharded
+from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, eval_mode, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class HFGenerator(Generator):
         """See :meth:`Generator.describe`."""
         with torch.inference_mode(False):
             model = self._model(policy)
-            with _sampling_mode(model, next(model.parameters()).device):
+            with eval_mode(model):
                 way = self._way(model, bare_model(model))
         words = f"{way.loop} on prompts of one length at a time" if way.apart else way.loop
         if way.loop == _CACHE and compute_device(model).type == "cuda":
@@ -174,7 +173,7 @@ class HFGenerator(Generator):
         eos = eos_ids(bare, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos)
         draws = draw_uniforms(seeds, group_size, sampling.max_new_tokens)
-        with _sampling_mode(model, next(model.parameters()).device):
+        with eval_mode(model):
             drawn = None
             while drawn is None:
                 drawn = self._decoded(model, bare, prompts, draws, sampling, eos, pad)
@@ -293,19 +292,3 @@ def _check_context(model: Any, prompts: Prompts, sampling: Sampling) -> None:
                 f"pass {limit} tokens, where the policy's positions change (longrope) and its first tokens would be learnt at others "
                 f"than they were sampled at: at most {limit - len(row)} new tokens, or prompts of more than {limit}"
             )
-
-
-@contextmanager
-def _sampling_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode without gradients and autocast; every module's training flag is put back.
-
-    Not ``inference_mode``: its tensors could not take part in a later backward.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for module in training:
-            module.training = True

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,7 @@ from lightning_focal.models.attention import use_layouts, use_own_attention
 from lightning_focal.models.cache import accepted, why_not_plain
 from lightning_focal.models.packing import Pack, Sizes
 from lightning_focal.models.shard import reshard
-from lightning_focal.models.weights import bare_model, compute_device
+from lightning_focal.models.weights import bare_model, compute_device, eval_mode
 
 __all__ = ["alike", "length_limit", "rounding", "rows_in_words", "trial_tokens", "why_not_packed", "why_not_padded"]
 
@@ -206,7 +205,7 @@ def _try(model: nn.Module, base: Any) -> tuple[str | None, str | None]:
             return f"its forward does not take them: {type(error).__name__}: {[*str(error).splitlines(), ''][0]}"
         return None if gap <= exact else f"its logits are others there, by {gap:.2g} on average"
 
-    with _as_is(model, device):
+    with eval_mode(model):
         use_own_attention(base)
         own = torch.cat([logits(input_ids=row[None].to(device))[0, span] for row, span in zip(rows, spans, strict=True)])
         exact = rounding(own, model)
@@ -216,16 +215,3 @@ def _try(model: nn.Module, base: Any) -> tuple[str | None, str | None]:
             use_own_attention(base)
     reshard(model)
     return why_packed, why_padded
-
-
-@contextmanager
-def _as_is(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode without gradients and autocast; every module's mode is put back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for module in training:
-            module.training = True

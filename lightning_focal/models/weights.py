@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "bare_model",
     "check_adapters",
     "compute_device",
+    "eval_mode",
     "expect_same_logits",
     "flat_units",
     "full_weights",
@@ -66,6 +68,22 @@ def bare_model(policy: nn.Module) -> Any:
     while is_flat(model):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within the context ``model`` is in eval mode, without gradients and autocast; every module's own mode is put back.
+
+    Not ``inference_mode``: its tensors could not take part in a later backward.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(compute_device(model).type, enabled=False):
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def flat_units(model: nn.Module, *, writeback: bool = False) -> Iterator[list[tuple[str, nn.Parameter]]]:
@@ -209,7 +227,6 @@ class RolloutCopy:
             expect_same_logits(policy, self.model, "the copy that rolls out")
 
 
-@torch.no_grad()
 def expect_same_logits(policy: nn.Module, other: nn.Module, what: str) -> None:
     """Compare two models on a few tokens; a collective where one is sharded.
 
@@ -221,17 +238,11 @@ def expect_same_logits(policy: nn.Module, other: nn.Module, what: str) -> None:
     Raises:
         RuntimeError: where their logits differ by more than rounding.
     """
-    training = policy.training
-    policy.eval()
     logits = []
-    try:
-        for model in (policy, other):
-            device = compute_device(model)
-            with torch.autocast(device.type, enabled=False):
-                found: Any = model(input_ids=torch.arange(8, device=device)[None], use_cache=False)
-            logits.append(found.logits.float().cpu())
-    finally:
-        policy.train(training)
+    for model in (policy, other):
+        with eval_mode(model):
+            found: Any = model(input_ids=torch.arange(8, device=compute_device(model))[None], use_cache=False)
+        logits.append(found.logits.float().cpu())
     narrow = any(next(model.parameters()).dtype != torch.float32 for model in (policy, other))
     gap, size = float((logits[0] - logits[1]).abs().max()), float(logits[0].abs().max())
     if not gap <= (0.05 if narrow else 1e-3) * size:

@@ -1,6 +1,5 @@
 """Where a thought ends and the answer begins, in every way that models and their templates mark it."""
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.thoughts import HARMONY, MARKS, answer_places, closing_of, opening_at_the_end, split_thought
+from tests.growth import is_linear
 
 FINAL = "<|end|><|start|>assistant<|channel|>final<|message|>"
 ANALYSIS = "<|channel|>analysis<|message|>"
@@ -135,7 +135,5 @@ def test_without_marks_a_response_is_its_answer(text):
     "piece",
     ["<think>", "x</think>", "a <think> b", "```\n</think>", "<|end|>", f"{ANALYSIS}a<|end|>", '"</think> ', "\n<think>\n```"],
 )
-def test_a_million_characters_take_seconds(piece):
-    began = time.perf_counter()
-    split_thought(piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - began < 20
+def test_a_million_characters_take_linear_time(piece):
+    assert is_linear(lambda size: split_thought(piece * (size // len(piece))), 1_000_000)

@@ -17,6 +17,7 @@ from lightning_focal.judges import CHECKS, JudgeRequest, Outcome, RuleJudge, Ver
 from lightning_focal.judges.math_process import Comparison, Reply
 from lightning_focal.judges.rules import check
 from lightning_focal.rubrics import Criterion
+from tests.growth import is_linear
 
 CHAT = ({"role": "user", "content": "How do bicycles stay upright while riding slowly?"},)
 
@@ -218,33 +219,4 @@ LONG += ["a|b\n", "a://", "αα;", "क्", "🇩"]
 
 @pytest.mark.parametrize("unit", LONG)
 def test_long_responses_take_no_more_than_linear_time(unit):
-    response = unit * (100_000 // len(unit)) + "."
-    start = time.process_time()
-    judge(response, *TEXT_CRITERIA)
-    assert time.process_time() - start < 5
-
-
-def test_a_million_checks_a_minute():
-    # sixteen criteria, 200 words: the bar is 60 us a check on one core; the best of three rounds
-    specs = [
-        {"kind": "max_words", "words": 150},
-        {"kind": "keywords", "words": ["protein", "fibre", "water"], "at_least": 2},
-        {"kind": "forbidden_words", "words": ["very", "really", "just"]},
-        {"kind": "regex", "pattern": r"\b\d+ (?:g|mg)\b"},
-        {"kind": "sentences_between", "min": 3, "max": 30},
-        {"kind": "paragraphs_between", "min": 1, "max": 9},
-        {"kind": "bullets", "min": 2},
-        {"kind": "hedging", "min": 2},
-        {"kind": "readability", "min": 60},
-        *("ends_with_question", "no_exclamation", "no_first_person", "addresses_reader"),
-        *("no_repeated_ngram", "unique_words", "no_ai_disclaimer"),
-    ]
-    criteria = tuple(criterion(spec, f"c{i}") for i, spec in enumerate(specs))
-    sentence = "You might drink some water after a long walk in town."
-    requests = [JudgeRequest(CHAT, " ".join([sentence] * 18 + [f"Number {i}?"]), criteria) for i in range(100)]
-    rules, rounds = RuleJudge(), []
-    for _ in range(3):
-        start = time.process_time()
-        rules.judge(requests)
-        rounds.append((time.process_time() - start) / (len(requests) * len(criteria)))
-    assert min(rounds) < 60e-6
+    assert is_linear(lambda size: judge(unit * (size // len(unit)) + ".", *TEXT_CRITERIA), 100_000)

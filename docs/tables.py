@@ -225,7 +225,7 @@ def page() -> str:
 
     from lightning_focal import data, generation, judges, modules, rewards
     from lightning_focal.models import Chat, Lora
-    from lightning_focal.parsing import TRAINER_DEFAULTS
+    from lightning_focal.trainer import TRAINER_DEFAULTS
 
     del data, judges
     module = importlib.import_module
@@ -249,7 +249,7 @@ def page() -> str:
     parts.append(section("Module: `model`", "Of `fit`.", "model", [modules.GRPOModule]))
     parts.append(section("Sampling: `model.sampling`", "And `model.val_sampling`.", "model.sampling", [generation.Sampling]))
     parts.append(section("Update: `model.update`", "How a batch becomes optimiser steps.", "model.update", [modules.Update]))
-    sharding = type(inspect.signature(modules.GRPOModule).parameters["sharding"].default)
+    sharding = type(inspect.signature(modules.policy_module.PolicyModule).parameters["sharding"].default)
     parts.append(section("Sharding: `model.sharding`", "See [eight GPUs](../howto/eight_gpus.md).", "model.sharding", [sharding]))
     said = "See [policies that think](../howto/policy.md#policies-that-think)."
     parts.append(section("Chat: `model.chat`", said, "model.chat", [Chat]))

@@ -12,9 +12,44 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SetAside", "set_aside_of", "write_figure", "write_json", "write_parquet", "write_text", "write_whole"]
+import yaml
+
+__all__ = [
+    "SetAside",
+    "set_aside_of",
+    "why_unreadable",
+    "write_figure",
+    "write_json",
+    "write_parquet",
+    "write_text",
+    "write_whole",
+]
 
 _log = logging.getLogger(__name__)
+
+
+def why_unreadable(path: Path, keys: bool = True) -> str | None:
+    """Return why a YAML file, or one that it names, cannot be read, with the file's name and the line; None where all can be.
+
+    Args:
+        path: of an existing file.
+        keys: it must hold keys and values.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        return f"{path} is no text in UTF-8 (byte {error.start})"
+    except yaml.MarkedYAMLError as error:
+        return f"{path}, line {error.problem_mark.line + 1 if error.problem_mark else '?'}, is no YAML: {error.problem}"
+    except yaml.YAMLError as error:
+        return f"{path} is no YAML: {str(error).splitlines()[0]}"
+    if keys and not isinstance(content, dict):
+        return f"{path} must hold keys and their values, got {'nothing' if content is None else repr(content)[:60]}"
+    parts = [content]
+    for part in parts:  # grows
+        parts += [*part.values()] if isinstance(part, dict) else part if isinstance(part, list) else []
+    named = [path.parent / part for part in parts if isinstance(part, str) and part.endswith((".yaml", ".yml"))]
+    return next((why for other in named if other.is_file() and (why := why_unreadable(other, keys=False))), None)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

@@ -1,12 +1,31 @@
-"""What ``lightning_focal`` says of itself: every command in a line, each with an example; read in no time, as nothing is imported."""
+"""What ``lightning_focal`` says of itself: commands, their help, and what is wrong with an option; nothing slow is imported.
+
+The help of every command, and the arguments of every class, lie as files in ``help/``; ``python docs/options.py`` writes them from
+the parsers, and the tests compare.
+"""
 
 from __future__ import annotations
 
-__all__ = ["EXAMPLES", "OVERVIEW"]
+import contextlib
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_focal.terminal import near
+
+__all__ = ["EXAMPLES", "HELP", "OVERVIEW", "help_of", "mistakes", "options_of"]
+
+HELP = Path(__file__).parent / "help"
+"""Folder of the files of help."""
 
 _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "run": {
-        "fit": ("train a policy; after a kill, the same with --ckpt_path=last", "--config configs/focal.yaml"),
+        "fit": ("train a policy; after a kill, the same with --ckpt_path=last", "--config configs/focal_tiny.yaml"),
         "validate": ("answer the held-out prompts once", "--config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"),
         "test": ("answer the test prompts once", "--config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"),
         "predict": ("write responses and their scores", "--config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"),
@@ -41,7 +60,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "study": {
-        "report": ("what came out of some runs, as one HTML file", "RUN"),
+        "report": ("what came out of some runs, as one HTML file", "runs/focal_tiny"),
         "replay": (
             "recorded rollouts under another strategy, without a model",
             "--rollouts RUN/rollouts --reward=FocalReward --grid '{gamma: [0, 1, 3]}'",
@@ -75,3 +94,147 @@ Any value is overridden on the command line:
   {EXAMPLES["fit"]} \\
       --reward=StaticReward --reward.weights=uniform --model.group_size=16
 """
+
+
+def help_of(command: str, args: Sequence[str] = ()) -> str:
+    """Return the help of a command; ``judge --agreement FILE`` has one of its own.
+
+    >>> help_of("report").splitlines()[0]
+    'usage: lightning_focal report [-h] [--out OUT]'
+    """
+    agreement = command == "judge" and any(arg.partition("=")[0] == "--agreement" for arg in args)
+    page = f"{command}-agreement" if agreement else command
+    body, _, shared = (
+        (HELP / f"{page}.txt").read_text(encoding="utf-8").rstrip().partition("\n@fit ")
+    )  # the last paragraphs of fit
+    if shared:
+        body = "\n\n".join([body, *(HELP / "fit.txt").read_text(encoding="utf-8").rstrip().split("\n\n")[-int(shared) :]])
+    return f"{body}\n\nexample:\n  {EXAMPLES[command]}\n"
+
+
+def options_of(command: str, args: Sequence[str] = ()) -> dict[str, str]:
+    """Return the options of a command without their dashes, each with what its line of help says next.
+
+    >>> options_of("report")["out"]
+    'OUT'
+    """
+    found = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w.-]+) ?(.*(?:\n {24}.*)*)", help_of(command, args), re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in found}
+
+
+@functools.cache
+def _arguments() -> dict[str, list[str] | None]:
+    """Arguments of every class that a configuration can name, by the last part of its path; None = it takes any."""
+    known: dict[str, list[str] | None] = json.loads((HELP / "classes.json").read_text(encoding="utf-8"))
+    return known
+
+
+def mistakes(command: str, args: Sequence[str]) -> Iterator[str]:
+    """Yield what is certainly wrong with options and keys: unknown ones, and files and classes that are not there.
+
+    Values are left to the parser, and so is everything below a class of somebody else.
+
+    Args:
+        command: its name.
+        args: as on the command line, behind the name.
+
+    >>> next(mistakes("report", ["--otu=x", "runs/a"]))
+    'there is no option --otu (did you mean --out?)'
+    """
+    keys = _Keys(options_of(command, args))
+    ours = args[: args.index("--")] if "--" in args else args
+    split = [("--config" if arg == "-c" else arg).partition("=") for arg in ours]
+    given = [
+        (key[2:].rstrip("+"), value if equals else following)
+        for (key, equals, value), following in zip(split, [*ours[1:], ""], strict=True)
+        if re.match(r"--[A-Za-z]", key)
+    ]
+    for file in (value for key, value in given if key == "config" and "config" in keys.options and not value.startswith("{")):
+        if not Path(file).is_file():
+            there = [str(path) for path in Path(file).parent.glob("*.y*ml")]
+            yield f"`--config` must be an existing file, got {file!r}{near(file, there, 0.6)} (looked in {Path.cwd()})"
+        elif "trainer" in keys.options:  # a configuration of this very command
+            with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # the parser says where
+                yield from (f"{file}: {words}" for words in keys.wrong_in(yaml.safe_load(Path(file).read_text(encoding="utf-8"))))
+    for key, value in given:
+        if (owner := key.removesuffix(".class_path")) in keys.chosen and re.fullmatch(r"[A-Za-z][\w.]*", value):
+            keys.chosen[owner] = value
+            yield from keys.wrong_class(owner, value)
+    for key, _ in given:
+        if (hint := keys.unknown(key, "--")) is not None:
+            yield f"there is no option --{key}{hint}"
+
+
+class _Keys:
+    """Which keys a command takes.
+
+    Args:
+        options: see :func:`options_of`.
+    """
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self.options = options
+        shown = {name.removesuffix(".help"): words for name, words in options.items() if name.endswith(".help")}
+        fixed = {name: re.search(r"Show the help for (\w+) and exit", words) for name, words in shown.items()}
+        self.chosen = {name: found[1] if found else "" for name, found in fixed.items()}
+        """The class at each key that takes one; empty where none is known."""
+
+    def unknown(self, key: str, dashes: str = "") -> str | None:
+        """Return a hint, maybe an empty one, where a key is not there; None where it is, or may be."""
+        above = [key[: found.start()] for found in re.finditer(r"\.", key)]
+        if key in self.options or any(name.startswith(f"{key}.") for name in self.options):
+            return None
+        if owner := next((name for name in reversed(above) if name in self.chosen), None):
+            known = _arguments().get(self.chosen[owner].rpartition(".")[2])
+            name = key.removeprefix(f"{owner}.").removeprefix("init_args.").partition(".")[0]
+            if known is None or name in (*known, "class_path", "init_args", "dict_kwargs", "help"):
+                return None
+            key, names = f"{owner}.{name}", [f"{owner}.{name}" for name in known]
+        elif any(name in self.options and not self.options[name].startswith("CONFIG ") for name in above):
+            return None  # a mapping
+        else:
+            more = {name: _arguments().get(path.rpartition(".")[2]) or () for name, path in self.chosen.items()}
+            names = [*self.options, *(f"{name}.{argument}" for name in more for argument in more[name])]
+            names = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]] or names
+        return near(f"{dashes}{key}", [f"{dashes}{name}" for name in names if not name.endswith("help")])
+
+    def wrong_in(self, node: Any, path: str = "", inside: bool = False) -> Iterator[str]:
+        """Yield what is wrong in a part of a configuration; inside of a class keys are those of its arguments."""
+        if isinstance(node, list):
+            for entry in node:
+                yield from self.wrong_in(entry, path, True)
+        if isinstance(node, str) and path in self.chosen and re.fullmatch(r"[A-Za-z][\w.]*", node) and not node.endswith("ml"):
+            node = {"class_path": node}
+        if not isinstance(node, Mapping):
+            return
+        if isinstance(named := node.get("class_path"), str):
+            self.chosen[path] = named
+            yield from self.wrong_class(path, named)
+            node = node.get("init_args")
+            for name, value in node.items() if isinstance(node, Mapping) else ():
+                here = f"{path}.init_args.{name}"
+                if _is_ours(named) and (known := _arguments().get(named.rpartition(".")[2])) is not None and name not in known:
+                    yield f"there is no key `{here}`{near(str(name), known)}"
+                yield from self.wrong_in(value, here, True)
+            return
+        for name, value in node.items():
+            here = f"{path}.{name}" if path else str(name)
+            if not inside and (hint := self.unknown(here)) is not None:
+                yield f"there is no key `{here}`{hint}"
+            else:
+                yield from self.wrong_in(value, here, inside)
+
+    def wrong_class(self, key: str, path: str) -> Iterator[str]:
+        """Yield the class that is not there, where it is like one of this package."""
+        hint = near(path.rpartition(".")[2], list(_arguments()), 0.8)
+        if _is_ours(path) and path.rpartition(".")[2] not in _arguments() and hint:
+            kind = re.search(r"subclass of (\w+) ", self.options.get(f"{key}.help", ""))
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind[1]).lower() if kind else "class"
+            known = ", ".join(re.findall(r"lightning_focal[\w.]*\.(\w+)", self.options.get(key, "")))
+            yield f"`{key}` must be a {words}, got {path!r}{hint}" + (
+                f"; known are {known}, and the path of any other" if known else ""
+            )
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith("lightning_focal.") or "." not in path

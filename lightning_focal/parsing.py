@@ -1,31 +1,20 @@
-"""What the parsers of all commands share: an example in the help, complaints of a few lines, and the Trainer's defaults."""
+"""What the parsers of all commands share: an example in the help, and complaints of a few lines."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Sequence
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
-from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_focal.files import why_unreadable
 from lightning_focal.overview import EXAMPLES
-from lightning_focal.terminal import plain_message
+from lightning_focal.terminal import plain_message, program
 
-__all__ = ["TRAINER_DEFAULTS", "CommandParser", "HelpFormatter", "RunParser"]
-
-TRAINER_DEFAULTS = MappingProxyType(
-    {
-        "log_every_n_steps": 1,
-        "num_sanity_val_steps": 0,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-)
-"""Of Lightning's Trainer, for every command that runs one."""
-
+__all__ = ["CommandParser", "HelpFormatter", "PlainParser"]
 
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?([^`]+)`")
 
@@ -46,29 +35,34 @@ class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
         return f"{text}\nexample:\n  {EXAMPLES[self.command]}\n"
 
 
-class _Plain:
-    """A parser with that help, whose complaint is one message."""
+class PlainParser:
+    """Beside a parser of jsonargparse: its help is that, its options are written out, its complaint is one message.
+
+    A broken YAML file is named with its line.
+    """
 
     prog: str
-    strategies: Sequence[str] = ()
-    """Names of known reward strategies, for a complaint about an unknown one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
+        super().__init__(*args, **{"formatter_class": HelpFormatter, "allow_abbrev": False, **kwargs})
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
+        """Parse the arguments given, once the YAML files among them can be read."""
+        before = ""
+        for word in sys.argv[1:] if args is None else args:
+            key, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
+            before = word
+            file = key.startswith("--") and value.endswith((".yaml", ".yml")) and Path(value).is_file()
+            if file and (why := why_unreadable(Path(value), keys=key == "--config")) is not None:
+                self.error(f"`{key}`: {why}")
+        return super().parse_args(args, *more, **named)  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, and where options are explained; exit status 2."""
-        prog = self.prog.replace(" [options]", "")
-        sys.stderr.write(f"error: {plain_message(message, self.strategies)}\ntip: options are explained by {prog} --help\n")
+        prog = self.prog.replace(" [options]", "").replace("lightning_focal", program(), 1)
+        sys.stderr.write(f"error: {plain_message(message)}\ntip: options are explained by {prog} --help\n")
         raise SystemExit(2)
 
 
-class CommandParser(_Plain, ArgumentParser):  # type: ignore[misc]
+class CommandParser(PlainParser, ArgumentParser):  # type: ignore[misc]
     """The parser of a command."""
-
-
-class RunParser(_Plain, LightningArgumentParser):
-    """The parser of a command that runs the Trainer; its line of usage does not repeat a hundred options."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, usage="%(prog)s [options]", **kwargs)

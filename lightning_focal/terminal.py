@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 import os
 import re
+import shlex
+import shutil
 import sys
 import traceback
 import warnings
@@ -22,11 +25,13 @@ __all__ = [
     "QUIET_HELP",
     "TRACEBACK_ENV",
     "Cells",
+    "follow_stderr",
     "harmless",
     "make_console",
     "near",
     "plain_errors",
     "plain_message",
+    "program",
     "quiet",
     "say_less",
     "shortened",
@@ -78,22 +83,21 @@ def shortened(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1 - end]}…{line[len(line) - end :]}"
 
 
-def near(word: str, known: Sequence[str]) -> str:
-    """Return a hint at the known word that is most like a mistyped one; empty where none is.
+def near(word: str, known: Sequence[str], alike: float = 0.5) -> str:
+    """Return a hint at the known word that is most like a mistyped one; empty where none is ``alike``, in [0, 1].
 
     >>> near("FocalRewrad", ["StaticReward", "FocalReward"])
     ' (did you mean FocalReward?)'
     """
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def plain_message(message: str, strategies: Sequence[str] = ()) -> str:
+def plain_message(message: str) -> str:
     """Return a parser's message without the parts that speak of the parser.
 
     Args:
         message: of jsonargparse.
-        strategies: known reward strategies, named where an unknown one was asked for.
 
     >>> print(plain_message('''Parser key "reward":
     ...   Does not validate against any of the Union subtypes
@@ -105,13 +109,20 @@ def plain_message(message: str, strategies: Sequence[str] = ()) -> str:
     Parser key "reward":
         - `gamma` must be >= 0, got -1.0
     """
-    unknown = re.search(r'Parser key "reward"(?s:.*)Expected a dot import path string: (\S+)', message)
-    if unknown:
-        return (
-            f"`reward` must be a reward strategy, got {unknown[1]!r}{near(unknown[1], strategies)}; known are "
-            f"{', '.join(strategies)}, and the import path of any other, my_package.MyReward"
-        )
     return "\n".join(line for line in message.splitlines() if not _SCAFFOLDING.match(line))
+
+
+def program() -> str:
+    """Return how this program was started, to be typed again: ``lightning_focal``, or ``python -m lightning_focal``."""
+    typed = sys.orig_argv
+    if typed[1:3] == ["-m", "lightning_focal"]:
+        return shlex.join([*typed[:3]])
+    path = sys.argv[0]
+    return (
+        shlex.quote(path)
+        if Path(path).name == "lightning_focal" and shutil.which("lightning_focal") != path
+        else "lightning_focal"
+    )
 
 
 @contextmanager
@@ -185,6 +196,24 @@ def make_console(**settings: Any) -> Console:
     if os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb":
         settings = {"force_terminal": False, "color_system": None, **settings}
     return _DataConsole(**settings)
+
+
+class _Stderr(io.TextIOBase):
+    """Whatever is ``sys.stderr`` when something is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def follow_stderr() -> None:
+    """Have logs go where ``sys.stderr`` leads when they are written: above a live line while there is one."""
+    for name in ("", "lightning", "lightning.pytorch", "lightning.fabric", "transformers"):
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler and handler.stream in (sys.stderr, sys.__stderr__):
+                handler.setStream(_Stderr())
 
 
 def say_less() -> None:

@@ -14,6 +14,10 @@ MARKS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
     "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<mm:think>": "</mm:think>",
+    "<ifm|think>": "</ifm|think>",
+    "<|plamo:begin_think:plamo|>": "<|plamo:end_think:plamo|>",
     "[THINK]": "[/THINK]",
     "<seed:think>": "</seed:think>",
     "◁think▷": "◁/think▷",
@@ -21,7 +25,7 @@ MARKS = {
     "<|begin_of_thought|>": "<|end_of_thought|>",
     "<|channel>thought": "<channel|>",
 }
-"""What opens a thought, and what closes it."""
+"""What opens a thought, and what closes it, letter by letter as tokenizers and the parsers of servers spell it: ``<THINK>`` is text."""
 HARMONY = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>")
 """Marks of the harmony format: a message for each channel, of which `final` alone is the answer."""
 

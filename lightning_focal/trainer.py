@@ -1,16 +1,58 @@
-"""Lightning's Trainer with a precision that follows the device, and what of Lightning a policy cannot be trained with."""
+"""Lightning's Trainer in a run folder, with a precision that follows the device; what of Lightning a policy cannot be trained with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import lightning.pytorch as lightning
+import yaml
 from lightning.pytorch import callbacks
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import CheckpointIO
 
+from lightning_focal.arguments import described, lasting
+from lightning_focal.callbacks import ConsoleReport, HeldOut, JudgeWatch, RolloutTable
+from lightning_focal.models import check_shards, is_sharded_checkpoint
 from lightning_focal.precision import resolved_precision
+from lightning_focal.report import LogMedia, takes_media
+from lightning_focal.rewards import RewardStrategy
+from lightning_focal.runs import (
+    RUN_FOLDER_ENV,
+    AtomicCheckpointIO,
+    ConfigRecord,
+    CSVLog,
+    EventLog,
+    ProcessWatch,
+    Resume,
+    RunCheckpoint,
+    RunFolder,
+    RunRecord,
+    own_rank,
+    rejoin,
+    release,
+    resume_from,
+    run_folder,
+    run_scope,
+    share_folder,
+    take,
+)
 
-__all__ = ["Trainer", "check_batches", "check_callbacks"]
+__all__ = ["TRAINER_DEFAULTS", "Trainer", "begin_run", "check_batches", "check_callbacks"]
+
+TRAINER_DEFAULTS = MappingProxyType(
+    {
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+)
+"""Of Lightning's Trainer, in a run folder."""
 
 Precision = (
     Literal[
@@ -33,9 +75,15 @@ Precision = (
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, which also takes ``precision: auto``.
+    """Lightning's Trainer, which also takes ``precision: auto``, and keeps a run in a folder of its own.
+
+    With ``run_dir``, what is on the command line is here, too: config.yaml, run.json, metrics.csv, TensorBoard events, checkpoints that
+    a killed run goes on from, and beside a reward strategy rollouts, held-out scores and the report on the console. Loggers that are
+    given are added to the folder's own; ``logger=False`` leaves metrics.csv alone. `validate`, `test` and `predict` write to
+    ``<run_dir>-validate`` and so on. ``ckpt_path`` of `fit` means what it means on the command line: ``last`` goes on with the run.
 
     Args:
+        run_dir: folder of the run, made when the run begins; a number is put behind it where it is in use. None = Lightning's folders.
         precision: of the arithmetic; weights and optimiser keep theirs. ``auto``: ``bf16-mixed`` where the device is quick at
             bfloat16, else ``32-true`` (:func:`~lightning_focal.precision.resolved_precision`).
         accelerator: ``cpu``, ``gpu``, ``auto``, ... or an Accelerator.
@@ -45,6 +93,9 @@ class Trainer(lightning.Trainer):
         limit_predict_batches: the same.
         **kwargs: Lightning's.
 
+    Attributes:
+        folder: the run folder, None before the run begins.
+
     >>> Trainer(precision="auto", accelerator="cpu", logger=False, barebones=True).precision in ("bf16-mixed", "32-true")
     True
     """
@@ -52,6 +103,7 @@ class Trainer(lightning.Trainer):
     def __init__(
         self,
         *,
+        run_dir: str | Path | Resume | None = None,
         precision: Precision | None = None,
         accelerator: str | lightning.accelerators.Accelerator = "auto",
         limit_train_batches: int | float | None = None,
@@ -60,7 +112,17 @@ class Trainer(lightning.Trainer):
         limit_predict_batches: int | float | None = None,
         **kwargs: Any,
     ) -> None:
-        self.asked_precision = precision
+        self.asked_precision, self.run_dir = precision, run_dir
+        self.folder = run_dir.folder if isinstance(run_dir, Resume) else None
+        self._folders: dict[str, Path] = {}
+        if run_dir is not None:
+            self._given = {key: value for key, value in {"precision": precision, **kwargs}.items() if value is not None}
+            self._given |= {"accelerator": accelerator, "limit_train_batches": limit_train_batches}
+            self._given |= {"limit_val_batches": limit_val_batches, "limit_test_batches": limit_test_batches}
+            self._events = kwargs.get("logger") is not False
+            self._loggers_given = [logger for logger in _listed(kwargs.get("logger")) if isinstance(logger, Logger)]
+            rejoin()
+            kwargs.update(_equipped(kwargs, self._loggers_given, ConfigRecord(self._settings)))
         super().__init__(
             precision=resolved_precision(precision, accelerator),
             accelerator=accelerator,
@@ -70,6 +132,188 @@ class Trainer(lightning.Trainer):
             limit_predict_batches=limit_predict_batches,
             **kwargs,
         )
+
+    @property
+    def default_root_dir(self) -> str:
+        """The run folder, or Lightning's choice."""
+        return str(super().default_root_dir if self.folder is None else self.folder)
+
+    def fit(
+        self,
+        model: lightning.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """See Lightning's Trainer."""
+        with self._in_folder("fit", ckpt_path) as path:
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+
+    def validate(
+        self,
+        model: lightning.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: lightning.LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """See Lightning's Trainer."""
+        with self._in_folder("validate", ckpt_path) as path:
+            return super().validate(model, dataloaders, path, verbose, datamodule, weights_only)
+
+    def test(
+        self,
+        model: lightning.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: lightning.LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """See Lightning's Trainer."""
+        with self._in_folder("test", ckpt_path) as path:
+            return super().test(model, dataloaders, path, verbose, datamodule, weights_only)
+
+    def predict(
+        self,
+        model: lightning.LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: lightning.LightningDataModule | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """See Lightning's Trainer."""
+        with self._in_folder("predict", ckpt_path) as path:
+            return super().predict(model, dataloaders, datamodule, return_predictions, path, weights_only)
+
+    @contextmanager
+    def _in_folder(self, command: str, ckpt_path: Any) -> Iterator[Any]:
+        if self.run_dir is None:
+            yield ckpt_path
+        elif isinstance(self.run_dir, Resume):  # who made the Trainer has begun the run
+            self._move_to(self.folder, command)
+            yield ckpt_path
+            self._forget_trial()
+        else:
+            with run_scope():
+                again = self._folders.get(command)
+                if again is not None:
+                    os.environ[RUN_FOLDER_ENV] = str(again)
+                    take(again)
+                resume = begin_run(self.run_dir, ckpt_path, command) if again is None else Resume(again, ckpt_path)
+                self._move_to(resume.folder, command)
+                for callback in self.checkpoint_callbacks:
+                    if isinstance(callback, RunCheckpoint):
+                        callback.resumed_from = resume.path
+                try:
+                    yield resume.path
+                except BaseException:
+                    self._folders.pop(command)  # a second try is a run of its own
+                    raise
+                self._forget_trial()
+
+    def _forget_trial(self) -> None:
+        """Leave no folder where nothing was kept."""
+        if getattr(self, "fast_dev_run", False) and self.is_global_zero and self.folder is not None:
+            release(self.folder)
+
+    def _move_to(self, folder: Any, command: str) -> None:
+        self.folder = self._folders[command] = folder
+        if getattr(self, "fast_dev_run", False):
+            return
+        self.loggers = [CSVLog(folder), *([EventLog(folder)] if self._events else []), *self._loggers_given]
+        if command == "fit":
+            share_folder(
+                [c for c in self.checkpoint_callbacks if isinstance(c, callbacks.ModelCheckpoint)], folder / "checkpoints"
+            )
+
+    def _settings(self) -> str:
+        """What config.yaml says of a run that was put together in Python."""
+        untold: list[str] = []
+        given = [c for c in _listed(self._given.get("callbacks")) if not isinstance(c, ConfigRecord)]
+        reward = next((callback for callback in given if isinstance(callback, RewardStrategy)), None)
+        checkpoint = next((callback for callback in given if isinstance(callback, RunCheckpoint)), None)
+        told = {key: value for key, value in self._given.items() if value is not None and key not in ("callbacks", "logger")}
+        others = described([c for c in given if c is not reward and c is not checkpoint], "trainer.callbacks", untold)
+        model: Any = self.lightning_module
+        settings = {
+            "seed_everything": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else False,
+            "run_dir": str(self.folder),
+            "reward": described(reward, "reward", untold),
+            "model": described(getattr(model, "arguments", {}), "model", untold),
+            "data": described(getattr(self, "datamodule", None), "data", untold),
+            "trainer": described(told, "trainer", untold) | ({"callbacks": others} if others else {}),
+        }
+        if checkpoint is not None:
+            settings["checkpoint"] = described(checkpoint, "checkpoint", untold)["init_args"]
+        head = f"# put together in Python; left out, as no file can hold it: {', '.join(untold)}\n" if untold else ""
+        return head + str(yaml.safe_dump(lasting(settings), sort_keys=False, allow_unicode=True))
+
+
+def begin_run(
+    run_dir: str | Path, ckpt_path: str | Path | None, command: str, *, named: bool = True, typed: str = "the same command with"
+) -> Resume:
+    """Decide where a run writes to and what it starts from; the first process claims the folder before anything is written.
+
+    Args:
+        run_dir: folder asked for.
+        ckpt_path: see :func:`~lightning_focal.runs.resume_from`.
+        command: ``fit``, ``sft``, ``validate``, ``test`` or ``predict``.
+        named: a person has named the folder.
+        typed: what is typed in front of ``--run_dir=FOLDER``, for messages.
+
+    Raises:
+        FileNotFoundError: if the checkpoint does not exist.
+        ValueError: if it cannot be gone on from.
+    """
+    trains, wanted, known = command not in ("validate", "test", "predict"), Path(run_dir), os.environ.get(RUN_FOLDER_ENV)
+    folder = Path(known) if known and trains else None
+    asked = None if ckpt_path is None else str(ckpt_path)
+    resume = resume_from(asked, wanted, trains, folder, named=named, command=typed)
+    if resume.path is not None and is_sharded_checkpoint(resume.path):
+        check_shards(resume.path)  # before anybody else reads its index, which is a pickle
+    if known is None:
+        folder = resume.folder if trains else None
+        wanted = wanted if trains else wanted.with_name(f"{wanted.name}-{command}")
+        if own_rank():  # the first process claims the folder, and tells the others once they talk
+            folder = folder or wanted
+        else:
+            folder = folder or run_folder(wanted)
+            if trains:
+                take(folder)
+        os.environ[RUN_FOLDER_ENV] = str(folder)
+    return Resume(Path(os.environ[RUN_FOLDER_ENV]), resume.path)
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _equipped(given: Mapping[str, Any], loggers: Sequence[Logger], record: ConfigRecord) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer that differ in a run folder from what was given."""
+
+    def missing(kinds: Sequence[type[callbacks.Callback]]) -> list[callbacks.Callback]:
+        return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in own)]
+
+    own, plugins = _listed(given.get("callbacks")), _listed(given.get("plugins"))
+    more: list[callbacks.Callback] = [ProcessWatch()]
+    if any(isinstance(callback, RewardStrategy) for callback in own):
+        more += missing(
+            [RunRecord, HeldOut, RolloutTable, ConsoleReport, JudgeWatch, *([LogMedia] if any(map(takes_media, loggers)) else [])]
+        )
+    if given.get("enable_checkpointing") is not False:
+        more += missing([RunCheckpoint])
+    if not any(isinstance(callback, ConfigRecord) for callback in own):
+        more.append(record)
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins = [*plugins, AtomicCheckpointIO()]
+    defaults = {key: value for key, value in TRAINER_DEFAULTS.items() if given.get(key) is None}
+    beside = {"callbacks": [RunFolder(), *own, *more], "plugins": plugins, "logger": [CSVLog(""), *loggers]}
+    return {**defaults, **beside}
 
 
 _REFUSED: Sequence[tuple[tuple[type, ...], str]] = (

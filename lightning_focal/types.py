@@ -7,7 +7,6 @@ Axes: ``P`` prompts, ``G`` rollouts of a prompt (its *group*), ``C`` criteria (p
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -15,9 +14,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from lightning_focal.keys import level_key, log_key
 from lightning_focal.thoughts import Response, split_thought
 
-__all__ = ["CriterionScores", "Message", "Prompts", "Rollouts", "Shaped", "level_key", "log_key"]
+__all__ = ["CriterionScores", "Message", "Prompts", "Rollouts", "Shaped"]
 
 Message = Mapping[str, str]
 """One chat turn: ``{"role": "user", "content": "..."}``."""
@@ -52,33 +52,6 @@ def _expect_rows(name: str, rows: Sequence[Sequence[Any]], names: Sequence[Seque
     _expect_len(name, rows, len(names), "prompt")
     for i, row in enumerate(rows):
         _expect_len(f"{name}[{i}]", row, len(names[i]), "criterion")
-
-
-def level_key(name: str, tags: Sequence[str]) -> str:
-    """Name under which a criterion's level is kept: its axis, or its own name when it has none.
-
-    Criteria of per-prompt rubrics never recur, their axis does (ours; HealthBench tags read ``axis:accuracy``).
-
-    >>> level_key("at most 40 words", ["level:example", "axis:brevity"])
-    'brevity'
-    >>> level_key("polite", [])
-    'polite'
-    """
-    return _tagged("axis:", tags) or name
-
-
-def log_key(name: str, tags: Sequence[str]) -> str:
-    r"""Name under which a criterion is logged: its axis, or the pool of names that hardly recur, or its own name; no line breaks in it.
-
-    >>> log_key("polite\n", []), log_key("names-the-dose", ["pool:rar-untagged"])
-    ('polite\\n', 'rar-untagged')
-    """
-    key = _tagged("axis:", tags) or _tagged("pool:", tags) or name
-    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], key)
-
-
-def _tagged(kind: str, tags: Sequence[str]) -> str:
-    return next((value for tag in tags if tag.startswith(kind) and (value := tag.removeprefix(kind))), "")
 
 
 @dataclass(frozen=True)
@@ -282,6 +255,49 @@ class CriterionScores(_Data):
             raise ValueError("`repeated` must be in [0, 1], or NaN where nothing was judged twice")
         if not ((self.weights >= 0) & (self.weights < torch.inf)).all():
             raise ValueError("`weights` must be finite and >= 0")
+
+    @classmethod
+    def of_rewards(
+        cls,
+        rewards: Tensor,
+        names: Sequence[str],
+        weights: Sequence[float] | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Make scores of what reward functions gave, each a criterion: ``(r - low) / (high - low)``.
+
+        Args:
+            rewards: ``[P, G, C]``, NaN = the function gave none, which is masked.
+            names: ``[C]`` of the functions, each once.
+            weights: ``[C]`` by which rewards are summed, all 1 by default. A criterion weighs ``|weight| (high - low)``; a negative
+                weight turns its score round.
+            bounds: lowest and highest reward of a function, by its name; ``(0, 1)`` by default.
+            **fields: the other ones.
+
+        Raises:
+            ValueError: on names that repeat or are not known, bounds that are none, or a reward outside its bounds.
+
+        >>> rewards = torch.tensor([[[1.0, -0.25], [torch.nan, 0.0]]])
+        >>> made = CriterionScores.of_rewards(rewards, ["right", "length"], [3.0, 1.0], {"length": (-1.0, 0.0)})
+        >>> made.scores.tolist(), made.mask.tolist(), made.weights.tolist()
+        ([[[1.0, 0.75], [0.0, 1.0]]], [[[True, True], [False, True]]], [[0.75, 0.25]])
+        """
+        bounds = bounds or {}
+        if len(set(names)) != len(names):
+            raise ValueError(f"reward functions must have different names (set `__name__`), got {list(names)}")
+        for name, pair in bounds.items():
+            if name not in names or not -float("inf") < pair[0] < pair[1] < float("inf"):
+                raise ValueError(f"`bounds` must map names of {list(names)} to (lowest, highest), got {name!r}: {tuple(pair)}")
+        low, high = rewards.new_tensor([bounds.get(name, (0.0, 1.0)) for name in names]).unbind(-1)
+        for p, g, c in ((rewards < low) | (rewards > high)).nonzero().tolist():
+            got = f"the reward function {names[c]!r} gave {rewards[p, g, c]:g}, outside ({low[c]:g}, {high[c]:g})"
+            raise ValueError(f"{got}: say which rewards it can give, bounds={{{names[c]!r}: (lowest, highest)}}")
+        signed = torch.ones_like(low) if weights is None else rewards.new_tensor(weights)
+        scores = torch.where(signed < 0, high - rewards, rewards - low) / (high - low)
+        base = torch.nn.functional.normalize(signed * (high - low), p=1, dim=0).abs()
+        p, mask = len(rewards), ~rewards.isnan()
+        return cls(scores.masked_fill(~mask, 0), mask, base.expand(p, -1), (tuple(names),) * p, **fields)
 
     @property
     def present(self) -> Tensor:

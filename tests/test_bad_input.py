@@ -72,6 +72,7 @@ def test_two_strategies(fit):
     [
         ("--model.group_size=1", "`model.group_size` must be at least 2 for GroupAdvantage, got 1"),
         ("--reward.gamma=-1", "`gamma` must be >= 0, got -1.0"),
+        ("--model.sampling.max_new_tokens=0", "`model.sampling.max_new_tokens` must be >= 1, got 0"),
         ("--model.group_siez=3", "group_siez"),
         ("--model.update.kl_coef=0.1", "`model.update.kl_coef` > 0 needs a reference"),
         ("--trainer.gradient_clip_val=1.0", "`model.update.gradient_clip_val`"),
@@ -130,7 +131,7 @@ def test_rubric_files(fit, tmp_path, rows, message):
 
 def test_missing_rubric_file(fit, tmp_path):
     said = fit(train=str(tmp_path / "nowhere.jsonl"))
-    assert "must be an existing rubric file" in said
+    assert "`data.train` must be an existing rubric file" in said
     assert "nowhere.jsonl" in said
 
 

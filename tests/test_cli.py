@@ -301,5 +301,5 @@ def test_a_run_says_nothing_that_nobody_can_act_upon(tiny):
     assert done.returncode == 0, done.stderr
     known = r"Seed set to 0|GPU available: .*|`Trainer.fit` stopped: `max_epochs=1` reached.|Missing logger folder.*"
     assert [line for line in done.stderr.splitlines() if not re.fullmatch(known, line)] == []
-    for words in ("held-out score after 0 batches", "batch 4/4", "The held-out score", "Next:"):
+    for words in ("held-out score after 0 batches", "batch 4/4", "No verdict: 3 held-out prompts", "Next:"):
         assert words in done.stdout

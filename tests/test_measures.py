@@ -237,3 +237,31 @@ def test_names_are_followed_beside_keys(run_tiny):
     logged = made.trainer.callback_metrics
     assert float(logged["train/name/short/weight"]) == pytest.approx(float(logged["train/weight/brevity"]))
     assert {f"train/name/{name}/score" for name in ("short", "letter", "shouts")} <= set(logged)
+
+
+def test_what_theory_asks_of_the_weights_by_hand():
+    # uniform weights; "a" grows with length, "b" falls with it, "c" does not vary
+    scores = make_scores(
+        [[[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]],
+        [[0.6, 0.3, 0.1]],
+        names=(("a", "b", "c"),),
+        repeated=torch.tensor([[[1.0, NAN, 1.0], [1.0, NAN, NAN], [NAN, NAN, NAN]]]),
+    )
+    values = logged(
+        scores, strategy=FocalReward(gamma=50.0), response_mask=torch.tensor([[[True, False, False], [True] * 3, [True] * 3]])
+    )
+    same(values, {"criterion/a/variance": 1 / 3, "criterion/c/variance": 0.0})
+    judged = logged(scores, strategy=FocalReward(informedness=0.5))
+    same(judged, {"judge_variance/a": 0.25, "judge_variance/b": NAN, "judge_variance/c": 0.0})
+    same(
+        values,
+        {"criterion/a/length_correlation": 1.0, "criterion/b/length_correlation": -1.0, "criterion/c/length_correlation": NAN},
+    )
+    # under static weights the first is worst (0.4 against 0.7 twice), with nearly all weight on "b" it is best: 2 of 2 untied pairs turned
+    same(values, {"order/flipped": 1.0, "order/kendall_distance": 1.0, "order/new_best": 1.0})
+    assert values["balance/length_weight"] == pytest.approx(1, abs=1e-6)  # all but "c"
+    levels = [2 / 3, 1 / 3, 1.0]
+    tilts = [values[f"saturation/{key}"] - level for key, level in zip("abc", levels, strict=True)]
+    assert values["balance/tilt"] == pytest.approx(sum(tilts) / 3)
+    assert tilts[0] == pytest.approx(2 / (2 + math.exp(-0.3)) - 2 / 3)
+    same(logged(scores), {"order/flipped": 0.0, "order/kendall_distance": 0.0, "order/new_best": 0.0})

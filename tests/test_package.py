@@ -1,5 +1,6 @@
 """What a fresh interpreter sees."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -46,6 +47,25 @@ def test_the_package_alone_imports_nothing_heavy():
 def test_the_functional_house_loads_neither_lightning_nor_transformers():
     code = "import sys, lightning_focal.functional; print([n for n in ('lightning', 'transformers') if n in sys.modules])"
     assert fresh(code) == "[]"
+
+
+def test_names_of_the_package_are_there_when_they_are_asked_for():
+    code = "import sys, lightning_focal as f; before = 'torch' in sys.modules; listed = {*f.__all__} <= {*dir(f)}; "
+    code += "from lightning_focal import FocalReward, GRPOModule; import lightning_focal.rewards as r; "
+    assert fresh(code + "print(before, listed, FocalReward is r.FocalReward)") == "False True True"
+    for name in lightning_focal.__all__:
+        assert getattr(lightning_focal, name).__name__ == name
+    with pytest.raises(ImportError, match="cannot import name 'FocalRewards'"):
+        from lightning_focal import FocalRewards  # noqa: F401
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(lightning_focal.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    houses = lightning_focal._HOUSES.items()
+    assert seen == {name: f"lightning_focal.{house}" for house, names in houses for name in names}
+    assert sorted(seen) == sorted(lightning_focal.__all__)
 
 
 def test_version():

@@ -59,6 +59,7 @@ FINISHED = [
     same("Write <think> first"),
     same("Tags:\n~~~\n<thought>\n~~~\n"),
     same("[think] to himself [/think]"),
+    *(same(f"{mark.swapcase()}hm{close.swapcase()}8") for mark, close in MARKS.items()),  # no model spells them so
     same("The </think> tag ends it."),
     same("In harmony `<|channel|>analysis<|message|>` begins it."),
     same(""),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn
 from lightning_focal.callbacks.held_out import HeldOut, find_held_out
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.precision import describe_device
-from lightning_focal.terminal import Cells, make_console, shortened
+from lightning_focal.terminal import Cells, follow_stderr, make_console, program, shortened
 
 __all__ = ["ConsoleReport", "first_line", "level_table"]
 
@@ -24,14 +26,20 @@ _WRITTEN = {name: name for name in ("config.yaml", "run.json", "metrics.csv", "h
     "checkpoints/": "checkpoints/*.ckpt",
 }
 """What a run may leave in its folder, and the files by which it is known."""
+_TERMS = (
+    "static: score under the rubric's own (prior) weights, in [0, 1]; compare runs by it\n"
+    "reward: what the policy learns from, under the weights in force, which move"
+)
+_FEW = 10
+"""Held-out prompts below which an interval tells too little for a verdict."""
 
 
 class ConsoleReport(RolloutObserver):
     """Live progress in words.
 
-    On a terminal a bar below the lines shows how far the run is, what it does, tokens a second and the time left. Elsewhere, and
-    where ``CI`` is set, there are plain lines alone: one a batch, tables without frames, no colours (``NO_COLOR`` takes these away
-    on a terminal, too).
+    On a terminal a bar below the lines shows what the run does and how far that is, tokens a second and the time left; logs are
+    printed above it. Elsewhere, and where ``CI`` is set, there are plain lines alone: one a batch, tables without frames, no colours
+    (``NO_COLOR`` takes these away on a terminal, too).
 
     Args:
         table_every_n_batches: print score, saturation and weight of every criterion key so often; 0 = never.
@@ -46,6 +54,7 @@ class ConsoleReport(RolloutObserver):
         self._bar: Progress | None = None
         self._began = self._first_batch_began = time.monotonic()
         self._batches_here = self._evaluations_shown = 0
+        self._pace = ""
 
     # -- training -------------------------------------------------------------------------------------------------------
 
@@ -59,25 +68,31 @@ class ConsoleReport(RolloutObserver):
         counts = ", ".join(f"{len(split_rows)} {split} prompts" for split, split_rows in rows.items())
         strategy = type(getattr(pl_module, "reward_strategy", None)).__name__
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
-        self.console.print(paths)
-        self.console.print(
+        self._say(paths)
+        self._say(
             f"{strategy} on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
             f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · {f'run folder {folder}' if folder else 'nothing is kept'}",
             style="bold",
         )
+        self._say(_TERMS, style="dim")
+        if find_held_out(trainer) is not None and rows.get("val"):
+            self._move_bar(trainer, "val", 0)
+        else:
+            self._move_bar(trainer, "train", batches_done(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock after the first evaluation."""
         if self._batches_here == 0:
             self._first_batch_began = time.monotonic()
             self._show_evaluation(trainer)
+        if self._speaks(trainer):
+            self._move_bar(trainer, "train", batches_done(trainer))
 
     def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """Keep a live bar on a terminal."""
         if self._speaks(trainer):
-            training = scored.stage == "train"
-            phase = _PHASES[scored.stage] + ("" if training else f", {scored.batch_idx + 1}")
-            self._move_bar(pl_module, description=phase, completed=batches_done(trainer) if training else None)
+            done = batches_done(trainer) if scored.stage == "train" else scored.batch_idx + 1
+            self._move_bar(trainer, scored.stage, done)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Print the line of a batch, and the table every few."""
@@ -88,13 +103,14 @@ class ConsoleReport(RolloutObserver):
         total = getattr(pl_module, "planned_batches", None) or 0
         per_batch = (time.monotonic() - self._first_batch_began) / self._batches_here
         left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""
-        speed = f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s"
-        self.console.print(
-            f"batch {done}/{total or '?'} · reward {_value(seen, 'train/reward/mean')} · static "
-            f"{_value(seen, 'train/reward/static')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen, 'train')}) · "
-            f"{speed} · {float(seen.get('train/time/step_s', 0)):.1f} s{left}"
+        self._pace = f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s"
+        self._say(
+            f"batch {done}/{total or '?'} · static {_value(seen, 'train/reward/static')} · reward "
+            f"{_value(seen, 'train/reward/mean')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen, 'train')})"
+            f"{'' if self._bar else f' · {self._pace}'} · {float(seen.get('train/time/step_s', 0)):.1f} s{'' if self._bar else left}"
         )
-        self._move_bar(pl_module, description=_PHASES["train"], completed=done, pace=f"{speed}{left}")
+        self._pace += left
+        self._move_bar(trainer, "train", done)
         if self.table_every_n_batches and done % self.table_every_n_batches == 0:
             self.console.print(level_table(seen, f"levels in batch {done}"))
         self._show_evaluation(trainer)
@@ -116,33 +132,34 @@ class ConsoleReport(RolloutObserver):
         if held_out is not None and held_out.history:
             say(_held_out_table(held_out))
             if len(held_out.history) > 1:
-                mean, low, high = held_out.difference()
-                verdict = "rose" if low > 0 else "fell" if high < 0 else "did not change for certain"
-                say(
-                    f"The held-out score {verdict}: {held_out.interval(0)[0]:.3f} -> {held_out.interval(-1)[0]:.3f}, "
-                    f"paired difference {mean:+.3f} [{low:+.3f}, {high:+.3f}] ({held_out.level:.0%} bootstrap over prompts)",
-                    style="bold",
-                )
+                self._say(_verdict(held_out), style="bold")
         if getattr(trainer, "fast_dev_run", False):
             say(f"{_clock(time.monotonic() - self._began)} in all, and nothing kept: `trainer.fast_dev_run` tries a run out")
             return
         written = [words for words, pattern in _WRITTEN.items() if any(Path(folder).glob(pattern))]
         say(f"{_clock(time.monotonic() - self._began)} in all. Written to {folder}:")
-        say(f"  {', '.join(written) or 'nothing'}")
+        self._say(f"  {', '.join(written) or 'nothing'}")
         savers, kinds = trainer.checkpoint_callbacks, ("last_model_path", "best_model_path")
         paths = [getattr(saver, kind, "") for kind in kinds for saver in savers]
-        last = next((path for path in paths if path), "")
-        if last:
-            say("Next:")
-            say(f"  lightning_focal validate --config {folder}/config.yaml --ckpt_path {last}")
-            say(f"  lightning_focal predict --config {folder}/config.yaml --ckpt_path {last}")
-            if "metrics.csv" in written:
-                say(f"  lightning_focal report {folder}")
-            if "TensorBoard events" in written:
-                say(f"  tensorboard --logdir {folder}")
+        last, known = next((path for path in paths if path and Path(path).exists()), ""), f"{folder}/config.yaml"
+        following = []
+        if "config.yaml" in written and held_out is not None and held_out.history:
+            following += [[program(), name, "--config", known, "--ckpt_path", last] for name in ("validate", "predict")]
+        if "metrics.csv" in written:
+            following.append([program(), "report", folder])
+        if "TensorBoard events" in written:
+            following.append(["tensorboard", "--logdir", folder])
+        if not last:
+            return
+        say("Next:")
+        for command, *words in following:
+            line = f"  {command} {shlex.join(words)}"
+            narrow = self.console.is_terminal and len(line) > self.console.width
+            say(line.replace(" --", " \\\n      --") if narrow else line)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the levels of a validation that was asked for by itself."""
+        """Print the score of a validation during a run, and the levels of one that was asked for by itself."""
+        self._show_evaluation(trainer)
         self._show_levels(trainer, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,17 +178,35 @@ class ConsoleReport(RolloutObserver):
     def _speaks(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.quiet
 
-    def _move_bar(self, pl_module: LightningModule, **fields: Any) -> None:
-        lightnings = getattr(getattr(pl_module, "trainer", None), "progress_bar_callback", None)
+    def _say(self, text: str, **kwargs: Any) -> None:
+        """Print prose: on a terminal no word is broken at its edge, in a file no line is."""
+        self.console.print(text, soft_wrap=not self.console.is_terminal, **kwargs)
+
+    def _move_bar(self, trainer: Trainer, stage: str, done: int) -> None:
+        """Show how far training is, or the evaluation that goes on: each counts its own batches."""
+        lightnings = getattr(trainer, "progress_bar_callback", None)
         if not self.console.is_terminal or lightnings is not None:  # two would write over each other
             return
         if self._bar is None:
-            columns = (SpinnerColumn(), "{task.description}", BarColumn(24), "{task.completed}/{task.fields[planned]}")
-            self._bar = Progress(*columns, "{task.fields[pace]}", console=self.console, transient=True)
-            planned = getattr(pl_module, "planned_batches", None)
-            self._bar.add_task("", total=planned, planned=planned or "?", pace="")
+            columns = (SpinnerColumn(), "{task.description}", BarColumn(16), "{task.completed}/{task.fields[planned]}")
+            settings: Any = {
+                "console": self.console,
+                "transient": True,
+                "redirect_stderr": sys.stderr.isatty(),
+            }  # else it is a file
+            self._bar = Progress(*columns, "{task.fields[pace]}", **settings)
+            self._bar.add_task("", total=None, planned="?", pace="")
+            follow_stderr()
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], **fields)
+        if stage == "train":
+            planned = getattr(trainer.lightning_module, "planned_batches", None)
+        elif stage == "val" and (held_out := find_held_out(trainer)) is not None:
+            planned = held_out.batches(trainer)[1]
+        else:
+            planned = sum(getattr(trainer, f"num_{stage}_batches", ()))
+        (task,), pace = self._bar.tasks, self._pace if stage == "train" else ""
+        task.total = planned or None
+        self._bar.update(task.id, description=_PHASES[stage], completed=done, planned=planned or "?", pace=pace)
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -197,7 +232,7 @@ class ConsoleReport(RolloutObserver):
             return
         self._evaluations_shown = len(held_out.history)
         (mean, low, high), entry = held_out.interval(-1), held_out.history[-1]
-        self.console.print(
+        self._say(
             f"held-out score after {entry['batch']} batches: {mean:.3f} [{low:.3f}, {high:.3f}] "
             f"({len(entry['scores'])} prompts, prior weights) · worst {_value(entry['measures'], 'val/balance/worst')} "
             f"({_worst(entry['measures'], 'val')})"
@@ -222,6 +257,32 @@ def level_table(seen: Any, title: str, stage: str = "train") -> Cells:
     return table
 
 
+def _verdict(held_out: HeldOut) -> str:
+    """What became of the held-out score, in words that an interval and enough prompts bear out."""
+    mean, low, high = held_out.difference()
+    first, last = (held_out.interval(place)[0] for place in (0, -1))
+    level, prompts = (
+        f"{100 * held_out.level:g} %",
+        len(held_out.history[0]["scores"].keys() & held_out.history[-1]["scores"].keys()),
+    )
+    change = f"{first:.3f} -> {last:.3f}, paired difference {_signed(mean)} [{_signed(low)}, {_signed(high)}]"
+    change = f"{change} ({level} bootstrap over {prompts} prompts)"
+    if prompts < _FEW:
+        return f"No verdict: {prompts} held-out prompts are too few, {_FEW} are needed. Held-out score {change}"
+    if low <= 0 <= high:
+        return f"No clear change: the {level} interval includes 0. Held-out score {change}"
+    return f"The held-out score {'rose' if low > 0 else 'fell'}: {change}"
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign; one that rounds to nothing has a plus.
+
+    >>> _signed(-0.0002), _signed(-0.2, 1)
+    ('+0.000', '-0.2')
+    """
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def _held_out_table(held_out: HeldOut) -> Cells:
     first, last = held_out.history[0]["measures"], held_out.history[-1]["measures"]
     table = Cells("", title="held-out prompts", title_justify="left")
@@ -235,7 +296,7 @@ def _held_out_table(held_out: HeldOut) -> Cells:
         if name in first and name in last:
             digits = 1 if "length" in name else 3
             before, after = float(first[name]), float(last[name])
-            cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
+            cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", _signed(after - before, digits))
             table.add_row(label, *("-" if "nan" in cell else cell for cell in cells))
     return table
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from lightning_focal.files import set_aside_of, write_json
 from lightning_focal.functional import bootstrap_interval, weighted_reward
 
 __all__ = ["HeldOut", "find_held_out", "prompt_scores"]
+
+_log = logging.getLogger(__name__)
 
 
 def prompt_scores(scored: ScoredRollouts) -> dict[str, float]:
@@ -28,6 +32,12 @@ def prompt_scores(scored: ScoredRollouts) -> dict[str, float]:
     return dict(zip(scored.rollouts.prompts.ids, means.tolist(), strict=True))
 
 
+def second_scores(scored: ScoredRollouts) -> dict[str, float]:
+    """Return :func:`prompt_scores` by the held-out judge; empty where there is none."""
+    seen = scored.scores.measures.get("held_out_judge/mean")
+    return {} if seen is None else dict(zip(scored.rollouts.prompts.ids, seen.nanmean(-1).tolist(), strict=True))
+
+
 class HeldOut(RolloutObserver):
     """Keeps the score of every prompt at each validation, and adds one before and one after training.
 
@@ -35,13 +45,18 @@ class HeldOut(RolloutObserver):
     under ``val/held_out/``, to ``held_out.json`` in the run folder, and into the checkpoint: a resumed run keeps the score from before
     training. ``trainer.val_check_interval`` says how often to validate in between; ``val/held_out/mean`` can be monitored.
 
+    Where the strategy has a `held_out_judge` its scores are kept beside, with ``val/held_out_judge/low`` and ``/high``, and a warning says
+    when the two part: since an earlier evaluation the score by the training judge has risen and that by the other one has fallen, and
+    neither interval includes 0.
+
     Args:
         at_start: answer the held-out prompts before the first update.
         at_end: answer them after the last update, unless the Trainer has just done so.
         level: coverage of the bootstrap intervals over prompts.
 
     Attributes:
-        history: one entry an evaluation: ``batch``, ``scores`` by prompt id, ``measures`` as logged.
+        history: one entry an evaluation: ``batch``, ``scores`` by prompt id, ``measures`` as logged; ``held_out_judge``, scores by
+            prompt id, where there is such a judge.
     """
 
     def __init__(self, at_start: bool = True, at_end: bool = True, level: float = 0.95) -> None:
@@ -50,11 +65,13 @@ class HeldOut(RolloutObserver):
         self.at_start, self.at_end, self.level = at_start, at_end, level
         self.history: list[dict[str, Any]] = []
         self._scores: dict[str, float] = {}
+        self._second: dict[str, float] = {}
 
     def on_rollouts(self, trainer: Trainer, pl_module: LightningModule, scored: ScoredRollouts) -> None:
         """Collect the scores of held-out prompts."""
         if scored.stage == "val" and not trainer.sanity_checking:
             self._scores |= prompt_scores(scored)
+            self._second |= second_scores(scored)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer before training, unless a checkpoint already holds that score; what was written behind it is set aside."""
@@ -74,11 +91,11 @@ class HeldOut(RolloutObserver):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an interrupted validation left."""
-        self._scores = {}
+        self._scores, self._second = {}, {}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log mean and interval of the Trainer's own validation."""
-        self._scores = _gathered(trainer, self._scores)  # also by a process that was given no prompt
+        self._gather(trainer)  # also by a process that was given no prompt
         if self._scores:
             pl_module.log_dict(self._measures(), sync_dist=trainer.world_size > 1)  # the same everywhere already
 
@@ -88,31 +105,65 @@ class HeldOut(RolloutObserver):
             self._keep(trainer, {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> None:
-        datamodule = getattr(trainer, "datamodule", None)
-        loader = datamodule.val_dataloader() if datamodule is not None else []
-        count = _batches_of(loader, getattr(trainer, "limit_val_batches", None))
+        loader, count = self.batches(trainer)
         if not count:
             return
-        self._scores, means = {}, None
+        self._scores, self._second, means = {}, {}, None
         for batch_idx, batch in zip(range(count), loader, strict=False):
             means = pl_module.evaluate(batch, "val", batch_idx, means)
             for callback in trainer.checkpoint_callbacks:
                 if hasattr(callback, "leave_if_asked"):  # a run that was asked to end need not finish this
                     callback.leave_if_asked(trainer)
-        self._scores = _gathered(trainer, self._scores)
+        self._gather(trainer)
         measures = pl_module.finish_evaluation(means) | self._measures()
         for logger in trainer.loggers:
             logger.log_metrics(measures, step=batches_done(trainer))
         self._keep(trainer, measures)
 
+    @staticmethod
+    def batches(trainer: Trainer) -> tuple[Any, int]:
+        """Return the held-out batches of an evaluation, and how many of them `trainer.limit_val_batches` leaves."""
+        datamodule, limit = getattr(trainer, "datamodule", None), getattr(trainer, "limit_val_batches", None)
+        loader = datamodule.val_dataloader() if datamodule is not None else []
+        return loader, min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * (1.0 if limit is None else limit))
+
     def _measures(self) -> dict[str, float]:
         mean, low, high = _interval(self._scores.values(), self.level)
-        return {"val/held_out/mean": mean, "val/held_out/low": low, "val/held_out/high": high}
+        measures = {"val/held_out/mean": mean, "val/held_out/low": low, "val/held_out/high": high}
+        if self._second:
+            _, low, high = _interval(self._second.values(), self.level)
+            measures |= {"val/held_out_judge/low": low, "val/held_out_judge/high": high}
+        return measures
+
+    def _gather(self, trainer: Trainer) -> None:
+        both = _gathered(trainer, {key: (score, self._second.get(key)) for key, score in self._scores.items()})
+        self._scores = {key: score for key, (score, _) in both.items()}
+        self._second = {key: second for key, (_, second) in both.items() if second is not None}
 
     def _keep(self, trainer: Trainer, measures: dict[str, float]) -> None:
-        self.history.append({"batch": batches_done(trainer), "scores": self._scores, "measures": measures})
-        self._scores = {}
+        entry = {"batch": batches_done(trainer), "scores": self._scores, "measures": measures}
+        self.history.append(entry | ({"held_out_judge": self._second} if self._second else {}))
+        self._scores, self._second = {}, {}
         self._write(trainer)
+        if trainer.is_global_zero and (said := self.parted()) is not None:
+            _log.warning("%s", said)
+
+    def parted(self) -> str | None:
+        """Say since when the two judges have parted, if the latest evaluation shows that they have; None otherwise.
+
+        Under ten prompts nothing is said.
+        """
+        *earlier, last = self.history
+        for entry in earlier if len(last.get("held_out_judge", ())) >= 10 else ():
+            rise = _paired(entry["scores"], last["scores"], self.level)
+            fall = _paired(entry.get("held_out_judge", {}), last.get("held_out_judge", {}), self.level)
+            if rise[1] > 0 and fall[2] < 0:
+                first, second = (f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in (rise, fall))
+                return (
+                    f"the judges part: from batch {entry['batch']} to {last['batch']} the held-out score changed by {first} by the "
+                    f"training judge and by {second} by `reward.held_out_judge`; the policy learns to please its judge"
+                )
+        return None
 
     def _write(self, trainer: Trainer) -> None:
         folder = trainer.log_dir  # a collective: asked for on every process
@@ -125,8 +176,7 @@ class HeldOut(RolloutObserver):
 
     def difference(self) -> tuple[float, float, float]:
         """Return mean and interval of the paired difference, last evaluation minus first, over prompts."""
-        before, after = self.history[0]["scores"], self.history[-1]["scores"]
-        return _interval([after[key] - before[key] for key in before if key in after], self.level)
+        return _paired(self.history[0]["scores"], self.history[-1]["scores"], self.level)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history."""
@@ -142,16 +192,17 @@ def find_held_out(trainer: Trainer) -> HeldOut | None:
     return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)  # type: ignore[attr-defined]
 
 
-def _batches_of(loader: Any, limit: int | float | None) -> int:
-    """Number of batches that `trainer.limit_val_batches` leaves: an integer is a count, a float a share."""
-    return min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * (1.0 if limit is None else limit))
-
-
 def _interval(values: Iterable[float], level: float) -> tuple[float, float, float]:
     return bootstrap_interval(torch.tensor(list(values), dtype=torch.float64), level)
 
 
-def _gathered(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
+def _paired(before: Mapping[str, float], after: Mapping[str, float], level: float) -> tuple[float, float, float]:
+    """Mean and interval of the paired differences, NaN without any."""
+    pairs = [after[key] - before[key] for key in before if key in after]
+    return _interval(pairs, level) if pairs else (math.nan,) * 3
+
+
+def _gathered(trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
     """Scores of all processes, sorted by prompt id."""
     parts: list[Any] = [scores]
     if trainer.world_size > 1:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
-from lightning_focal.models.weights import flat_units, is_flat
+from lightning_focal.models.weights import eval_mode, flat_units, is_flat
 
 __all__ = ["EMATeacher", "TeacherWeights", "find_teacher", "match_teachers"]
 
@@ -72,15 +72,14 @@ class TeacherWeights(nn.Module):
             if self.offload:
                 self.model.to("cpu")
             return
-        trained, training = _trained(policy), policy.training
+        trained = _trained(policy)
         own = _whole(policy, trained) if is_flat(policy) else [parameter.detach().clone() for parameter in trained]
-        policy.eval()
         try:
             _overwrite(policy, trained, self.parts())
-            yield policy
+            with eval_mode(policy, autocast=True):
+                yield policy
         finally:
             _overwrite(policy, trained, own)
-            policy.train(training)
             torch.clear_autocast_cache()  # may hold the teacher's weights under the policy's names
 
 

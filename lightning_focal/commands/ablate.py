@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 
 from lightning_focal.files import write_figure, write_json, write_text
 from lightning_focal.functional import bootstrap_interval
@@ -27,7 +28,7 @@ from lightning_focal.report.figures import Point, figure_text, new_figure
 from lightning_focal.report.tables import markdown_table
 from lightning_focal.terminal import Cells, make_console, shortened
 
-__all__ = ["MEASURES", "Ablation", "ablate_command", "over_seeds", "read_ablation", "run_ablation"]
+__all__ = ["MEASURES", "Ablation", "ablate_command", "over_seeds", "parser", "read_ablation", "run_ablation"]
 
 MEASURES = {
     "worst criterion": "val/balance/worst",
@@ -193,8 +194,8 @@ def _draw(title: str, arms: Mapping[str, Mapping[str, Point]], path: Path) -> No
     write_figure(path, figure)
 
 
-def ablate_command(args: list[str]) -> None:
-    """``lightning_focal ablate``: run a grid and write one table and one figure."""
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
     made = CommandParser(
         prog="lightning_focal ablate",
         description="Run a configuration over a grid and seeds; write one table and one figure. "
@@ -204,8 +205,17 @@ def ablate_command(args: list[str]) -> None:
     made.add_argument("--out", type=str, default=None, help="Folder; runs/ablations/<name of the file> by default.")
     made.add_argument("--workers", type=int, default=1, help="Runs at a time.")
     made.add_argument("--seeds", type=list[int] | None, default=None, help="Seeds in place of the file's, e.g. '[0, 1]'.")
+    return made
+
+
+def ablate_command(args: list[str]) -> None:
+    """Run the command; see :func:`parser` for its arguments.
+
+    Args:
+        args: as on the command line, behind ``lightning_focal ablate``.
+    """
     cut = args.index("--") if "--" in args else len(args)
-    config = made.parse_args(args[:cut])
+    config = parser().parse_args(args[:cut])
     ablation = read_ablation(config.config)
     if config.seeds:
         ablation = dataclasses.replace(ablation, seeds=config.seeds)

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from rich.console import Console
 from lightning_focal.files import write_json
 from lightning_focal.functional.agreement import cohen_kappa, confusion_matrix
 from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge, Verdict
+from lightning_focal.keys import log_key
 from lightning_focal.parsing import CommandParser
 from lightning_focal.rubrics import Criterion, RubricError, RubricRow, pool_untagged, read_rows
 from lightning_focal.terminal import Cells, make_console
-from lightning_focal.types import log_key
 
 __all__ = ["GoldCase", "agreement_command", "measure_agreement", "parser", "read_gold"]
 
@@ -195,7 +195,7 @@ def measure_agreement(judge: Judge, cases: Sequence[GoldCase], repeats: int = 1)
     left out of every figure of agreement and counted beside it: a judge that fails is not wrong. All repeats count alike.
 
     Args:
-        judge: asked once a repeat about all cases.
+        judge: asked once a repeat about all cases; one that remembers its verdicts judges each repeat by itself.
         cases: see :func:`read_gold`.
         repeats: how often, >= 1.
 
@@ -209,10 +209,10 @@ def measure_agreement(judge: Judge, cases: Sequence[GoldCase], repeats: int = 1)
     rounds = [
         [
             _Judged(key, gold, verdict.outcome, verdict.met(criterion))
-            for case, verdicts in zip(cases, judge.judge([case.request for case in cases]), strict=True)
+            for case, verdicts in zip(cases, judge.judge([replace(case.request, repeat=number) for case in cases]), strict=True)
             for key, gold, criterion, verdict in zip(case.keys, case.met, case.request.criteria, verdicts, strict=True)
         ]
-        for _ in range(repeats)
+        for number in range(repeats)
     ]
     judged = [entry for entries in rounds for entry in entries]
     said = [[entry.met >= 0.5 for entry in entries if entry.met is not None] for entries in zip(*rounds, strict=True)]

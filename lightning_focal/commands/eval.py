@@ -61,9 +61,6 @@ def parser() -> ArgumentParser:
 def eval_command(args: list[str]) -> None:
     """Run the command.
 
-    Args:
-        args: as on the command line, behind ``lightning_focal eval``.
-
     Raises:
         ValueError: for arguments out of range, and for tasks that cannot be run, before any weight is read.
     """

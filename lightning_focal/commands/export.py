@@ -37,11 +37,7 @@ def parser() -> ArgumentParser:
 
 
 def export_command(args: list[str]) -> None:
-    """Run the command.
-
-    Args:
-        args: as on the command line, behind ``lightning_focal export``.
-    """
+    """Run the command."""
     config = parser().parse_args(args)
     path, how = config.ckpt_path, {"adapter": config.adapter, "part": config.part}
     run, batch = read_run_config(path, config.config), trained_batches(path)
@@ -75,9 +71,6 @@ def export_checkpoint(
         part: ``policy`` or ``teacher``.
         dtype: of the written weights; None = as in the checkpoint.
         card: a model card to write as README.md, see :func:`~lightning_focal.commands.model_card.model_card`.
-
-    Returns:
-        The folder.
 
     Raises:
         ValueError: for a checkpoint that does not fit the configuration, or adapters that are not there.

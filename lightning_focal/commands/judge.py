@@ -86,9 +86,6 @@ def judge_command(args: list[str]) -> None:
 def check_server(judge: HTTPJudge, console: Console) -> bool:
     """Ask for verdicts on a sample and show what came.
 
-    Returns:
-        True if every criterion was judged, whatever the verdict.
-
     Raises:
         ChatUnusable: if nobody answers, the key is rejected, or the model is unknown.
     """

@@ -15,9 +15,6 @@ def lm_eval_command(args: list[str]) -> None:
 
     The harness looks for no plug-ins, so a model class of another package is known to it only where that package is imported: here,
     or by a task file that names one of our functions (``configs/eval/rubric.yaml``).
-
-    Args:
-        args: as behind ``lm-eval``: ``run --model lightning_focal --model_args ckpt=... --tasks ...``.
     """
     register()
     (program,) = entry_points(group="console_scripts", name="lm-eval")

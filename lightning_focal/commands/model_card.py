@@ -83,19 +83,7 @@ def model_card(
     adapter: bool = False,
     part: str = "policy",
 ) -> str:
-    """Write the card.
-
-    Args:
-        config: of the run; ``model`` as a mapping.
-        name: what the policy is called.
-        records: see :func:`run_records`.
-        batch: batches it was trained on, where known.
-        adapter: the folder holds LoRA adapters alone.
-        part: ``policy`` or ``teacher``.
-
-    Returns:
-        Markdown with a YAML header; everything from the run's files is escaped.
-    """
+    """Write the card."""
     records, strategy = records or {}, _strategy(config)
     blocks = [
         _header(config, strategy, adapter),

@@ -48,11 +48,7 @@ def parser() -> ArgumentParser:
 
 
 def plan_command(args: list[str]) -> None:
-    """Run the command.
-
-    Args:
-        args: as on the command line, behind ``lightning_focal plan``.
-    """
+    """Run the command."""
     made = parser()
     given = made.parse_args(args)
     settings: dict[str, Any] = yaml.safe_load(made.dump(given, skip_none=False))
@@ -79,14 +75,7 @@ def plan_command(args: list[str]) -> None:
 
 
 def architecture(policy: str, folders: Sequence[Path] = (), given: str | None = None, cache_dir: str | None = None) -> Any:
-    """Find the transformers configuration of a policy without a hub where possible.
-
-    Args:
-        policy: source of the policy.
-        folders: of the run's configurations; ``architectures/<last part of policy>.json`` in them is looked for.
-        given: a ``config.json`` named by hand.
-        cache_dir: of packaged policies.
-    """
+    """Find the transformers configuration of a policy without a hub where possible."""
     from transformers import AutoConfig
 
     if given is not None and not Path(given).is_file():
@@ -101,13 +90,7 @@ def architecture(policy: str, folders: Sequence[Path] = (), given: str | None = 
 
 
 def job_of(settings: dict[str, Any], split: bool, processes: int) -> Job:
-    """Read what decides on memory from a whole configuration.
-
-    Args:
-        settings: as ``--print_config`` prints them.
-        split: the policy is split over processes.
-        processes: that share the prompts.
-    """
+    """Read what decides on memory from a whole configuration."""
     model, trainer = settings["model"], settings["trainer"]
     auto = str(resolved_dtype("auto", "cpu")) if trainer.get("accelerator") == "cpu" else "bfloat16"  # as on a GPU
 

@@ -136,11 +136,6 @@ def memory(counts: Counts, config: Any, job: Job) -> list[Share]:
 
     Weights, gradients, optimiser, teacher, reference and rollout copy are counted; the key/value cache is what the longest
     responses fill; activations are rough: a block's inputs at every layer, and one block's inside. Sampling and learning take turns.
-
-    Args:
-        counts: of parameters.
-        config: of transformers.
-        job: the rest.
     """
     text = config.get_text_config()
     layers, hidden = int(text.num_hidden_layers), int(text.hidden_size)

@@ -23,6 +23,7 @@ from lightning_focal.terminal import Cells, make_console, shortened
 __all__ = ["parser", "replay_command"]
 
 _SHARES = {"flipped_share": "flipped pairs", "kendall_distance": "Kendall distance", "new_best_share": "new best"}
+_LEVELS = {"tilt": "saturation minus mean", "length_weight": "weight on length"}
 
 
 def parser() -> ArgumentParser:
@@ -66,8 +67,8 @@ def replay_command(args: list[str]) -> None:
     if config.show:
         console.print(f"Groups whose best rollout changed most under {label}:")
         _show_changes(console, rows, config.show)
-    head = ["strategy", *_SHARES.values(), "heaviest criteria"]
-    lines = [[r["label"], *(f"{r[share]:.3f}" for share in _SHARES), _heaviest(r["weight"])] for r in results]
+    head = ["strategy", *_SHARES.values(), *_LEVELS.values(), "heaviest criteria"]
+    lines = [[r["label"], *(f"{r[name]:.3f}" for name in (*_SHARES, *_LEVELS)), _heaviest(r["weight"])] for r in results]
     table = Cells(
         *head[:-1],
         Column(head[-1], overflow="fold"),

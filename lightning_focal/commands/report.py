@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jsonargparse import ArgumentParser
 
 from lightning_focal.parsing import CommandParser
@@ -28,7 +30,8 @@ def parser() -> ArgumentParser:
 def report_command(args: list[str]) -> None:
     """Run the command; see :func:`parser` for its arguments."""
     config = parser().parse_args(args)
-    written = write_report(config.runs, config.out, config.rollouts)
+    runs = [str(Path(run).resolve()) if Path(run).name in ("", "..") else run for run in config.runs]  # . has no name
+    written = write_report(runs, config.out, config.rollouts)
     console = make_console(soft_wrap=True)
     for line in (*written.verdict, *(f"note: {note}" for note in written.notes)):
         console.print(line)

@@ -50,7 +50,11 @@ def rubrics_command(args: list[str]) -> None:
     config = parser().parse_args(args)
     if config.show < 0:
         raise ValueError(f"`show` must be >= 0, got {config.show}")
-    reading, judge, console = read_all(config.file, config.format), RuleJudge(), make_console()
+    judge, console = RuleJudge(), make_console()
+    try:
+        reading = read_all(config.file, config.format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace("`path`", "`file`", 1)) from error
     problems = find_problems(reading, judge)
     found: dict[str, Any] = {
         "file": config.file,
@@ -84,10 +88,6 @@ def rubrics_command(args: list[str]) -> None:
 
 def find_problems(reading: Reading, judge: RuleJudge) -> list[dict[str, str]]:
     """List what is wrong with a file: malformed rows, repeated ids and names, bad checks, criteria of no points.
-
-    Args:
-        reading: the file.
-        judge: knows the checks.
 
     Returns:
         ``where`` (file, line, criterion), ``kind`` (``row``, ``check`` or ``points``) and ``message`` of each.
@@ -151,10 +151,6 @@ def _response(line: str, by_id: Mapping[str, RubricRow]) -> tuple[RubricRow, str
 
 def score_responses(judge: Judge, responses: Sequence[tuple[RubricRow, str]]) -> dict[str, Any]:
     """Judge responses by the criteria that have a check, and score them.
-
-    Args:
-        judge: of rules.
-        responses: see :func:`read_responses`; at least one.
 
     Returns:
         ``responses``: for each its ``id``; ``verdicts`` by criterion (``outcome``, ``met``, ``reason``, and ``score``, which for a

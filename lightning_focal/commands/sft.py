@@ -113,9 +113,5 @@ class WarmStartCLI(RunCLI):
 
 
 def sft_command(args: list[str]) -> None:
-    """Run the command.
-
-    Args:
-        args: as on the command line, behind ``lightning_focal sft``.
-    """
+    """Run the command."""
     launch(WarmStartCLI, "sft", args)

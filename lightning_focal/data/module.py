@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from lightning_focal.arguments import given_arguments
 from lightning_focal.data.loader import PromptLoader
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.seeds import run_seed
@@ -76,6 +77,7 @@ class PromptDataModule(LightningDataModule, ABC):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        self.arguments = given_arguments(self)
         counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_prompt_tokens": max_prompt_tokens}
         for name, count in {**counts, "limit_train": limit_train, "limit_val": limit_val}.items():
             if count is not None and count < 1:
@@ -113,7 +115,10 @@ class PromptDataModule(LightningDataModule, ABC):
             path = self.files[split]
             if path is None:
                 raise ValueError(f"`data.{split}` must name a file for `lightning_focal {stage}`, got none")
-            self.rows[split] = self.read_split(split, path)[: self.limits.get(split)]
+            try:
+                self.rows[split] = self.read_split(split, path)[: self.limits.get(split)]
+            except FileNotFoundError as error:
+                raise FileNotFoundError(str(error).replace("`path`", f"`data.{split}`", 1)) from error
 
     def splits(self) -> Mapping[str, Prompts]:
         """Return all prompts read so far, by split: strategies check them before a model is loaded."""
@@ -187,7 +192,7 @@ class PromptDataModule(LightningDataModule, ABC):
 
 
 class RandomPrompts(PromptDataModule):
-    """Prompts of random lower-case letters: something to answer where the question does not matter.
+    """Prompts of random lower-case letters, for jobs in which the question does not matter.
 
     Args:
         train: number of training prompts.

@@ -12,8 +12,9 @@ from lightning_focal.data.module import PromptDataModule, with_system
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges import RuleJudge
 from lightning_focal.judges.combine import is_rule
+from lightning_focal.keys import level_key
 from lightning_focal.rubrics import Criterion, RubricRow, few_of, pool_untagged, read_rows
-from lightning_focal.types import Prompts, level_key
+from lightning_focal.types import Prompts
 
 __all__ = ["RubricDataModule", "prompts_of"]
 

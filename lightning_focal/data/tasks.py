@@ -24,12 +24,6 @@ _HASHED = frozenset({"isomorphic_strings", "knight_swap", "polynomial_multiplica
 def make_task(task: str, task_args: Mapping[str, Any], seed: int = 0, size: int = _DRAWN_AT_ONCE) -> Any:
     """Build a task family of the package reasoning-gym.
 
-    Args:
-        task: its name there, ``chain_sum`` for example.
-        task_args: its own arguments.
-        seed: of its questions.
-        size: number of questions it is asked for.
-
     Returns:
         A ``reasoning_gym`` data set: ``[i]`` gives question, answer and metadata; ``score_answer(answer, entry)`` scores.
 

@@ -33,11 +33,7 @@ def expect_lm_eval() -> None:
 
 @contextmanager
 def hushed(quiet: bool = True) -> Iterator[None]:
-    """Within the context the harness draws no progress bars and warns of errors alone, and it bootstraps in this process.
-
-    Args:
-        quiet: False = leave it as it is.
-    """
+    """Within the context the harness draws no progress bars and warns of errors alone, and it bootstraps in this process."""
     if not quiet:
         yield
         return

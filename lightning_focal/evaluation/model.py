@@ -77,6 +77,12 @@ def policy_lm(
         return _policy_class()(model, tokenizer, batch_size=batch_size, max_length=max_length, place=place)
 
 
+def _answers(requests: Any, texts: list[str]) -> list[str]:
+    """Leave out thoughts, which the prompts may have opened."""
+    pairs = zip(requests, texts, strict=True)
+    return [split_thought(opening_at_the_end(request.args[0]) + text).answer for request, text in pairs]
+
+
 @cache
 def _policy_class() -> Any:
     import torch
@@ -108,10 +114,8 @@ def _policy_class() -> Any:
             return decode_responses(self.tokenizer, [tokens])[0]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            """Return answers: a thought, which the prompt may have opened, is none."""
-            found = super().generate_until(requests, disable_tqdm=disable_tqdm)
-            prompts = (request.args[0] for request in requests)
-            return [split_thought(opening_at_the_end(prompt) + text).answer for prompt, text in zip(prompts, found, strict=True)]
+            """Return answers: a thought is none."""
+            return _answers(requests, super().generate_until(requests, disable_tqdm=disable_tqdm))
 
         @property
         def rank(self) -> int:
@@ -165,6 +169,20 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+@cache
+def _vllm_class() -> Any:
+    from lm_eval.models.vllm_causallms import VLLM
+
+    class AnsweringVLLM(VLLM):  # type: ignore[misc]
+        """The harness's own, but for thoughts."""
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+            """Return answers: a thought is none."""
+            return _answers(requests, super().generate_until(requests, disable_tqdm=disable_tqdm))
+
+    return AnsweringVLLM
+
+
 def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | None = None, **arguments: Any) -> Any:
     """Build the harness's vLLM model over an exported folder.
 
@@ -190,8 +208,6 @@ def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | N
 
     importlib.metadata.version = version  # the harness asks for that of `vllm`; the CPU build is installed under another name
     try:
-        from lm_eval.models.vllm_causallms import VLLM
-
-        return VLLM(pretrained=str(folder), dtype=dtype or "auto", max_length=max_length, batch_size="auto", **arguments)
+        return _vllm_class()(pretrained=str(folder), dtype=dtype or "auto", max_length=max_length, batch_size="auto", **arguments)
     finally:
         importlib.metadata.version = asked

@@ -33,10 +33,6 @@ def mean_of_judged(values: Sequence[float]) -> float:
 def response_scores(verdicts: Sequence[Verdict], rubric: Rubric) -> dict[str, float]:
     """Score one response as the held-out score does.
 
-    Args:
-        verdicts: one a criterion.
-        rubric: what it was judged by.
-
     Returns:
         ``score``, the prior-weighted mean over judged criteria, NaN where none was judged that has weight; ``all_met``, 1.0 where
         every judged criterion is fully met, NaN where none was judged; ``judged``, the share of criteria that were.

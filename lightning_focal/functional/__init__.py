@@ -25,10 +25,10 @@ from lightning_focal.functional.balance import (
     worst_criterion,
 )
 from lightning_focal.functional.certainty import self_certainty, token_entropy
+from lightning_focal.functional.diagnostics import compare_ranks, length_correlation, pair_signs, repeat_variance
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
 from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores
 from lightning_focal.functional.importance import sampling_gap, truncated_importance_weights
-from lightning_focal.functional.intervals import bootstrap_interval, student_interval, student_quantile
 from lightning_focal.functional.item_response import item_response_reward, probit_difficulty
 from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.logprobs import chunked_logp_from_hidden
@@ -63,6 +63,7 @@ from lightning_focal.functional.weighting import (
     saw_weights,
 )
 from lightning_focal.functional.withheld import give_back, patience_step, rubric_dropout
+from lightning_focal.intervals import bootstrap_interval, student_interval, student_quantile
 
 __all__ = [
     "AGGREGATIONS",
@@ -75,6 +76,7 @@ __all__ = [
     "bottom_quartile_mean",
     "chunked_logp_from_hidden",
     "clipped_policy_loss",
+    "compare_ranks",
     "cosine_ema_weight",
     "criterion_moments",
     "criterion_sums",
@@ -99,6 +101,7 @@ __all__ = [
     "inverse_reward_projection",
     "item_response_reward",
     "kl_divergence",
+    "length_correlation",
     "level_index",
     "level_sums",
     "loss_normaliser",
@@ -106,6 +109,7 @@ __all__ = [
     "masked_aggregate",
     "min_over_mean",
     "mo_grpo_weights",
+    "pair_signs",
     "patience_step",
     "policy_statistics",
     "pool_levels",
@@ -114,6 +118,7 @@ __all__ = [
     "probit_difficulty",
     "project_bounded_simplex",
     "projected_sums",
+    "repeat_variance",
     "rloo_advantage",
     "rubric_dropout",
     "sa_mrpo_weights",

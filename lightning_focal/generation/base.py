@@ -5,13 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["Generator", "Sampling"]
@@ -71,11 +69,7 @@ class Generator(ABC):
         """
 
     def describe(self, policy: nn.Module) -> str:
-        """Say in a few words how it rolls out, for the run's first line; its class by default.
-
-        Args:
-            policy: what it will decode with.
-        """
+        """Say in a few words how it rolls out, for the run's first line; its class by default."""
         return type(self).__name__
 
     def close(self) -> None:
@@ -86,22 +80,11 @@ class Generator(ABC):
         """Learn that the policy's weights changed.
 
         Every rank calls this after an update and before the next :meth:`generate`; it may run collectives.
-
-        Args:
-            policy: holds the new weights.
-            version: number of updates behind them, written into the rollouts.
         """
 
     @abstractmethod
     def generate(
-        self,
-        policy: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Prompts,
-        *,
-        group_size: int,
-        seeds: Sequence[int],
-        sampling: Sampling,
+        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
     ) -> Rollouts:
         """Roll out.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,10 @@ from lightning_focal.generation.assemble import left_pad
 from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.sampling import pick_tokens
 from lightning_focal.models.cache import accepted, cache_argument
-from lightning_focal.models.rows import rounding
+from lightning_focal.models.rows import how_they_differ, own_logp
 from lightning_focal.models.weights import bare_model
 
-__all__ = ["Batch", "decode", "decode_with_generate", "gap_to_forward", "plan_batches"]
+__all__ = ["Batch", "decode", "decode_with_generate", "plan_batches", "why_not_own"]
 
 _CHECK_EVERY = 8
 """Tokens between two looks at what has finished, on a device where a look waits for it."""
@@ -101,6 +100,7 @@ def decode(
         ``(tokens [B, R, T] int64, logp [B, R, T] float32)``; what follows a row's first eos is meaningless.
     """
     from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
 
     from lightning_focal.generation.graphed import GraphedSteps, graphs_steps
 
@@ -116,10 +116,11 @@ def decode(
     bare = bare_model(model)
     cache = DynamicCache(config=bare.config)
     cache_name = str(cache_argument(bare))
+    attends = any(isinstance(layer, DynamicLayer) for layer in cache.layers)
 
     def logits_after(new: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         inputs: dict[str, Any] = {"input_ids": new, cache_name: cache, "use_cache": True}
-        if padded:
+        if padded and (attends or new.shape[1] > 1):  # a recurrent state holds no padding
             inputs["attention_mask"] = mask.long()
         inputs = accepted(bare, inputs | {"position_ids": positions, "logits_to_keep": 1})
         made: Tensor = model(**inputs).logits[:, -1]
@@ -128,7 +129,7 @@ def decode(
     logits = logits_after(ids, (seen.long().cumsum(1) - 1).clamp(min=0), seen).repeat_interleave(repeats, 0)
     graphed = GraphedSteps.of(model, bare, cache, seen, repeats, limit) if graphs and graphs_steps(bare, limit) else None
     if graphed is None:
-        cache.batch_repeat_interleave(repeats)
+        cache.reorder_cache(torch.arange(count, device=device).repeat_interleave(repeats))
 
     rows = torch.arange(count * repeats, device=device)
     finished = torch.zeros_like(rows, dtype=torch.bool)
@@ -149,7 +150,7 @@ def decode(
             if len(alive) <= few:  # more than that is not worth copying the cache, nor capturing again
                 rows, token, finished, position, seen = (t[alive] for t in (rows, token, finished, position, seen))
                 if graphed is None:
-                    cache.batch_select_indices(alive)
+                    cache.reorder_cache(alive)
                 else:
                     graphed.keep(alive)
         if graphed is None:
@@ -159,40 +160,23 @@ def decode(
     return tokens.reshape(count, repeats, limit), logp.reshape(count, repeats, limit)
 
 
-def gap_to_forward(
+def why_not_own(
     model: Any, prompts: Sequence[Sequence[int]], tokens: Tensor, logp: Tensor, sampling: Sampling, *, eos: Collection[int]
-) -> tuple[float, float]:
+) -> str | None:
     """Compare what a loop drew with the model's own forward over whole sequences: one at a time, without cache or padding.
 
-    Args:
-        model: see :func:`decode`.
-        prompts: ``B`` rows of tokens; the first response to the shortest, to the longest and to two others is compared.
-        tokens: ``[B, R, T]`` as a loop returned them.
-        logp: ``[B, R, T]`` likewise.
-        sampling: how they were drawn.
-        eos: ids that end a response.
-
     Returns:
-        ``|logp - the model's own|`` in nats, a mean over the tokens of a response, and what rounding explains of it
-        (:func:`~lightning_focal.models.rows.rounding`; more in a mean over few tokens); both of the response where they are furthest
-        apart.
+        How they differ by more than rounding, or None.
     """
-    bare, temperature = bare_model(model), sampling.temperature or 1.0
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    chosen = {order[i * (len(order) - 1) // (_COMPARED - 1)] for i in range(_COMPARED)}
-    ends, found = torch.tensor(sorted(eos), device=tokens.device), []
-    for row in sorted(chosen):
+    ends, gaps = torch.tensor(sorted(eos), device=tokens.device), []
+    for row in sorted({order[i * (len(order) - 1) // (_COMPARED - 1)] for i in range(_COMPARED)}):
         response = tokens[row, 0, :_COMPARED_TOKENS]
         ended = torch.isin(response, ends).nonzero()
         response = response[: int(ended[0]) + 1] if len(ended) else response
-        whole = torch.cat([torch.tensor(prompts[row], device=response.device), response])[None]
-        kept = len(response) + 1
-        inputs = accepted(bare, {"input_ids": whole, "use_cache": False, "logits_to_keep": kept})
-        logits = model(**inputs).logits[0, -kept:-1]
-        own = torch.log_softmax(logits.float() / temperature, -1).gather(-1, response[:, None])[:, 0]
-        gap = float((own - logp[row, 0, : len(response)]).abs().mean())
-        found.append((gap, rounding(logits, bare) / temperature * (1 + 3 / len(response) ** 0.5)))
-    return max(found, key=lambda pair: pair[0] / pair[1] if math.isfinite(pair[0]) else math.inf)
+        own, bound = own_logp(model, prompts[row], response, sampling.temperature or 1.0)
+        gaps.append((own - logp[row, 0, : len(response)], bound))
+    return how_they_differ(gaps)
 
 
 def decode_with_generate(
@@ -209,17 +193,6 @@ def decode_with_generate(
 
     A logits processor draws the token and leaves ``generate()`` no choice but that one, so seeds mean the same in both loops.
 
-    Args:
-        model: in eval mode, without gradients.
-        prompts: see :func:`decode`.
-        uniforms: see :func:`decode`.
-        sampling: see :func:`decode`.
-        eos: see :func:`decode`.
-        pad: see :func:`decode`.
-        cached: keep a cache; without one, every token computes its whole row again.
-
-    Returns:
-        See :func:`decode`.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 

@@ -23,12 +23,7 @@ _WORTH = 16
 
 
 def graphs_steps(model: Any, tokens: int) -> bool:
-    """Say whether decoding ``tokens`` more tokens is worth a graph: on CUDA, with an attention that can be handed in.
-
-    Args:
-        model: a transformers model, no wrapper round it.
-        tokens: to decode.
-    """
+    """Say whether decoding ``tokens`` more tokens is worth a graph: on CUDA, with an attention that can be handed in."""
     if next(model.parameters()).device.type != "cuda" or tokens < _WORTH or type(model).__name__ in _told:
         return False
     return why_not_plain(model) is None and use_layouts(model) is None
@@ -39,14 +34,6 @@ class GraphedSteps:
 
     Made anew for every batch of rollouts, so that neither the graph nor its keys and values outlive it: weights may move, and
     the update needs the memory.
-
-    Args:
-        model: see :func:`graphs_steps`; may be wrapped for adapters.
-        bare: the transformers model inside.
-        cache: filled by ``P`` prompts.
-        prompt_mask: ``[P, L]`` bool, False = padding.
-        repeats: rows of each prompt.
-        room: tokens to come.
     """
 
     def __init__(self, model: Any, bare: Any, cache: Any, prompt_mask: Tensor, repeats: int, room: int) -> None:
@@ -82,10 +69,6 @@ class GraphedSteps:
     def step(self, token: Tensor, position: Tensor) -> Tensor:
         """Take one token a row.
 
-        Args:
-            token: ``[N]`` int64.
-            position: ``[N, 1]`` int64, of the token in its row, padding not counted.
-
         Returns:
             ``[N, V]`` logits, overwritten by the next step.
         """
@@ -116,25 +99,23 @@ class GraphedSteps:
         self._token = torch.zeros(count, 1, dtype=torch.int64, device=self.bias.device)
         self._position = torch.zeros_like(self._token)
 
-    def _capture(self) -> None:
+    def _forward(self) -> Tensor:
         from transformers.cache_utils import Cache
 
-        cache = Cache(layers=self._layers)
+        self.bias.index_fill_(3, self._slot, 0)
+        inputs = {"input_ids": self._token, "position_ids": self._position, "use_cache": True}
+        logits: Tensor = self.model(**inputs, **{self._cache_name: Cache(layers=self._layers)}, layout=self).logits[:, -1]
+        return logits
 
-        def forward() -> Tensor:
-            self.bias.index_fill_(3, self._slot, 0)
-            inputs = {"input_ids": self._token, "position_ids": self._position, self._cache_name: cache, "use_cache": True}
-            logits: Tensor = self.model(**inputs, layout=self).logits[:, -1]
-            return logits
-
+    def _capture(self) -> None:
         side = _side_stream(self.bias.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            forward()  # what a library sets up at its first call must not be captured; the slot is written again
+            self._forward()  # what a library sets up at its first call must not be captured; the slot is written again
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._logits = forward()
+            self._logits = self._forward()
 
 
 class _FixedLayer(DynamicLayer):  # type: ignore[misc]

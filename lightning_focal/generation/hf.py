@@ -13,17 +13,15 @@ from torch import Tensor, nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.decoding import decode, decode_with_generate, gap_to_forward, plan_batches
+from lightning_focal.generation.decoding import decode, decode_with_generate, plan_batches, why_not_own
 from lightning_focal.generation.graphed import graphs_steps
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.models.cache import why_not_cached, why_not_plain
-from lightning_focal.models.rows import length_limit, trial_tokens
+from lightning_focal.models.rows import context_length, length_limit, trial_tokens
 from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, eval_mode, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["HFGenerator"]
@@ -69,7 +67,7 @@ class HFGenerator(Generator):
     Of the model's generation config only the eos ids are used; repetition penalties and the like would make the sampled
     distribution another one than the trained.
 
-    The loop runs over transformers' cache. Models with another state than keys and values (recurrent ones) run through their own
+    The loop runs over transformers' cache, keys and values as well as recurrent states. Models that bring another run through their own
     ``generate()``. Every loop is tried on a few prompts, of equal and of unequal length, before it is used, and compared with the
     model's own forward, one sequence at a time without cache or padding; so is the first real batch of either kind. A loop that
     samples from another distribution is left for the next one, and prompts go one length at a time where padding changes what a
@@ -149,14 +147,7 @@ class HFGenerator(Generator):
         return hasattr(policy, "peft_config") or any(p.dtype != wanted for p in policy.parameters() if p.is_floating_point())
 
     def generate(
-        self,
-        policy: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Prompts,
-        *,
-        group_size: int,
-        seeds: Sequence[int],
-        sampling: Sampling,
+        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
     ) -> Rollouts:
         """See :meth:`Generator.generate`.
 
@@ -197,7 +188,7 @@ class HFGenerator(Generator):
             found = _run(way.loop, model, rows, draws[chosen, part], sampling, eos=eos, pad=pad)
             padded = len({len(row) for row in rows}) > 1
             if padded not in way.compared:
-                differs = _differs(*gap_to_forward(model, rows, *found, sampling, eos=eos))
+                differs = why_not_own(model, rows, *found, sampling, eos=eos)
                 if differs is not None:
                     self._leave(bare, way, padded, differs)
                     return None
@@ -265,19 +256,15 @@ def _misfit(loop: str, model: Any, bare: Any, lengths: Sequence[int], tokens: in
     draws = draw_uniforms(range(len(rows)), 2, tokens)
     try:
         found = _run(loop, model, rows, draws, sampling, eos={0}, pad=0)
-        return _differs(*gap_to_forward(model, rows, *found, sampling, eos={0}))
+        return why_not_own(model, rows, *found, sampling, eos={0})
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever the code of a model raises
         return f"{type(error).__name__}: {[*str(error).splitlines(), ''][0]}"
 
 
-def _differs(gap: float, bound: float) -> str | None:
-    return None if gap <= bound else f"its log-probabilities there differ from its own forward by {gap:.2g} nats a token"
-
-
 def _check_context(model: Any, prompts: Prompts, sampling: Sampling) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     kind, limit = length_limit(model) or ("", 0)
     for name, row in zip(prompts.ids, prompts.tokens, strict=True):
         longest = len(row) + sampling.max_new_tokens

@@ -17,11 +17,6 @@ def draw_uniforms(seeds: Sequence[int], group_size: int, length: int) -> Tensor:
 
     A larger ``length`` extends what a smaller one drew, so raising the length limit continues the same responses.
 
-    Args:
-        seeds: one a prompt, any int64.
-        group_size: ``G``.
-        length: ``T``.
-
     Returns:
         ``[P, G, T]`` float32 in [0, 1), on the CPU.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,15 +12,13 @@ from lightning_focal.generation.assemble import check_request, eos_ids, make_rol
 from lightning_focal.generation.base import Generator, Sampling
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["ScriptedGenerator"]
 
 
 class ScriptedGenerator(Generator):
-    """Gives the responses it was given, tokenised by the policy's tokenizer, each ended by eos.
+    """Returns given responses, tokenised by the policy's tokenizer, each ended by eos.
 
     Rollout ``g`` of a prompt is response ``g`` of its list, starting over at the list's end. Seeds, temperature, ``top_k`` and
     ``top_p`` have no influence; ``max_new_tokens`` cuts (and marks as truncated) as it would for a real policy. ``logp`` is None.
@@ -64,14 +62,7 @@ class ScriptedGenerator(Generator):
         return script
 
     def generate(
-        self,
-        policy: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Prompts,
-        *,
-        group_size: int,
-        seeds: Sequence[int],
-        sampling: Sampling,
+        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
     ) -> Rollouts:
         """See :meth:`Generator.generate`; ``policy`` only lends its device and its eos ids."""
         check_request(prompts, group_size, seeds)

@@ -19,8 +19,6 @@ from lightning_focal.generation.base import Generator, Sampling
 from lightning_focal.models.weights import bare_model, is_sharded
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["Answer", "VLLMBase", "best_mode", "expect_comparable", "sampling_params", "tells_logp"]
@@ -46,12 +44,6 @@ def sampling_params(sampling: Sampling, *, seed: int, count: int, eos: Collectio
     """Return the arguments of vLLM's ``SamplingParams`` for one prompt.
 
     vLLM draws response ``g`` with the seed ``seed + g``. Greedy responses of a prompt are all the same: one is asked for.
-
-    Args:
-        sampling: how to draw.
-        seed: of the prompt.
-        count: responses.
-        eos: ids that end a response.
 
     >>> wanted = sampling_params(Sampling(top_k=5, max_new_tokens=8), seed=3, count=2, eos={1})
     >>> wanted["n"], wanted["seed"], wanted["top_k"], wanted["max_tokens"], wanted["stop_token_ids"]
@@ -148,14 +140,7 @@ class VLLMBase(Generator):
         return True
 
     def generate(
-        self,
-        policy: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Prompts,
-        *,
-        group_size: int,
-        seeds: Sequence[int],
-        sampling: Sampling,
+        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
     ) -> Rollouts:
         """See :meth:`Generator.generate`; ``logp`` is None where vLLM's are of another distribution than a trainer's.
 

@@ -17,11 +17,7 @@ __all__ = ["Judge", "JudgeRequest", "Outcome", "Verdict", "empty_verdict"]
 
 
 class Outcome(StrEnum):
-    """How a judgement came out.
-
-    ``ERROR`` (the judge failed) and ``NOT_APPLICABLE`` become mask False, never a 0: a failed judgement of a fault would
-    otherwise read as praise (ours).
-    """
+    """How a judgement came out; errors and what is not applicable become mask False, never a 0, which for a fault would be praise (ours)."""
 
     MET = "met"
     NOT_MET = "not_met"
@@ -32,15 +28,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says about one criterion of one response.
+    """What a judge says about one criterion of one response, and in ``reason`` what was measured or seen.
 
-    Args:
-        outcome: see :class:`Outcome`.
-        value: the grade, between the criterion's ``low`` and ``high``; given with ``GRADED`` and with nothing else.
-        reason: what was measured or seen, in words.
-
-    Raises:
-        ValueError: if a graded verdict has no finite value, or another verdict has one.
+    ``value`` is the grade, between the criterion's ``low`` and ``high``; given with ``GRADED``, where it is finite, and with nothing else: else
+    ``ValueError``.
 
     >>> Verdict(Outcome.NOT_MET, reason="71 words, at most 60 allowed").outcome.value
     'not_met'
@@ -93,9 +84,9 @@ class JudgeRequest:
     Args:
         messages: the chat that was answered.
         response: the whole response: data, never an instruction to the judge. Which part of it is judged says each criterion.
-        criteria: what to judge, at least one.
-        thinks: a thought is told from the answer; False: the response is an answer as it stands.
-        repeat: number of the repetition, for a judge that remembers its verdicts: each is judged by itself.
+        criteria: at least one.
+        thinks: a thought is told from the answer.
+        repeat: number of the repetition, which a judge that remembers its verdicts judges by itself.
 
     >>> answer, thought = Criterion("short", "Is short."), Criterion("checks", "Checks itself.", scope="thought")
     >>> request = JudgeRequest((), "<think>4 + 4</think>8", (answer, thought))
@@ -135,11 +126,7 @@ class Judge(ABC):
     """Says how well responses meet their criteria."""
 
     def validate(self, criterion: Criterion) -> None:
-        """Refuse, before training, a criterion this judge cannot judge.
-
-        Raises:
-            ValueError: starting with ``criterion.where``.
-        """
+        """Refuse, before training, a criterion this judge cannot judge: ``ValueError`` that starts with ``criterion.where``."""
 
     def prepare(self) -> None:
         """Find out, once before a run, whether verdicts can be had at all; raise what says why not. Most judges are always ready."""
@@ -150,9 +137,4 @@ class Judge(ABC):
 
     @abstractmethod
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Judge every request.
-
-        Returns:
-            One tuple a request, with one verdict a criterion, in the order given. A response that cannot be judged gives
-            verdicts with ``Outcome.ERROR``; it never raises for a bad response.
-        """
+        """Return one tuple of verdicts a request, in the order of its criteria; what cannot be judged is ``Outcome.ERROR``, never raised."""

@@ -39,15 +39,13 @@ _WAIT_S = 10.0  # longest wait for another process that writes
 class VerdictCache:
     """Remembers verdicts by key.
 
-    A verdict is on disk once :meth:`put` returns: the end of this process, however sudden, does not touch it (the end of the whole
-    machine may cost the last ones, never the file). Processes on one machine share a file; on a network file system each
-    needs its own. Errors are not kept. What was not used for longest goes when the file reaches its size.
-
-    A file that cannot be read or written during a run costs the verdicts it holds, not the run: this is logged once.
+    A verdict is on disk once :meth:`put` returns. Processes on one machine share a file; on a network file system each needs its own.
+    Errors are not kept. What was not used for longest goes when the file reaches its size. A file that cannot be read or written during
+    a run costs the verdicts it holds, not the run: this is logged once.
 
     Args:
-        path: of the file; its folder is made. SQLite keeps two more beside it, ``-wal`` and ``-shm``.
-        max_bytes: size of the file, at least 64 KiB. That of ``-wal`` comes on top, about 4 MiB.
+        path: of the file; its folder is made. SQLite keeps two more beside it, ``-wal`` (about 4 MiB) and ``-shm``.
+        max_bytes: size of the file, at least 64 KiB.
 
     Raises:
         ValueError: if ``max_bytes`` is too small, or the file is something else.

@@ -25,7 +25,16 @@ def is_rule(criterion: Criterion) -> bool:
     return criterion.check is not None or not _RULE_TAGS.isdisjoint(criterion.tags)
 
 
-class RoutedJudge(Judge):
+class _JudgeOfJudges(Judge):
+    judges: list[Judge]
+
+    def prepare(self) -> None:
+        """Prepare every judge."""
+        for judge in self.judges:
+            judge.prepare()
+
+
+class RoutedJudge(_JudgeOfJudges):
     """Rules and mathematics judge what a program can, another judge the rest.
 
     A criterion with a ``check``, or tagged ``verifier:rule`` or ``verifier:math``, goes to ``rules``, every other one to
@@ -47,6 +56,7 @@ class RoutedJudge(Judge):
     def __init__(self, rules: Judge | None = None, other: Judge | None = None) -> None:
         self.rules = rules or RuleJudge()
         self.other = other
+        self.judges = [judge for judge in (self.rules, other) if judge is not None]
 
     def _judge_of(self, criterion: Criterion) -> Judge:
         judge = self.rules if is_rule(criterion) else self.other
@@ -55,32 +65,16 @@ class RoutedJudge(Judge):
             raise ValueError(f"{criterion.place} has no `check`, and nobody else judges: {advice}")
         return judge
 
-    def _judges(self) -> list[Judge]:
-        return [judge for judge in (self.rules, self.other) if judge is not None]
-
     def validate(self, criterion: Criterion) -> None:
-        """Refuse a criterion that the judge it goes to refuses, or that goes to nobody.
-
-        Raises:
-            ValueError: starting with ``criterion.where``.
-        """
+        """Refuse a criterion that the judge it goes to refuses, or that goes to nobody."""
         self._judge_of(criterion).validate(criterion)
 
-    def prepare(self) -> None:
-        """Prepare both judges; see :meth:`Judge.prepare`."""
-        for judge in self._judges():
-            judge.prepare()
-
     def measures(self) -> dict[str, float]:
-        """Return the measures of both judges; see :meth:`Judge.measures`."""
-        return {name: value for judge in self._judges() for name, value in judge.measures().items()}
+        """Return the measures of both judges."""
+        return {name: value for judge in self.judges for name, value in judge.measures().items()}
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Judge every request; see :meth:`Judge.judge`.
-
-        Raises:
-            ValueError: if a criterion is one that :meth:`validate` refuses.
-        """
+        """Judge every request; ``ValueError`` for a criterion that :meth:`validate` refuses."""
         verdicts = [dict[int, Verdict]() for _ in requests]
         places: dict[bool, list[tuple[int, list[int]]]] = {True: [], False: []}
         for i, request in enumerate(requests):
@@ -101,7 +95,7 @@ class RoutedJudge(Judge):
         return [tuple(row[c] for c in sorted(row)) for row in verdicts]
 
 
-class MajorityJudge(Judge):
+class MajorityJudge(_JudgeOfJudges):
     """The majority of several judges, criterion by criterion (ours).
 
     * An error does not vote. Where fewer than ``least_votes`` judges are left, the verdict is an error.
@@ -132,25 +126,16 @@ class MajorityJudge(Judge):
         self.judges, self.least_votes = list(judges), least_votes
 
     def validate(self, criterion: Criterion) -> None:
-        """Refuse a criterion that one of the judges refuses.
-
-        Raises:
-            ValueError: of the first judge that does.
-        """
+        """Refuse a criterion that one of the judges refuses."""
         for judge in self.judges:
             judge.validate(criterion)
 
-    def prepare(self) -> None:
-        """Prepare every judge; see :meth:`Judge.prepare`."""
-        for judge in self.judges:
-            judge.prepare()
-
     def measures(self) -> dict[str, float]:
-        """Return the measures of every judge, its number behind the name; see :meth:`Judge.measures`."""
+        """Return the measures of every judge, its number behind the name."""
         return {f"{name}_{i}": value for i, judge in enumerate(self.judges) for name, value in judge.measures().items()}
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Have every judge judge every request; see :meth:`Judge.judge`."""
+        """Have every judge judge every request."""
         ballots = [judge.judge(requests) for judge in self.judges]
         return [
             tuple(self._count(criterion, [ballot[i][c] for ballot in ballots]) for c, criterion in enumerate(request.criteria))

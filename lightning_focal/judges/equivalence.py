@@ -11,7 +11,7 @@ from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges.math_process import Comparison, Reply, compare_texts
 from lightning_focal.judges.written_answers import Answer, gold_answer, read_answer, same_answer
 
-__all__ = ["Equivalence", "compare_answers", "expect_gold", "is_nan"]
+__all__ = ["Equivalence", "compare_answers", "expect_gold", "gold_fault"]
 
 _MOST_CACHED = 100_000
 
@@ -33,25 +33,38 @@ def _formula(answer: Answer, named: bool = False) -> str:
     return rf"\boxed{{{answer.name}={text}}}" if named and answer.name else rf"\boxed{{{text}}}"
 
 
-def is_nan(answer: Answer) -> bool:
-    """Whether an answer, or an element of it, is a float that is no number."""
-    return any(part.text.strip("+-()[] ").lower() in ("nan", r"\text{nan}") for part in (answer, *answer.parts))
+_PAIRS = re.compile(r"\\(?:(left|begin)|(right|end))(?![a-zA-Z])|(?<!\\)(?:\\\\)*(?:(\{)|(\}))")
+_LACKS = re.compile(r"\\(?:[dtc]?frac|sqrt|text)\s*(?:[$,;=)\]}]|\Z)|\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w)\s*(?:[$,;=)\]}]|\Z)"
+                    r"|\\(?:[dtc]?frac|sqrt)\s*(?:\{[^{}]+\}\s*)?\{\s*\}|[\^_]\s*(?:\{\s*\}|[$)\]}]|\Z)")  # fmt: skip
+
+
+def gold_fault(gold: str) -> str:
+    r"""Say what is wrong with a gold answer as it is written: no number, or a formula that breaks off; empty if nothing is.
+
+    >>> gold_fault("NaN"), gold_fault(r"\frac{1}{"), gold_fault(r"\frac{1}{2}")
+    ('no number', 'a formula that is not whole', '')
+    """
+    answer = read_answer(gold_answer(gold))
+    if any(part.text.strip("+-()[] ").lower() in ("nan", r"\text{nan}") for part in (answer, *answer.parts)):
+        return "no number"
+    open_pairs = [0, 0]
+    for found in _PAIRS.finditer(gold):
+        kind = found[3] is not None or found[4] is not None
+        open_pairs[kind] += 1 if found[1] or found[3] else -1
+        if open_pairs[kind] < 0:
+            break
+    return "a formula that is not whole" if any(open_pairs) or _LACKS.search(gold_answer(gold)) else ""
 
 
 def expect_gold(name: str, gold: str, seconds: float = 2.0) -> Answer:
-    """Read a gold answer.
-
-    Args:
-        name: what it is called, for the error.
-        gold: the answer, by itself or in a solution, see :func:`~lightning_focal.judges.written_answers.gold_answer`.
-        seconds: CPU time to read it.
+    """Read a gold answer, by itself or in a solution; ``name`` is what it is called, ``seconds`` the CPU time to read it.
 
     Raises:
-        ValueError: if it is not a number (NaN), or nothing that can be read.
+        ValueError: if it is not a number (NaN), breaks off, or is nothing that can be read.
     """
     answer = read_answer(gold_answer(gold))
-    if is_nan(answer):
-        raise ValueError(f"`{name}` must be an answer, got {gold!r}, which is no number")
+    if fault := gold_fault(gold):
+        raise ValueError(f"`{name}` must be an answer, got {gold!r}, which is {fault}")
     if answer.number is not None or answer.word or answer.parts:
         return answer
     blank = not re.search(r"[^\W_]", answer.text)
@@ -64,18 +77,16 @@ class Equivalence:
     r"""Says whether two answers are the same.
 
     ``math``: they say the same, however it is written, see :func:`~lightning_focal.judges.written_answers.same_answer`, or
-    math-verify holds them for equal whichever of them it takes for the gold one (it treats the two differently: ``2x + z = 1``
-    given for a gold ``1`` passes, ``1`` given for a gold ``2x + z = 1`` does not). So ``0.5``, ``1/2`` and ``\frac{1}{2}`` are one
+    math-verify holds them for equal whichever of them it takes for the gold one. So ``0.5``, ``1/2`` and ``\frac{1}{2}`` are one
     answer. ``string``: the same string, stripped (the choice of the code released with arXiv:2508.00410), and these are three.
 
     A policy can write formulas that no computer can evaluate (``9^{9^{9^9}}``), so math-verify works in a process of its own with
-    a limit on time and memory, started by the first pair that needs it; plain numbers, equal strings and pairs already seen do
-    not. What cannot be decided or takes too long counts as different. An answer that by itself takes too long is not tried again
-    before :meth:`clear`. Results are symmetric, and may be asked for from any thread.
+    a limit on time and memory, asked about pairs that nothing simpler decides. What cannot be decided or takes too long counts as
+    different. An answer that by itself takes too long is not tried again before :meth:`clear`.
 
     Args:
         kind: ``"math"`` or ``"string"``.
-        seconds: CPU time for one comparison, > 0, so that a busy machine cuts off no more than an idle one.
+        seconds: CPU time for one comparison, > 0.
         max_length: longer answers, in characters, compare as strings alone.
 
     Raises:
@@ -106,11 +117,7 @@ class Equivalence:
         return self.compare(a, b) is Comparison.EQUAL
 
     def compare(self, a: str, b: str) -> Comparison:
-        """Say how the comparison came out; ``compare(a, b)`` and ``compare(b, a)`` are one pair.
-
-        Raises:
-            RuntimeError: if math-verify's process cannot be started.
-        """
+        """Say how the comparison came out, the same in either order; ``RuntimeError`` if math-verify's process cannot be started."""
         a, b = sorted((a.strip(), b.strip()))
         if a == b:
             return Comparison.EQUAL

@@ -30,12 +30,10 @@ _PARTS = {
 
 
 class Question(NamedTuple):
-    """One criterion of one response, put to a model.
+    """One criterion of one response, as a question to a model.
 
-    Args:
-        text: what the model is asked to answer with one word.
-        options: for each answer the ways to write it; they differ in their first character.
-        values: the grade that each answer stands for; None: the options are yes and no.
+    ``options`` are for each answer the ways to write it, which differ in their first character; ``values`` the grades they stand for, None
+    for yes and no.
     """
 
     text: str
@@ -47,13 +45,8 @@ def question_for(request: JudgeRequest, criterion: Criterion, clean: Callable[[s
     """Ask whether ``criterion`` is met, yes or no; or, where its range is not 0 to 1, how well, in one digit.
 
     The digits are the whole numbers from ``low`` to ``high`` where these are digits themselves, else 1 to 5, which divide the
-    range evenly. Of the response there stands what the criterion is about, its answer by default, between two lines of a
-    length that occurs nowhere in it: no text of the response can be taken for the end of it.
-
-    Args:
-        request: the response and the chat.
-        criterion: one of its criteria.
-        clean: is applied to every text of others.
+    range evenly. What the criterion is about stands between two lines of a length that occurs nowhere in it; ``clean`` is applied to
+    every text of others.
 
     >>> question = question_for(JudgeRequest((), "Hello!", ()), Criterion("tone", "Kind, from 1 to 5.", low=1, high=5))
     >>> question.options[-1], question.values
@@ -147,31 +140,17 @@ class LocalJudge(Judge):
         return type(self), (self.source, self.dtype, self.device, self.batch_size, self.least_mass, self.template_kwargs)
 
     def validate(self, criterion: Criterion) -> None:
-        """Refuse a criterion that says nothing.
-
-        Raises:
-            ValueError: starting with ``criterion.where``.
-        """
+        """Refuse a criterion that says nothing."""
         if not criterion.description.strip():
             raise ValueError(f"{criterion.place}: `description` must say what to judge, got {criterion.description!r}")
 
     def prepare(self) -> None:
-        """Load the model.
-
-        Raises:
-            PolicySourceError: if it cannot be loaded.
-            ValueError: if its tokenizer writes yes and no with one first token.
-        """
+        """Load the model; ``PolicySourceError`` or ``ValueError`` as :meth:`judge`."""
         with self._lock:
             self._model()
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Judge every request; see :meth:`Judge.judge`.
-
-        Raises:
-            PolicySourceError: if the model cannot be loaded.
-            ValueError: if its tokenizer writes yes and no with one first token.
-        """
+        """Judge every request; ``PolicySourceError`` or ``ValueError`` if no model can be loaded that tells yes from no by one token."""
         known = [[request.empty(criterion) for criterion in request.criteria] for request in requests]
         found: list[Verdict] = []
         if any(verdict is None for row in known for verdict in row):

@@ -25,7 +25,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Comparison(StrEnum):
-    """How the comparison of two answers came out; all but ``EQUAL`` count as different."""
+    """How two answers compared; all but ``EQUAL`` count as different."""
 
     EQUAL = "equal"
     DIFFERENT = "different"
@@ -35,13 +35,7 @@ class Comparison(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the process said.
-
-    Args:
-        comparison: the result.
-        unread: ``"gold"`` or ``"given"``: the text that could not be read, or whose reading was cut off; empty if neither.
-        error: why the pair is undecided, in a word.
-    """
+    """What the process said; ``unread`` is ``gold`` or ``given``, whose reading failed or was cut off, ``error`` why a pair is undecided."""
 
     comparison: Comparison
     unread: str = ""
@@ -80,13 +74,8 @@ _process: _Process | None = None
 def compare_texts(gold: str, given: str, seconds: float) -> Reply:
     r"""Compare two formulas in ``\boxed{...}``, either of which may be the gold one; may be called from any thread.
 
-    The process is started by the first call (about a second, which is not counted) and serves all later ones of this process; a
-    process forked from this one starts its own.
-
-    Args:
-        gold: one formula.
-        given: the other.
-        seconds: CPU time after which the comparison is cut off; the wall clock stops what uses none, ten times later.
+    The first call starts the process (about a second, not counted). A comparison is cut off after ``seconds`` of CPU time, or ten times as
+    long on the clock.
 
     Raises:
         RuntimeError: if the process cannot be started.

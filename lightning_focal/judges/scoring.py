@@ -20,15 +20,11 @@ def verdicts_to_scores(verdicts: Sequence[Sequence[Sequence[Verdict]]], rubrics:
     weighs ``|points|``, so larger is better everywhere (ours). Not applicable and error become mask False, never a 0.
 
     Args:
-        verdicts: ``[P][G][C_p]``, in the order of each rubric's criteria; every group of one size ``G``.
+        verdicts: ``[P][G][C_p]``, in the order of each rubric's criteria; every group of one size ``G``, else ``ValueError``.
         rubrics: one a prompt, ``[P]``.
 
     Returns:
-        Scores ``[P, G, C]`` float32, mask True = counts, the rubrics' own weights, ``failed`` True where the judge failed, and
-        the outcomes and reasons in words.
-
-    Raises:
-        ValueError: if the lengths of ``verdicts`` do not fit ``rubrics``, or the groups differ in size.
+        Scores ``[P, G, C]`` float32, mask True = counts, the rubrics' own weights, ``failed`` True where the judge failed.
 
     >>> from lightning_focal.rubrics import Criterion
     >>> rubric = Rubric((Criterion("right", "Is right.", 3), Criterion("rude", "Is rude.", -1)))

@@ -3,11 +3,11 @@ r"""What an answer says, however it is written: Unicode, LaTeX, Markdown, money,
 from __future__ import annotations
 
 import ast
-import math
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
@@ -26,17 +26,12 @@ _CHARACTERS = {
     "⟨": "(", "⟩": ")",
 }  # fmt: skip
 _TRANSLATION = str.maketrans(_CHARACTERS)
-_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣʸᵃᵇᵏᵐᵗ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙₖ]+")
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
 _GREEK = re.compile(r"(?<![\u0370-\u03ff])[\u0391-\u03c9](?![\u0370-\u03ff])")
 _ROOT = re.compile(r"([√∛∜])\s*(?:(\d+(?:\.\d+)?|[a-zA-Z]|\\pi)|(?=[({]))")
 _DEGREE = {"√": "", "∛": "[3]", "∜": "[4]"}
-
-
-def _expanded(template: str) -> Callable[[re.Match[str]], str]:
-    """A template as a function, which costs nothing where a pattern is not found."""
-    return lambda found: found.expand(template)
 
 
 def _large(found: re.Match[str]) -> str:
@@ -57,13 +52,13 @@ _COMMANDS = {
 }  # fmt: skip
 """What commands without arguments stand for."""
 _REPLACED = [
-    (re.compile(pattern), replacement if callable(replacement) or "\\" not in replacement else _expanded(replacement))
+    (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\text\s*\{\s*\\\$\s*\}|\\\$|\\textdollar(?![a-zA-Z])|\bUSD?\s*(?:\\?\$)?(?=\s*[\d\\])", _DOLLAR),
         (r"\\[()\[\]](?![a-zA-Z0-9.]*pt\])", " "),
         (rf"\\(left\s*\.|right\s*\.|{'|'.join(sorted(_COMMANDS, key=len, reverse=True))})(?![a-zA-Z])\s?",
          lambda found: _COMMANDS.get(found[1], "")),
-        (r"\\!\s*", ""),
+        (r"\\!\s*|\\boxed\s*(?=[^\s{a-zA-Z])", ""),
         (r"(?<!\\)\\(?:[,;:> ~]|q?quad)|~|\\hspace\{[^{}]*\}|\\phantom\{[^{}]*\}", " "),
         (r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|emph|mbox|hbox|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|operatorname\*?)"
          r"(?=\s*\{)", r"\\text"),
@@ -90,10 +85,13 @@ _REPLACED = [
         (r"\\frac\s*\{([^{}]*)\}\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}", r"\\frac{\1}{\2}"),
+        (r"(?<![\d.,}])(0|\d+(?=\s*\{\s*,\s*\}\s*(?!\d{3}(?!\d))))\s*\{\s*,\s*\}\s*(\d+)(?!\s*[\d,{])", r"\1.\2"),
         (r"\s*\{\s*,\s*\}\s*", ","),
+        (r"(?<![\d.,\w])\d{1,3}(?:(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})(?![\d.,])", lambda found: found[0].replace(".", "").replace(",", ".")),
         (r"(?<=\d)[eE]([-+]?\d+)(?![\d.\w])", r"\\times10^{\1}"),
         (r"(?<=\d)\s*(?:\\times|\\cdot|[xX*])\s*10\s*\^\s*\{?\s*\(?\s*([-+]?)\s*(\d+)\s*\)?\s*\}?", r"\\times10^{\1\2}"),
         (r"(?<![\d.,\w^])([1-9]\d{0,2}(?: \d{3})+)(?![\d,])", lambda found: found[0].replace(" ", "")),
+        (r"(?<![\d.,\w^])\d+\.\d{3}(?: \d{3})*(?: \d{1,3})(?![\d,.])", lambda found: found[0].replace(" ", "")),
         (r"(?<![\d.,\w^])(\d{1,3}(?:['_]\d{3})+)(?!\d)", lambda found: re.sub("['_]", "", found[0])),
         (r"(?<![\d.^_/}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
         (r"(?<=\d)\s*\\frac\{\s*([a-zA-Z]+)\s*\}\{\s*([a-zA-Z]+)\s*((?:\^\s*\{?\d\}?)?)\s*\}\Z", r" \1/\2\3"),
@@ -102,7 +100,8 @@ _REPLACED = [
     )
 ]  # fmt: skip
 _ZEROS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})*,000(?!,?\d)")
-_THOUSANDS = re.compile(r"(?<![\d.,\w])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,\w])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _END = re.compile(r"(?:(?<![.\\])\.|(?<!\\)[,;:]|\\\\|\s)+\Z")
 
@@ -159,6 +158,10 @@ _UNITS = {
     for names, worth in re.findall(r"([^:]+):(\S+)\s*", units)
     for name in names.split()
 }
+_DERIVED = {
+    "volume": {"length": 3}, "force": {"mass": 1, "length": 1, "time": -2}, "energy": {"mass": 1, "length": 2, "time": -2},
+    "power": {"mass": 1, "length": 2, "time": -3}, "pressure": {"mass": 1, "length": -1, "time": -2}, "frequency": {"time": -1},
+}  # fmt: skip
 _SPEEDS = {"mph": "mile/hour", "kmph": "km/hour", "kph": "km/hour", "kmh": "km/hour", "fps": "foot/second"}
 _UNIT_WORDS = re.compile(rf"(?:[{_DOLLAR}]|[^\W\d_]+\.?|[°€£¥₹¢/])(?:\s*\^\s*\{{?(-?[1-9])\}}?)?\s*|\s+|\\cdot")
 _UNIT_WORD = rf"[a-zA-Zμω°€£¥₹¢{_DOLLAR}][a-zA-Zμω°.]*(?:\s*\^\s*\{{?-?[1-9]\}}?)?"
@@ -172,17 +175,9 @@ Unit = tuple[Fraction, tuple[tuple[str, int], ...]]
 class Answer:
     r"""An answer as :func:`read_answer` reads it.
 
-    Args:
-        text: the answer in LaTeX, without its name, unit and percent sign.
-        name: the ``x`` of ``x = 5``, or empty.
-        number: its value, where it is a plain number.
-        step: what its last written digit counts, where it may have been rounded: a decimal with three digits or more behind the
-            point, or with a power of ten.
-        percent: whether it has a percent sign.
-        unit: its unit, where that is a known one.
-        word: what is compared of a word or a choice.
-        brackets: the pair that encloses a list, or empty.
-        parts: the elements of a list.
+    ``text`` is LaTeX, without ``name`` (the x of ``x = 5``), ``unit`` (where a known one) and ``percent`` sign; ``number`` the value of a plain
+    number and ``step`` what its last written digit counts where it may have been rounded; ``word`` what is compared of a word or choice;
+    ``brackets`` enclose the ``parts`` of a list.
     """
 
     text: str
@@ -320,11 +315,12 @@ def _unit(text: str) -> tuple[Unit | None, bool]:
             factor *= entry[0] ** power
     if "angle" in powers and len(powers) == 2 and powers["angle"] == 1 and {"celsius", "fahrenheit"} & powers.keys():
         del powers["angle"]
-    if "volume" in powers:  # a litre is a cubic decimetre
-        power = powers.pop("volume")
-        powers["length"] = powers.get("length", 0) + 3 * power
-        factor /= Fraction(1000) ** power
-    return ((factor, tuple(sorted(powers.items()))) if known and powers else None), any_word
+    for dimension in powers.keys() & _DERIVED.keys():
+        power = powers.pop(dimension)
+        factor /= (1000 if dimension == "volume" else 1) ** power  # a litre is a cubic decimetre
+        for basic, times in _DERIVED[dimension].items():
+            powers[basic] = powers.get(basic, 0) + power * times
+    return ((factor, tuple(sorted((d, p) for d, p in powers.items() if p))) if known and powers else None), any_word
 
 
 def _split(text: str, separators: str) -> list[str]:
@@ -374,6 +370,13 @@ def _word(text: str) -> str:
     return "" if letters is None or (_PRODUCT.fullmatch(key) and "\\text" not in text and len(key) > 1) else key.casefold()
 
 
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_IN_WORDS = {word: i for i, word in enumerate(_ONES.split())} | {"hundred": 100, "onehundred": 100} | {
+    tens + one * (i > 0): 10 * ten + i
+    for ten, tens in enumerate(_TENS.split(), 2)
+    for i, one in enumerate(_ONES.split()[:10])
+}  # fmt: skip
 _LONGEST_READ = 1000
 
 
@@ -436,7 +439,8 @@ def _value(text: str, depth: int) -> Answer:
     if value := _number(text):
         return Answer(text, number=value[0], step=value[1])
     if word := _word(text):
-        return Answer(text, word=word)
+        worth = _IN_WORDS.get(word)
+        return Answer(text, word=word) if worth is None else Answer(str(worth), number=Fraction(worth))
     if clock := _CLOCK.fullmatch(_TEXT.sub(r"\1", text)):
         return Answer(text, word=f"{int(clock[1] or clock[4])}:{clock[2] or clock[5] or '00'}{(clock[3] or '').lower()}")
     if found := _BASE.fullmatch(text):
@@ -446,6 +450,8 @@ def _value(text: str, depth: int) -> Answer:
     if not percent:
         body, unit = _without_unit(text)
     body = _ZEROS.sub(lambda found: found[0].replace(",", ""), body)
+    if (percent or body != text) and (found := _DECIMAL_COMMA.fullmatch(body)) and not _THOUSANDS.fullmatch(body.lstrip("+-")):
+        body = f"{found[1]}.{found[2]}"  # one quantity, so no list
     brackets, elements = _list(body) if depth < 4 else ("", ())
     if not brackets and elements and (joined := _THOUSANDS.sub(lambda found: found[0].replace(",", ""), body)) != body:
         if value := _number(joined):
@@ -482,7 +488,7 @@ def _without_unit(text: str) -> tuple[str, Unit | None]:
         unit, can_be = _unit(found[1])
         glued = not found[0][0].isspace() and not found[1].startswith(("°", _DOLLAR, "€", "£", "¥", "₹", "¢", "/"))
         letters = len(re.sub(r"[^a-zA-Z]", "", found[1]))
-        figure = _number(body) or _number(_THOUSANDS.sub(lambda one: one[0].replace(",", ""), body))
+        figure = _number(_THOUSANDS.sub(lambda one: one[0].replace(",", ""), body)) or _DECIMAL_COMMA.fullmatch(body)
         symbol = (letters == 1 and (glued or not figure)) or (unit is None and (glued or letters == 2))
         if can_be and (in_text or not symbol) and (figure or (unit and not _word(body))):
             return body, unit
@@ -543,9 +549,10 @@ def same_answer(a: Answer, b: Answer) -> bool | None:
         return _same_lists(a, b) is True if a.parts and b.parts else a.text.replace(" ", "") == b.text.replace(" ", "")
     if a.parts and b.parts:
         return _same_lists(a, b)
-    x, y = _estimate(a.text), _estimate(b.text)
-    far_apart = x is not None and y is not None and abs(x - y) > 1e-3 * max(abs(x), abs(y))
-    return False if far_apart and not (a.percent or b.percent or (a.unit and b.unit)) else None
+    if a.percent or b.percent or (a.name and b.name and a.name != b.name):
+        return None
+    same = _compared(a.text, b.text)
+    return None if same is False and a.unit and b.unit else same
 
 
 def _same_number(a: Answer, b: Answer) -> bool:
@@ -601,44 +608,68 @@ def _same_lists(a: Answer, b: Answer) -> bool | None:
     return True if all(True in line for line in lines) else None
 
 
-_OPERATORS: dict[type, Callable[[float, float], float]] = {
-    ast.Add: float.__add__,
-    ast.Sub: float.__sub__,
-    ast.Mult: float.__mul__,
-    ast.Div: float.__truediv__,
-    ast.Pow: float.__pow__,
+_OPERATORS: dict[type, Callable[[Decimal, Decimal], Decimal]] = {
+    ast.Add: Decimal.__add__,
+    ast.Sub: Decimal.__sub__,
+    ast.Mult: Decimal.__mul__,
+    ast.Div: Decimal.__truediv__,
+    ast.Pow: Decimal.__pow__,
 }
 _SIMPLE = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}|\\sqrt\{([^{}]*)\}")
 _FACTORS = re.compile(r"(?<=[\d.)a-zA-Zπ])(?=[(a-zA-Zπ])|(?<=[)a-zA-Zπ])(?=\d)")
+_MEANT = {"\\cdot": "*", "\\times": "*", "\\pi": "π", "^": "**", "{": "(", "}": ")"}
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
+_SIGNS = ((1, 1), (-1, 1), (-1, -1))
+_EXACT = Context(prec=60)
 
 
 @lru_cache(maxsize=1 << 14)
-def _estimate(text: str) -> float | None:
-    """Value of a formula of numbers, roots, fractions, powers and symbols, each at a point of its own; None = not known."""
-    if re.search(r"\d\s*\\frac|/.*[a-zA-Z(\\]", text):  # a mixed number; 1/2x means two things
+def _values(text: str) -> tuple[Decimal, ...] | None:
+    """Values of a formula of numbers, roots, fractions, powers and symbols, at points of either sign; None = not known.
+
+    A value has sixty digits and is neither large nor small, so that differences of it keep thirty.
+    """
+    if re.search(r"\d\s*\\frac|/.*[a-zA-Z(\\]|[a-zA-Z]\s*\(", text):  # a mixed number; 1/2x means two things, and so does f(x)
         return None
     before, formula = "", text.replace(" ", "")
     while before != formula:
         before, formula = formula, _SIMPLE.sub(lambda f: f"(({f[3]})**.5)" if f[3] else f"(({f[1]})/({f[2]}))", formula)
-    for written, meant in (("\\cdot", "*"), ("\\times", "*"), ("\\pi", "π"), ("^", "**"), ("{", "("), ("}", ")")):
+    for written, meant in _MEANT.items():
         formula = formula.replace(written, meant)
-    if not re.fullmatch(r"[\d.a-zA-Zπ+\-*/()]+", formula):
+    letters = set(re.findall("[a-zA-Z]", formula))
+    if not re.fullmatch(r"[\d.a-zA-Zπ+\-*/()]+", formula) or len(letters) > len({*map(str.lower, letters)}):
         return None
     try:
-        value = _value_of(ast.parse(_FACTORS.sub("*", formula), mode="eval").body)
+        with localcontext(_EXACT):
+            tree = ast.parse(_FACTORS.sub("*", formula), mode="eval").body
+            return tuple(_value_at(tree, signs) for signs in (_SIGNS if letters else _SIGNS[:1]))
     except (SyntaxError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError):
         return None
-    return value if math.isfinite(value) and value else None
 
 
-def _value_of(node: ast.expr) -> float:
+def _value_at(node: ast.expr, signs: tuple[int, int]) -> Decimal:
     if isinstance(node, ast.BinOp):
-        return float(_OPERATORS[type(node.op)](_value_of(node.left), _value_of(node.right)))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value_of(node.operand)
-    if isinstance(node, ast.Name) and len(node.id) == 1 and node.id not in "eiEI":
-        return math.pi if node.id == "π" else 1.0 + (ord(node.id.lower()) - 90) / 61.0  # no special value, and no two the same
-    return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) else math.nan
+        value = _OPERATORS[type(node.op)](_value_at(node.left, signs), _value_at(node.right, signs))
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value_at(node.operand, signs)
+    elif isinstance(node, ast.Name) and len(node.id) == 1 and node.id not in "eiEI":
+        code = ord(node.id.lower()) - 90  # no special value, and no two the same
+        value = _PI if node.id == "π" else signs[code % 2] * (1 + Decimal(code) / 61)
+    else:
+        value = Decimal(ast.unparse(node))
+    if value and not 1e-15 < abs(value) < 1e15:
+        raise OverflowError
+    return value
+
+
+def _compared(a: str, b: str) -> bool | None:
+    """Whether two formulas have the same values; None = not known, or nearly the same."""
+    x, y = _values(a), _values(b)
+    if x is None or y is None:
+        return None
+    x, y = x * len(y), y * len(x)  # without symbols a value is the same everywhere
+    differences = [abs(v - w) / max(abs(v), abs(w), _EXACT.create_decimal("1e-15")) for v, w in zip(x, y, strict=False)]
+    return False if max(differences) > 1e-3 else True if max(differences) < 1e-25 else None
 
 
 # -- the answer a text states -------------------------------------------------------------------------------------------------
@@ -648,7 +679,9 @@ _STATED = re.compile(
     r"\b(?:answer|ans|final (?:result|value|solution)|(?:correct|right|best) (?:choice|option))\b(?:\s+(?:to|of|for)\s[^.:\n]{1,80}?)?[*_`\s]*"
     r"(?:(?::|=|\bis\b|\bare\b|\bwould be\b|\bshould be\b|\bmust be\b|\bequals\b|\bcomes to\b)"
     r"(?:\s*(?::|\btherefore\b|\bthus\b|\bthen\b|\bequal to\b|\bsimply\b|\bgiven by\b|\bexactly\b|\bindeed\b))*|\n(?:[-=]{3,}\s*\n)?)[*_`\s]*"
-    r"|^[ \t]*####\s|<answer>|(?:答案|答)(?:是|为|：|:)\s*",
+    r"|\b(?:I|we)(?: would)? (?:choose|pick|select|go with)\s+(?=(?:option |choice )?\(?[A-J]\b)"
+    r"|^[ \t]*####\s|<answer>|(?:答案|答|答え|답|정답)(?:是|为|は|은|는|：|:)\s*"
+    r"|\b(?:antwort|ergebnis|respuesta|resultado|réponse|risposta|resposta|ответ)\b(?:[*_`\s]*[:=—]|\s+(?:ist|lautet|es|est|è|é)\b\s*:?)[*_`\s]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _ENVIRONMENT = (
@@ -658,7 +691,7 @@ _ENVIRONMENT = (
 _JOINED = re.compile(rf"(?:{_ENVIRONMENT})(?:\s*(?:,\s*)?(?:and|or|,)\s*(?:{_ENVIRONMENT}))*", re.DOTALL)
 _BLANK = "[ \u00a0\u2009\u202f]"
 _FIGURE = (
-    rf"(?<![\w.,/^])[-−–+]?\s?(?:\\?[$€£¥₹]\s?)?(?:\d{{1,3}}(?:(?:[,']|\{{,\}}|\\,|{_BLANK})\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|[½¼¾⅐-⅞])"
+    rf"(?<![\w.,/^])[-−–+]?\s?(?:\\?[$€£¥₹]\s?)?(?:\d{{1,3}}(?:(?:[,']|\{{,\}}|\\,|{_BLANK})\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+|[½¼¾⅐-⅞])"
     rf"(?:[eE][-+]?\d+\b|\s*(?:[xX×*]|\\times)\s*10\s*(?:\^\s*\{{?[-−]?\d+\}}?|[⁻⁰-⁹¹²³]+))?"
     rf"(?:{_BLANK}?[½¼¾⅐-⅞]|{_BLANK}\d+\s?/\s?\d+|\s?[/⁄]\s?\d+(?![\d/]))?(?:\s?(?:\\?%|°|percent\b))?"
 )
@@ -706,14 +739,11 @@ def gold_answer(text: str) -> str:
     return (text.rpartition("####")[2] if boxed is None or not boxed.strip() else boxed).strip()
 
 
-def stated_answer(text: str) -> str | None:
-    r"""Find the answer that a text states.
+def stated_answer(text: str, guess: bool = True) -> str | None:
+    r"""Find the answer that a text, without its thought, states.
 
-    It is in the last ``\boxed{...}``, else behind the last "answer is" or "Answer:" (or ``####``, as GSM8K writes it), else it is the
-    last number or formula. A last box that is never closed is no answer.
-
-    Returns:
-        The answer as it stands, or None where there is nothing of these.
+    It is in the last ``\boxed{...}``, else behind the last "answer is" or "Answer:" (or ``####``, as GSM8K writes it). Else ``guess`` takes the
+    last number or formula, or a text of few words. A last box that is never closed is no answer. None = there is nothing of these.
 
     >>> stated_answer("**Final Answer:** $x = 64$\n\nThat took 3 steps."), stated_answer("I say 41, no: 42.")
     ('$x = 64$', '42')
@@ -728,12 +758,23 @@ def stated_answer(text: str) -> str | None:
         if (found := _after(text, mark.end())) is not None:
             return found
     whole = text.strip()
-    if len(whole.split()) == 1 and len(whole) <= _LONGEST_READ:
-        return whole
-    values = [found.group() for found in _VALUES.finditer(text)]
+    short = len(whole) <= _LONGEST_READ and len(whole.split())
+    if not guess or short == 1:
+        return whole if guess else None
+    values = [_said(found) for found in _VALUES.finditer(text)]
     if valued := [value for value in values if _VALUE.search(value)] or values:
         return valued[-1].strip()
-    return whole if 0 < len(whole.split()) <= 4 and len(whole) <= _LONGEST_READ else None
+    return whole if 0 < short <= 4 else None
+
+
+def _said(found: re.Match[str]) -> str:
+    """A value in a text, with the unit by which a comma in it is a decimal one."""
+    tail = (
+        re.match(r"\s?[^\W\d_]+", found.string[found.end() : found.end() + 30])
+        if _DECIMAL_COMMA.fullmatch(found[0].strip())
+        else None
+    )
+    return found[0] + (tail[0] if tail and _unit(tail[0].strip())[0] else "")
 
 
 def _plain(answer: Answer, may_be_word: bool = True) -> bool:
@@ -751,7 +792,7 @@ def _after(text: str, start: int) -> str | None:
     end = _SENTENCE_END.search(rest)
     sentence = rest[: end.start()] if end else rest
     sentence = sentence.strip(" \t*_`")
-    if found := re.match(r"(?i:option|choice)\s*\(?([A-Z])\b|\(?([A-Z])\)(?:\s|\Z)|([A-F])[.:]\s", sentence):
+    if found := re.match(r"(?i:option|choice)\s*\(?([A-Z])\b|\(?([A-Z])\)(?:\s|\Z)|([A-F])(?:[.:]\s|,\s(?=[a-z]))", sentence):
         return found[found.lastindex or 0]
     words = re.findall(r"[^\W\d_]{3,}", re.sub(r"\\[a-zA-Z]+", "", sentence))
     answer = read_answer(sentence)
@@ -760,5 +801,5 @@ def _after(text: str, start: int) -> str | None:
     verbs = list(re.finditer(r"\b(?:is|are|equals)\s", sentence))
     if verbs and (said := _after(sentence, verbs[-1].end())) is not None and _VALUE.search(said):
         return said
-    values = [value.group() for value in _VALUES.finditer(sentence)]
+    values = [_said(found) for found in _VALUES.finditer(sentence)]
     return next(filter(_VALUE.search, values), values[0] if values else sentence if len(words) <= 4 else None)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.plot import plot_single_or_multi_val
 
 from lightning_focal.functional import (
     CriterionSums,
@@ -36,7 +37,7 @@ _OVERALL = ("complete", "valid", "weighted", "effective", "mass")
 
 
 class _NamedMetric(Metric):
-    """A metric over ``K`` names; results by name stay ``[K]`` also for ``K = 1``, of which torchmetrics makes a scalar."""
+    """A metric over ``K`` names."""
 
     is_differentiable = False
     full_state_update = False
@@ -46,11 +47,6 @@ class _NamedMetric(Metric):
         if len(set(names)) != len(names):
             raise ValueError(f"`names` must be unique, got {list(names)}")
         self.names = tuple(names)
-        self.compute = _with_lists(self.compute)  # type: ignore[method-assign]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # a copy: torchmetrics makes its own `compute` anew
-        self.compute = _with_lists(self.compute)  # type: ignore[method-assign]
 
     def add_sums(self, name: str, *shape: int) -> None:
         """Add a state of zeros. It is float64: a sum over a long training outgrows the digits of float32."""
@@ -70,13 +66,12 @@ class _NamedMetric(Metric):
         return torch.arange(c, device=scores.device).expand(p, c)
 
 
-def _with_lists(compute: Callable[..., Any]) -> Callable[..., Any]:
+def _with_lists(compute: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+    """Keep results by name ``[K]`` also for ``K = 1``, of which torchmetrics makes scalars."""
+
     @functools.wraps(compute)
-    def computed(*args: Any, **kwargs: Any) -> Any:
-        values = compute(*args, **kwargs)
-        if isinstance(values, Tensor):
-            return values.reshape(-1)
-        return {name: value if name in _SCALARS else value.reshape(-1) for name, value in values.items()}
+    def computed() -> dict[str, Tensor]:
+        return {name: value if name in _SCALARS else value.reshape(-1) for name, value in compute().items()}
 
     return computed
 
@@ -98,10 +93,12 @@ class CriterionSaturation(_NamedMetric):
     >>> saturation = CriterionSaturation(["short", "polite"])
     >>> saturation.update(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.tensor([[0.5, 0.5]]))
     >>> saturation.compute()
-    tensor([1.0000, 0.6225], dtype=torch.float64)
+    {'short': tensor(1., dtype=torch.float64), 'polite': tensor(0.6225, dtype=torch.float64)}
     """
 
     higher_is_better = True
+    plot_lower_bound: float = 0.0
+    plot_upper_bound: float = 1.0
     projected: Tensor
     judged: Tensor
 
@@ -132,17 +129,35 @@ class CriterionSaturation(_NamedMetric):
         self.projected += projected.to(self.projected)
         self.judged += judged.to(self.judged)
 
-    def compute(self) -> Tensor:
-        """Return the levels, ``[K]`` in [0, 1], NaN for a name never judged."""
-        return pool_levels(self.projected, self.judged)
+    def compute(self) -> dict[str, Tensor]:
+        """Return the level of each name, a scalar in [0, 1]; NaN for a name never judged."""
+        return dict(zip(self.names, pool_levels(self.projected, self.judged).unbind(), strict=True))
 
-    def as_dict(self) -> dict[str, Tensor]:
-        """Return :meth:`compute` by name, as scalar tensors."""
-        return dict(zip(self.names, self.compute().unbind(), strict=True))
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the levels, as torchmetrics' own metrics do; needs matplotlib.
+
+        Args:
+            val: a result of :meth:`compute` or of calling the metric, or a list of them, one a step; None = :meth:`compute` now.
+            ax: axes to draw into; None = new ones.
+
+        Returns:
+            Figure and axes.
+
+        Raises:
+            ModuleNotFoundError: without matplotlib.
+        """
+        return plot_single_or_multi_val(
+            self.compute() if val is None else val,
+            ax=ax,
+            higher_is_better=self.higher_is_better,
+            lower_bound=self.plot_lower_bound,
+            upper_bound=self.plot_upper_bound,
+            name=type(self).__name__,
+        )
 
 
 class CriterionBalance(_NamedMetric):
-    """Per criterion and over criteria: who is met, who is left behind, where the weight goes.
+    """How well each criterion is met, how even the criteria are, and which criteria the weights are on.
 
     The level of a criterion is its mean score.
 
@@ -170,6 +185,11 @@ class CriterionBalance(_NamedMetric):
         self.threshold, self.saturated = threshold, saturated
         self.add_sums("by_name", len(_BY_NAME), len(names))
         self.add_sums("overall", len(_OVERALL))
+        self.compute = _with_lists(self.compute)  # type: ignore[method-assign]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # a copy: torchmetrics makes its own `compute` anew
+        self.compute = _with_lists(self.compute)  # type: ignore[method-assign]
 
     def update(
         self,

@@ -14,7 +14,7 @@ from lightning_focal.models.load import (
     policy_config,
     resolve_source,
 )
-from lightning_focal.models.logp import dummy_forward, response_logp, response_measures
+from lightning_focal.models.logp import dummy_forward, first_rows, prove_rows, response_logp, response_measures
 from lightning_focal.models.lora import Lora, adapters_off, apply_lora, has_adapters
 from lightning_focal.models.packing import Sizes
 from lightning_focal.models.pypi import PolicySourceError
@@ -40,6 +40,7 @@ __all__ = [
     "encode_chat",
     "export_adapter",
     "export_policy",
+    "first_rows",
     "has_adapters",
     "is_sharded_checkpoint",
     "load_policy",
@@ -48,6 +49,7 @@ __all__ = [
     "load_trainable",
     "policy_config",
     "prompt_opening",
+    "prove_rows",
     "read_weights",
     "reshard",
     "resolve_source",

@@ -23,9 +23,6 @@ class Layout(Protocol):
 def use_layouts(model: Any) -> str | None:
     """Let a model take layouts, and otherwise attend by ``sdpa`` as it did.
 
-    Args:
-        model: a transformers model, no wrapper round it.
-
     Returns:
         The reason why it cannot, or None.
     """
@@ -45,11 +42,7 @@ def use_layouts(model: Any) -> str | None:
 
 
 def use_own_attention(model: Any) -> None:
-    """Let a model attend by ``sdpa`` alone, as it did before :func:`use_layouts`.
-
-    Args:
-        model: see :func:`use_layouts`.
-    """
+    """Let a model attend by ``sdpa`` alone, as it did before :func:`use_layouts`."""
     if has_layouts(model):
         model.set_attn_implementation("sdpa")
 

@@ -165,12 +165,7 @@ def _say_once(words: str) -> None:
 
 
 def prompt_opening(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """Return the mark by which the end of a prompt opens a thought, with what stands behind it; empty where it opens none.
-
-    Args:
-        tokenizer: of the policy.
-        tokens: of the prompt, as :func:`encode_chat` gives them.
-    """
+    """Return the mark by which the end of a prompt opens a thought, with what stands behind it; empty where it opens none."""
     return opening_at_the_end(tokenizer.decode(list(tokens[-_TAIL:]), skip_special_tokens=False))
 
 

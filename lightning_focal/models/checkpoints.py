@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from lightning_focal.files import why_unreadable
 from lightning_focal.models.chat import Chat
 from lightning_focal.models.load import empty_policy, load_tokenizer, policy_config
 from lightning_focal.models.lora import Lora, apply_lora
@@ -39,9 +40,6 @@ def is_sharded_checkpoint(path: str | Path) -> bool:
 def check_shards(path: str | Path) -> Any:
     """Read the index of a folder of shards without running code from it.
 
-    Args:
-        path: the folder.
-
     Returns:
         A ``torch.distributed.checkpoint.metadata.Metadata``.
 
@@ -62,9 +60,6 @@ def read_weights(path: str | Path, prefix: str = "policy.") -> dict[str, Tensor]
     Args:
         path: a file, or a folder of shards; read by this process alone, whatever number of processes wrote it.
         prefix: of the names wanted, ``policy.`` or ``teacher.model.``; it is taken off.
-
-    Returns:
-        Tensors by name; those of a file are mapped from the disk, not copied.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -120,9 +115,6 @@ def checkpoint_policy(
         part: ``policy`` or ``teacher``.
         dtype: of the weights; None = as in the checkpoint.
 
-    Returns:
-        The model, with its adapters where it was trained with any, and the tokenizer, whose chat template is the run's.
-
     Raises:
         ValueError: for a checkpoint that does not fit the configuration.
     """
@@ -160,11 +152,7 @@ def _take(policy: Any, weights: dict[str, torch.Tensor], path: str) -> None:
 
 
 def trained_batches(ckpt_path: str | Path) -> int | None:
-    """Return the number of rollout batches behind a checkpoint; None where it does not say.
-
-    Args:
-        ckpt_path: a file, or a folder of shards.
-    """
+    """Return the number of rollout batches behind a checkpoint; None where it does not say."""
     path = Path(ckpt_path)
     path = path / "meta.pt" if path.is_dir() else path
     try:
@@ -182,21 +170,16 @@ def run_folder_of(ckpt_path: str | Path) -> Path:
 def read_run_config(ckpt_path: str | Path, given: str | None = None) -> dict[str, Any]:
     """Read the configuration of the run that wrote a checkpoint.
 
-    Args:
-        ckpt_path: a file, or a folder of shards.
-        given: the configuration's file; ``config.yaml`` of the run folder by default.
-
-    Returns:
-        The configuration, ``model`` a mapping.
-
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it names no policy.
+        ValueError: if it is broken, or names no policy.
     """
     path = Path(given) if given is not None else run_folder_of(ckpt_path) / "config.yaml"
     if not path.is_file():
         what = f"`--config` {given!r} does not exist" if given is not None else f"no {path}"
         raise FileNotFoundError(f"{what}: name the configuration of the run with `--config`")
+    if (why := why_unreadable(path)) is not None:
+        raise ValueError(f"`--config`: {why}")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     model = content.get("model") if isinstance(content, dict) else None
     if isinstance(model, str):  # in a file of its own

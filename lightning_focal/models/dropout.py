@@ -20,9 +20,6 @@ _ROUTER = "output_router_logits"
 def dropout_of(config: Any) -> dict[str, float]:
     """Return what a configuration draws at random in training, by key: probabilities of dropout, widths of router noise.
 
-    Args:
-        config: of transformers.
-
     >>> from transformers import GPT2Config
     >>> dropout_of(GPT2Config(embd_pdrop=0.0))
     {'resid_pdrop': 0.1, 'attn_pdrop': 0.1}
@@ -37,12 +34,6 @@ def switch_off_dropout(model: nn.Module) -> dict[str, float]:
     A training mode that drops units computes another policy than the one that sampled, and other log-probabilities in every pass.
     Router logits are asked for by whoever wants them, not by the configuration. An export still holds the configuration as it came,
     see :func:`stored_config`.
-
-    Args:
-        model: a transformers model without adapters: theirs stays as ``lora.dropout`` says.
-
-    Returns:
-        What was switched off, by key of its configuration.
 
     >>> from lightning_focal.models import load_policy
     >>> switch_off_dropout(load_policy("random:tiny-llama?layers=1")[0])
@@ -65,11 +56,7 @@ def switch_off_dropout(model: nn.Module) -> dict[str, float]:
 
 
 def stored_config(config: Any) -> Any:
-    """Return a configuration as it came, dropout included; the one given is changed.
-
-    Args:
-        config: a copy of a model's.
-    """
+    """Return a configuration as it came, dropout included; the one given is changed."""
     for name, value in vars(config).pop(_RECORD, {}).items():
         setattr(config.get_text_config(), name, value)
     return config
@@ -83,12 +70,7 @@ def has_router_loss(policy: nn.Module) -> bool:
 
 
 def training_words(policy: nn.Module, router_aux_coef: float | None = None) -> list[str]:
-    """Say what of a policy's own training is off or on, for the first line of a run; nothing where it has no such thing.
-
-    Args:
-        policy: a transformers causal language model, possibly wrapped.
-        router_aux_coef: weight of its router's loss; None = it is not spoken of.
-    """
+    """Say what of a policy's own training is off or on, for the first line of a run; nothing where it has no such thing."""
     config = bare_model(policy).config
     off = {name: value for name, value in vars(config).get(_RECORD, {}).items() if name != _ROUTER}
     words = [

@@ -40,9 +40,6 @@ def export_policy(
         write: False on every process but the first: shards are gathered by all, written by one.
         texts: further files by name, a model card say.
 
-    Returns:
-        The folder.
-
     Raises:
         ValueError: if ``folder`` holds something that is no model.
         TypeError: for adapters other than plain LoRA.
@@ -60,15 +57,6 @@ def export_policy(
 
 def export_adapter(model: nn.Module, tokenizer: Any, folder: str | Path, *, texts: Mapping[str, str] | None = None) -> Path:
     """Write low-rank adapters alone, as peft reads them, with the tokenizer; otherwise as :func:`export_policy`.
-
-    Args:
-        model: with LoRA adapters, not sharded.
-        tokenizer: of the model.
-        folder: where to; earlier adapters there are replaced, anything else is not.
-        texts: further files by name, a model card say.
-
-    Returns:
-        The folder.
 
     Raises:
         ValueError: if ``folder`` holds something else.
@@ -122,9 +110,6 @@ def hub_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     one layer at a time. Otherwise as :func:`~lightning_focal.models.weights.full_weights`: shards gathered (a collective),
     adapters merged, tied weights once.
 
-    Args:
-        policy: a transformers model, possibly peft-wrapped, possibly sharded.
-
     Yields:
         ``(name, tensor)``, detached, in the policy's precision.
     """
@@ -161,14 +146,7 @@ def _class_name(model: nn.Module) -> str:
 
 
 def write_weights(policy: nn.Module, folder: Path, *, write: bool = True, dtype: torch.dtype | None = None) -> None:
-    """Write the weights as safetensors of at most 2 GiB (or one tensor).
-
-    Args:
-        policy: see :func:`hub_weights`.
-        folder: exists.
-        write: False on every process but the first: shards are gathered by all, written by one.
-        dtype: of what is written; None = the policy's.
-    """
+    """Write the weights as safetensors of at most 2 GiB (or one tensor)."""
     from safetensors.torch import save_file
 
     files, part, size = list[tuple[Path, dict[str, int]]](), dict[str, Tensor](), 0

@@ -96,14 +96,6 @@ def load_tokenizer(source: str | Path, *, cache_dir: str | Path | None = None, t
 
     A tokenizer without a padding token pads with its eos; nothing in this library reads padding by its id.
 
-    Args:
-        source: see :func:`resolve_source`.
-        cache_dir: see :func:`resolve_source`.
-        trust_remote_code: run code that the source brings along.
-
-    Returns:
-        A transformers tokenizer with chat template, eos and padding token.
-
     Raises:
         PolicySourceError: if the tokenizer, its eos or its chat template is missing.
 
@@ -193,14 +185,6 @@ def load_policy(
 def policy_config(source: str | Path, *, cache_dir: str | Path | None = None, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """The configuration of a policy and that of its generation, without its weights.
 
-    Args:
-        source: see :func:`resolve_source`; of a folder, ``config.json`` is enough.
-        cache_dir: see :func:`resolve_source`.
-        trust_remote_code: run code that the source brings along.
-
-    Returns:
-        A transformers configuration, and a generation configuration (made from the former where there is none).
-
     Raises:
         PolicySourceError: if there is none, or it cannot be read.
 
@@ -266,12 +250,6 @@ def empty_policy(
 ) -> Any:
     """Build the model a configuration describes, in no memory worth mentioning.
 
-    Args:
-        config: of transformers.
-        dtype: of the parameters: ``float32``, ``bfloat16`` or ``float16``.
-        attn_implementation: of transformers; its own choice by default.
-        trust_remote_code: run code that the source of the configuration brings along.
-
     Returns:
         A causal language model in eval mode. Its parameters have shapes and no values; buffers (rotary frequencies), of which no
         checkpoint knows, are computed.
@@ -291,33 +269,18 @@ def empty_policy(
 
 
 def load_trainable(
-    source: str,
-    *,
-    dtype: str = "float32",
-    attn_implementation: str | None = None,
-    cache_dir: str | None = None,
-    lora: Lora | None = None,
-    gradient_checkpointing: bool = False,
-    dropout: str = "zero",
-    trust_remote_code: bool = False,
+    source: str, *, lora: Lora | None = None, gradient_checkpointing: bool = False, dropout: str = "zero", **options: Any
 ) -> tuple[Any, Any]:
-    """Load a policy as :func:`~lightning_focal.models.load_policy` does, with adapters and gradient checkpointing where wanted.
+    """Load a policy and its tokenizer as :func:`load_policy` does, with adapters and gradient checkpointing where wanted.
 
     Args:
         source: where the policy comes from.
-        dtype: of the weights.
-        attn_implementation: of transformers; its own choice by default.
-        cache_dir: where packaged policies are converted to.
         lora: train low-rank adapters in place of the weights.
         gradient_checkpointing: recompute activations in backward.
         dropout: ``zero`` or ``keep``, see :func:`~lightning_focal.models.dropout.switch_off_dropout`.
-        trust_remote_code: run code that the source brings along.
-
-    Returns:
-        The model and its tokenizer.
+        options: of :func:`load_policy`.
     """
-    options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
-    policy, tokenizer = load_policy(source, dtype=dtype, cache_dir=cache_dir, **options)
+    policy, tokenizer = load_policy(source, **options)
     return _fit_out(policy, lora, gradient_checkpointing, dropout), tokenizer
 
 
@@ -340,14 +303,13 @@ def load_sharded(
     sharding: Sharding,
     device: torch.device,
     *,
-    dtype: str = "float32",
-    attn_implementation: str | None = None,
-    cache_dir: str | None = None,
     lora: Lora | None = None,
     gradient_checkpointing: bool = False,
     dropout: str = "zero",
-    trust_remote_code: bool = False,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
     copies: Callable[[Any], Sequence[nn.Module]] = lambda policy: (),
+    **finding: Any,
 ) -> tuple[Any, Any]:
     """Load a policy split over processes; a collective.
 
@@ -355,21 +317,17 @@ def load_sharded(
     sent theirs block by block. No device ever holds more than one block whole.
 
     Args:
-        source: see :func:`load_trainable`, as for all that are not explained here.
+        source: where the policy comes from.
         mesh: of the processes, see :func:`~lightning_focal.models.shard`.
         sharding: how it is split.
         device: to compute on.
-        dtype: of the weights; ``auto`` is refused.
-        attn_implementation: see there.
-        cache_dir: see there.
-        lora: see there.
+        copies: given the policy while it is empty, returns copies of it that are to be filled and split alike.
+        lora: see :func:`load_trainable`.
         gradient_checkpointing: see there.
         dropout: see there.
-        trust_remote_code: see there.
-        copies: given the policy while it is empty, returns copies of it that are to be filled and split alike.
-
-    Returns:
-        The model, in eval mode, and its tokenizer.
+        dtype: of the weights.
+        attn_implementation: see :func:`load_policy`.
+        finding: ``cache_dir`` and ``trust_remote_code``.
 
     Raises:
         ValueError: for ``dtype: auto``.
@@ -383,7 +341,7 @@ def load_sharded(
     whole, failure = None, None
     if dist.get_rank() == 0:
         try:
-            whole, _ = load_policy(source, dtype="auto", cache_dir=cache_dir, trust_remote_code=trust_remote_code)
+            whole, _ = load_policy(source, dtype="auto", **finding)
             told = [None, whole.config, whole.generation_config]
             whole = whole if lora is None else apply_lora(whole, lora)
         except Exception as error:  # the others wait for word
@@ -394,8 +352,8 @@ def load_sharded(
     wrong, config, generation_config = told
     if wrong is not None:
         raise RuntimeError(f"the first process could not load the policy: {wrong}")
-    tokenizer = load_tokenizer(source, cache_dir=cache_dir, trust_remote_code=trust_remote_code)
-    empty = empty_policy(config, dtype, attn_implementation, trust_remote_code)
+    tokenizer = load_tokenizer(source, **finding)
+    empty = empty_policy(config, dtype, attn_implementation, finding.get("trust_remote_code", False))
     empty.generation_config = generation_config
     policy = _fit_out(empty, lora, gradient_checkpointing, dropout)
     fill_and_shard(policy, copies(policy), whole, mesh, sharding, device)

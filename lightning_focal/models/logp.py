@@ -10,32 +10,52 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from lightning_focal.functional import chunked_logp_from_hidden, self_certainty, token_entropy
 from lightning_focal.models.cache import accepted
 from lightning_focal.models.packing import Pack, Sizes, ranges
-from lightning_focal.models.rows import alike, why_not_packed, why_not_padded
-from lightning_focal.models.weights import bare_model, compute_device, is_sharded
+from lightning_focal.models.rows import alike, coarseness, how_they_differ, leave, own_logp, why_not_packed, why_not_padded
+from lightning_focal.models.shard import reshard
+from lightning_focal.models.weights import bare_model, compute_device, eval_mode, is_sharded
 
-__all__ = ["dummy_forward", "response_logp", "response_measures"]
+__all__ = ["dummy_forward", "first_rows", "prove_rows", "response_logp", "response_measures"]
 
 _log = logging.getLogger(__name__)
+_PROVED_TOKENS, _PROVED_PROMPT = 64, 128
+"""Tokens of a response that an update is tried on, and of a prompt where gradients are compared."""
+Rows = Sequence[tuple[int, list[int], list[int]]]
 _whole_logits: WeakSet[nn.Module] = WeakSet()
 """Models whose logits are more than their output layer's product (soft-capped, scaled, ...), found out at the first call."""
 
 
-def response_logp(
+def response_logp(model: nn.Module, *rows: Tensor, **options: Any) -> Tensor:
+    r"""Per-token log-probabilities ``log softmax(logits / temperature)[token]`` of responses, as :func:`response_measures` gives them.
+
+    >>> from lightning_focal.models import load_policy
+    >>> model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=1e-9")
+    >>> prompt, response = torch.tensor([[5, 6]]), torch.tensor([[7, 8]])
+    >>> with torch.no_grad():  # all of 259 tokens are equally likely: log(1/259)
+    ...     response_logp(model, prompt, prompt > 0, response, response > 7)
+    tensor([[ 0.0000, -5.5568]])
+    """
+    prompt_ids, prompt_mask, response_ids, response_mask = rows
+    return response_measures(model, prompt_ids, prompt_mask, response_ids, response_mask, **options)[0]
+
+
+def response_measures(
     model: nn.Module,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     response_ids: Tensor,
     response_mask: Tensor,
+    measures: Sequence[str] = (),
     *,
     temperature: float = 1.0,
     chunk_size: int = 256,
     sizes: Sizes | None = None,
-) -> Tensor:
-    r"""Per-token log-probabilities ``log softmax(logits / temperature)[token]`` of responses, teacher-forced in one pass.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-probabilities of responses, teacher-forced in one pass, and more about each next-token distribution.
 
     Logits are made only where a response token is predicted, ``chunk_size`` positions at a time, and made again in backward:
     ``[N, T, V]`` never exists. Rows are laid out anew: each prompt with its response behind it, padding at the end alone, where
@@ -52,65 +72,25 @@ def response_logp(
         prompt_mask: ``[N, L]`` bool, True = a real token.
         response_ids: ``[N, T]`` int64, right-padded.
         response_mask: ``[N, T]`` bool, True = a token of the response.
+        measures: ``entropy``, ``self_certainty`` (:func:`~lightning_focal.functional.self_certainty`), of
+            ``softmax(logits / temperature)``; ``router_loss``: the load-balancing loss of a mixture of experts over all tokens of these
+            rows, prompts included, as its own forward computes it.
         temperature: > 0, divides the logits.
         chunk_size: positions per chunk of logits.
         sizes: of these rows. With it, they are laid out in one row without padding and each prompt is computed once for all the
             responses to it, where the model's attention allows (:func:`~lightning_focal.models.why_not_packed`).
 
     Returns:
-        ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False.
-
-    Raises:
-        ValueError: on shapes that disagree, a temperature or chunk size out of range, a row without a prompt, and rows that a sharded
-            model cannot take together.
-
-    >>> from lightning_focal.models import load_policy
-    >>> model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=1e-9")
-    >>> prompt, response = torch.tensor([[5, 6]]), torch.tensor([[7, 8]])
-    >>> with torch.no_grad():  # all of 259 tokens are equally likely: log(1/259)
-    ...     response_logp(model, prompt, prompt > 0, response, response > 7)
-    tensor([[ 0.0000, -5.5568]])
-    """
-    inputs = (prompt_ids, prompt_mask, response_ids, response_mask)
-    return response_measures(model, *inputs, temperature=temperature, chunk_size=chunk_size, sizes=sizes)[0]
-
-
-def response_measures(
-    model: nn.Module,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    response_ids: Tensor,
-    response_mask: Tensor,
-    measures: Sequence[str] = (),
-    *,
-    temperature: float = 1.0,
-    chunk_size: int = 256,
-    sizes: Sizes | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Like :func:`response_logp`, with more about each next-token distribution from the same pass.
-
-    Args:
-        model: see :func:`response_logp`, as for all that follow.
-        prompt_ids: ``[N, L]``.
-        prompt_mask: ``[N, L]``.
-        response_ids: ``[N, T]``.
-        response_mask: ``[N, T]``.
-        measures: ``entropy``, ``self_certainty`` (:func:`~lightning_focal.functional.self_certainty`), of
-            ``softmax(logits / temperature)``; ``router_loss``: the load-balancing loss of a mixture of experts over all tokens of these
-            rows, prompts included, as its own forward computes it.
-        temperature: > 0.
-        chunk_size: positions per chunk of logits.
-        sizes: of these rows, see :func:`response_logp`.
-
-    Returns:
         ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False; measures carry no gradient.
         ``router_loss`` is a scalar and carries one.
 
     Raises:
-        ValueError: as :func:`response_logp`.
+        ValueError: on shapes that disagree, a temperature or chunk size out of range, a row without a prompt, and rows that a sharded
+            model cannot take together.
     """
     measures, routed = [name for name in measures if name != "router_loss"], "router_loss" in measures
-    _check(prompt_ids, prompt_mask, response_ids, response_mask, temperature, chunk_size, sizes)
+    rows = (prompt_ids, prompt_mask, response_ids, response_mask)
+    _check(*rows, temperature, chunk_size, sizes)
     given, sizes = sizes, Sizes.of(prompt_mask, response_mask) if sizes is None else sizes
     kept = max(sizes.response_lengths, default=0)
     if kept == 0:
@@ -125,26 +105,98 @@ def response_measures(
             )
         named = [*measures, *(["router_loss"] if routed else [])]
         arguments: dict[str, Any] = {"temperature": temperature, "chunk_size": chunk_size}
-        return _apart(model, (prompt_ids, prompt_mask, response_ids, response_mask), parts, given, named, arguments)
+        return _apart(model, rows, parts, given, named, arguments)
     if given is not None and given.pays(prompt_ids.device) and why_not_packed(model) is None:
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False, "layout": pack}
         places, wanted = pack.predicting, pack.targets
     else:
         inputs, places = _padded(prompt_ids, response_ids, sizes, masked=routed)
-        wanted = (
-            response_ids[:, :kept]
-            .flatten()
-            .index_select(
-                0, ranges([(row * kept, tokens) for row, tokens in enumerate(sizes.response_lengths)]).to(response_ids.device)
-            )
-        )
+        pieces = ranges([(row * kept, tokens) for row, tokens in enumerate(sizes.response_lengths)])
+        wanted = response_ids[:, :kept].flatten().index_select(0, pieces.to(response_ids.device))
     if routed:
         inputs["output_router_logits"] = True
     scored, router_loss = _score(model, inputs, places, wanted, temperature, chunk_size, measures)
     logp, *others = (torch.zeros(response_mask.shape, device=scored.device).masked_scatter(response_mask, row) for row in scored)
     measured = {name: values.detach() for name, values in zip(measures, others, strict=True)}
     return logp, measured | ({"router_loss": router_loss} if routed else {})
+
+
+def first_rows(prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, sizes: Sizes) -> Rows:
+    """Choose rows of a batch that an update is tried on: the shortest, the longest, and another response to the prompt of each.
+
+    Returns:
+        Number of the prompt, its tokens, and the first of the response's, for each; none where nobody responded.
+    """
+    order = sorted((row for row, tokens in enumerate(sizes.response_lengths) if tokens), key=lambda row: sizes.lengths[row])
+    numbers = [sizes.prompts[row] for row in (*order[:1], *order[-1:])]
+    twins = [[row for row in order if sizes.prompts[row] == number] for number in numbers]
+    return [
+        (
+            sizes.prompts[row],
+            prompt_ids[row][prompt_mask[row]].tolist(),
+            response_ids[row][response_mask[row]][:_PROVED_TOKENS].tolist(),
+        )
+        for row in sorted({*order[:1], *order[-1:], *(row for twin in twins for row in twin[:2])})
+    ]
+
+
+def prove_rows(model: nn.Module, rows: Rows, temperature: float = 1.0, packed: bool = True) -> None:
+    """Compare what an update computes of real rows with the model's own forward, one row at a time without cache or padding.
+
+    Log-probabilities are compared, and of a model that is whole on its process also gradients, of rows with the ends of their
+    prompts. A way that differs by more than rounding is left for the next slower one, in words.
+
+    Raises:
+        RuntimeError: where rows of one length at a time differ, too.
+    """
+    ends = [] if is_sharded(model) else [(number, prompt[-_PROVED_PROMPT:], response) for number, prompt, response in rows]
+    with eval_mode(model):
+        while why := _misfit(model, rows, temperature, packed) or _misfit(model, ends, temperature, packed, gradients=True):
+            leave(model, why)
+    reshard(model)
+
+
+def _misfit(model: nn.Module, rows: Rows, temperature: float, packed: bool, gradients: bool = False) -> str | None:
+    if not rows:
+        return None
+    device = compute_device(model)
+    numbers, prompts, responses = zip(*rows, strict=True)
+    sizes = Sizes(numbers, tuple(map(len, prompts)), tuple(map(len, responses)))
+    left, right = (
+        pad_sequence([torch.tensor(row) + 1 for row in side], batch_first=True, padding_side=where).to(device)
+        for side, where in ((prompts, "left"), (responses, "right"))
+    )
+    tokens = ((left - 1).clamp(min=0), left > 0, (right - 1).clamp(min=0), right > 0)
+    weights = torch.linspace(-1, 2, right.numel(), device=device).reshape(right.shape)  # every token another
+    with torch.set_grad_enabled(gradients):
+        own, gaps = torch.zeros(right.shape, device=device), list[tuple[Tensor, float]]()
+        sums = [own.sum(), own.sum()]
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            logp, bound = own_logp(model, prompt, right[row, : len(response)] - 1, temperature)
+            sums[0] = sums[0] + (logp * weights[row, : len(response)]).sum()
+            gaps.append((logp.detach(), bound))
+        for part in alike(model, sizes.lengths):
+            own_sizes = sizes.rows(part) if packed else None
+            made = response_logp(model, *(tensor[part] for tensor in tokens), temperature=temperature, sizes=own_sizes)
+            sums[1] = sums[1] + (made * weights[part]).sum()
+            for row, logp in zip(part, made.detach(), strict=True):
+                gaps[row] = (logp[: len(responses[row])] - gaps[row][0], gaps[row][1])
+        if not gradients:
+            return how_they_differ(gaps)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        first, second = (torch.stack([_sketch(g) for g in torch.autograd.grad(x, trained, materialize_grads=True)]) for x in sums)
+    gap = float((second - first).norm() / first.norm().clamp(min=1e-12))
+    exact = gap <= 10 * coarseness(model)  # a backward pass rounds more often
+    return None if exact else f"its gradients there differ from those of its own forward by {gap:.2g} of their size"
+
+
+def _sketch(gradient: Tensor) -> Tensor:
+    """One number for a gradient, linear in it, so that never two of a whole model are held."""
+    table = gradient.float().reshape(len(gradient) if gradient.ndim else 1, -1)
+    row, column = (torch.linspace(-1, 2, n, device=table.device) / n**0.5 for n in table.shape)
+    number: Tensor = row.double() @ (table @ column).double()
+    return number
 
 
 def dummy_forward(model: nn.Module) -> Tensor:

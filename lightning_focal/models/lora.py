@@ -49,10 +49,6 @@ class Lora:
 def apply_lora(model: PreTrainedModel, lora: Lora) -> Any:
     """Freeze ``model`` and put trainable adapters into it.
 
-    Args:
-        model: a causal language model; changed in place.
-        lora: rank, scale and places.
-
     Returns:
         The wrapping ``peft.PeftModel``. Adapters start as the identity, so it computes what ``model`` computed.
 
@@ -82,12 +78,6 @@ def has_adapters(model: nn.Module) -> bool:
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[nn.Module]:
     """Within the context ``model`` computes what it did before :func:`apply_lora`: the reference policy for free.
-
-    Args:
-        model: a ``peft.PeftModel``.
-
-    Yields:
-        The same model, adapters switched off; they are back on afterwards, also after an error.
 
     Raises:
         TypeError: if ``model`` has no adapters: it would be compared with itself.

@@ -67,15 +67,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class _Block:
-    """Where the tokens of some sequences lie in a stretch of the row, and back.
-
-    Args:
-        first: place in the row where the stretch begins.
-        count: sequences.
-        width: of the longest.
-        places: ``[count * width]`` places within the stretch, anything at padding; None = in order, nothing is padded.
-        back: ``[tokens]`` places within the padded block, None with ``places``.
-    """
+    """Where the tokens of some sequences lie in a stretch of the row, and back."""
 
     first: int
     count: int
@@ -135,13 +127,7 @@ class Pack:
 
     @classmethod
     def of(cls, prompt_ids: Tensor, response_ids: Tensor, sizes: Sizes) -> Pack:
-        """Lay out ``N`` sequences.
-
-        Args:
-            prompt_ids: ``[N, L]``, left-padded.
-            response_ids: ``[N, T]``, right-padded.
-            sizes: of these rows.
-        """
+        """Lay out ``N`` sequences."""
         device, width, limit = prompt_ids.device, prompt_ids.shape[1], response_ids.shape[1]
         numbers, limits = sizes.prompts, sizes.response_lengths
         own = {number: i for i, number in enumerate(dict.fromkeys(numbers))}
@@ -192,12 +178,6 @@ class Pack:
 
 def ranges(pieces: Sequence[tuple[int, int]]) -> Tensor:
     """``first, first + 1, ...``, ``length`` of them, for each ``(first, length)``, one after another.
-
-    Args:
-        pieces: any number; may be empty.
-
-    Returns:
-        int64, on the host.
 
     >>> ranges([(5, 2), (0, 3)])
     tensor([5, 6, 0, 1, 2])

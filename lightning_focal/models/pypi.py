@@ -32,11 +32,7 @@ class PolicySourceError(ValueError):
 
 @contextlib.contextmanager
 def no_bars(on_terminals: bool = True) -> Iterator[None]:
-    """Within the context weights are read, converted and written without transformers' progress bars.
-
-    Args:
-        on_terminals: also where a person may be watching; otherwise only where output goes to a file.
-    """
+    """Within the context weights are read, converted and written without transformers' progress bars."""
     from transformers.utils import logging as bars
 
     shown = bars.is_progress_bar_enabled() and (on_terminals or not sys.stderr.isatty())
@@ -51,15 +47,7 @@ def no_bars(on_terminals: bool = True) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PinnedPackage:
-    """A package version whose content is known.
-
-    Args:
-        name: on the package index.
-        version: exact.
-        sha256: of the wheel, in hexadecimal.
-        file: path of the GGUF file inside the wheel.
-        eos: token that ends a response.
-    """
+    """A package version whose content is known."""
 
     name: str
     version: str
@@ -110,15 +98,6 @@ def pypi_folder(
     convert: Callable[[Path, PinnedPackage, Path], None] | None = None,
 ) -> Path:
     """The converted folder of ``pin``, made at the first call. Safe for several processes at once.
-
-    Args:
-        pin: the package.
-        cache_dir: where converted folders live; created if missing.
-        download: ``(pin, folder) -> wheel``; pip by default.
-        convert: ``(gguf file, pin, target folder)``; transformers by default.
-
-    Returns:
-        A folder that ``from_pretrained`` reads.
 
     Raises:
         PolicySourceError: if the download fails or the wheel is not the pinned one. Nothing is left in the cache then.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,20 @@ from lightning_focal.models.packing import Pack, Sizes
 from lightning_focal.models.shard import reshard
 from lightning_focal.models.weights import bare_model, compute_device, eval_mode
 
-__all__ = ["alike", "length_limit", "rounding", "rows_in_words", "trial_tokens", "why_not_packed", "why_not_padded"]
+__all__ = [
+    "alike",
+    "coarseness",
+    "context_length",
+    "how_they_differ",
+    "leave",
+    "length_limit",
+    "own_logp",
+    "rounding",
+    "rows_in_words",
+    "trial_tokens",
+    "why_not_packed",
+    "why_not_padded",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -38,28 +52,17 @@ def why_not_packed(model: nn.Module) -> str | None:
 
     A few rows of unequal length are computed one at a time by the model as it is, then in one row by the attention that replaces
     its own. Every process of a sharded model must ask, since the model is run.
-
-    Args:
-        model: a transformers causal language model, wrapped or not.
     """
     return _tried(model)[0]
 
 
 def why_not_padded(model: nn.Module) -> str | None:
-    """Return the reason why rows of ``model`` cannot be padded at their ends, or None when they can; as :func:`why_not_packed`.
-
-    Args:
-        model: a transformers causal language model, wrapped or not.
-    """
+    """Return the reason why rows of ``model`` cannot be padded at their ends, or None when they can; as :func:`why_not_packed`."""
     return _tried(model)[1]
 
 
 def rows_in_words(model: nn.Module, packed: bool = True) -> str:
     """Say how an update computes its rows, and why not in a quicker way.
-
-    Args:
-        model: see :func:`why_not_packed`.
-        packed: rows may be packed.
 
     >>> from lightning_focal.models import load_policy
     >>> rows_in_words(load_policy("random:tiny-llama?layers=1")[0])
@@ -111,9 +114,6 @@ def length_limit(model: Any) -> tuple[str, int] | None:
 
     ``longrope`` (Phi-3.5, Phi-4-mini) takes other frequencies for every position once a row is longer; ``dynamic`` takes those of
     the longest row so far.
-
-    Args:
-        model: a transformers model, no wrapper round it.
     """
     config = model.config.get_text_config()
     found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
@@ -129,32 +129,69 @@ def length_limit(model: Any) -> tuple[str, int] | None:
     return min(limits, key=lambda limit: limit[1], default=None)
 
 
+def leave(model: nn.Module, why: str) -> None:
+    """Compute rows in the next slower way from here on, in words.
+
+    Raises:
+        RuntimeError: where there is no slower one.
+    """
+    base, (packed, padded) = bare_model(model), _tried(model)
+    if padded is not None:
+        raise RuntimeError(f"an update of {type(base).__name__} cannot compute what its own forward does: {why}")
+    _reasons[base] = (why, None) if packed is None else (packed, why)
+    use_own_attention(base)
+    _say(base)
+
+
+def own_logp(model: nn.Module, prompt: Sequence[int], response: Tensor, temperature: float) -> tuple[Tensor, float]:
+    """Return ``[T]`` log-probabilities of a response by the model's own forward of one row, without cache or padding.
+
+    Returns:
+        They, and the largest mean difference that rounding explains.
+    """
+    base, kept = bare_model(model), len(response) + 1
+    whole = torch.cat([torch.tensor(prompt, device=response.device), response])[None]
+    logits = model(**accepted(base, {"input_ids": whole, "use_cache": False, "logits_to_keep": kept})).logits[0, -kept:-1]
+    logp = torch.log_softmax(logits.float() / temperature, -1).gather(-1, response[:, None])[:, 0]
+    return logp, rounding(logits.detach(), base) / temperature * (1 + 3 / len(response) ** 0.5)  # more in a mean over few tokens
+
+
+def how_they_differ(gaps: Iterable[tuple[Tensor, float]]) -> str | None:
+    """Say that log-probabilities differ from a model's own by more than rounding, None where they do not."""
+    found = [(float(gap.detach().abs().mean()), bound) for gap, bound in gaps]
+    gap, bound = max(found, key=lambda pair: pair[0] / pair[1] if math.isfinite(pair[0]) else math.inf)
+    return None if gap <= bound else f"its log-probabilities there differ from its own forward by {gap:.2g} nats a token"
+
+
+def coarseness(model: nn.Module, *tensors: Tensor) -> float:
+    """Difference, as a part of what is computed, that rounding explains between two ways to compute it."""
+    dtypes = {*(t.dtype for t in tensors), *(p.dtype for p in model.parameters() if p.is_floating_point())}
+    coarse = max(_ROUNDING.get(dtype, _COARSE) for dtype in dtypes)
+    fast = compute_device(model).type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+    return max(coarse, _ROUNDING[torch.float16]) if fast else coarse
+
+
 def rounding(logits: Tensor, model: nn.Module) -> float:
     """Largest mean difference, in nats, that rounding explains between two ways to compute logits or their log-probabilities.
 
     Args:
         logits: ``[..., V]`` of one of them.
-        model: that computed them; its precision counts, and that of its matrix products on a GPU.
+        model: see :func:`coarseness`.
     """
-    dtypes = {logits.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
-    coarse = max(_ROUNDING.get(dtype, _COARSE) for dtype in dtypes)
-    if logits.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
-        coarse = max(coarse, _ROUNDING[torch.float16])
     finite = logits[logits.isfinite()].float()  # some models rule tokens out
-    return coarse * float(finite.square().mean().sqrt()) + _ALWAYS
+    return coarseness(model, logits) * float(finite.square().mean().sqrt()) + _ALWAYS
+
+
+def context_length(model: Any) -> int | None:
+    """Return the tokens that a transformers model has positions for; None where its configuration names no number."""
+    named = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return named if named and named > 0 else None  # -1 stands for none in some
 
 
 def trial_tokens(model: Any, lengths: Sequence[int], room: int = 0) -> list[list[int]]:
-    """Make rows of tokens that a model is tried on, the same every time.
-
-    Args:
-        model: a transformers model, no wrapper round it.
-        lengths: of the rows; shorter ones where the model's context has not ``room`` more tokens.
-        room: tokens to come.
-    """
-    config = model.config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None) or 4096
-    vocabulary = min(getattr(config, "vocab_size", None) or 256, 256)
+    """Make rows of tokens that a model is tried on, the same every time."""
+    context = context_length(model) or 4096
+    vocabulary = min(getattr(model.config.get_text_config(), "vocab_size", None) or 256, 256)
     return [
         [(37 * i + 11 * (row + 1)) % vocabulary for i in range(max(1, min(length, context - room)))]
         for row, length in enumerate(lengths)
@@ -164,12 +201,17 @@ def trial_tokens(model: Any, lengths: Sequence[int], room: int = 0) -> list[list
 def _tried(model: nn.Module) -> tuple[str | None, str | None]:
     base = bare_model(model)
     if base not in _reasons:
-        _reasons[base] = packed, padded = _try(model, base)
-        if padded is not None:
-            _log.warning("%s computes rows of one length at a time: %s", type(base).__name__, padded)
-        elif packed is not None:
-            _log.warning("%s computes a prompt for each of its responses: %s", type(base).__name__, packed)
+        _reasons[base] = _try(model, base)
+        _say(base)
     return _reasons[base]
+
+
+def _say(base: nn.Module) -> None:
+    packed, padded = _reasons[base]
+    if padded is not None:
+        _log.warning("%s computes rows of one length at a time: %s", type(base).__name__, padded)
+    elif packed is not None:
+        _log.warning("%s computes a prompt for each of its responses: %s", type(base).__name__, packed)
 
 
 def _try(model: nn.Module, base: Any) -> tuple[str | None, str | None]:

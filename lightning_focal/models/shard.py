@@ -64,10 +64,6 @@ class Sharding:
 def blocks_of(model: nn.Module, names: Sequence[str] | None = None) -> list[nn.Module]:
     """Return the layers of a policy that are gathered one at a time, outermost ones alone.
 
-    Args:
-        model: a transformers model, possibly peft-wrapped.
-        names: class names; None = the entries of the longest of the outermost lists of layers.
-
     Raises:
         ValueError: where nothing is found.
 
@@ -97,13 +93,7 @@ def _outermost(modules: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
-    """Split every block of a model, then what lies outside of them, over the processes of a mesh.
-
-    Args:
-        model: parameters in memory, or on the meta device.
-        mesh: one-dimensional.
-        sharding: how.
-    """
+    """Split every block of a model, then what lies outside of them, over the processes of a mesh."""
     from torch.distributed.fsdp import fully_shard
 
     arguments = sharding.arguments(mesh.device_type)
@@ -234,15 +224,7 @@ def _tied(model: nn.Module) -> list[set[str]]:
 
 
 def adding_backward(model: Any, backward: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-    """Have gradients of the backwards of one step add up where the shards wait in main memory: PyTorch would keep the last alone.
-
-    Args:
-        model: the policy; any but one that :func:`wrap_flat` has put into main memory is left to PyTorch.
-        backward: called with a loss.
-
-    Returns:
-        What to call in its place, made anew for every optimiser step.
-    """
+    """Have gradients of the backwards of one step add up where the shards wait in main memory: PyTorch would keep the last alone."""
     if not is_flat(model) or not model.cpu_offload.offload_params:
         return backward
     sums: dict[nn.Parameter, Tensor] = {}

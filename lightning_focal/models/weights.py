@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -71,15 +71,19 @@ def bare_model(policy: nn.Module) -> Any:
 
 
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within the context ``model`` is in eval mode, without gradients and autocast; every module's own mode is put back.
+def eval_mode(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
+    """Within the context ``model`` is in eval mode, without gradients; every module's own mode is put back.
 
     Not ``inference_mode``: its tensors could not take part in a later backward.
+
+    Args:
+        model: left as it was.
+        autocast: leave the Trainer's precision on, for what is compared with an update; otherwise the weights' own is used.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(compute_device(model).type, enabled=False):
+        with torch.no_grad(), nullcontext() if autocast else torch.autocast(compute_device(model).type, enabled=False):
             yield
     finally:
         for module in training:
@@ -88,10 +92,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 def flat_units(model: nn.Module, *, writeback: bool = False) -> Iterator[list[tuple[str, nn.Parameter]]]:
     """Gather a model under ``FullyShardedDataParallel`` one unit at a time; a collective: every rank must exhaust the iterator.
-
-    Args:
-        model: wrapped.
-        writeback: keep what is written to the parameters, alike on every rank.
 
     Yields:
         Names and parameters of a unit, whole for as long as the iterator stands there.
@@ -139,9 +139,6 @@ def full_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def check_adapters(model: nn.Module) -> dict[str, list[Any]]:
     """Return peft's layers by the name of the weight they adapt, as the plain model calls it.
-
-    Args:
-        model: a transformers model that holds them, or none.
 
     Raises:
         TypeError: naming a module whose adapter cannot be merged: other kinds than plain LoRA, and one on a weight that another
@@ -229,11 +226,6 @@ class RolloutCopy:
 
 def expect_same_logits(policy: nn.Module, other: nn.Module, what: str) -> None:
     """Compare two models on a few tokens; a collective where one is sharded.
-
-    Args:
-        policy: with adapters, say.
-        other: a plain model that should compute the same, possibly in another precision or on another device.
-        what: it is called in the error.
 
     Raises:
         RuntimeError: where their logits differ by more than rounding.

@@ -17,10 +17,6 @@ def clip_global_norm(model: nn.Module, limit: float) -> Tensor:
     Parameters may be whole, or DTensors on one mesh; ``FullyShardedDataParallel``, whose shards are views into flat parameters, is
     asked itself.
 
-    Args:
-        model: whose gradients are scaled in place.
-        limit: largest norm; infinity = only measure.
-
     Returns:
         The norm before clipping, a scalar, the same on every process; 0 without gradients.
 

@@ -35,15 +35,11 @@ def first_questions(prompts: Prompts, count: int) -> Prompts:
 def add_grades(means: Means, rollouts: Rollouts) -> list[str]:
     """Add what the responses of a held-out batch are worth.
 
-    ``val/accuracy/<view>`` is the share of responses whose boxed answer the question's own scorer gives full marks,
+    ``val/accuracy/<view>`` is the share of responses whose answer the question's own scorer gives full marks,
     ``val/majority/<view>`` the share of questions whose most frequent answer gets them; ``val/response/...`` their mean length in tokens, that
     of their thoughts, and the shares that were cut off, that hold no answer and that have a boxed one. Prompts without a scorer count in
     the latter alone. Answers are extracted, voted on (as mathematics) and graded as in training, see
     :class:`~lightning_focal.rewards.answers.AnswerBatch`; one that the scorer fails on is left out, never counted as wrong.
-
-    Args:
-        means: where they are added; the same names on every process.
-        rollouts: ``[P, G]`` responses.
 
     Returns:
         What scorers failed on, in words.
@@ -53,8 +49,7 @@ def add_grades(means: Means, rollouts: Rollouts) -> list[str]:
     means.add("val/response/length", rollouts.lengths)
     means.add("val/response/truncated", rollouts.truncated)
     add_thoughts(means, "val", rollouts)
-    boxed = [[answer is not None for answer in answers] for answers in batch.answers]
-    means.add("val/response/boxed", torch.tensor(boxed, device=device))
+    means.add("val/response/boxed", torch.tensor(batch.boxed, device=device))
     graders, views = prompts.graders or (None,) * len(prompts), prompts.views or (0,) * len(prompts)
     for view, name in enumerate(VIEWS):
         rows = [row for row, grader in enumerate(graders) if grader is not None and views[row] == view]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -17,9 +17,6 @@ from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.models import (
-    Chat,
-    Lora,
-    Sharding,
     adding_backward,
     dummy_forward,
     encode_chat,
@@ -66,20 +63,8 @@ class GRPOModule(PolicyModule):
         reference: what the KL term compares with; none by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
-        lora: train low-rank adapters in place of the weights; the reference is then the adapters switched off.
-        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored; keep ``float32`` for training
-            and let `trainer.precision` lower the arithmetic.
-        attn_implementation: of transformers; its own choice by default.
-        gradient_checkpointing: recompute activations in backward: less memory, more time.
-        dropout: ``zero``: dropout and router noise of the policy's configuration are off, so that the policy that learns is the one that
-            sampled; ``keep``: they are on in an update.
-        trust_remote_code: run code that the policy's source brings along, as some models do.
-        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
-        sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
-        chat: what its chat template is told, and whether its thoughts are told from its answers.
         log_names: also log score, saturation and weight of every criterion name that recurs, not of its key alone.
-        seed: of every rollout, that of the run by default; a response depends on this seed, the stage, the epoch, the prompt's id and
-            its place in the group.
+        options: of :class:`~lightning_focal.modules.policy_module.PolicyModule`: ``lora``, ``dtype``, ``chat`` and others.
     """
 
     def __init__(
@@ -94,31 +79,10 @@ class GRPOModule(PolicyModule):
         reference: Reference | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
-        lora: Lora | None = None,
-        dtype: str = "float32",
-        attn_implementation: str | None = None,
-        gradient_checkpointing: bool = False,
-        dropout: Literal["zero", "keep"] = "zero",
-        trust_remote_code: bool = False,
-        cache_dir: str | None = None,
-        sharding: Sharding = Sharding(),  # noqa: B008 - frozen
-        chat: Chat = Chat(),  # noqa: B008 - frozen
         log_names: bool = False,
-        seed: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            sharding,
-            chat,
-            seed,
-            lora=lora,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            gradient_checkpointing=gradient_checkpointing,
-            dropout=dropout,
-            trust_remote_code=trust_remote_code,
-            cache_dir=cache_dir,
-        )
+        super().__init__(policy, **options)
         if group_size < 1 or val_group_size < 1:
             raise ValueError(f"`group_size` and `val_group_size` must be >= 1, got {group_size} and {val_group_size}")
         if sampling.temperature == 0:
@@ -233,7 +197,9 @@ class GRPOModule(PolicyModule):
         update, sums = self.update, UpdateSums()
         measures = ["entropy", "router_loss"] if update.router_aux_coef else ["entropy"]
         with self.phases("update"):
-            rows = self._with_logp(Sequences.of(scored.rollouts, scored.shaped))
+            rows = Sequences.of(scored.rollouts, scored.shaped)
+            self.prove_once(rows.tokens, rows.sizes, self.sampling.temperature)
+            rows = self._with_logp(rows)
             places = self.processes.places(rows, self.group_size) if update.mini_batches > 1 else None
             policy, optimizer = self.model.train(), cast(Any, self.optimizers())
             for epoch in range(update.epochs):
@@ -273,13 +239,7 @@ class GRPOModule(PolicyModule):
     # -- rollouts and their scores ----------------------------------------------------------------------------------------
 
     def answer(self, prompts: Prompts, stage: str, batch_idx: int = 0) -> ScoredRollouts:
-        """Roll out, score and shape a batch; in training the teacher moves and the strategy observes it.
-
-        Args:
-            prompts: the batch, groups whole.
-            stage: ``train``, ``val``, ``test`` or ``predict``.
-            batch_idx: number of the batch, for observers.
-        """
+        """Roll out, score and shape a batch; in training the teacher moves and the strategy observes it."""
         training = stage == "train"
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
         rollouts = self.roll_out(prompts, stage)
@@ -421,12 +381,13 @@ class GRPOModule(PolicyModule):
         return rollout_rows(self.answer(batch, "predict", batch_idx), batches_done(self.trainer))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the held-out prompts."""
-        self._log_evaluation()
+        """Log the means over the prompts."""
+        if self._evaluation is not None:
+            measures = self.finish_evaluation(self._evaluation)
+            self.log_dict(measures, sync_dist=self.processes.count > 1)  # the same everywhere already
+        self._evaluation = None
 
-    def on_test_epoch_end(self) -> None:
-        """Log the means over the test prompts."""
-        self._log_evaluation()
+    on_test_epoch_end = on_validation_epoch_end
 
     def evaluate(self, batch: Prompts, stage: str, batch_idx: int, into: BatchMeasures | None = None) -> BatchMeasures:
         """Answer a batch and return its measures, added to ``into`` where given; observers see the answers."""
@@ -441,12 +402,6 @@ class GRPOModule(PolicyModule):
         self._evaluation = self.evaluate(batch, stage, batch_idx, self._evaluation if batch_idx else None)
 
     _evaluation: BatchMeasures | None = None
-
-    def _log_evaluation(self) -> None:
-        if self._evaluation is not None:
-            measures = self.finish_evaluation(self._evaluation)
-            self.log_dict(measures, sync_dist=self.processes.count > 1)  # the same everywhere already
-        self._evaluation = None
 
     # -- state ----------------------------------------------------------------------------------------------------------------
 

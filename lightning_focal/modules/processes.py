@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,9 +14,11 @@ from lightning_focal.modules.update import VIEWS, Sequences
 
 __all__ = ["Processes"]
 
+T = TypeVar("T")
+
 
 class Processes:
-    """Sums and the like over the processes of a Trainer's strategy; one process is asked nothing.
+    """Sums, maxima and means over the processes of a Trainer's strategy. A single process communicates nothing.
 
     Every call is a collective: each process makes it, also one that was given no prompt.
 
@@ -48,6 +50,10 @@ class Processes:
         """Return the largest of a number."""
         return number if self.count == 1 else int(self._reduce(torch.tensor(number), "max"))
 
+    def first(self, value: T) -> T:
+        """Return what the first process has."""
+        return value if self.count == 1 else self._module.trainer.strategy.broadcast(value)
+
     def _reduce(self, value: Tensor, op: str) -> Tensor:
         if self.count == 1:
             return value
@@ -71,10 +77,6 @@ class Processes:
 
         Rank ``r`` of ``W`` holds the questions ``r, r + W, ...`` of a batch (see
         :class:`~lightning_focal.data.PromptLoader`), all originals before all rephrasings.
-
-        Args:
-            sequences: of this process.
-            group_size: rows of a prompt.
         """
         if self.count == 1:
             return None

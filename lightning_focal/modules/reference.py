@@ -12,14 +12,14 @@ from torch import nn
 
 from lightning_focal.callbacks.teacher import EMATeacher
 from lightning_focal.models import adapters_off, has_adapters
-from lightning_focal.models.weights import compute_device
+from lightning_focal.models.weights import compute_device, eval_mode
 from lightning_focal.precision import expect_dtype, resolved_dtype
 
 __all__ = ["FrozenReference", "NoReference", "Reference", "TeacherReference"]
 
 
 class Reference(ABC):
-    """Lends a model whose log-probabilities the KL term compares with.
+    """Provides the model whose log-probabilities the KL term compares with.
 
     A reference is no part of the checkpoint unless it says so in ``state_dict``: a frozen one is made again from its source.
     """
@@ -90,17 +90,12 @@ class FrozenReference(Reference):
                 self.copy.to(device)
             yield self.copy
             return
-        training = policy.training
-        policy.eval()
-        try:
-            with adapters_off(policy) as plain:
-                yield plain
-        finally:
-            policy.train(training)
+        with eval_mode(policy, autocast=True), adapters_off(policy) as plain:
+            yield plain
 
 
 class TeacherReference(Reference):
-    """The slow teacher (arXiv:2508.00410: the reference of Co-rewarding-II): held close to what the policy was lately.
+    """The slow teacher (arXiv:2508.00410: the reference of Co-rewarding-II): it keeps the policy close to its recent past.
 
     Needs :class:`~lightning_focal.callbacks.EMATeacher` among `trainer.callbacks`; no further copy is made.
     """

@@ -36,9 +36,8 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 def rng_states(world_size: int) -> list[dict[str, Any]]:
     """Return the states of every process in the order of their ranks: a collective where there are several."""
-    states: list[Any] = [rng_state()]
+    states: list[Any] = [rng_state()] * world_size
     if world_size > 1:
-        states = [None] * world_size
         torch.distributed.all_gather_object(states, rng_state())
     return states
 

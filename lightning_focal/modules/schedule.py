@@ -82,26 +82,22 @@ def make_optimizers(
     parameters: list[nn.Parameter],
     make_optimizer: Callable[[Any], Optimizer] | None,
     make_scheduler: Callable[[Any], Any] | None,
-    endless: bool,
+    endless: bool = False,
+    lr: float = 1e-5,
+    unit: str = "batches",
 ) -> Any:
-    """Make what ``configure_optimizers`` returns; schedulers are stepped once a batch.
-
-    Args:
-        parameters: to train.
-        make_optimizer: None = AdamW with lr 1e-5 and without weight decay.
-        make_scheduler: None = a constant rate.
-        endless: the run has no planned end.
+    """Make what ``configure_optimizers`` returns; schedulers are stepped by Lightning's clock or once a rollout batch.
 
     Raises:
         ValueError: for a scheduler that waits for a metric, or one that needs a length in a run without end.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0) if make_optimizer is None else make_optimizer(parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0) if make_optimizer is None else make_optimizer(parameters)
     if make_scheduler is None:
         return optimizer
     scheduler = make_scheduler(optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ValueError(
-            "`model.lr_scheduler` must be stepped by batches, got ReduceLROnPlateau: it waits for a metric; "
+            f"`model.lr_scheduler` must be stepped by {unit}, got ReduceLROnPlateau: it waits for a metric; "
             "use lightning_focal.modules.WarmupCosine or another scheduler of torch"
         )
     if isinstance(scheduler, WarmupCosine) and endless and scheduler.total is None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_focal.generation import Generator, HFGenerator, Sampling
-from lightning_focal.models import Chat, Lora, Sharding, dummy_forward, encode_chat, reshard, response_logp, rows_in_words
+from lightning_focal.models import dummy_forward, encode_chat, reshard, response_logp, rows_in_words
 from lightning_focal.models.dropout import training_words
 from lightning_focal.modules.clipping import clip_global_norm
 from lightning_focal.modules.demonstrations import encode_demonstrations
 from lightning_focal.modules.grading import VIEWS, add_grades, first_questions
 from lightning_focal.modules.measures import Means
 from lightning_focal.modules.policy_module import PolicyModule, precision_words
-from lightning_focal.modules.schedule import WarmupCosine
+from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.seeds import prompt_seed
 from lightning_focal.types import Prompts, Rollouts
 
@@ -48,19 +47,8 @@ class SFTModule(PolicyModule):
         generator: who answers; transformers in this process by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-4 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once an optimiser step; constant by default.
-        lora: train low-rank adapters in place of the weights.
-        dtype: of the policy's weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` = as stored; keep ``float32`` for training
-            and let `trainer.precision` lower the arithmetic.
-        attn_implementation: of transformers; its own choice by default.
-        gradient_checkpointing: recompute activations in backward: less memory, more time.
-        dropout: ``zero``: dropout and router noise of the policy's configuration are off, so that the policy that learns is the one that
-            sampled; ``keep``: they are on in an update.
         max_response_tokens: longest demonstration, its eos included; None = any.
-        trust_remote_code: run code that the policy's source brings along, as some models do.
-        cache_dir: where packaged policies are converted to; ``~/.cache/lightning_focal`` by default.
-        sharding: how the policy is split over processes by Lightning's ``ModelParallelStrategy``.
-        chat: what its chat template is told, and whether its thoughts are told from its answers.
-        seed: of the held-out responses, that of the run by default.
+        options: of :class:`~lightning_focal.modules.policy_module.PolicyModule`: ``lora``, ``dtype``, ``chat`` and others.
     """
 
     def __init__(
@@ -72,31 +60,10 @@ class SFTModule(PolicyModule):
         generator: Generator | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
-        lora: Lora | None = None,
-        dtype: str = "float32",
-        attn_implementation: str | None = None,
-        gradient_checkpointing: bool = False,
-        dropout: Literal["zero", "keep"] = "zero",
         max_response_tokens: int | None = None,
-        trust_remote_code: bool = False,
-        cache_dir: str | None = None,
-        sharding: Sharding = Sharding(),  # noqa: B008 - frozen
-        chat: Chat = Chat(),  # noqa: B008 - frozen
-        seed: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            sharding,
-            chat,
-            seed,
-            lora=lora,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            gradient_checkpointing=gradient_checkpointing,
-            dropout=dropout,
-            trust_remote_code=trust_remote_code,
-            cache_dir=cache_dir,
-        )
+        super().__init__(policy, **options)
         if val_questions < 0 or val_group_size < 1:
             raise ValueError(
                 f"`model.val_questions` must be >= 0 and `model.val_group_size` >= 1, got {val_questions} and {val_group_size}"
@@ -111,18 +78,7 @@ class SFTModule(PolicyModule):
     def configure_optimizers(self) -> Any:
         """Make the optimiser over trainable parameters, and the scheduler; both come from the config as callables."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self._optimizer is None:
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
-        else:
-            optimizer = self._optimizer(parameters)
-        if self._lr_scheduler is None:
-            return optimizer
-        scheduler = self._lr_scheduler(optimizer)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise ValueError(
-                "`model.lr_scheduler` must be stepped by optimiser steps, got ReduceLROnPlateau: it waits for a metric"
-            )
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return make_optimizers(parameters, self._optimizer, self._lr_scheduler, lr=1e-4, unit="optimiser steps")
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -172,11 +128,12 @@ class SFTModule(PolicyModule):
     def _cross_entropy(self, batch: Prompts) -> tuple[Tensor, Tensor]:
         """Sum over the response's tokens in nats, and their number."""
         encoded = encode_demonstrations(self.tokenizer, batch, self.max_response_tokens, thinks=self.chat.thinking != "off")
-        prompt_ids, prompt_mask, response_ids, response_mask = (tensor.to(self.device) for tensor in encoded)
-        if not len(prompt_ids):  # a process that was given no prompt keeps the others company
+        tokens = [tensor.to(self.device) for tensor in encoded]
+        if self.trainer.training:
+            self.prove_once(tokens)
+        if not len(tokens[0]):  # a process that was given no prompt keeps the others company
             return dummy_forward(self.model), torch.zeros((), device=self.device)
-        logp = response_logp(self.model, prompt_ids, prompt_mask, response_ids, response_mask)
-        return -logp.sum(), response_mask.sum()
+        return -response_logp(self.model, *tokens).sum(), tokens[3].sum()
 
     # -- held-out questions -------------------------------------------------------------------------------------------------
 

@@ -26,12 +26,7 @@ class StepLog:
         self._row: tuple[int, dict[str, float]] | None = None
 
     def show(self, module: LightningModule, values: Mapping[str, float]) -> None:
-        """Hand the values of a batch to callbacks; they stay until the next batch has others.
-
-        Args:
-            module: in `training_step`.
-            values: by name; rounded as ``log`` does.
-        """
+        """Hand the values of a batch to callbacks; they stay until the next batch has others."""
         wide = torch.get_default_dtype() == torch.float64
         row = torch.tensor(list(values.values()), dtype=torch.float64 if wide else torch.float32)
         self._row = batches_done(module.trainer), dict(zip(values, row.tolist(), strict=True))
@@ -40,12 +35,7 @@ class StepLog:
         module.trainer.logged_metrics.update(shown)
 
     def write(self, trainer: Trainer) -> None:
-        """Hand them to the loggers, once, in every ``log_every_n_steps``-th batch and the last of a run that was stopped.
-
-        Args:
-            trainer: in `on_train_batch_end` of the module, when all callbacks have had their say, or before that where a checkpoint
-                is about to be written: a run that is resumed from it goes on behind this row.
-        """
+        """Hand them to the loggers, once, in every ``log_every_n_steps``-th batch and the last of a run that was stopped."""
         known: Any = trainer
         step, every = batches_done(trainer) - 1, known.log_every_n_steps
         due = every > 0 and ((step + 1) % every == 0 or trainer.should_stop)

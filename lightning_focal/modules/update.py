@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_focal.functional import AGGREGATIONS
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.models import Sizes, alike, dummy_forward, reshard, response_measures, why_not_packed
+from lightning_focal.models.weights import eval_mode
 from lightning_focal.types import Rollouts, Shaped
 
 __all__ = ["Sequences", "Update", "UpdateSums", "micro_batches", "mini_batches", "sequence_measures"]
@@ -74,15 +75,13 @@ class Update:
                 raise ValueError(f"`update.{name}` must be >= 1, got {getattr(self, name)}")
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
             raise ValueError(f"`update.micro_batch_tokens` must be >= 1 or null, got {self.micro_batch_tokens}")
-        for name in ("gradient_clip_val", "kl_coef", "router_aux_coef"):
+        for name in ("gradient_clip_val", "clip_high", "kl_coef", "router_aux_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
         expect_choice("update.loss_aggregation", self.loss_aggregation, AGGREGATIONS)
         expect_choice("update.kl_estimator", self.kl_estimator, ("k1", "k2", "k3"))
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"`update.clip_low` must be in [0, 1], got {self.clip_low}")
-        if not self.clip_high >= 0:
-            raise ValueError(f"`update.clip_high` must be >= 0, got {self.clip_high}")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"`update.dual_clip` must be > 1 or null, got {self.dual_clip}")
         if self.importance_cap is not None and not self.importance_cap >= 1:
@@ -205,14 +204,7 @@ class Sequences:
 def micro_batches(
     model: nn.Module, rows: Sequences, update: Update, max_over_ranks: Callable[[int], int] = lambda count: count
 ) -> list[Sequences | None]:
-    """Cut rows into micro-batches; None = nothing is left, but other processes, which have more, need the company.
-
-    Args:
-        model: the policy.
-        rows: of this process.
-        update: its ``micro_batch_size`` and ``micro_batch_tokens``.
-        max_over_ranks: the largest of a number over processes.
-    """
+    """Cut rows into micro-batches; None = nothing is left, but other processes, which have more, need the company."""
     shared = rows.sizes is not None and why_not_packed(model) is None
     lengths = torch.tensor((rows.sizes or Sizes.of(rows.prompt_mask, rows.response_mask)).lengths)
     chunks = [
@@ -228,12 +220,6 @@ def mini_batches(rows: Sequences, count: int, seed: int, places: tuple[Sequence[
 
     The permutation is one of the rows of all processes: each takes its own out of it, so that a step is made of the same
     rollouts however many processes there are.
-
-    Args:
-        rows: of this process.
-        count: optimiser steps.
-        seed: of the permutation.
-        places: of the rows among those of all processes, and the number of these; None = there is one process.
 
     Raises:
         ValueError: for more steps than rollouts.
@@ -251,7 +237,6 @@ def mini_batches(rows: Sequences, count: int, seed: int, places: tuple[Sequence[
         yield rows.rows(chosen[chosen >= 0])
 
 
-@torch.no_grad()
 def sequence_measures(
     model: nn.Module,
     rows: Sequences,
@@ -262,22 +247,12 @@ def sequence_measures(
 ) -> dict[str, Tensor]:
     """Return what ``model`` thinks of the responses, token by token, without gradient and in eval mode.
 
-    Args:
-        model: the policy, a teacher or a reference; left in the mode it was in.
-        rows: ``N`` sequences.
-        temperature: the responses were sampled at.
-        update: how micro-batches are cut.
-        max_over_ranks: the largest of a number over processes.
-        measures: beside ``logp``, see :func:`~lightning_focal.models.response_measures`.
-
     Returns:
         ``logp`` and each measure, ``[N, T]`` float32 in nats, 0 at padding.
     """
     rows = replace(rows, number=torch.arange(len(rows)))
     found = {name: torch.zeros_like(rows.response_ids, dtype=torch.float32) for name in ("logp", *measures)}
-    training = model.training
-    model.eval()
-    try:
+    with eval_mode(model, autocast=True):
         for part in micro_batches(model, rows, update, max_over_ranks):
             if part is None:
                 dummy_forward(model)
@@ -285,14 +260,12 @@ def sequence_measures(
             logp, measured = response_measures(model, *part.tokens, measures, temperature=temperature, sizes=part.sizes)
             for name, values in ({"logp": logp} | measured).items():
                 found[name][part.number] = values
-    finally:
-        reshard(model)
-        model.train(training)
+    reshard(model)
     return found
 
 
 class UpdateSums:
-    """What is told of an update: sums over its tokens, kept on the device until the end, and the losses of its steps."""
+    """What is logged of an update: sums over its tokens, kept on the device until the end, and the losses of its steps."""
 
     def __init__(self) -> None:
         self.tokens: Tensor | float = 0.0
@@ -320,13 +293,7 @@ class UpdateSums:
         self.step = {}
 
     def means(self, names: Sequence[str], device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Return means over the tokens of all processes, and over the steps of this one; NaN without any.
-
-        Args:
-            names: of token means, the same on every process.
-            device: of the result.
-            sum_over_ranks: sums over processes.
-        """
+        """Return means over the tokens of all processes, and over the steps of this one; NaN without any."""
         row = [self.tokens, *(self.sums.get(name, 0.0) for name in names)]
         tokens, *totals = sum_over_ranks(
             torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in row])

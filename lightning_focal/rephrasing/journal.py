@@ -139,13 +139,7 @@ def pair_line(row: PairRow, rephrased: str) -> dict[str, Any]:
 
 
 def write_outputs(out: Path, rows: Sequence[PairRow], entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the pairs to ``out``, and the questions without one to ``<out>.rejected.jsonl``.
-
-    Args:
-        out: the file of pairs.
-        rows: all questions of the input, in its order.
-        entries: finished rows of the journal, by id; the others are in neither file.
-    """
+    """Write the pairs to ``out``, and the questions without one to ``<out>.rejected.jsonl``."""
     finished = [(row, entries[row.id]) for row in rows if row.id in entries]
     pairs = [pair_line(row, entry["rephrased"]) for row, entry in finished if entry["rephrased"] is not None]
     dropped = [

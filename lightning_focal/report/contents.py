@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from lightning_focal.functional import student_interval
-from lightning_focal.report.figures import CourseFigure, Curve, Figure, IntervalFigure, Panel, Views
-from lightning_focal.report.held_out import Change, criteria_of, score_of
+from lightning_focal.report.figures import CourseFigure, Curve, Figure, IntervalFigure, Marks, Panel, Point, Views
+from lightning_focal.report.held_out import Change, criteria_of, over_seeds, score_of
 from lightning_focal.report.levels import Levels
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import Series, keys
@@ -27,42 +24,64 @@ _MOST_RUNS = 24  # with views of their own
 
 Choice = tuple[str, ...]
 RunLevels = Mapping[Path, Mapping[str, Levels]]
-Parts = Mapping[str, Mapping[str, str]]
-"""Panel -> label -> what is logged in training. The axis of a panel whose title ends in "share" goes from 0 to 1."""
+Parts = Mapping[tuple[str, str, str], Mapping[str, str]]
+"""Title, unit and note of a panel -> label -> what is logged in training. The axis of a share goes from 0 to 1."""
 
 _VOTES: Parts = {
-    "votes and accuracy, share": {
+    ("votes and accuracy", "share", "Only gold answers tell what is right."): {
         "votes for the label": "vote/share",
         "labels that are right": "vote/accuracy",
         "answers that are right": "answer/accuracy",
     },
-    "answers that are missing, views that agree; share": {
+    ("missing answers, views that agree", "share", ""): {
         "responses without an answer": "vote/unanswered",
         "groups without a label": "vote/no_label",
         "student and teacher agree": "vote/teacher_agreement",
         "both wordings agree": "vote/swap_agreement",
     },
-    "distinct answers in a group": {"distinct answers": "vote/distinct"},
-    "entropy and certainty, nats a token": {
-        "entropy of the policy": "policy/entropy",
-        "self-certainty": "certainty/self_certainty",
-    },
-    "signs of a collapse": {"signs in force": "collapse/signs"},
+    ("distinct answers in a group", "", ""): {"distinct answers": "vote/distinct"},
+    ("self-certainty", "nats a token", ""): {"self-certainty": "certainty/self_certainty"},
+    ("signs of a collapse", "", "Number of signs that are seen at this batch."): {"signs": "collapse/signs"},
 }
 _HEALTH: Parts = {
-    "reward": {"in force": "reward/mean", "static weights": "reward/static"},
-    "response length, tokens": {"response length": "rollout/length"},
-    "share of responses, of judgements": {
-        "cut off by the limit": "rollout/truncated",
-        "judgements that failed": "judge/failure_rate",
+    ("reward", "", "The policy is trained on the reward. The static score is that of the same responses under fixed weights."): {
+        "reward": "reward/mean",
+        "static score": "reward/static",
     },
-    "entropy and divergence, nats a token": {"entropy": "policy/entropy", "KL to the reference": "policy/kl"},
+    ("response length", "tokens", ""): {"training": "rollout/length"},
+    ("cut off, failed", "share", "Cut off: at the limit of tokens. Failed: without a verdict of the judge."): {
+        "responses cut off": "rollout/truncated",
+        "judgements failed": "judge/failure_rate",
+    },
+    ("entropy and divergence", "nats a token", "A low entropy: the policy says nearly the same each time."): {
+        "entropy": "policy/entropy",
+        "KL to the reference": "policy/kl",
+    },
 }
-_BALANCE = {
-    "worst criterion": "balance/worst",
-    "Gini coefficient": "balance/gini",
-    "strict completion": "balance/strict_completion",
+_BALANCE: Parts = {
+    ("worst criterion", "", "Score of the criterion that is met least."): {"training": "balance/worst"},
+    ("Gini coefficient", "", "0: all criteria are met alike. Towards 1: few have all of the score."): {
+        "training": "balance/gini"
+    },
+    ("strict completion", "", "Share of responses that meet every criterion."): {"training": "balance/strict_completion"},
 }
+_QUANTITIES = {
+    "score": "How far responses meet the criterion. 1: every response meets it.",
+    "saturation": "The score where responses with more reward count more. 1: no room is left.",
+    "saturation minus score": "Above 0: more reward goes with meeting the criterion. Near 0: the reward does not depend on it.",
+    "weight": "The part of a prompt's reward that the criterion decides in this batch.",
+}
+_SPANS = {"score": (0, 1), "saturation": (0, 1)}
+
+
+def shows(methods: Sequence[Method]) -> dict[str, list[Method]]:
+    """What the switch of a report chooses from: the methods, every run, or one run alone; each a list of what is drawn together."""
+    alone = {title: [Method(title, (run,), (None,))] for method in methods for title, run in method.titles}
+    if len(alone) == 1:
+        return alone
+    together = {"methods (means)": list(methods)} if len(alone) > len(methods) else {}
+    every = {"every run": [one for one, *_ in alone.values()]}
+    return together | every | (alone if len(alone) <= _MOST_RUNS else {})
 
 
 def all_figures(methods: Sequence[Method], levels: RunLevels) -> list[Views]:
@@ -71,30 +90,45 @@ def all_figures(methods: Sequence[Method], levels: RunLevels) -> list[Views]:
     Args:
         methods: with their runs.
         levels: of each run, by its folder.
+
+    Returns:
+        Their first choice is what is drawn together, a key of :func:`shows`.
     """
+    several = any(len(method.runs) > 1 for method in methods)
+    seeds = " Bands are 95 % intervals over seeds by Student's t, of two seeds their range." if several else ""
+    prompts = seeds or " Bands are 95 % intervals, bootstrapped over prompts."
+    runs = [run for method in methods for run in method.runs]
+    window = max(map(_window, runs))
+    smooth = f" Lines are means over the latest {window} batches." if window > 1 else ""
+    few = f" Of more than {_MOST_CURVES} criteria those that end lowest, moved most or weigh most are shown, or in colour."
+    many = few if any(len(of.labels) > _MOST_CURVES for found in levels.values() for of in found.values()) else ""
+    logged = "" if all(run.train.rows for run in runs) else " Without recorded rollouts: logged weights, scaled to sum to 1."
+    bars = (
+        "On held-out prompts: rings before training, dots after it. Bars are 95 % intervals where they are known: over seeds by Student's t for "
+        "a method with several, else bootstrapped over prompts, and cut to 0 and 1, where scores end."
+        f"{f' The {_MOST_ROWS} that moved most.' if max(len(criteria_of(method)) for method in methods) >= _MOST_ROWS else ''}"
+    )
+    votes = "A rising share of the votes may mean that the policy becomes right, or that it agrees on something wrong."
+    shared = "Share of all weight in a batch that goes to each criterion; together they make 1."
+    drawn = shows(methods)
+
+    def of_methods(make: Callable[[list[Method]], Figure]) -> dict[Choice, Figure]:
+        return {(show,): make(of) for show, of in drawn.items()}
+
+    by = ("show", "by", "of")
     made = [
-        _scores(methods),
-        _score_course(methods),
-        _criteria(methods),
-        _votes(methods),
-        _levels(methods, levels),
-        _shares(methods, levels),
-        _balance(methods),
-        _health(methods),
+        Views(
+            "score", "Score over time", f"Every evaluation of the held-out prompts.{prompts}", by[:1], of_methods(_score_course)
+        ),
+        Views("criteria", "Before and after", bars, by[:1], of_methods(_criteria)),
+        Views("votes", "Votes", votes + smooth, by[:1], of_methods(lambda of: course_figure(of, _VOTES))),
+        Views("levels", "Levels", f"Of each criterion in training.{smooth}{seeds}{many}", by, _by_label(drawn, levels, _levels)),
+        Views("shares", "Share of the weight", f"{shared}{smooth}{logged}", by[:2], _by_label(drawn, levels, _shares)),
+        Views("balance", "Balance", f"Between criteria, in training.{smooth}{seeds}", by[:1], of_methods(balance_figure)),
+        Views("health", "Responses", f"In training.{smooth}{seeds}", by[:1], of_methods(lambda of: course_figure(of, _HEALTH))),
     ]
-    drawn = [replace(views, views={choice: figure for choice, figure in views.views.items() if figure}) for views in made]
-    return [views for views in drawn if views.views]
-
-
-def _runs(methods: Sequence[Method]) -> list[tuple[str, Run]]:
-    return [titled for method in methods for titled in method.titles]
-
-
-def _smooth(methods: Sequence[Method], faint: bool = False) -> str:
-    """What captions say of the lines."""
-    window = max(_window(run) for _, run in _runs(methods))
-    behind = " Faint lines are single batches." if faint else ""
-    return "" if window == 1 else f" Lines are means over the latest {window} batches.{behind}"
+    drawn_views = [replace(views, views={choice: figure for choice, figure in views.views.items() if figure}) for views in made]
+    return [views for views in drawn_views if views.views]
 
 
 def _window(run: Run) -> int:
@@ -112,80 +146,70 @@ def over_time(name: str, series: Series, window: int, hue: int, faint: bool = Fa
     return Curve(name, [series.batches[i] for i in kept], [smooth[i] for i in kept], faint=behind, hue=hue)
 
 
-def curve_over_seeds(name: str, several: Sequence[Series], window: int, hue: int, banded: bool = True) -> Curve:
-    """Mean over runs of their trailing means, at the batches that all have, with an interval over seeds; of two seeds their range."""
+def curve_over_seeds(
+    name: str, several: Sequence[Series], window: int, hue: int, banded: bool = True, share: bool = False
+) -> Curve:
+    """Mean over runs of their trailing means, at the batches that all have, with an interval over seeds; of two seeds their range.
+
+    The interval of a ``share`` is cut to [0, 1].
+    """
     curves = [over_time(name, series, window, hue) for series in several]
     if len(curves) == 1:
         return curves[0]
     known = [dict(zip(curve.x, curve.y, strict=True)) for curve in curves]
     common = [batch for batch in curves[0].x if all(batch in values for values in known)]
     points = [_mean_and_interval([values[batch] for values in known]) for batch in common]
-    mean, low, high = zip(*points, strict=True) if points else ((), (), ())
+    points = [point.share() for point in points] if share else points
+    mean, low, high = ([getattr(point, part) for point in points] for part in ("value", "low", "high"))
     return Curve(name, common, mean, low, high, hue=hue, banded=banded)
 
 
-def _mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) == 2:
-        return sum(values) / 2, min(values), max(values)
-    return student_interval(torch.tensor(values, dtype=torch.float64))
+def _mean_and_interval(values: Sequence[float]) -> Point:
+    return Point(sum(values) / 2, min(values), max(values)) if len(values) == 2 else over_seeds(values)
 
 
-def change_figure(changes: Mapping[str, Change], title: str) -> IntervalFigure:
-    """Before and after, a row each; where there are too many rows, those that moved most."""
-    kept = sorted(changes, key=lambda row: -abs(changes[row].difference.value))[:_MOST_ROWS]
-    rows = tuple(row for row in changes if row in kept)
-    before, after = [changes[row].before for row in rows], [changes[row].after for row in rows]
-    inside = all(not point.known or (point.low >= 0 and point.high <= 1) for point in (*before, *after))
-    return IntervalFigure(rows, before, after, title, (0, 1) if inside else None)
+def change_figure(several: Mapping[str, Mapping[str, Change]]) -> IntervalFigure:
+    """Before and after, a row a criterion, of each label; where there are too many rows, those that moved most."""
+    changes = [(row, change) for of in several.values() for row, change in of.items()]
+    moved: dict[str, float] = {}
+    for row, change in changes:
+        moved[row] = max(moved.get(row, 0.0), abs(change.difference.value))
+    rows = tuple(row for row in moved if row in sorted(moved, key=lambda row: -moved[row])[:_MOST_ROWS])
+    none = Change(Point(math.nan), Point(math.nan), Point(math.nan))
+    marks = []
+    for hue, (label, of) in enumerate(several.items()):
+        if not of:
+            continue
+        kept = [of.get(row, none) for row in rows]
+        marks.append(Marks(label, [change.before for change in kept], [change.after for change in kept], hue))
+    inside = all(0 <= point.value <= 1 for _, change in changes for point in (change.before, change.after))
+    return IntervalFigure(rows, tuple(marks), "held-out score", (0, 1) if inside else None)
 
 
-def _scores(methods: Sequence[Method]) -> Views:
-    changes = {method.label: change for method in methods if (change := score_of(method))} if len(methods) > 1 else {}
-    caption = "Before and after training, 95 % intervals: over seeds by Student's t where a method has several, else bootstrapped over prompts."
-    return Views(
-        "scores",
-        "Methods",
-        "Held-out score by method",
-        caption,
-        (),
-        {(): change_figure(changes, "held-out score (prior weights)")},
-    )
+def _criteria(methods: Sequence[Method]) -> IntervalFigure:
+    several = {}
+    for method in methods:
+        changes, score = criteria_of(method), score_of(method)
+        ordered = dict(sorted(changes.items(), key=lambda item: item[1].after.value))
+        whole = {"all criteria": score} if score and len(changes) != 1 else {}
+        several[method.label if len(methods) > 1 else ""] = whole | ordered
+    return change_figure(several)
 
 
-def _score_course(methods: Sequence[Method]) -> Views:
+def _score_course(methods: Sequence[Method]) -> CourseFigure:
     curves = []
     for hue, method in enumerate(methods):
         measured = [run for run in method.runs if run.held_out_series("val/held_out/mean").batches]
         if not measured:
             continue
-        curve = curve_over_seeds(method.label, [run.held_out_series("val/held_out/mean") for run in measured], 1, hue)
+        series = [run.held_out_series("val/held_out/mean") for run in measured]
+        curve = curve_over_seeds(method.label, series, 1, hue, len(methods) <= _MOST_BANDS, share=True)
         low, high = (measured[0].held_out_series(f"val/held_out/{end}").values for end in ("low", "high"))
         if len(measured) == 1 and len(low) == len(high) == len(curve.x):
-            curve = Curve(curve.name, curve.x, curve.y, low, high, hue=hue)
+            curve = replace(curve, low=low, high=high, banded=len(methods) <= _MOST_BANDS)
         curves.append(curve)
-    panels = (Panel("held-out score", tuple(curves)),) if any(len(curve.x) > 2 for curve in curves) else ()
-    several = any(len(method.runs) > 1 for method in methods)
-    over = "over seeds by Student's t, of two seeds their range" if several else "bootstrapped over prompts"
-    caption = f"Every evaluation of the held-out prompts, prior weights; 95 % intervals {over}."
-    return Views("score", "Over time", "Held-out score over time", caption, (), {(): CourseFigure(panels)})
-
-
-def _criteria(methods: Sequence[Method]) -> Views:
-    several = len(methods) > 1 or len(methods[0].runs) > 1
-    parts = {method.label if len(method.runs) == 1 else f"{method.label}, {len(method.runs)} seeds": method for method in methods}
-    runs = {title: Method(title, (run,), (None,)) for method in methods for title, run in method.titles}
-    views: dict[Choice, Figure] = {}
-    most = 0
-    for title, method in (parts | (runs if len(runs) <= _MOST_RUNS else {})).items():
-        changes, score = criteria_of(method), score_of(method)
-        most = max(most, len(changes))
-        whole = {"all, by prior weight": score} if score and len(changes) > 1 else {}
-        ordered = dict(sorted(changes.items(), key=lambda item: item[1].after.value))
-        views[(title,) if several else ()] = change_figure({**whole, **ordered} if changes else {}, "held-out score")
-    few = f" The {_MOST_ROWS} that moved most." if most > _MOST_ROWS else ""
-    over = " over seeds, or over prompts for a single run" if several else " over prompts"
-    caption = f"Held-out prompts before (rings) and after training (dots), 95 % intervals{over} where they are known; the least met on top.{few}"
-    return Views("criteria", "Before and after", "Held-out scores before and after", caption, ("of",) if several else (), views)
+    note = "Under the rubric's own weights, whatever weights the policy is trained with."
+    return CourseFigure((Panel("held-out score", tuple(curves), note=note),) if any(len(curve.x) > 2 for curve in curves) else ())
 
 
 def hues(levels: Levels) -> dict[str, int]:
@@ -206,144 +230,127 @@ def hues(levels: Levels) -> dict[str, int]:
 
 
 def level_figure(several: Sequence[Levels], window: int) -> CourseFigure:
-    """Score, saturation and weight of each label on one axis: of one run, or the mean over runs, with bands where few enough to see."""
+    """A panel a quantity, a curve a label: of one run, or the mean over runs, with bands where few enough to see."""
     hue = hues(several[0])
     order = sorted(hue, key=lambda label: hue[label] >= 0)  # grey lines first: colours lie on top
     panels = []
-    for part in ("score", "saturation", "weight"):
-        found: list[Mapping[str, Series]] = [getattr(levels, part) for levels in several]
-        labels = [label for label in order if all(label in known for known in found)]
-        curves = [
-            curve_over_seeds(label, [known[label] for known in found], window, hue[label], len(hue) <= _MOST_BANDS)
-            for label in labels
-        ]
-        if any(curve.x for curve in curves):
-            panels.append(Panel(part, tuple(curves), None if part == "weight" else (0, 1)))
+    for part, note in _QUANTITIES.items():
+        curves = [_level(label, several, part, label, window, hue[label], len(hue) <= _MOST_BANDS) for label in order]
+        panels.append(Panel(part, tuple(filter(None, curves)), _SPANS.get(part), note=note))
+    return CourseFigure(tuple(panel for panel in panels if panel.curves))
+
+
+def compared_figure(several: Mapping[str, Sequence[Levels]], part: str, window: int) -> CourseFigure:
+    """One quantity, a panel a label, a curve for each of several methods or runs."""
+    labels = dict.fromkeys(label for levels in several.values() for label, hue in hues(levels[0]).items() if hue >= 0)
+    panels: list[Panel] = []
+    for label in list(labels)[:_MOST_CURVES]:
+        many = len(several) > _MOST_BANDS
+        curves = [_level(name, of, part, label, window, hue, not many) for hue, (name, of) in enumerate(several.items())]
+        panels.append(Panel(label, tuple(filter(None, curves)), _SPANS.get(part), note="" if panels else _QUANTITIES[part]))
+    return CourseFigure(tuple(panel for panel in panels if panel.curves))
+
+
+def _level(name: str, several: Sequence[Levels], part: str, label: str, window: int, hue: int, banded: bool) -> Curve | None:
+    found = [_part(levels, part).get(label) for levels in several]
+    known = [series for series in found if series and series.batches]
+    return curve_over_seeds(name, known, window, hue, banded, "minus" not in part) if len(known) == len(several) else None
+
+
+def _part(levels: Levels, part: str) -> Mapping[str, Series]:
+    if part != "saturation minus score":
+        found: Mapping[str, Series] = getattr(levels, part)
+        return found
+    return {label: levels.saturation[label].minus(score) for label, score in levels.score.items() if label in levels.saturation}
+
+
+def share_figure(several: Mapping[str, Sequence[Levels]], window: int) -> CourseFigure:
+    """Share of all weight, stacked, a panel for each of several methods or runs, means over its runs; empty for a single label.
+
+    An area named "others" gathers what is too little to tell apart.
+    """
+    if any(len(levels.share) < 2 for of in several.values() for levels in of):
+        return CourseFigure(())
+    first = next(iter(several.values()))[0]
+    hue = hues(first)
+    panels: list[Panel] = []
+    means = {label: sum(series.values) / len(series.values) for label, series in first.share.items()}
+    for name, of in several.items():
+        known = [label for label in of[0].share if all(label in levels.share for levels in of)]
+        ranked = sorted(known, key=lambda label: -means.get(label, 0.0))
+        shown = ranked if len(ranked) <= _MOST_CURVES else ranked[: _MOST_CURVES - 1]
+        free = iter(sorted(set(range(_MOST_CURVES)) - {hue.get(label) for label in shown}))
+        tints = {label: hue[label] if hue.get(label, -1) >= 0 else next(free) for label in shown}
+        curves = [curve_over_seeds(label, [levels.share[label] for levels in of], window, tints[label], False) for label in shown]
+        if rest := len(ranked) - len(shown):
+            left = [1 - sum(values) for values in zip(*(curve.y for curve in curves), strict=True)]
+            curves.append(Curve(f"{rest} others", curves[0].x, left, hue=-1))
+        panels.append(Panel(name if len(several) > 1 else "share of the weight", tuple(curves), (0, 1), stacked=True))
     return CourseFigure(tuple(panels))
 
 
-def share_figure(levels: Levels, window: int) -> CourseFigure:
-    """Share of all weight, stacked; an area named "others" gathers what is too little to tell apart; empty for a single label."""
-    if len(levels.share) < 2:
-        return CourseFigure(())
-    hue = hues(levels)
-    means = {label: sum(series.values) / len(series.values) for label, series in levels.share.items()}
-    ranked = sorted(means, key=lambda label: -means[label])
-    shown = ranked if len(ranked) <= _MOST_CURVES else ranked[: _MOST_CURVES - 1]
-    free = iter(sorted(set(range(_MOST_CURVES)) - {hue.get(label) for label in shown}))
-    curves = []
-    for label in shown:
-        own = hue.get(label, -1)
-        curves.append(over_time(label, levels.share[label], window, own if own >= 0 else next(free)))
-    if rest := [levels.share[label] for label in means if label not in shown]:
-        others = Series()
-        for at, batch in enumerate(rest[0].batches):
-            others.add(batch, sum(series.values[at] for series in rest))
-        curves.append(over_time(f"{len(rest)} others", others, window, -1))
-    return CourseFigure((Panel("share of the weight", tuple(curves), (0, 1), stacked=True),))
-
-
-def _levels(methods: Sequence[Method], levels: RunLevels) -> Views:
+def _by_label(
+    drawn: Mapping[str, Sequence[Method]],
+    levels: RunLevels,
+    make: Callable[[dict[str, list[Levels]], int], Mapping[Choice, Figure]],
+) -> dict[Choice, Figure]:
+    """The views of each kind of label that all runs have; of many runs by criterion alone."""
     views: dict[Choice, Figure] = {}
-    for method in methods:
-        several = [found["key"] for run in method.runs if "key" in (found := levels[run.folder])]
-        if len(several) > 1:
-            title = f"{method.label}, mean of {len(several)} seeds"
-            views[title, "criterion"] = level_figure(several, max(map(_window, method.runs)))
-    views |= _by_label(methods, levels, lambda of_kind, window: level_figure([of_kind], window))
-    many = any(len(of_kind.labels) > _MOST_CURVES for found in levels.values() for of_kind in found.values())
-    caption = (
-        "Of each criterion in training: the mean score; the saturation, its level once the reward is projected back on the criteria, 1 = no "
-        "room left; and the mean weight in force of such a criterion."
-        + _smooth(methods)
-        + (" Of this many, those that end lowest, moved most or weigh most are in colour." if many else "")
-    )
-    return Views("levels", "Levels", "Score, saturation and weight", caption, ("run", "by"), views)
+    spelt = {"key": "criterion", "name": "criterion name"}
+    for show, methods in drawn.items():
+        runs = [run for method in methods for run in method.runs]
+        for kind in levels[runs[0].folder]:
+            if all(kind in levels[run.folder] for run in runs) and (kind == "key" or len(levels) <= 4):
+                found = {method.label: [levels[run.folder][kind] for run in method.runs] for method in methods}
+                made = make(found, max(map(_window, runs)))
+                views |= {(show, spelt.get(kind, f"tag “{kind}”"), *more): figure for more, figure in made.items()}
+    return views
 
 
-def _shares(methods: Sequence[Method], levels: RunLevels) -> Views:
-    recorded = all(run.train.rows for _, run in _runs(methods))
-    source = "" if recorded else " Where rollouts are not recorded: logged weights, scaled to sum to 1."
-    caption = f"Share of all weight in a batch that goes to each criterion; together they make 1.{_smooth(methods)}{source}"
-    views = _by_label(methods, levels, share_figure)
-    return Views("shares", "Weight", "Who got the weight", caption, ("run", "by"), views)
+def _levels(several: dict[str, list[Levels]], window: int) -> dict[Choice, Figure]:
+    if len(several) == 1:
+        return {(): level_figure(next(iter(several.values())), window)}
+    return {(part,): compared_figure(several, part, window) for part in _QUANTITIES}
 
 
-def _by_label(methods: Sequence[Method], levels: RunLevels, make: Callable[[Levels, int], CourseFigure]) -> dict[Choice, Figure]:
-    """A view a run and kind of label; of many runs by criterion alone."""
-    runs, spelt = _runs(methods), {"key": "criterion", "name": "criterion name"}
-    return {
-        (title, spelt.get(kind, f"tag “{kind}”")): make(of_kind, _window(run))
-        for title, run in runs[:_MOST_RUNS]
-        for kind, of_kind in levels[run.folder].items()
-        if kind == "key" or len(runs) <= 4
-    }
+def _shares(several: dict[str, list[Levels]], window: int) -> dict[Choice, Figure]:
+    return {(): share_figure(several, window)}
 
 
 def balance_figure(methods: Sequence[Method]) -> CourseFigure:
-    """Worst criterion, Gini coefficient and strict completion; empty where each run has one criterion.
+    """Worst criterion, Gini coefficient and strict completion; empty where each run has one criterion."""
+    single = all(len(keys(run.metrics, "train/criterion/", "/score")) < 2 for method in methods for run in method.runs)
+    return CourseFigure(()) if single else course_figure(methods, _BALANCE)
 
-    Of a single run in training and on held-out prompts, of several in training alone, a curve a method.
+
+def course_figure(methods: Sequence[Method], parts: Parts) -> CourseFigure:
+    """What was logged, those without data left out: of one run panel by panel, of several a panel a measure, a curve a method.
+
+    A panel of a single measure of one run has the held-out prompts beside the training.
     """
-    runs = [run for method in methods for run in method.runs]
-    if all(len(keys(run.metrics, "train/criterion/", "/score")) < 2 for run in runs):
-        return CourseFigure(())
     panels = []
-    for title, name in _BALANCE.items():
-        curves = []
-        if len(runs) == 1:
-            curves = _logged(runs[0], {"training": name})
-            held_out = runs[0].held_out_series(f"val/{name}")
-            if held_out.batches:
+    one = methods[0].runs[0] if len(methods) == len(methods[0].runs) == 1 else None
+    banded = len(methods) <= _MOST_BANDS
+    for (title, unit, note), names in parts.items():
+        span, measured = (0, 1) if unit == "share" else None, f", {unit}" if unit else ""
+        if one:
+            known = {label: series for label, name in names.items() if (series := one.metrics.get(f"train/{name}"))}
+            curves = [
+                over_time(label, series, _window(one), hue, faint=True) for hue, (label, series) in enumerate(known.items())
+            ]
+            held_out = one.held_out_series(f"val/{next(iter(names.values()))}") if len(names) == 1 else Series()
+            if curves and held_out.batches:
                 curves.append(Curve("held-out prompts", held_out.batches, held_out.values, hue=1, points=True))
-        else:
+            panels += [Panel(title + measured, tuple(curves), span, note=note)] if curves else []
+            continue
+        for label, name in names.items():
+            curves = []
             for hue, method in enumerate(methods):
-                found = [run.metrics[f"train/{name}"] for run in method.runs if f"train/{name}" in run.metrics]
-                if found:
-                    curves.append(curve_over_seeds(method.label, found, max(map(_window, method.runs)), hue))
-        if curves:
-            panels.append(Panel(title, tuple(curves)))
+                if found := [run.metrics[f"train/{name}"] for run in method.runs if f"train/{name}" in run.metrics]:
+                    window = max(map(_window, method.runs))
+                    curves.append(
+                        curve_over_seeds(method.label, found, window, hue, banded, parts is _BALANCE or unit == "share")
+                    )
+            what = (title if len(names) == 1 else label) + measured
+            panels += [Panel(what, tuple(curves), span, note=note)] if curves else []
     return CourseFigure(tuple(panels))
-
-
-def _balance(methods: Sequence[Method]) -> Views:
-    caption = (
-        "Score of the least met criterion; Gini coefficient over criteria, 0 = even; share of rollouts that meet every criterion."
-    )
-    caption += _smooth(methods)
-    if len(_runs(methods)) > 1:
-        caption += " In training; bands are 95 % intervals over seeds by Student's t, of two seeds their range."
-    return Views("balance", "Balance", "Balance", caption, (), {(): balance_figure(methods)})
-
-
-def _votes(methods: Sequence[Method]) -> Views:
-    """Votes, who is right, and signs of a collapse, of runs with votes or certainty."""
-    caption = (
-        "Without labels a rising share of the votes may mean that the policy becomes right, or that it agrees on something wrong; "
-        "what is right is known only where gold answers are."
-    )
-    signs = ("train/vote/", "train/certainty/", "train/collapse/")
-    runs = [(title, run) for title, run in _runs(methods)[:_MOST_RUNS] if any(name.startswith(signs) for name in run.metrics)]
-    views: dict[Choice, Figure] = {(title,): course_figure(run, _VOTES) for title, run in runs}
-    return Views("votes", "Votes", "Votes and signs of a collapse", caption + _smooth(methods, faint=True), ("run",), views)
-
-
-def _health(methods: Sequence[Method]) -> Views:
-    caption = f"In training, means over each batch.{_smooth(methods, faint=True)}"
-    views: dict[Choice, Figure] = {(title,): course_figure(run, _HEALTH) for title, run in _runs(methods)[:_MOST_RUNS]}
-    return Views("health", "Responses", "Reward and responses", caption, ("run",), views)
-
-
-def course_figure(run: Run, parts: Parts) -> CourseFigure:
-    """What a run logged, panel by panel; those without data are left out."""
-    panels, hue = [], 0
-    for title, names in parts.items():
-        if curves := _logged(run, names, hue):
-            panels.append(Panel(title, tuple(curves), (0, 1) if title.endswith("share") else None))
-            hue += len(curves)
-    return CourseFigure(tuple(panels))
-
-
-def _logged(run: Run, names: Mapping[str, str], hue: int = 0) -> list[Curve]:
-    known = [(label, run.metrics[f"train/{name}"]) for label, name in names.items() if f"train/{name}" in run.metrics]
-    return [over_time(label, series, _window(run), hue + i, faint=True) for i, (label, series) in enumerate(known)]

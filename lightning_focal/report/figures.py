@@ -14,6 +14,7 @@ __all__ = [
     "Curve",
     "Figure",
     "IntervalFigure",
+    "Marks",
     "Panel",
     "Point",
     "Views",
@@ -22,8 +23,8 @@ __all__ = [
     "new_figure",
 ]
 
-PALETTE = ("#355aac", "#cc9616", "#128c86", "#ed38bd", "#56a5ff", "#6c561b", "#8d56e0")
-"""Hues that people with each common kind of colour blindness can tell apart, on white and on near black."""
+PALETTE = ("#0f72b8", "#e5910a", "#12830e", "#912f76", "#4cb6a7", "#f9144d", "#810dff", "#d877f8")
+"""Hues that people with each common kind of colour blindness can tell apart, on white and on near black; no two of one name."""
 
 GREY = "#8a8f98"
 """Colour of the hue -1."""
@@ -39,7 +40,7 @@ class Curve:
     low: Sequence[float] = ()  # ends of an interval at each x, empty = none
     high: Sequence[float] = ()
     faint: Sequence[float] = ()  # values before smoothing, drawn faintly; empty = none
-    hue: int = 0  # place in the palette; behind its end lines are dashed and areas hatched; -1 = grey and thin, one of many
+    hue: int = 0  # place in the palette; behind its end lines are dashed with markers, areas hatched; -1 = grey, one of many
     points: bool = False  # markers in place of a line
     banded: bool = True  # draw the interval as a band; otherwise it is told where one points at
 
@@ -52,11 +53,12 @@ class Panel:
     curves: tuple[Curve, ...]
     span: tuple[float, float] | None = None  # lowest and highest value of the axis; None = from the values
     stacked: bool = False  # areas on top of each other in place of lines
+    note: str = ""  # what the quantity means
 
 
 @dataclass(frozen=True)
 class CourseFigure:
-    """Panels above each other on one shared axis of rollout batches; false where there are none."""
+    """Panels over rollout batches; false where there are none."""
 
     panels: tuple[Panel, ...]
 
@@ -91,14 +93,28 @@ class Point:
         """1 = the interval is above 0, -1 = below, 0 = it includes 0 or there is none."""
         return (self.low > 0) - (self.high < 0)
 
+    def share(self) -> Point:
+        """The same with its interval cut to [0, 1] where the value is in it: a share cannot be outside."""
+        inside = self.known and 0 <= self.value <= 1
+        return Point(self.value, max(0.0, self.low), min(1.0, self.high)) if inside else self
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A point for each row of a figure, before (rings) and after training (dots); the value is NaN where it is not known."""
+
+    name: str  # empty where there is nothing to tell it from
+    before: Sequence[Point]
+    after: Sequence[Point]
+    hue: int = 0
+
 
 @dataclass(frozen=True)
 class IntervalFigure:
-    """Rows of values with intervals, before (rings) and after training (dots); false where there are none."""
+    """Rows of values with intervals; false where there are none. Of several marks a row has only those after training."""
 
     rows: tuple[str, ...]  # labels, top to bottom
-    before: Sequence[Point]
-    after: Sequence[Point]
+    marks: tuple[Marks, ...]
     title: str  # the quantity and its unit
     span: tuple[float, float] | None = None  # lowest and highest value of the axis; None = from the values
 
@@ -114,7 +130,6 @@ class Views:
     """One figure in several views, chosen from lists."""
 
     name: str  # its anchor
-    short: str  # what the navigation says
     title: str
     caption: str  # what it shows and how it was computed
     choices: tuple[str, ...]  # name of each list a person may choose from
@@ -180,8 +195,9 @@ def _draw_course(figure: CourseFigure, drawn: Any) -> dict[str, Any]:
                 axis.fill_between(curve.x, curve.low, curve.high, color=tint, alpha=0.15, linewidth=0)
             if curve.faint:
                 axis.plot(curve.x, curve.faint, color=tint, alpha=0.22, linewidth=0.8)
-            style = "--" if curve.hue >= len(PALETTE) else ":" if curve.points else "-"
-            marker = "o" if curve.points or len(curve.x) == 1 else None
+            beyond = curve.hue >= len(PALETTE)
+            style = "--" if beyond else ":" if curve.points else "-"
+            marker = "s" if beyond else "o" if curve.points or len(curve.x) == 1 else None
             width = 0.8 if curve.hue < 0 else 1.6
             (entries[curve.name],) = axis.plot(curve.x, curve.y, style, color=tint, marker=marker, linewidth=width)
     return entries
@@ -191,10 +207,15 @@ def _draw_intervals(figure: IntervalFigure, drawn: Any) -> dict[str, Any]:
     """Draw the rows; returns legend entries by name."""
     axis = drawn.subplots()
     entries: dict[str, Any] = {}
-    for name, points, shift, hue, fill in (("before", figure.before, -0.22, -1, "white"), ("after", figure.after, 0.22, 0, None)):
-        low = [max(0.0, point.value - point.low) if point.known else 0.0 for point in points]
-        high = [max(0.0, point.high - point.value) if point.known else 0.0 for point in points]
-        values, rows = [point.value for point in points], [row + shift for row in range(len(points))]
+    lines = [("before", mark.before, -1, "white") for mark in figure.marks[:1]] if len(figure.marks) == 1 else []
+    lines += [(mark.name or "after", mark.after, mark.hue, _colour(mark.hue)) for mark in figure.marks]
+    for at, (name, points, hue, fill) in enumerate(lines):
+        low = [point.value - point.low if point.known else 0.0 for point in points]
+        high = [point.high - point.value if point.known else 0.0 for point in points]
+        values, rows = (
+            [point.value for point in points],
+            [row + 0.8 * ((at + 0.5) / len(lines) - 0.5) for row in range(len(points))],
+        )
         entries[name] = axis.errorbar(values, rows, xerr=[low, high], fmt="o", capsize=3, mfc=fill, color=_colour(hue))
     axis.set_yticks(range(len(figure.rows)), [figure_text(row) for row in figure.rows])
     axis.invert_yaxis()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from lightning_focal.functional import bootstrap_interval, student_interval
+from lightning_focal.intervals import bootstrap_interval, draws_of_units, student_interval
+from lightning_focal.keys import log_key
 from lightning_focal.report.figures import Point
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import keys
 from lightning_focal.report.run import Run
-from lightning_focal.types import log_key
 
-__all__ = ["Change", "apart", "criteria_of", "criterion_changes", "measures_of", "score_change", "score_of"]
+__all__ = ["FEWEST_PROMPTS", "Change", "apart", "criteria_of", "criterion_changes", "measures_of", "score_change", "score_of"]
+
+FEWEST_PROMPTS = 10
+"""With fewer held-out prompts there is no verdict."""
 
 _MEASURES = {
     "worst criterion": "val/balance/worst",
@@ -35,10 +38,20 @@ class Change:
     after: Point
     difference: Point  # after minus before, paired by prompt where it has an interval
     units: str = ""  # what the intervals are over, in words
+    prompts: int = 0  # number of held-out prompts that have a score both times, of the run with the fewest
 
     def __str__(self) -> str:
         """Before and after, and on a second line the difference with its interval."""
-        return f"{self.before.value:.3f} → {self.after.value:.3f}\n{self.difference:+.3f}"
+        return f"{self.before.value:.3f} → {self.after.value:.3f}\n{self.difference:+z.3f}"
+
+    @property
+    def verdict(self) -> str:
+        """``improved``, ``declined``, ``unclear`` (the interval includes 0), ``few`` (prompts: no verdict) or ``open`` (no interval)."""
+        if not self.difference.known:
+            return "open"
+        if self.prompts < FEWEST_PROMPTS:
+            return "few"
+        return {1: "improved", -1: "declined", 0: "unclear"}[self.difference.direction]
 
 
 def prompt_scores(run: Run) -> dict[str, tuple[float, float]]:
@@ -51,12 +64,12 @@ def prompt_scores(run: Run) -> dict[str, tuple[float, float]]:
 
 def score_change(run: Run) -> Change | None:
     """Prior-weighted score over held-out prompts, first evaluation against last; None without two of them."""
-    scores = torch.tensor(list(prompt_scores(run).values()), dtype=torch.float64)
+    scores = np.asarray(list(prompt_scores(run).values()), dtype=np.float64)
     if not len(scores):
         return None
     both = (scores[:, 0], scores[:, 1], scores[:, 1] - scores[:, 0])
     before, after, difference = (Point(*bootstrap_interval(values, run.level)) for values in both)
-    return Change(before, after, difference, f"{len(scores)} prompts")
+    return Change(before, after, difference, f"{len(scores)} prompts", len(scores))
 
 
 def criterion_changes(run: Run) -> dict[str, Change]:
@@ -74,7 +87,7 @@ def criterion_changes(run: Run) -> dict[str, Change]:
     for key in keys(last, "val/criterion/", "/score"):
         before, after = (measures.get(f"val/criterion/{key}/score") for measures in (first, last))
         if before is not None and after is not None:
-            changes[key] = Change(Point(before), Point(after), Point(after - before))
+            changes[key] = Change(Point(before), Point(after), Point(after - before), prompts=len(prompt_scores(run)))
     return changes
 
 
@@ -92,23 +105,21 @@ def _recorded_changes(rows: Sequence[Mapping[str, Any]], ends: list[int], level:
         if criterion["score"] is not None
     ]
     columns = {key: i for i, key in enumerate(sorted({key for _, _, key, _ in judged}))}
-    sums, counts = torch.zeros(2, 2, len(prompts), len(columns), dtype=torch.float64)
+    sums, counts = np.zeros((2, 2, len(prompts), len(columns)))
     for end, prompt, key, score in judged:
         sums[end, prompt, columns[key]] += score
         counts[end, prompt, columns[key]] += 1
-    intervals = torch.stack(ratio_intervals(sums, counts, level))  # [mean low high, before after difference, C]
+    intervals = np.stack(ratio_intervals(sums, counts, level))  # [mean low high, before after difference, C]
     asked = (counts > 0).all(0).sum(0).tolist()
     changes = {}
     for key, c in columns.items():
         before, after, difference = (Point(*intervals[:, part, c].tolist()) for part in range(3))
         if difference.value == difference.value:  # it was judged both times
-            changes[key] = Change(before, after, difference, f"{asked[c]} prompts")
+            changes[key] = Change(before, after, difference, f"{asked[c]} prompts", int(asked[c]))
     return changes
 
 
-def ratio_intervals(
-    sums: Tensor, counts: Tensor, level: float, draws: int = 4000, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
+def ratio_intervals(sums: Any, counts: Any, level: float, draws: int = 4000, seed: int = 0) -> tuple[Any, Any, Any]:
     """Pooled means before, after, and their difference, with percentile bootstrap intervals over prompts.
 
     Whole prompts are resampled, the same ones for all columns and for before and after (Efron 1979).
@@ -123,23 +134,24 @@ def ratio_intervals(
     Returns:
         ``(mean, low, high)``, each ``[3, C]``: before, after, difference; NaN where nothing was judged.
 
-    >>> sums, counts = torch.tensor([[[0.0], [1.0]], [[1.0], [1.0]]]).double(), torch.ones(2, 2, 1).double()
+    >>> sums, counts = np.array([[[0.0], [1.0]], [[1.0], [1.0]]]), np.ones((2, 2, 1))
     >>> [values.squeeze(-1).tolist() for values in ratio_intervals(sums, counts, 0.95)]
     [[0.5, 1.0, 0.5], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
     """
-    n = sums.shape[1]
-    drawn = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
-    times = torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(draws, n, dtype=torch.float64))
-    means, resampled = sums.sum(1) / counts.sum(1), (times @ sums) / (times @ counts)  # [2, C], [2, draws, C]
-    means, resampled = (torch.cat([ratio, ratio[1:] - ratio[:1]]) for ratio in (means, resampled))
-    tail = (1 - level) / 2
-    low, high = torch.nanquantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=1)
+    sums, counts, n = np.asarray(sums), np.asarray(counts), sums.shape[1]
+    drawn = draws_of_units(n, draws, np.random.RandomState(seed))
+    times = np.zeros((draws, n))
+    np.add.at(times, (np.arange(draws)[:, None], drawn), 1.0)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # NaN where nothing was judged
+        means, resampled = sums.sum(1) / counts.sum(1), (times @ sums) / (times @ counts)  # [2, C], [2, draws, C]
+        means, resampled = (np.concatenate([ratio, ratio[1:] - ratio[:1]]) for ratio in (means, resampled))
+        low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=1)
     return means, low, high
 
 
 def over_seeds(values: Sequence[float]) -> Point:
     """Mean and 95 % interval by Student's t; without an interval for a single seed."""
-    return Point(*student_interval(torch.tensor(values, dtype=torch.float64)))
+    return Point(*student_interval(values))
 
 
 def score_of(method: Method) -> Change | None:
@@ -159,7 +171,7 @@ def _pooled(changes: Sequence[Change]) -> Change | None:
         return changes[0] if changes else None
     parts = ([getattr(change, part).value for change in changes] for part in ("before", "after", "difference"))
     before, after, difference = map(over_seeds, parts)
-    return Change(before, after, difference, f"{len(changes)} seeds")
+    return Change(before.share(), after.share(), difference, f"{len(changes)} seeds", min(change.prompts for change in changes))
 
 
 def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
@@ -169,7 +181,7 @@ def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
     for label, name in _MEASURES.items():
         values = [float(measures[name]) for measures in measured if measures.get(name) is not None]
         if values:
-            found[label] = over_seeds(values)
+            found[label] = over_seeds(values) if name == "val/rollout/length" else over_seeds(values).share()
     return found
 
 
@@ -183,12 +195,12 @@ def apart(one: Method, other: Method) -> tuple[Point, str] | None:
     pairs = [(c, d) for s, c in changes[0].items() if s is not None and c and (d := changes[1].get(s))]
     if len(pairs) >= 2:
         point = over_seeds([first.difference.value - second.difference.value for first, second in pairs])
-        return point, f"95 %, paired by {len(pairs)} seeds"
+        return point, f"paired by {len(pairs)} seeds"
     if len(one.runs) > 1 or len(other.runs) > 1:
         return None
     ours, theirs = ({key: last - first for key, (first, last) in prompt_scores(m.runs[0]).items()} for m in (one, other))
     shared = [ours[prompt] - theirs[prompt] for prompt in ours if prompt in theirs]
     if len(shared) < 2:
         return None
-    point = Point(*bootstrap_interval(torch.tensor(shared, dtype=torch.float64)))
-    return point, f"95 % bootstrap over {len(shared)} prompts they share; one seed each says nothing of other seeds"
+    point = Point(*bootstrap_interval(shared))
+    return point, f"paired by the {len(shared)} prompts they share; one seed each says nothing of other seeds"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_focal.keys import log_key
 from lightning_focal.report.metrics import Series, keys
 from lightning_focal.report.run import Run
-from lightning_focal.types import log_key
 
 __all__ = ["Levels", "run_levels"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_focal.report.run import Run
 
-__all__ = ["Method", "group_runs"]
+__all__ = ["Method", "group_runs", "settings_of"]
 
 _NOT_METHOD = ("run_dir", "ckpt_path", "trainer.default_root_dir", "trainer.logger", "weights_only", "model.cache_dir")
 _SEED = re.compile(r"(?<=[?&])seed=-?\d+")
@@ -39,7 +39,7 @@ def group_runs(runs: Sequence[Run]) -> list[Method]:
 
     Values under a key called ``seed``, ``seed_everything`` and ``seed=N`` within an address are seeds; folders do not count either.
     """
-    settings = [dict(_settings(run.config)) for run in runs]
+    settings = [dict(settings_of(run.config)) for run in runs]
     groups: dict[str, list[int]] = {}
     for at, found in enumerate(settings):
         groups.setdefault(json.dumps(found, sort_keys=True, default=str) if found else f"unknown {at}", []).append(at)
@@ -51,13 +51,13 @@ def group_runs(runs: Sequence[Run]) -> list[Method]:
     ]
 
 
-def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def settings_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of a configuration by key path, without what is no part of the method."""
     if path in _NOT_METHOD or path.rsplit(".", 1)[-1] in ("seed", "seed_everything", "dirpath"):
         return
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _settings(inner, f"{path}.{key}" if path else str(key))
+            yield from settings_of(inner, f"{path}.{key}" if path else str(key))
     else:
         yield path, _SEED.sub("seed=*", value) if isinstance(value, str) else value
 

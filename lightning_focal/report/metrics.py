@@ -57,6 +57,14 @@ class Series:
             means.append(total / count)
         return means
 
+    def minus(self, other: Series) -> Series:
+        """Difference of the means, at the batches that both have."""
+        theirs, found = dict(zip(other.batches, other.values, strict=True)), Series()
+        for batch, value in zip(self.batches, self.values, strict=True):
+            if batch in theirs:
+                found.add(batch, value - theirs[batch])
+        return found
+
     def mean(self, first: int, last: int) -> float:
         """Mean over the batches ``first`` to ``last``, both included; NaN where none has a value."""
         kept = [i for i, batch in enumerate(self.batches) if first <= batch <= last]

@@ -17,15 +17,15 @@ from typing import Any
 
 import lightning_focal
 from lightning_focal.files import write_text
-from lightning_focal.report.contents import all_figures
+from lightning_focal.keys import log_key
+from lightning_focal.report.contents import all_figures, shows
 from lightning_focal.report.figures import GREY, PALETTE, Views
 from lightning_focal.report.levels import run_levels
 from lightning_focal.report.methods import Method, group_runs
 from lightning_focal.report.run import Run, evenly, read_run
-from lightning_focal.report.tables import criterion_table, method_table, repeats, tiles
+from lightning_focal.report.tables import criterion_table, few_of, method_table, repeats, subject, tiles
 from lightning_focal.report.verdict import verdict
 from lightning_focal.thoughts import split_thought
-from lightning_focal.types import log_key
 
 __all__ = ["ROLLOUTS", "Written", "pack_rollouts", "packed", "write_report"]
 
@@ -43,13 +43,13 @@ class Written:
     Args:
         path: of the file.
         size: in bytes.
-        verdict: its two sentences.
+        verdict: what happened, a sentence each.
         notes: what could not be read or was left out.
     """
 
     path: Path
     size: int
-    verdict: tuple[str, str]
+    verdict: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -88,17 +88,20 @@ def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]
     figures = all_figures(methods, levels)
     payload = {
         "library": _library(),
-        "figures": packed({"palette": PALETTE, "grey": GREY, "all": list(map(_view_list, figures))}),
+        "figures": packed(
+            {"palette": PALETTE, "grey": GREY, "shows": list(shows(methods)), "all": list(map(_view_list, figures))}
+        ),
     }
     payload["rollouts"], shown, note = _rollouts(runs, limit - sum(map(len, payload.values())) - _BESIDE)
-    notes = [f"{title}: {note}" if len(runs) > 1 else note for title, run in runs for note in run.notes] + note
+    warnings = [f"{title}: {fault}" if len(runs) > 1 else fault for title, run in runs for fault in run.notes]
     single = methods[0] if len(methods) == 1 else None
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(_resource("page.html")).render(
         style=Markup(_resource("page.css")),
         scripts=[Markup(_resource(name)) for name in _SCRIPTS],
-        title=single.label if single else f"{len(methods)} methods, {len(runs)} runs",
-        names=", ".join(run.name for _, run in runs[:6]) + (", ..." if len(runs) > 6 else ""),
+        title=" and ".join(method.label for method in methods) if len(methods) < 4 else f"{len(methods)} methods",
+        subject=[*subject([run for _, run in runs]), ("runs" if len(runs) > 1 else "run", few_of([run.name for _, run in runs]))],
+        shows=list(shows(methods)),
         verdict=verdict(methods),
         tiles=tiles(single) if single else [],
         methods=method_table(methods) if len(runs) > 1 else None,
@@ -106,12 +109,13 @@ def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]
         figures=figures,
         rollouts=shown,
         repeats=repeats(methods),
-        notes=notes,
+        notes=note,
+        warnings=warnings,
         payload=payload,
         nonce=hashlib.sha256("".join(payload.values()).encode()).hexdigest()[:32],
         version=lightning_focal.__version__,
     )
-    return text.encode("utf-8", "replace").decode("utf-8"), tuple(notes)
+    return text.encode("utf-8", "replace").decode("utf-8"), (*warnings, *note)
 
 
 def _view_list(views: Views) -> dict[str, Any]:
@@ -174,9 +178,6 @@ def _rounded(content: Any) -> Any:
 
 def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> dict[str, Any]:
     """Return rollouts of several runs as columns, what recurs kept once.
-
-    Args:
-        runs: title and rows of each, rows as in :class:`~lightning_focal.report.run.RecordedRollouts`.
 
     Returns:
         ``runs`` titles; ``prompts`` chats; ``rubrics`` criteria as ``[name, key, tags]``; ``reasons`` texts; ``groups`` as

@@ -12,10 +12,10 @@ from typing import Any
 from lightning_focal.report.figures import Point
 from lightning_focal.report.held_out import Change, criteria_of, measures_of, score_of
 from lightning_focal.report.levels import Levels
-from lightning_focal.report.methods import Method
+from lightning_focal.report.methods import Method, settings_of
 from lightning_focal.report.run import Run
 
-__all__ = ["Table", "criterion_table", "markdown_table", "method_table", "repeats", "tiles"]
+__all__ = ["Table", "criterion_table", "few_of", "markdown_table", "method_table", "repeats", "subject", "tiles"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,38 @@ class Table:
     caption: str = ""
 
 
+def subject(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What was trained: model, data and date of some runs; those that are not recorded are left out."""
+    found: dict[str, dict[str, None]] = {"model": {}, "data": {}, "date": {}}
+    for run in runs:
+        of = dict(settings_of(run.config))
+        data = of.get("data.init_args.train") or of.get("data.class_path")
+        dates = [start.get("date") for start in run.record.get("starts", [])]
+        for name, value in (
+            ("model", of.get("model.policy")),
+            ("data", data),
+            ("date", str(dates[0])[:10] if any(dates) else None),
+        ):
+            if value:
+                text = re.sub(r"[?&]seed=\*", "", str(value))
+                found[name]["/".join(text.split("/")[-3:])] = None
+    return [(name, few_of(list(values))) for name, values in found.items() if values]
+
+
+def few_of(texts: Sequence[str]) -> str:
+    """At most three texts as a list; of more the first two and a count."""
+    return ", ".join(texts) if len(texts) <= 3 else f"{', '.join(texts[:2])} and {len(texts) - 2} more"
+
+
 def tiles(method: Method) -> list[tuple[str, str, str, int]]:
     """The few numbers a person looks for first, of one method: label, value, note and direction of each."""
     found, change, after = [], score_of(method), measures_of(method)
     before = measures_of(method, 0) if all(len(run.evaluations) > 1 for run in method.runs) else {}
     if change:
-        note = f"{change.difference:+.3f} since the start"
-        found.append(("held-out score", f"{change.after.value:.3f}", note, change.difference.direction))
+        note = f"{change.difference:+z.3f} since the start"
+        found.append(
+            ("held-out score", f"{change.after.value:.3f}", note, {"improved": 1, "declined": -1}.get(change.verdict, 0))
+        )
     for name, digits in (("worst criterion", 3), ("every criterion met", 3), ("response tokens", 1)):
         if name in after:
             note = f"{before[name].value:.{digits}f} before" if name in before else ""
@@ -51,11 +76,14 @@ def method_table(methods: Sequence[Method]) -> Table:
     rows = []
     for method, found in zip(methods, measures, strict=True):
         change = score_of(method)
-        cells = [_cell(change.before), _cell(change.after), _lines(f"{change.difference:+.3f}")] if change else ["-"] * 3
+        cells = [_cell(change.before), _cell(change.after), _lines(f"{change.difference:+z.3f}")] if change else ["-"] * 3
         seeds = ", ".join("?" if seed is None else str(seed) for seed in method.seeds)
         rows.append((method.label, seeds, *cells, *(_cell(found[name]) if name in found else "-" for name in names)))
-    head = ("method", "seeds", "before", "after", "after minus before", *names)
-    caption = "Held-out prompts. 95 % intervals: Student's t over seeds, bootstrap over prompts where there is one seed."
+    head = ("method", "seeds", "score before", "score after", "change", *names)
+    caption = (
+        "Held-out prompts, under the rubric's own weights; measures right of the change are after training. 95 % intervals: Student's t "
+        "over seeds, bootstrap over prompts where there is one seed; those of shares are cut to 0 and 1."
+    )
     return Table(head, tuple(rows), caption)
 
 
@@ -75,8 +103,8 @@ def criterion_table(methods: Sequence[Method], levels: Mapping[Path, Mapping[str
         return _run_table(run, levels[run.folder].get("key", Levels()), changes[0])
     names = sorted({name for found in changes for name in found})
     rows = [(name, *(str(found[name]) if name in found else "-" for found in changes)) for name in names]
-    caption = "Held-out score before → after, and the difference with its 95 % interval."
-    return Table(("criterion", *(method.label for method in methods)), tuple(rows), caption)
+    caption = "Held-out prompts. The second line is the change, with its 95 % interval."
+    return Table(("criterion", *(f"{method.label}\nbefore → after" for method in methods)), tuple(rows), caption)
 
 
 def _run_table(run: Run, levels: Levels, changes: Mapping[str, Change]) -> Table:
@@ -89,12 +117,13 @@ def _run_table(run: Run, levels: Levels, changes: Mapping[str, Change]) -> Table
         ]
         share = _arrow(over_all) if key in levels.share else "-"
         rows.append((key, *cells, share, str(changes[key]) if key in changes else "-"))
-    head = ("criterion", "score", "saturation", "weight", "share of the weight", "held-out score")
     tenth = max(1, run.batches // 10)
-    what = "one batch" if tenth == 1 else f"{tenth} batches"
+    ends = "first → last batch" if tenth == 1 else f"first → last {tenth} batches"
+    trained = (f"{part} in training\n{ends}" for part in ("score", "saturation", "weight"))
+    head = ("criterion", *trained, "share of the weight\nof the rubric → in training", "held-out score\nbefore → after")
     caption = (
-        f"In training: first → last {what} (? = not asked for there). Share: prior → in force, whole run. "
-        "Held out: before → after, difference."
+        "A criterion that no prompt asks for in those batches has a ?. The share of the weight is over the whole run: what the rubric gives, "
+        "and what the strategy gave. The second line of the held-out score is the change, with its 95 % interval."
     )
     return Table(head, tuple(rows), caption)
 

@@ -1,33 +1,42 @@
-"""What came out, in two sentences: what rose, what fell, and what an interval does not tell from 0."""
+"""What happened in a run, in plain sentences: what improved, what declined, and what an interval does not tell from 0."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from lightning_focal.report.held_out import Change, apart, criteria_of, measures_of, score_of
+from lightning_focal.report.figures import Point
+from lightning_focal.report.held_out import FEWEST_PROMPTS, apart, criteria_of, measures_of, score_of
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import Series, keys
 from lightning_focal.terminal import shortened
 
 __all__ = ["verdict"]
 
+_WORDS = {
+    "improved": "that is an improvement, because the whole interval is above 0",
+    "declined": "that is a decline, because the whole interval is below 0",
+    "unclear": "that is no clear change, because the interval includes 0",
+    "few": f"there is no verdict, because fewer than {FEWEST_PROMPTS} held-out prompts were scored",
+    "open": "there is no verdict, because there is no interval",
+}
+_MOST_METHODS = 4  # with a sentence of their own
 
-def verdict(methods: Sequence[Method]) -> tuple[str, str]:
-    """Return two sentences about the methods: one on the held-out score, one on its criteria or on the difference of two methods."""
+
+def verdict(methods: Sequence[Method]) -> tuple[str, ...]:
+    """Return what happened, a sentence each: the held-out score, its criteria or how two methods differ, and the responses."""
     if len(methods) == 1:
-        return _score_sentence(methods[0]), _criteria_sentence(methods[0])
-    return _methods_sentence(methods), _apart_sentence(methods)
+        return (_score_sentence(methods[0]), *_criteria_sentences(methods[0]), *_response_sentence(methods[0]))
+    return (*_method_sentences(methods), *_apart_sentences(methods))
 
 
 def _score_sentence(method: Method) -> str:
     ends = sorted({run.batches for run in method.runs})
     batches = f"{ends[0]} to {ends[-1]} batches" if len(ends) > 1 else f"{ends[0]} {'batch' if ends == [1] else 'batches'}"
     if change := score_of(method):
-        kind, paired = "" if len(method.runs) > 1 else "bootstrap ", "paired " if "prompts" in change.units else ""
         return (
-            f"The held-out score {_moved(change)} over {batches}, from {change.before.value:.3f} to {change.after.value:.3f}: "
-            f"a {paired}difference of {change.difference:+.3f} (95 % {kind}over {change.units}), {_excludes(change)}."
+            f"The held-out score went from {change.before.value:.3f} to {change.after.value:.3f} over {batches} of training, "
+            f"{_by(change.difference)} over {change.units}: {_WORDS[change.verdict]}."
         )
     reason = "There were no held-out prompts, so nothing can be said about prompts that were not trained on"
     if any(run.evaluations for run in method.runs):
@@ -49,97 +58,102 @@ def _first_and_last(method: Method, name: str) -> tuple[float, float] | None:
     return (sum(first for first, _ in known) / len(known), sum(last for _, last in known) / len(known)) if known else None
 
 
-def _criteria_sentence(method: Method) -> str:
+def _criteria_sentences(method: Method) -> list[str]:
     changes = criteria_of(method)
     if not changes:
         trained = keys(method.runs[0].metrics, "train/criterion/", "/score")
         ends = {key: _first_and_last(method, f"train/criterion/{key}/score") for key in trained}
         moved = {key: pair[1] - pair[0] for key, pair in ends.items() if pair}
-        return f"Of {_count(moved)} {_extremes(moved)}; without an interval." if moved else "No criterion was judged."
+        return [f"{_up_and_down(moved)} in training, without an interval." if moved else "No criterion was judged."]
     if len(changes) == 1:
-        ((key, change),) = changes.items()
-        return (
-            f"Its single criterion, {_name(key)}, {_moved(change)}: {change.before.value:.2f} to {change.after.value:.2f}, "
-            f"{change.difference:+.3f}, {_excludes(change)}."
-        )
-    if not all(change.difference.known for change in changes.values()):
-        moved = {key: change.difference.value for key, change in changes.items()}
-        return f"Of {_count(changes)} {_extremes(moved)} on held-out prompts; without rollouts, or a second seed, there is no interval."
-    parts = [_listed(changes, 1, "rose"), _listed(changes, -1, "fell")]
-    if unsure := sum(change.difference.direction == 0 for change in changes.values()):
-        parts.append("the interval of 1 includes 0" if unsure == 1 else f"the intervals of {unsure} include 0")
-    first, last = (min(changes, key=lambda k: changes[k].before.value), min(changes, key=lambda k: changes[k].after.value))
-    before, after = changes[first].before.value, changes[last].after.value
-    if first == last:
-        lowest = f"the worst, {_name(first)}, went from {before:.2f} to {after:.2f}"
+        return [f"It has one criterion, {_name(next(iter(changes)))}."]
+    moved = {key: change.difference.value for key, change in changes.items()}
+    of = {verdict: [key for key in changes if changes[key].verdict == verdict] for verdict in _WORDS}
+    if of["open"]:
+        first = f"{_up_and_down(moved)} on held-out prompts; they have no interval without rollouts or a second seed."
     else:
-        lowest = f"the worst was {_name(first)} at {before:.2f} and is {_name(last)} at {after:.2f}"
-    return f"Of {_count(changes)} {_enumerated(parts)}; {lowest}."
+        parts = [_listed({key: moved[key] for key in of[word]}, word) for word in ("improved", "declined")]
+        first = f"Of {_count(changes)} {' and '.join(parts)}"
+        for kind, words in (("unclear", "without a clear change"), ("few", f"judged on fewer than {FEWEST_PROMPTS} prompts")):
+            first += f"; {len(of[kind])} {'was' if len(of[kind]) == 1 else 'were'} {words}" if of[kind] else ""
+        first += "."
+    lowest, last = (min(changes, key=lambda k: changes[k].before.value), min(changes, key=lambda k: changes[k].after.value))
+    before, after = changes[lowest].before.value, changes[last].after.value
+    if lowest == last:
+        return [first, f"The worst criterion is {_name(last)}: {before:.2f} before and {after:.2f} after training."]
+    return [first, f"The worst criterion was {_name(lowest)} with {before:.2f}; now it is {_name(last)} with {after:.2f}."]
 
 
-def _listed(changes: Mapping[str, Change], direction: int, word: str) -> str:
-    moved = {key: change.difference.value for key, change in changes.items() if change.difference.direction == direction}
+def _response_sentence(method: Method) -> list[str]:
+    """How long responses became, and what may explain a low score."""
+    before, after = (measures_of(method, evaluation).get("response tokens") for evaluation in (0, -1))
+    if not before or not after or any(len(run.evaluations) < 2 for run in method.runs):
+        return []
+    cut = [run.evaluations[-1].get("measures", {}).get("val/rollout/truncated") for run in method.runs]
+    limit = f"; {100 * sum(cut) / len(cut):.0f} % of them were cut off by the limit" if cut and all(cut) else ""
+    return [f"Responses have {after.value:.0f} tokens on average, {before.value:.0f} before training{limit}."]
+
+
+def _listed(moved: Mapping[str, float], words: str) -> str:
     kept = sorted(moved, key=lambda key: -abs(moved[key]))
-    named = ", ".join(f"{_name(key)} {moved[key]:+.2f}" for key in kept[:3])
-    return f"{len(kept)} {word} ({named}{', ...' if len(kept) > 3 else ''})" if kept else f"none {word}"
+    named = ", ".join(f"{_name(key)} {moved[key]:+z.2f}" for key in kept[:3])
+    return f"{len(kept)} {words} ({named}{', ...' if len(kept) > 3 else ''})" if kept else f"none {words}"
 
 
-def _extremes(moved: Mapping[str, float]) -> str:
-    parts = []
-    for sign, words in ((1, "went up"), (-1, "went down")):
-        there = [key for key in moved if sign * moved[key] > 0]
-        first = min(there, key=lambda key: -abs(moved[key]), default="")
-        parts.append(f"{len(there)} {words} (most: {_name(first)} {moved[first]:+.2f})" if there else f"none {words}")
-    return _enumerated(parts)
+def _up_and_down(moved: Mapping[str, float]) -> str:
+    up, down = ({key: value for key, value in moved.items() if sign * value > 0} for sign in (1, -1))
+    return f"Of {_count(moved)} {_listed(up, 'went up')} and {_listed(down, 'went down')}"
 
 
-def _methods_sentence(methods: Sequence[Method]) -> str:
-    known = {method.label: change for method in methods if (change := score_of(method))}
+def _method_sentences(methods: Sequence[Method]) -> list[str]:
+    known = [(method, change) for method in methods if (change := score_of(method))]
     if not known:
-        return "No run has held-out prompts before and after training, so the methods cannot be judged on prompts they were not trained on."
-    parts = []
-    for direction, words in ((1, "rose under"), (-1, "fell under"), (0, "cannot be said to have moved under")):
-        moved = {label: change.difference for label, change in known.items() if change.difference.direction == direction}
-        named = [f"{label} ({moved[label]:+.3f})" for label in sorted(moved, key=lambda label: -moved[label].value)]
-        more = f" and {len(named) - 3} more" if len(named) > 4 else ""
-        if named:
-            parts.append(f"{words} {_enumerated([*named[:2], named[-1]] if more else named)}{more}")
-    kinds = {change.units: "Student's t" if "seeds" in change.units else "bootstrap" for change in known.values()}
-    units = [f"{unit} by {kind}" for unit, kind in kinds.items()]
-    without = f"; {len(methods) - len(known)} without two evaluations" if len(known) < len(methods) else ""
-    return f"The held-out score {'; it '.join(parts)} (95 %, over {' or '.join(sorted(units))}){without}."
+        return [
+            "No run has held-out prompts before and after training, so the methods cannot be judged on prompts they did not train on."
+        ]
+    ranked = sorted(known, key=lambda pair: -pair[1].difference.value)
+    shown = known if len(known) <= _MOST_METHODS else [*ranked[: _MOST_METHODS - 1], ranked[-1]]
+    said = [
+        f"Under {method.label} the held-out score went from {change.before.value:.3f} to {change.after.value:.3f}, "
+        f"{_by(change.difference)} over {change.units}: {_WORDS[change.verdict]}."
+        for method, change in shown
+    ]
+    if len(known) > len(shown):
+        said.append(f"These are the best {len(shown) - 1} and the last of {len(known)} methods.")
+    if without := len(methods) - len(known):
+        said.append(f"{without} of {len(methods)} methods {'has' if without == 1 else 'have'} no two evaluations to compare.")
+    return said
 
 
-def _apart_sentence(methods: Sequence[Method]) -> str:
+def _apart_sentences(methods: Sequence[Method]) -> list[str]:
     known = [(change.difference.value, method) for method in methods if (change := score_of(method))]
     ranked = [method for _, method in sorted(known, key=lambda pair: -pair[0])]
     if len(ranked) < 2:
-        return "There are no two methods to compare."
+        return ["There are no two methods to compare."]
     base = next((method for method in ranked if method.label.startswith("StaticReward")), ranked[-1])
     best = next(method for method in ranked if method is not base)
     worst = {method.label: measures_of(method).get("worst criterion") for method in (best, base)}
-    levels = [f"{'an unknown level' if point is None else f'{point.value:.2f}'} under {label}" for label, point in worst.items()]
-    ends = f"the worst criterion ended at {_enumerated(levels)}"
+    levels = [
+        f"at {'an unknown level' if point is None else f'{point.value:.2f}'} under {label}" for label, point in worst.items()
+    ]
+    ends = f"The worst criterion ended {_enumerated(levels)}."
     found = apart(best, base)
     if found is None or not found[0].known:
-        return f"{best.label} and {base.label} share neither seeds nor prompts, so their difference has no interval; {ends}."
+        return [f"{best.label} and {base.label} share neither seeds nor prompts, so their difference has no interval.", ends]
     difference, units = found
-    words = "excludes 0" if difference.direction else "includes 0: they cannot be told apart"
-    less = f"the change under {best.label} minus that under {base.label}"
-    return f"The difference, {less}, is {difference:+.3f} ({units}), which {words}; {ends}."
+    words = "excludes 0" if difference.direction else "includes 0, so there is no clear difference"
+    if any(change.verdict == "few" for method in (best, base) if (change := score_of(method))):
+        words = f"is over fewer than {FEWEST_PROMPTS} prompts a run, so there is no verdict"
+    more = f"{best.label} changed the score by {difference.value:+z.3f} compared with {base.label}"
+    return [f"{more} ({_interval(difference)}, {units}): the interval {words}.", ends]
 
 
-def _moved(change: Change) -> str:
-    difference = change.difference
-    if not difference.known:
-        return "went up" if difference.value > 0 else "went down" if difference.value < 0 else "did not move"
-    return {1: "rose", -1: "fell", 0: "did not change for certain"}[difference.direction]
+def _by(difference: Point) -> str:
+    return f"a change of {difference.value:+z.3f} ({_interval(difference)})"
 
 
-def _excludes(change: Change) -> str:
-    if not change.difference.known:
-        return "without an interval"
-    return f"an interval that {'excludes' if change.difference.direction else 'includes'} 0"
+def _interval(point: Point) -> str:
+    return f"95 % interval {point.low:+z.3f} to {point.high:+z.3f}" if point.known else "no interval"
 
 
 def _count(criteria: Mapping[str, object]) -> str:

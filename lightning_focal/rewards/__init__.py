@@ -16,10 +16,13 @@ from lightning_focal.rewards.baselines import (
 )
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
 from lightning_focal.rewards.focal import FocalReward, StandardisedFocalReward
+from lightning_focal.rewards.functions import RewardFunctions
 from lightning_focal.rewards.label_free import (
     CoRewardingI,
     CoRewardingII,
+    CoRewardingIII,
     EntropyReward,
+    FrozenVoteReward,
     GroundTruthReward,
     MajorityVoteReward,
     SelfCertaintyReward,
@@ -40,7 +43,7 @@ from lightning_focal.rewards.stages import (
 from lightning_focal.rewards.static import StaticReward
 from lightning_focal.rewards.strategy import RewardStrategy, find_strategy
 from lightning_focal.rewards.token_choice import NINE_CHOICES, TokenChoice, TokenChoiceScores
-from lightning_focal.rewards.votes import OwnVotes, PairVotes, TeacherVotes
+from lightning_focal.rewards.votes import FrozenVotes, OwnVotes, PairedTeacherVotes, PairVotes, TeacherVotes
 
 __all__ = [
     "NINE_CHOICES",
@@ -48,11 +51,14 @@ __all__ = [
     "AnswerScores",
     "CoRewardingI",
     "CoRewardingII",
+    "CoRewardingIII",
     "DivaWeighting",
     "DvaoAdvantage",
     "EntropyReward",
     "FocalReward",
     "FocalWeighting",
+    "FrozenVoteReward",
+    "FrozenVotes",
     "Gate",
     "Gd2poAdvantage",
     "GdpoAdvantage",
@@ -66,8 +72,10 @@ __all__ = [
     "NegativeEntropy",
     "OwnVotes",
     "PairVotes",
+    "PairedTeacherVotes",
     "PatientWeighting",
     "Pow3rWeighting",
+    "RewardFunctions",
     "RewardRule",
     "RewardStrategy",
     "RlooAdvantage",

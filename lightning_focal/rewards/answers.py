@@ -1,4 +1,4 @@
-r"""Scores of extracted answers, the content of a response's last `\boxed{...}`: what all such sources share, and gold answers."""
+r"""Scores of the answers that responses state, boxed or behind "answer is": what all such sources share, and gold answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from lightning_focal.functional import Vote, extract_boxed, majority_vote
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges import Outcome, Verdict, verdicts_to_scores
-from lightning_focal.judges.equivalence import Equivalence, is_nan
-from lightning_focal.judges.written_answers import gold_answer, read_answer
+from lightning_focal.judges.equivalence import Equivalence, gold_fault
+from lightning_focal.judges.written_answers import gold_answer, stated_answer
 from lightning_focal.rewards.sources import Answerer, ScoreSource
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
 
-__all__ = ["AnswerBatch", "AnswerScores", "EquivalenceKind", "GoldAnswers", "Judged", "shorten"]
+__all__ = ["AnswerBatch", "AnswerScores", "EquivalenceKind", "GoldAnswers", "Judged", "shorten", "voting_answer"]
 
 EquivalenceKind = Literal["math", "string"]
 """``math``: equal strings, or equal by math-verify (ours); ``string``: equal strings (the released code of arXiv:2508.00410)."""
@@ -45,6 +45,15 @@ def shorten(answer: str, width: int = 40) -> str:
     return line if len(line) <= width and len(answer) <= 4 * width else f"{line[: width - 7]}... ({len(answer)} characters)"
 
 
+def voting_answer(text: str) -> str | None:
+    r"""Return the answer that a text states, stripped: what votes; None = there is none, or a blank one.
+
+    >>> voting_answer(r"So it is \boxed{ 4 }."), voting_answer(r"\boxed{}")
+    ('4', None)
+    """
+    return (stated_answer(text, guess=False) or "").strip() or None
+
+
 def _met(met: bool, reason: str) -> Verdict:
     return Verdict(Outcome.MET if met else Outcome.NOT_MET, reason=reason)
 
@@ -57,12 +66,15 @@ class AnswerBatch:
         equivalent: whether two answers are one; as mathematics by default.
 
     Attributes:
-        answers: ``[P][G]`` extracted answers, stripped; None = none was found, or a blank one. Thoughts are not looked at.
+        answers: ``[P][G]`` the answers that are stated, as the check ``answer`` reads them, stripped; None = none is stated, or a
+            blank one: a last number that nobody calls the answer is no vote. Thoughts are not looked at.
+        boxed: ``[P][G]`` whether there is a boxed answer.
     """
 
     def __init__(self, rollouts: Rollouts, equivalent: Equivalence | None = None) -> None:
         self.rollouts, self.prompts, self.equivalent = rollouts, rollouts.prompts, equivalent or Equivalence()
-        self.answers = [[(extract_boxed(text) or "").strip() or None for text in texts] for texts in rollouts.answers]
+        self.answers = [[voting_answer(text) for text in texts] for texts in rollouts.answers]
+        self.boxed = [[bool((extract_boxed(text) or "").strip()) for text in texts] for texts in rollouts.answers]
         self._grades: dict[tuple[int, str | None], Verdict] = {}
 
     @cached_property
@@ -101,7 +113,7 @@ class AnswerBatch:
         gold = gold_answer(gold)
         if grader is None and not gold:
             return Verdict(Outcome.NOT_APPLICABLE, reason="no gold answer is known")
-        said = "no boxed answer" if answer is None else f"answer {shorten(answer)}"
+        said = "no answer" if answer is None else f"answer {shorten(answer)}"
         reason = f"{said}, gold {shorten(gold)}" if gold else said
         if grader is None:
             return _met(answer is not None and self.equivalent(gold, answer), reason)
@@ -197,15 +209,15 @@ class AnswerScores(ScoreSource):
         self.equivalence.clear()
         batch = AnswerBatch(rollouts, self.equivalence)
         own, measures = self.judge(batch)
-        groups = zip(own, batch.answers, rollouts.truncated.tolist(), strict=True)
-        verdicts = [[(v, *self._form(answer, cut)) for v, answer, cut in zip(*group, strict=True)] for group in groups]
+        groups = zip(own, batch.boxed, rollouts.truncated.tolist(), strict=True)
+        verdicts = [[(v, *self._form(boxed, cut)) for v, boxed, cut in zip(*group, strict=True)] for group in groups]
         scores = verdicts_to_scores(verdicts, [self.rubric] * len(rollouts.prompts))
         return replace(scores, measures=batch.measures() | dict(measures))
 
-    def _form(self, answer: str | None, cut: bool) -> tuple[Verdict, ...]:
+    def _form(self, boxed: bool, cut: bool) -> tuple[Verdict, ...]:
         """Verdicts on ``format`` and ``length``, as far as they are asked for."""
         verdicts = {
-            "format": _met(answer is not None, "boxed answer" if answer is not None else "no boxed answer"),
+            "format": _met(boxed, "boxed answer" if boxed else "no boxed answer"),
             "length": _met(not cut, "cut off by the length limit" if cut else "ended by itself"),
         }
         return tuple(verdicts[name] for name in self.rubric.names[1:])
@@ -235,8 +247,8 @@ class GoldAnswers(AnswerScores):
         """See :class:`ScoreSource`."""
         answers, graders = prompts.answers or (None,) * len(prompts), prompts.graders or (None,) * len(prompts)
         for name, answer, grader in zip(prompts.ids, answers, graders, strict=True):
-            if grader is None and answer and is_nan(read_answer(gold_answer(answer))):
-                raise ValueError(f"prompt {name!r}: the gold answer must be an answer, got {answer!r}, which is no number")
+            if grader is None and answer and (fault := gold_fault(answer)):
+                raise ValueError(f"prompt {name!r}: the gold answer must be an answer, got {answer!r}, which is {fault}")
         known = [grader is not None or bool((answer or "").strip()) for answer, grader in zip(answers, graders, strict=True)]
         if all(known):
             return

@@ -79,7 +79,7 @@ class DivaWeighting(Weighting):
 
 
 class WorstOf(RewardRule):
-    """The score of the criterion a rollout meets least; weights decide nothing but which criteria count."""
+    """The score of the criterion a rollout meets least. A weight decides only whether its criterion counts."""
 
     uses_weights = False
 
@@ -89,7 +89,7 @@ class WorstOf(RewardRule):
 
 
 class Gate(RewardRule):
-    """Weighted mean times the scores of required criteria: without them nothing counts.
+    """Weighted mean times the scores of required criteria: a rollout that misses one of them earns 0.
 
     Args:
         required: names or tags of required criteria; a criterion that bears one of them is required.
@@ -190,7 +190,7 @@ class SaMrpoAdvantage(GdpoAdvantage):
 
 
 class Gd2poAdvantage(Advantage):
-    """GDPO without rollouts on which the criteria pull apart (GD2PO), see :func:`~lightning_focal.functional.gd2po_advantage`.
+    """GDPO without rollouts on which the criteria disagree (GD2PO), see :func:`~lightning_focal.functional.gd2po_advantage`.
 
     Args:
         agreement: least ``|sum_c A_c| / sum_c |A_c|`` of a rollout that is kept; 0 = GDPO.

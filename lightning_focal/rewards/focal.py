@@ -40,6 +40,7 @@ class FocalReward(RewardStrategy):
         informedness: weigh by how far the judge can be trusted, see :class:`InformedWeighting`: a share of rollouts to judge twice, a
             mapping by criterion, or a file of ``lightning_focal judge --agreement --json``; None = trust it alike.
         patience: batches after which a criterion that did not move gives its extra weight back, see :class:`PatientWeighting`; 0 = never.
+        held_out_judge: a second judge for held-out prompts alone, see :class:`RewardStrategy`.
 
     Example:
         >>> import torch
@@ -67,6 +68,7 @@ class FocalReward(RewardStrategy):
         mix: float = 1.0,
         informedness: Informedness | None = None,
         patience: int = 0,
+        held_out_judge: Judge | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -79,6 +81,7 @@ class FocalReward(RewardStrategy):
             warmup=warmup,
             reward=reward,
             advantage=advantage,
+            held_out_judge=held_out_judge,
         )
 
 
@@ -119,6 +122,7 @@ class StandardisedFocalReward(FocalReward):
         mix: float = 1.0,
         informedness: Informedness | None = None,
         patience: int = 0,
+        held_out_judge: Judge | None = None,
     ) -> None:
         super().__init__(
             gamma,
@@ -135,4 +139,5 @@ class StandardisedFocalReward(FocalReward):
             mix=mix,
             informedness=informedness,
             patience=patience,
+            held_out_judge=held_out_judge,
         )

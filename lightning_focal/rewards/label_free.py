@@ -1,4 +1,4 @@
-"""Co-rewarding-I and -II (arXiv:2508.00410) and what they are compared with, as strategies."""
+"""Co-rewarding-I, -II and -III (arXiv:2508.00410) and what they are compared with, as strategies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from lightning_focal.rewards.answers import AnswerScores, EquivalenceKind, GoldA
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
 from lightning_focal.rewards.stages import Advantage, BaseWeights, RewardRule, Weighting
 from lightning_focal.rewards.strategy import RewardStrategy
-from lightning_focal.rewards.votes import OwnVotes, PairVotes, TeacherVotes
+from lightning_focal.rewards.votes import FrozenVotes, OwnVotes, PairedTeacherVotes, PairVotes, TeacherVotes
 
 __all__ = [
     "AnswerReward",
     "CoRewardingI",
     "CoRewardingII",
+    "CoRewardingIII",
     "EntropyReward",
+    "FrozenVoteReward",
     "GroundTruthReward",
     "MajorityVoteReward",
     "SelfCertaintyReward",
@@ -91,7 +93,7 @@ class CoRewardingI(AnswerReward):
 
 @runtime_checkable
 class Teacher(Protocol):
-    """What a callback that keeps a teacher can do; the module makes use of it."""
+    """What the module asks of a callback that keeps a teacher."""
 
     def advance(self, policy: Any, batch: int, planned: int | None) -> float:
         """Move the teacher towards the policy."""
@@ -122,16 +124,49 @@ class CoRewardingII(AnswerReward):
         """Expect a teacher where a run is to train."""
         if stage == "fit" and not any(isinstance(callback, Teacher) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise ValueError(
-                "Co-rewarding-II needs a teacher: add one to `trainer.callbacks`:\n"
+                f"{type(self).__name__} needs a teacher: add one to `trainer.callbacks`:\n"
                 "  trainer:\n    callbacks:\n      - class_path: lightning_focal.callbacks.EMATeacher"
             )
         super().setup(trainer, pl_module, stage)
 
 
+class CoRewardingIII(CoRewardingII):
+    """Co-rewarding-III (arXiv:2508.00410 v3), both sides at once: the teacher's vote on each wording rewards the student on the other.
+
+    The data come in pairs, ``data.pairs: true``, and :class:`~lightning_focal.callbacks.EMATeacher` stands among `trainer.callbacks`.
+    See :class:`PairedTeacherVotes`.
+    """
+
+    source_class = PairedTeacherVotes
+
+
 class MajorityVoteReward(AnswerReward):
-    """Majority voting (a baseline of arXiv:2508.00410): the label is the vote of the group itself. See :class:`OwnVotes`."""
+    """Majority voting (a baseline of arXiv:2508.00410): the label is the vote of the group itself. See :class:`OwnVotes`.
+
+    Args:
+        equivalence: see :class:`AnswerReward`.
+        voters: answers that vote on a prompt, the trained ones among them; None = the group alone.
+    """
 
     source_class = OwnVotes
+
+    def __init__(self, equivalence: EquivalenceKind = "math", voters: int | None = None, **kwargs: Any) -> None:
+        self.source_args = {"voters": voters}
+        super().__init__(equivalence, **kwargs)
+
+
+class FrozenVoteReward(AnswerReward):
+    """Votes recorded before training as labels (arXiv:2505.21444). See :class:`FrozenVotes`.
+
+    Args:
+        votes: folder of recorded rollouts, ``<run folder>/rollouts``.
+    """
+
+    source_class = FrozenVotes
+
+    def __init__(self, votes: str, **kwargs: Any) -> None:
+        self.source_args = {"votes": votes}
+        super().__init__(**kwargs)
 
 
 class SelfCertaintyReward(AnswerReward):

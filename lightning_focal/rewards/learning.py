@@ -20,6 +20,7 @@ from lightning_focal.functional import (
     patience_step,
     pow3r_factors,
     pow3r_weights,
+    repeat_variance,
     rubric_dropout,
     scatter_sums,
 )
@@ -148,7 +149,8 @@ class InformedWeighting(LearningWeighting):
     """Base weights times how far the judge's verdicts on a criterion can be trusted, under any weighting (ours).
 
     What the weighting inside is given as base weights is ``b_c J_c^power``, see :func:`~lightning_focal.functional.informed_weights`;
-    ``J`` is logged as ``train/informedness/<key>``. Where it comes from says ``informedness``:
+    ``J`` is logged as ``train/informedness/<key>``, the variance that a judge asked twice adds as ``train/judge_variance/<key>``. Where
+    ``J`` comes from says ``informedness``:
 
     * a share: so many rollouts of a training batch, by seed, are judged twice, and ``J = sqrt(max(0, 1 - 2 d))`` with the rate ``d`` at
       which the two disagree, by criterion key, over all processes and over batches. A judge that always repeats itself (rules, a language
@@ -221,7 +223,11 @@ class InformedWeighting(LearningWeighting):
 
     def measures(self, scores: CriterionScores) -> dict[str, Tensor]:
         """See :class:`Weighting`."""
-        return super().measures(scores) | {"informedness": self.informedness(scores)}
+        measures = {"informedness": self.informedness(scores)}
+        if not self.given:  # on every process, also by one that had nothing to judge twice
+            repeated = torch.full_like(scores.scores, torch.nan) if scores.repeated is None else scores.repeated
+            measures["judge_variance"] = repeat_variance(scores.scores, repeated, scores.mask)
+        return super().measures(scores) | measures
 
     def _informed(self, scores: CriterionScores, base: Tensor) -> Tensor:
         return informed_weights(base, self.informedness(scores), power=self.power)

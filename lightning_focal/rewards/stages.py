@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from lightning_focal.functional.choices import expect_choice
 from lightning_focal.types import CriterionScores
 
 __all__ = [
+    "WHOLE_BATCH",
     "Advantage",
     "BaseWeights",
     "FocalWeighting",
@@ -46,8 +48,14 @@ BaseWeights = Literal["uniform", "prior"] | dict[str, float]
 """``prior``: the rubric's points; ``uniform``: all alike; a mapping: by criterion name, or by criterion key."""
 
 
+WHOLE_BATCH = ContextVar("WHOLE_BATCH", default=False)
+"""True where every process holds the whole batch, as in TRL: then nothing is summed over processes."""
+
+
 def distributed() -> bool:
-    """Return whether several processes train together."""
+    """Return whether several processes train together, each on its part of a batch."""
+    if WHOLE_BATCH.get():
+        return False
     return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
 
 
@@ -67,7 +75,7 @@ def key_columns(scores: CriterionScores, keys: Mapping[str, int]) -> Tensor:
 
 
 class Stage:
-    """What all stages share: they know every criterion key."""
+    """Base of all stages. A stage knows every criterion key."""
 
     keys: Mapping[str, int] = MappingProxyType({})
 

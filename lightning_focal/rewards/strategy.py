@@ -12,9 +12,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_focal.arguments import given_arguments
 from lightning_focal.functional import base_weights, inverse_reward_projection, level_sums, pool_levels, weighted_reward
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges import Judge
+from lightning_focal.keys import level_key, log_key
 from lightning_focal.rewards.sources import Answerer, RubricScores, ScoreSource
 from lightning_focal.rewards.stages import (
     Advantage,
@@ -33,7 +35,7 @@ from lightning_focal.rewards.stages import (
     raw_weights,
 )
 from lightning_focal.seeds import prompt_seed, run_seed
-from lightning_focal.types import CriterionScores, Rollouts, Shaped, level_key, log_key
+from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
 __all__ = ["RewardStrategy", "draw_seeds", "find_strategy"]
 
@@ -62,6 +64,8 @@ class RewardStrategy(Callback, ABC):
         advantage: turns rewards into advantages; GRPO's by default.
         held_out: scores the rollouts of validation, test and prediction; ``source`` by default. What trains without labels is
             still measured against them where they are known.
+        held_out_judge: judges the rubrics of held-out rollouts beside the training judge and never trains anything. Where the score by the
+            training judge rises and that by this one falls, the policy learns to please its judge. None = without.
 
     Attributes:
         keys: every criterion key met so far, and its position in ``levels``.
@@ -87,7 +91,9 @@ class RewardStrategy(Callback, ABC):
         reward: RewardRule | None = None,
         advantage: Advantage | None = None,
         held_out: ScoreSource | None = None,
+        held_out_judge: Judge | None = None,
     ) -> None:
+        self.arguments = given_arguments(self)
         if judge is not None and source is not None:
             raise ValueError("give `judge` or `source`, not both: a source brings its own judge")
         if not temperature > 0:
@@ -100,6 +106,7 @@ class RewardStrategy(Callback, ABC):
         expect_choice("scope", scope, ("group", "batch", "running"))
         self.source = source or RubricScores(judge)
         self.held_out = held_out or self.source
+        self.second = None if held_out_judge is None else RubricScores(held_out_judge)
         self.weighting = weighting or StaticWeighting()
         self.reward = reward or WeightedSum()
         self.advantage = advantage or GroupAdvantage()
@@ -126,7 +133,7 @@ class RewardStrategy(Callback, ABC):
         if not len(rollouts.prompts):
             return _nothing(rollouts.group_size, scores.measures)
         if stage != "train":
-            return scores
+            return scores if self.second is None else with_second(scores, self.second(rollouts))
         seeds = draw_seeds(self.batches, rollouts.prompts.ids)
         scores = replace(scores, seeds=seeds)
         if not self.weighting.repeats or self._warming_up(self.batches + 1):
@@ -239,7 +246,8 @@ class RewardStrategy(Callback, ABC):
         self.learn_keys(self.source.level_keys())
         datamodule, names = getattr(trainer, "datamodule", None), set(self.source.level_keys())
         for split, prompts in getattr(datamodule, "splits", dict)().items():
-            (self.source if split == "train" else self.held_out).validate(prompts)
+            for source in (self.source,) if split == "train" else self._measuring:
+                source.validate(prompts)
             criteria = [criterion for rubric in prompts.rubrics if rubric is not None for criterion in rubric.criteria]
             self._learn_logged((level_key(c.name, c.tags), log_key(c.name, c.tags)) for c in criteria)
             names.update(*((c.name, level_key(c.name, c.tags), log_key(c.name, c.tags)) for c in criteria))
@@ -248,8 +256,13 @@ class RewardStrategy(Callback, ABC):
                     given_weight(self.weights, criterion.name, level_key(criterion.name, criterion.tags))
         self.learn_keys(getattr(datamodule, "level_keys", list)())
         self.weighting.validate(names)
-        for source in dict.fromkeys((self.source, self.held_out)):  # a judge's server is asked once everything else is right
+        for source in dict.fromkeys((self.source, *self._measuring)):  # a judge's server is asked once everything else is right
             source.bind(cast(Answerer, pl_module))
+
+    @property
+    def _measuring(self) -> tuple[ScoreSource, ...]:
+        """Sources of held-out scores."""
+        return (self.held_out,) if self.second is None else (self.held_out, self.second)
 
     @property
     def state_key(self) -> str:
@@ -297,6 +310,23 @@ def _nothing(group_size: int, measures: Mapping[str, Tensor]) -> CriterionScores
     """Scores of no prompt, which say nothing of the number of criteria: ``[0, G, 1]``."""
     none = torch.zeros(0, group_size, 1)
     return CriterionScores(none, none.bool(), none[:, 0], (), measures=measures)
+
+
+def with_second(scores: CriterionScores, second: CriterionScores) -> CriterionScores:
+    """Add what a second judge found to the measures of held-out scores.
+
+    ``held_out_judge/mean`` is the prior-weighted score by the second judge ``[P, G]``, NaN where it judged nothing that weighs;
+    ``held_out_judge/disagreement`` the mean of ``|first - second|`` over the criteria that both judged.
+
+    Args:
+        scores: by the judge that trains.
+        second: of the same rollouts and rubrics.
+    """
+    reward = weighted_reward(second.scores, second.weights, second.mask)
+    both = scores.mask & second.mask
+    apart = (scores.scores - second.scores).abs().masked_fill(~both, 0).sum(-1) / both.sum(-1)  # 0 / 0 is NaN
+    measures = {"mean": torch.where(second.judged(second.weights), reward, torch.nan), "disagreement": apart}
+    return replace(scores, measures={**scores.measures, **{f"held_out_judge/{name}": of for name, of in measures.items()}})
 
 
 def _positions(scores: CriterionScores) -> dict[str, int]:

@@ -12,13 +12,7 @@ __all__ = ["Criterion", "Rubric", "RubricError", "is_number"]
 
 
 class RubricError(ValueError):
-    """A rubric file, row or criterion that is malformed.
-
-    Args:
-        where: the place, ``train.jsonl:17``; may be empty.
-        field: the field, ``rubric[2].points``; empty where the row as a whole is meant.
-        expected: what should have stood there.
-        got: what stood there; shown shortened.
+    """A rubric file, row or criterion that is malformed: its place, the field (empty = the row), what should have stood there, what did.
 
     >>> print(RubricError("train.jsonl:17", "rubric[2].points", "a finite number", "three"))
     train.jsonl:17: `rubric[2].points` must be a finite number, got 'three'
@@ -52,8 +46,7 @@ class Criterion:
         description: the text a judge reads.
         points: finite; negative = a fault, 0 = reported but without weight.
         tags: labels such as ``axis:brevity``; the first ``axis:`` tag names the level it is tracked under.
-        check: ``{"kind": "max_words", "words": 60}`` for the rule judge (a bare string is a kind without arguments),
-            or None where a language model judges the description.
+        check: ``{"kind": "max_words", "words": 60}`` for the rule judge, or None where a language model judges the description.
         low: value of a graded verdict that scores 0.
         high: value of a graded verdict that scores 1.
         required: a rollout that misses it is gated by strategies with gates.
@@ -65,10 +58,6 @@ class Criterion:
 
     >>> Criterion("short", "At most 60 words.", check={"kind": "max_words", "words": 60}).points
     1.0
-    >>> Criterion("short", "At most 60 words.", low=1.0, high=0.0, where="a.jsonl:3: rubric[0]")
-    Traceback (most recent call last):
-        ...
-    lightning_focal.rubrics.criterion.RubricError: a.jsonl:3: rubric[0]: criterion 'short': `low` must be below `high` (0.0), got 1.0
     """
 
     name: str
@@ -181,14 +170,11 @@ class Rubric:
         """Score in HealthBench's own terms: ``sum(points * met) / sum(positive points)``, unclipped.
 
         Args:
-            met_values: how far each criterion is met, in [0, 1]; for a fault 1 = the fault is there. None = not judged: the
-                criterion leaves both sums (ours).
+            met_values: how far each criterion is met, in [0, 1]; for a fault 1 = the fault is there. None = not judged: it leaves both
+                sums (ours).
 
         Returns:
             The score, at most 1, possibly negative; None where no positive points were judged.
-
-        Raises:
-            ValueError: if the number of values is not the number of criteria.
         """
         if len(met_values) != len(self.criteria):
             raise ValueError(f"`met_values` must hold one value per criterion ({len(self.criteria)}), got {len(met_values)}")

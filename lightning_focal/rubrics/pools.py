@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lightning_focal.keys import level_key, log_key
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.rubrics.readers.base import RubricRow
-from lightning_focal.types import level_key, log_key
 
 __all__ = ["few_of", "pool_untagged"]
 
@@ -33,13 +33,8 @@ def pool_untagged(rows: Sequence[RubricRow]) -> list[RubricRow]:
     """Tag criteria without an axis for the pool they are logged under, where their names are too many; a warning says so once.
 
     The pool of a name is ``<source>-untagged``: ``data_source`` of the first row that holds it, else the format. The tag is
-    ``pool:<pool>``, see :func:`~lightning_focal.types.log_key`; levels stay those of the names. Rows tagged before are tagged anew.
-
-    Args:
-        rows: all there are, in an order that every process shares.
-
-    Returns:
-        The rows, in order.
+    ``pool:<pool>``, see :func:`~lightning_focal.types.log_key`; levels stay those of the names. Rows, all there are, come in an order that
+    every process shares; those tagged before are tagged anew.
     """
     bare = [(row, c.name) for row in rows for c in row.rubric.criteria if level_key("", c.tags) == ""]
     alone, pools = {*few_of([name for _, name in bare], len(rows))}, dict[str, str]()

@@ -12,16 +12,10 @@ __all__ = ["summary_of"]
 
 
 def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:
-    """Count what rows hold.
+    """Count what rows, at least one, hold.
 
-    Args:
-        rows: at least one.
-
-    Returns:
-        ``rows``, ``criteria`` and ``distinct_criteria`` (by name); ``criteria_per_row`` and ``points_per_row`` (sum of the positive
-        ones) as ``min``, ``mean``, ``max``; ``points``: ``sum``, ``positive``, ``negative`` and ``zero`` (numbers of criteria);
-        ``tags`` and ``checks`` (kinds) with how many criteria have each; ``without_check``, ``graded`` (a range other than 0 to 1),
-        ``required`` and ``on_thoughts`` (a scope other than the answer): numbers of criteria; ``answers``: rows with a gold answer.
+    ``criteria_per_row`` and ``points_per_row`` (of the positive ones) are ``min``, ``mean``, ``max``; ``distinct_criteria`` goes by name;
+    ``graded`` are criteria of a range other than 0 to 1, ``on_thoughts`` those of a scope other than the answer.
     """
     criteria = [criterion for row in rows for criterion in row.rubric.criteria]
     return {

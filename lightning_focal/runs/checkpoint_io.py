@@ -59,11 +59,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint as plain data.
 
-        Args:
-            path: file to read, or an address.
-            map_location: as for ``torch.load``.
-            weights_only: None means True here, also for an address.
-
         Raises:
             ValueError: when the file is broken, when it holds more than plain data, for a folder of shards, or for
                 ``weights_only=False``.

@@ -7,7 +7,10 @@ import errno
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+
+from lightning_focal.runs.processes import end_with_parent
 
 __all__ = [
     "RUN_FOLDER_ENV",
@@ -20,6 +23,7 @@ __all__ = [
     "own_rank",
     "release",
     "run_folder",
+    "run_scope",
     "take",
 ]
 
@@ -33,9 +37,6 @@ _TAKEN: dict[Path, int] = {}
 
 def run_folder(wanted: str | Path) -> Path:
     """Make the folder of a new run, which never writes into another's.
-
-    Args:
-        wanted: folder asked for; when something is in it already, ``-2``, ``-3``, ... is put behind its name.
 
     Raises:
         OSError: where no folder can be made, or nothing be written in it.
@@ -208,3 +209,30 @@ def release(folder: Path) -> None:
         for entry in entries:
             entry.unlink()
         folder.rmdir()
+
+
+@contextlib.contextmanager
+def run_scope() -> Iterator[None]:
+    """Hold the folder that a run claims for as long as it goes on; what failed before it began leaves no folder.
+
+    Raises:
+        OSError: in one line, where the folder cannot be written to.
+    """
+    launched = RUN_FOLDER_ENV in os.environ  # by a first process, whose folder it is
+    if launched and os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()
+    try:
+        yield
+    except BaseException as error:
+        if RUN_FOLDER_ENV in os.environ:
+            folder = Path(os.environ[RUN_FOLDER_ENV])
+            words = not_written(folder, error) if isinstance(error, OSError) else None
+            if not launched and not own_rank():
+                release(folder)
+            if words is not None:
+                raise OSError(words) from error
+        raise
+    finally:
+        if not launched:
+            os.environ.pop(RUN_FOLDER_ENV, None)
+            let_go()

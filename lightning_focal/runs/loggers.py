@@ -23,9 +23,6 @@ class CSVLog(Logger):
 
     Lightning's CSVLogger deletes what it finds; this one goes on behind it. Values logged for one step share a row. The last row is
     written at the end of the file; when a column is new or an older row changes, the whole file is replaced.
-
-    Args:
-        folder: the run folder.
     """
 
     name = version = log_dir = save_dir = ""
@@ -107,11 +104,7 @@ class CSVLog(Logger):
 
 
 class EventLog(TensorBoardLogger):
-    """Lightning's TensorBoardLogger without folders of its own and without ``hparams.yaml``: config.yaml says more.
-
-    Args:
-        folder: the run folder.
-    """
+    """Lightning's TensorBoardLogger without folders of its own and without ``hparams.yaml``: config.yaml says more."""
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(str(folder), name="", version="", default_hp_metric=False)

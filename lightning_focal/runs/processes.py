@@ -71,12 +71,6 @@ class Signals:
     def answer(self, trainer: Trainer, number: int, done: int, advice: str) -> None:
         """Do what was asked for, now that everything is saved.
 
-        Args:
-            trainer: of the run.
-            number: the signal, see :meth:`asked`; nothing for 0.
-            done: batches trained so far.
-            advice: how to go on.
-
         Raises:
             SystemExit: with status 143, if the run is to end.
         """
@@ -98,10 +92,7 @@ class ProcessWatch(Callback):
     launcher's to look after.
 
     Args:
-        seconds: between two looks.
-
-    Raises:
-        ValueError: for a time that is not positive.
+        seconds: between two looks; more than 0.
     """
 
     def __init__(self, seconds: float = 2.0) -> None:
@@ -141,11 +132,7 @@ class ProcessWatch(Callback):
 
 
 def end_with_parent(seconds: float = 2.0) -> None:
-    """Have this process, which another one has launched, end where that one is gone: killed, it can tell nobody.
-
-    Args:
-        seconds: between two looks.
-    """
+    """Have this process, which another one has launched, end where that one is gone: killed, it can tell nobody."""
     parent = os.getppid()
 
     def look() -> None:

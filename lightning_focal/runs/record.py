@@ -8,18 +8,70 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import lightning_focal
-from lightning_focal.files import set_aside_of, write_json
+from lightning_focal.files import set_aside_of, write_json, write_text
+from lightning_focal.runs.loggers import CSVLog, EventLog
 
-__all__ = ["RunRecord", "commit"]
+__all__ = ["ConfigRecord", "RunRecord", "commit"]
+
+
+_OF_A_START = ("ckpt_path", "run_dir")
+"""Settings that say where a run is found and goes on: they differ from start to start."""
+
+
+class ConfigRecord(Callback):
+    """Writes config.yaml, into the folder of a run that is resumed only once its checkpoint has been accepted.
+
+    Loggers beside those of the run folder are handed the settings as hyper-parameters when training starts.
+
+    Args:
+        text: returns what config.yaml says.
+    """
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self.text = text
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it for a new run."""
+        path = self._path(trainer)  # a collective: asked for on every process
+        if path is not None and not (stage == "fit" and path.exists()):
+            write_text(path, self.text())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it for one that goes on; what other settings were before is set aside."""
+        path = self._path(trainer)
+        if path is None:
+            return
+        text, before = self.text(), path.read_text(encoding="utf-8") if path.is_file() else None
+        write_text(path, text)
+        settings = _settings(text)
+        if before is not None and _settings(before) != settings:
+            batch: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+            write_text(set_aside_of(trainer, path.parent, batch).place_for(path), before)
+        for logger in trainer.loggers:
+            if not isinstance(logger, (CSVLog, EventLog)):
+                logger.log_hyperparams(settings)
+
+    @staticmethod
+    def _path(trainer: Trainer) -> Path | None:
+        folder = trainer.log_dir
+        writes = trainer.is_global_zero and folder is not None and not getattr(trainer, "fast_dev_run", False)
+        return Path(folder) / "config.yaml" if writes and folder is not None else None
+
+
+def _settings(text: str) -> Any:
+    settings = yaml.safe_load(text)
+    return {key: value for key, value in settings.items() if key not in _OF_A_START} if isinstance(settings, dict) else settings
 
 
 class RunRecord(Callback):
@@ -36,7 +88,8 @@ class RunRecord(Callback):
         batch: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         root, program = trainer.strategy.root_device, Path(sys.argv[0]).name
         device = torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {torch.get_num_threads()} threads"
-        words = ["python", "-m", "lightning_focal"] if program == "__main__.py" else [program]
+        script = ["python", sys.argv[0]] if program.endswith(".py") else [program]
+        words = ["python", "-m", "lightning_focal"] if program == "__main__.py" else script
         entry = {
             "command": shlex.join([*words, *sys.argv[1:]]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),

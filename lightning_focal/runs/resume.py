@@ -31,12 +31,7 @@ _LEFTOVER = re.compile(r"\..+\.\d+(\.\w+)?|\.saving-.+")  # what files of this p
 
 
 class Resume(NamedTuple):
-    """Where a run goes on.
-
-    Args:
-        folder: the run folder to go on in; None = a new one.
-        path: the checkpoint; None = from the beginning.
-    """
+    """Where a run goes on."""
 
     folder: Path | None
     path: str | None
@@ -162,10 +157,6 @@ def last_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
     """Return the newest whole checkpoint of a run, or None.
 
     ``checkpoints/last.ckpt`` comes first; where it is missing or broken, the others by age. What is passed over is named once.
-
-    Args:
-        folder: the run folder.
-        quiet: say nothing.
 
     Raises:
         ValueError: for a file that would run code when it is read.

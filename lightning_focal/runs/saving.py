@@ -52,11 +52,7 @@ class RunCheckpoint(Checkpoint):
     """
 
     def __init__(
-        self,
-        every_n_batches: int | None = None,
-        every_minutes: float | None = 10.0,
-        every_epoch: bool = True,
-        keep: int = 2,
+        self, every_n_batches: int | None = None, every_minutes: float | None = 10.0, every_epoch: bool = True, keep: int = 2
     ) -> None:
         if every_n_batches is not None and every_n_batches < 1:
             raise ValueError(f"`checkpoint.every_n_batches` must be >= 1, got {every_n_batches}")

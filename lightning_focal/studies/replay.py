@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_focal.functional import compare_ranks, length_correlation, pair_signs
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
 
-__all__ = ["RecordedBatch", "compare_ranks", "read_rollouts", "replay"]
+__all__ = ["RecordedBatch", "read_rollouts", "replay"]
 
-_NEEDED = {"batch", "prompt_id", "rollout", "response", "criteria"}
+_NEEDED = {"batch", "prompt_id", "rollout", "response", "tokens", "criteria"}
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class RecordedBatch:
         prompt_ids: ``[P]``.
         responses: ``[P][G]``.
         scores: the judgements as they were recorded; masks and reasons included.
+        lengths: ``[P, G]`` tokens of each response.
     """
 
     batch: int
     prompt_ids: tuple[str, ...]
     responses: tuple[tuple[str, ...], ...]
     scores: CriterionScores
+    lengths: Tensor
 
 
 def read_rollouts(folder: str | Path, stage: str = "train") -> Iterator[RecordedBatch]:
@@ -89,48 +92,8 @@ def _batch(rows: Sequence[Mapping[str, Any]]) -> RecordedBatch:
     number, ids = int(rows[0]["batch"]), tuple(groups)
     seeds = draw_seeds(number, ids)
     judged = CriterionScores(scores, mask, weights, names=names, tags=tags, failed=failed, seeds=seeds)
-    return RecordedBatch(number, ids, responses, judged)
-
-
-def compare_ranks(static: Tensor, rewards: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """Compare two orders of the rollouts of each group, pair by pair.
-
-    Args:
-        static: ``[P, G]`` one reward.
-        rewards: ``[P, G]`` the other.
-        valid: ``[P, G]`` bool, True = takes part.
-
-    Returns:
-        Sums over all groups, as float64 scalars: ``pairs`` (that are valid and not tied under both), ``flipped`` (ordered one way by one and the
-        other way by the other), ``split`` (tied under exactly one), ``kendall_distance`` (flipped plus half of split: Fagin's K
-        with p = 1/2), ``groups`` with two valid rollouts or more, ``new_best`` (groups whose best rollout changed).
-
-    >>> ranks = compare_ranks(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[2.0, 3.0, 1.0]]), torch.ones(1, 3).bool())
-    >>> int(ranks["pairs"]), int(ranks["flipped"]), int(ranks["new_best"])
-    (3, 1, 1)
-    """
-    a, b = _signs(static), _signs(rewards)
-    both = (valid[:, :, None] & valid[:, None, :]).triu(1)
-    flipped = ((a * b < 0) & both).sum().double()
-    split = (((a == 0) != (b == 0)) & both).sum().double()
-    worst = torch.finfo(static.dtype).min
-    best, others = torch.where(valid, static, worst).argmax(-1, keepdim=True), torch.where(valid, rewards, worst)
-    lost = others.gather(1, best).squeeze(1) < others.amax(-1) - 1e-12
-    several = valid.sum(-1) > 1
-    return {
-        "pairs": (((a != 0) | (b != 0)) & both).sum().double(),
-        "flipped": flipped,
-        "split": split,
-        "kendall_distance": flipped + split / 2,
-        "groups": several.sum().double(),
-        "new_best": (lost & several).sum().double(),
-    }
-
-
-def _signs(rewards: Tensor) -> Tensor:
-    """``[P, G, G]`` 1 where the first is better than the second, -1 where it is worse, 0 where they are tied."""
-    difference = rewards[:, :, None] - rewards[:, None, :]
-    return torch.where(difference.abs() < 1e-9, 0.0, difference.sign())
+    lengths = torch.tensor([[row["tokens"] for row in group] for group in groups.values()])
+    return RecordedBatch(number, ids, responses, judged, lengths)
 
 
 def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -141,10 +104,14 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         batches: from :func:`read_rollouts`.
 
     Returns:
-        ``(summary, rows)``: sums of :func:`compare_ranks` turned into shares, mean weight and saturation by the key that criteria are logged
-        under, and one row a rollout: recorded static reward, new reward and advantage, and both ranks within the group (0 = best).
+        ``(summary, rows)``: sums of :func:`~lightning_focal.functional.compare_ranks` turned into shares; mean weight and saturation by the
+        key that criteria are logged under; ``tilt``, saturation minus mean score; ``length_weight``, weight times the absolute correlation of
+        its criterion with length; and one row a rollout: recorded static reward, new reward and advantage, and both ranks within the group
+        (0 = best).
     """
     sums = dict.fromkeys(("pairs", "flipped", "split", "kendall_distance", "groups", "new_best"), 0.0)
+    tilts: list[Tensor] = []
+    on_length: list[Tensor] = []
     weight: dict[str, list[float]] = {}
     saturation: dict[str, list[float]] = {}
     rows: list[dict[str, Any]] = []
@@ -154,6 +121,10 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         shaped = strategy.shape(batch.scores)
         for name, value in compare_ranks(shaped.static, shaped.rewards, shaped.valid).items():
             sums[name] += float(value)
+        mask, scores = batch.scores.mask, batch.scores.scores
+        means = scores.masked_fill(~mask, 0).sum(1) / mask.sum(1)  # 0 / 0 is NaN
+        tilts.append((shaped.saturation - means)[mask.any(1)])
+        on_length.append((shaped.weights * length_correlation(scores, batch.lengths, mask).abs().nan_to_num()).sum(-1))
         here: dict[str, list[float]] = {}
         for keys, weights, levels in zip(batch.scores.log_keys, shaped.weights.tolist(), shaped.saturation.tolist(), strict=True):
             for key, in_force, level in zip(keys, weights, levels, strict=False):  # behind the last key there is padding
@@ -184,6 +155,8 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         "flipped_share": sums["flipped"] / pairs,
         "kendall_distance": sums["kendall_distance"] / pairs,
         "new_best_share": sums["new_best"] / groups,
+        "tilt": float(torch.cat(tilts).mean()),
+        "length_weight": float(torch.cat(on_length).mean()),
         "weight": _means(weight),
         "saturation": _means(saturation),
         "trajectory": trajectory,
@@ -193,7 +166,7 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
 
 def _ranks(rewards: Tensor, valid: Tensor) -> Tensor:
     """``[P, G]`` number of valid rollouts that are strictly better; -1 where not valid."""
-    better = ((_signs(rewards) < 0) & valid[:, None, :]).sum(-1)
+    better = ((pair_signs(rewards) < 0) & valid[:, None, :]).sum(-1)
     return torch.where(valid, better, -1)
 
 

@@ -1,6 +1,10 @@
 """What is printed, word by word."""
 
 import io
+import logging
+import re
+import shlex
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +75,8 @@ def test_the_opening_lines():
     assert printed(report) == (
         f"{describe_device('cpu')} · rollouts: scripted · update: padded rows, float32\n"
         "SimpleNamespace on random:tiny · 1.5 M trained parameters · 6 train prompts, 2 val prompts · groups of 4 · run folder runs/a\n"
+        "static: score under the rubric's own (prior) weights, in [0, 1]; compare runs by it\n"
+        "reward: what the policy learns from, under the weights in force, which move\n"
     )
 
 
@@ -80,14 +86,15 @@ def test_a_line_a_batch():
     for number in (1, 2):
         one_batch(report, trainer, number)
     one, other = printed(report).splitlines()
-    assert one.startswith("batch 1/10 · reward 0.500 · static 0.625 · worst 0.250 (brevity) · 1234 tok/s · 2.0 s · 0:0")
+    assert one.startswith("batch 1/10 · static 0.625 · reward 0.500 · worst 0.250 (brevity) · 1234 tok/s · 2.0 s · 0:0")
     assert one.endswith(" left")
     assert other.startswith("batch 2/10 ")
 
 
 def test_without_an_end_in_sight():
-    report, trainer, module = recorded(terminal=True), fit_trainer(), Module()
+    report, module = recorded(terminal=True), Module()
     module.planned_batches = None
+    trainer = fit_trainer(lightning_module=module)
     trainer.batches = 7
     report.on_train_batch_end(trainer, module, None, None, 6)
     (task,) = report._bar.tasks
@@ -113,7 +120,7 @@ def test_values_that_are_missing_are_dashes():
     report, trainer = recorded(), fit_trainer()
     trainer.callback_metrics = {"train/criterion/a/score": float("nan")}
     one_batch(report, trainer)
-    assert "reward - · static - · worst - (-) · 0 tok/s" in printed(report)
+    assert "static - · reward - · worst - (-) · 0 tok/s" in printed(report)
     assert level_table({}, "nothing").row_count == 0
 
 
@@ -142,7 +149,7 @@ def history(*means):
             "val/criterion/brevity/failed": 0.0,  # no row of its own, and not the one of the score
             "val/rollout/length": 40.0 + number,
         }
-        scores = {f"q{i}": mean + (i % 2) / 16 for i in range(8)}
+        scores = {f"q{i}": mean + (i % 2) / 16 for i in range(10)}
         held_out.history.append({"batch": 5 * number, "scores": scores, "measures": measures})
     return held_out
 
@@ -152,7 +159,7 @@ def test_held_out_scores_are_shown_once_each():
     report, trainer = recorded(table_every_n_batches=0), fit_trainer(callbacks=[held_out])
     report.on_train_batch_start(trainer, Module(), None, 0)
     assert printed(report).startswith("held-out score after 0 batches: 0.531 [0.5")
-    assert "(8 prompts, prior weights) · worst 0.250 (brevity)" in printed(report)
+    assert "(10 prompts, prior weights) · worst 0.250 (brevity)" in printed(report)
     one_batch(report, trainer)
     assert printed(report).count("held-out score after") == 1
     held_out.history += history(0.5, 0.75).history[1:]
@@ -165,14 +172,19 @@ def test_held_out_scores_are_shown_once_each():
     [
         (0.75, "The held-out score rose: 0.531 -> 0.781", "paired difference +0.250 [+0.250, +0.250]"),
         (0.25, "The held-out score fell: 0.531 -> 0.281", "paired difference -0.250 [-0.250, -0.250]"),
-        (0.5, "The held-out score did not change for certain: 0.531 -> 0.531", "paired difference +0.000 [+0.000, +0.000]"),
+        (
+            0.5,
+            "No clear change: the 95 % interval includes 0. Held-out score 0.531 -> 0.531",
+            "paired difference +0.000 [+0.000, +0.000]",
+        ),
     ],
 )
 def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
     """What is there is named, and what is not is not."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "a" / "rollouts").mkdir(parents=True)
-    for name in ("config.yaml", "events.out.tfevents.1"):
+    (tmp_path / "runs" / "a" / "checkpoints").mkdir()
+    for name in ("config.yaml", "events.out.tfevents.1", "checkpoints/last.ckpt"):
         (tmp_path / "runs" / "a" / name).touch()
     report, held_out = recorded(quiet=True), history(0.5, after)
     for entry in held_out.history:
@@ -180,7 +192,7 @@ def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
     savers = [SimpleNamespace(best_model_path="best"), SimpleNamespace(last_model_path="runs/a/checkpoints/last.ckpt")]
     report.on_fit_end(fit_trainer(callbacks=[held_out], checkpoint_callbacks=savers), Module())
     text = printed(report)
-    assert f"{verdict}, {difference} (95% bootstrap over prompts)" in text
+    assert f"{verdict}, {difference} (95 % bootstrap over 10 prompts)" in text
     table = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
     change = after - 0.5
     assert table == [
@@ -190,7 +202,7 @@ def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
         ["honesty", "-", "-", "-"],
         ["response tokens", "40.0", "41.0", "+1.0"],
     ]
-    assert "in all. Written to runs/a:\n  config.yaml, TensorBoard events\n" in text
+    assert "in all. Written to runs/a:\n  config.yaml, TensorBoard events, checkpoints/\n" in text
     assert "lightning_focal report" not in text
     assert "  lightning_focal validate --config runs/a/config.yaml --ckpt_path runs/a/checkpoints/last.ckpt\n" in text
     assert "  lightning_focal predict --config runs/a/config.yaml --ckpt_path runs/a/checkpoints/last.ckpt\n" in text
@@ -259,25 +271,111 @@ def test_predictions_say_where_they_are():
     assert printed(report) == "responses with their criterion scores: runs/a/rollouts/predict-*.parquet\n"
 
 
+def loaders(*lengths):
+    return SimpleNamespace(rows={"train": [0] * 6, "val": [0] * 2}, val_dataloader=lambda: [0] * lengths[0])
+
+
 def test_a_live_bar_on_a_terminal_only():
+    """An evaluation counts its own batches."""
     report, trainer = recorded(), fit_trainer()
     answers = make_answers(make_scores([[[1.0]]]), "val", batch_idx=2)
     report.on_rollouts(trainer, Module(), answers)
     one_batch(report, trainer)
     assert report._bar is None
     report = recorded(terminal=True)
-    report.on_rollouts(trainer, Module(), answers)
+    trainer = fit_trainer(lightning_module=Module(), callbacks=[HeldOut()])
+    trainer.datamodule = loaders(7)
+    report.on_fit_start(trainer, Module())
     (task,) = report._bar.tasks
-    assert (task.description, task.completed, task.total) == ("answering held-out prompts, 3", 0, 10)
+    assert (task.description, task.completed, task.total) == ("answering held-out prompts", 0, 7)
+    report.on_rollouts(trainer, Module(), answers)
+    assert (task.description, task.completed, task.total) == ("answering held-out prompts", 3, 7)
+    report.on_train_batch_start(trainer, Module(), None, 0)
+    assert (task.description, task.completed, task.total) == ("training", 0, 10)
     one_batch(report, trainer, 4)
     assert (task.description, task.completed) == ("training", 4)
     assert task.fields["pace"].startswith("1234 tok/s · 0:0")
     assert task.fields["pace"].endswith(" left")
+    report.on_rollouts(trainer, Module(), answers)
+    assert task.fields["pace"] == ""  # that of training
     report.on_exception(trainer, Module(), KeyboardInterrupt())
     assert report._bar is None
-    report.on_rollouts(trainer, Module(), answers)
+    trainer.num_test_batches = [3, 2]
+    report.on_rollouts(trainer, Module(), make_answers(make_scores([[[1.0]]]), "test", batch_idx=1))
+    assert [(task.completed, task.total) for task in report._bar.tasks] == [(2, 5)]
     report.on_train_end(trainer, Module())
     assert report._bar is None
+
+
+def test_logs_are_printed_above_the_bar(monkeypatch):
+    """Also by handlers that were made before there was a bar, as Lightning's are."""
+    said = io.StringIO()
+    monkeypatch.setattr(said, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", said)
+    logger = logging.getLogger("lightning.pytorch")
+    handler = logging.StreamHandler()
+    logger.addHandler(handler)
+    report, trainer = recorded(terminal=True), fit_trainer(lightning_module=Module())
+    try:
+        report.on_fit_start(trainer, Module())
+        logger.warning("news of Lightning")
+        report.on_train_end(trainer, Module())
+        logger.warning("after the bar")
+    finally:
+        logger.removeHandler(handler)
+    assert "\nnews of Lightning\n" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "\n", printed(report))
+    assert set(said.getvalue().splitlines()) == {"after the bar"}
+
+
+def test_a_validation_speaks_when_it_is_over():
+    """Before the line of the next batch."""
+    held_out = history(0.5)
+    report, trainer = recorded(table_every_n_batches=0), fit_trainer(callbacks=[held_out])
+    report.on_train_batch_start(trainer, Module(), None, 0)
+    one_batch(report, trainer)
+    held_out.history += history(0.5, 0.75).history[1:]
+    report.on_validation_end(trainer, Module())
+    one_batch(report, trainer, 2)
+    assert [line.split()[0] for line in printed(report).splitlines()] == ["held-out", "batch", "held-out", "batch"]
+
+
+def test_no_verdict_on_few_prompts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    held_out, report = history(0.5, 0.75), recorded(quiet=True)
+    for entry in held_out.history:
+        entry["scores"].pop("q9")
+    report.on_fit_end(fit_trainer(callbacks=[held_out]), Module())
+    assert "No verdict: 9 held-out prompts are too few, 10 are needed. Held-out score 0.528 -> 0.778, paired" in printed(report)
+    assert "rose" not in printed(report)
+
+
+def test_what_rounds_to_nothing_has_no_minus(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = recorded(quiet=True)
+    report.on_fit_end(fit_trainer(callbacks=[history(0.5, 0.4999)]), Module())
+    assert "-0.000" not in printed(report)
+    assert "+0.000" in printed(report)
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_what_to_type_next_repeats_how_the_program_was_started(tmp_path, monkeypatch, width):
+    folder = tmp_path / "a run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt"):
+        (folder / name).touch()
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "lightning_focal", "fit"])
+    report, saver = (
+        recorded(terminal=True, quiet=True),
+        SimpleNamespace(last_model_path=str(folder / "checkpoints" / "last.ckpt")),
+    )
+    report.console.width = width
+    report.on_fit_end(fit_trainer(folder, callbacks=[history(0.5)], checkpoint_callbacks=[saver]), Module())
+    shown = printed(report).split("Next:\n")[1].replace("\\\n", "")
+    first, second, third = map(shlex.split, shown.splitlines())
+    start = ["python3", "-m", "lightning_focal"]
+    assert first == [*start, "validate", "--config", f"{folder}/config.yaml", "--ckpt_path", saver.last_model_path]
+    assert second[3] == "predict"
+    assert third == [*start, "report", str(folder)]
 
 
 def test_nothing_but_plain_lines_under_continuous_integration(monkeypatch):
@@ -288,7 +386,7 @@ def test_nothing_but_plain_lines_under_continuous_integration(monkeypatch):
     report.on_fit_start(trainer, Module())
     one_batch(report, trainer)
     text = printed(report)
-    assert "batch 1/10 · reward 0.500" in text
+    assert "batch 1/10 · static 0.625" in text
     assert "brevity    0.250       0.125   0.750" in " ".join(text.splitlines())
     assert not set(text) & set("\x1b┃│━─┏└")
 

@@ -12,7 +12,8 @@ from lightning_focal.callbacks import HeldOut
 from lightning_focal.callbacks.held_out import prompt_scores
 from lightning_focal.data import RubricDataModule
 from lightning_focal.functional import bootstrap_interval
-from lightning_focal.rewards import StaticReward
+from lightning_focal.judges import Judge, Outcome, Verdict
+from lightning_focal.rewards import FocalReward, StaticReward
 from tests.conftest import rubric_rows, write_rows
 from tests.helpers import FakeTrainer, make_answers, make_scores
 
@@ -176,6 +177,64 @@ def test_level_is_checked(level):
         HeldOut(level=level)
 
 
+# -- a second judge ---------------------------------------------------------------------------------------------------------
+
+
+class Likes(Judge):
+    """Meets every criterion to a share of the response's letters that are one of ``letters``."""
+
+    def __init__(self, letters):
+        self.letters = letters
+
+    def validate(self, criterion):
+        assert criterion.name
+
+    def judge(self, requests):
+        level = [sum(letter in self.letters for letter in r.response) / max(1, len(r.response)) for r in requests]
+        return [tuple(Verdict(Outcome.GRADED, value) for _ in r.criteria) for r, value in zip(requests, level, strict=True)]
+
+
+def test_judges_that_part_are_told_apart(tmp_path, caplog):
+    callback, trainer, _ = ready(tmp_path)
+    names = [f"q{i}" for i in range(12)]
+
+    def keep(batch, first, second, count=12):
+        trainer.batches = batch
+        callback._scores = dict.fromkeys(names[:count], first)
+        callback._second = dict.fromkeys(names[:count], second)
+        callback._keep(trainer, {})
+
+    keep(0, 0.5, 0.5)
+    keep(4, 0.6, 0.6)
+    assert not caplog.records  # both rise
+    keep(8, 0.7, 0.55)  # above the start, below the best
+    assert [record.getMessage() for record in caplog.records] == [
+        "the judges part: from batch 4 to 8 the held-out score changed by +0.100 [+0.100, +0.100] by the training judge and by "
+        "-0.050 [-0.050, -0.050] by `reward.held_out_judge`; the policy learns to please its judge"
+    ]
+    assert json.loads((tmp_path / "held_out.json").read_text())["evaluations"][2]["held_out_judge"] == dict.fromkeys(names, 0.55)
+    keep(9, 0.7, 0.0, count=9)
+    assert len(caplog.records) == 1  # nine prompts say nothing
+    callback.history[2]["held_out_judge"] = callback.history[2]["scores"] = dict.fromkeys(names, float("nan"))
+    callback.history.pop()
+    assert callback.parted() is None
+
+
+def test_a_real_run_is_measured_by_both_judges(tmp_path, run_tiny):
+    val = str(write_rows(tmp_path / "val.jsonl", rubric_rows(4)))
+    callback = HeldOut()
+    strategy = FocalReward(judge=Likes("aeiou"), held_out_judge=Likes("tnsr"))
+    built = run_tiny(strategy, callback, data_val=val, data_eval_batch_size=3)
+    first, *_, last = json.loads((built.folder / "held_out.json").read_text())["evaluations"]
+    for entry in (first, last):
+        assert list(entry["held_out_judge"]) == list(entry["scores"]) == [f"row-{i}" for i in range(4)]
+        seen, mean = entry["held_out_judge"].values(), entry["measures"]["val/held_out_judge/mean"]
+        assert mean == pytest.approx(sum(seen) / 4)
+        assert entry["measures"]["val/held_out_judge/low"] <= mean <= entry["measures"]["val/held_out_judge/high"]
+        assert 0 < entry["measures"]["val/held_out_judge/disagreement"] < 1
+        assert entry["held_out_judge"] != entry["scores"]
+
+
 # -- checkpoints and processes ----------------------------------------------------------------------------------------------
 
 
@@ -225,7 +284,7 @@ def test_a_real_run_answers_before_between_and_after(tmp_path, run_tiny):
     resumed = HeldOut()
     run_tiny(None, resumed, folder="again", ckpt_path=str(built.folder / "checkpoints" / "mid.ckpt"), **arguments)
     assert [entry["batch"] for entry in resumed.history] == [0, 4, 8]
-    assert resumed.history[0] == callback.history[0]
+    assert json.dumps(resumed.history[0]) == json.dumps(callback.history[0])  # NaN equals NaN
     assert resumed.history[2]["scores"] == callback.history[2]["scores"]
 
 

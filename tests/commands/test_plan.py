@@ -114,7 +114,7 @@ def test_every_configuration_of_scale_plans(path, capsys, monkeypatch):
             ["--devices=2", "--trainer.strategy=ModelParallelStrategy"],
             "`trainer.strategy.tensor_parallel_size` must be 1, got auto",
         ),
-        (["--config=nowhere.yaml"], "File does not exist"),
+        (["--config=nowhere.yaml"], "`--config` must be an existing file"),
         (["--architecture=nowhere.json"], "`--architecture` must be an existing config.json, got 'nowhere.json'"),
     ],
 )

@@ -12,7 +12,7 @@ def test_it_says_what_came_out_and_where_it_is(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("The held-out score ")
     assert said[1].startswith("Of 2 criteria ")
-    assert "[/red]" in said[1]
+    assert "[/red]" in " ".join(said[1:3])
     assert said[-1] == f"written to {folder}/report.html: {(folder / 'report.html').stat().st_size / 1e6:.1f} MB"
 
 
@@ -24,6 +24,14 @@ def test_several_runs_out_and_rollouts(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 seeds" in said
     assert "note: 96 of 112 recorded rollouts" in said
+
+
+def test_within_a_run_folder(tmp_path, capsys, monkeypatch):
+    folder = make_run(tmp_path / "run", batches=3)
+    monkeypatch.chdir(folder)
+    main(["report", "."])
+    assert (folder / "report.html").exists()
+    assert "run" in capsys.readouterr().out
 
 
 def test_a_bad_folder_is_a_plain_message(tmp_path, capsys):

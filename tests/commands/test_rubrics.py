@@ -135,7 +135,7 @@ def test_bad_arguments(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(plain()))
     for arguments, error, message in (
-        ([str(tmp_path / "none.jsonl")], FileNotFoundError, "`path` must be an existing rubric file"),
+        ([str(tmp_path / "none.jsonl")], FileNotFoundError, "`file` must be an existing rubric file"),
         ([str(path), "--responses", "none.jsonl"], FileNotFoundError, "`responses` must be an existing file"),
         ([str(path), "--show=-1"], ValueError, "`show` must be >= 0, got -1"),
         ([str(path), "--format=csv"], ValueError, "`rubric_format` must be one of"),

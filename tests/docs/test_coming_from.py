@@ -1,11 +1,16 @@
 """What the page about TRL and verl says of both sides."""
 
+import dataclasses
+import inspect
 import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from lightning_focal.functional import clipped_policy_loss, group_advantage, weighted_reward
 from tests.docs.pages import ROOT, blocks
@@ -20,23 +25,58 @@ def column(heading, number):
     return [line.split("|")[number] for line in part.splitlines() if line.startswith("| ") and "---" not in line][1:]
 
 
+OURS = {
+    key
+    for heading in ("Keys of TRL", "Keys of verl")
+    for key in re.findall(r"`((?:model|data|reward|checkpoint|trainer)\.[a-z_.]+[a-z_])", " ".join(column(heading, 2)))
+} | {"run_dir", "ckpt_path", "seed_everything"}
+
+
 def test_our_keys_exist():
-    keys = set(re.findall(r"`((?:model|data|reward)\.[a-z_.]+)", " ".join(column("Keys of TRL", 2) + column("Keys of verl", 2))))
-    assert len(keys) > 20
-    for key in keys - {"data.train", "data.val"}:
-        known = key if "init_args" not in key else key.split(".init_args")[0]
+    """By the tables that docs/tables.py makes of the code; of `trainer` by Lightning's own signature."""
+    trainer = set(inspect.signature(Trainer).parameters)
+    assert len(OURS) > 60
+    for key in OURS - {"data.train", "data.val"}:
+        if key.startswith("trainer."):
+            assert key.removeprefix("trainer.") in trainer, key
+            continue
+        known = key.split(".init_args")[0]
         assert f"| `{known}` |" in CONFIGURATION or f"`{known}`" in CONFIGURATION, key
 
 
-def test_trl_has_these_keys():
-    trl = pytest.importorskip("trl")
-    import dataclasses
+def theirs(heading, prefix=r""):
+    """Keys that a table names on their side, once each."""
+    found = [name for cell in column(heading, 1) for name in re.findall(rf"`{prefix}([a-z_0-9]+)", cell)]
+    return [name for name in found if name != "loss_type"]
 
+
+@pytest.mark.trl
+def test_every_key_of_trl_is_here():
+    trl = pytest.importorskip("trl")
     fields = {field.name: field.default for field in dataclasses.fields(trl.GRPOConfig)}
-    named = {name for cell in column("Keys of TRL", 1) for name in re.findall(r"`([a-z_]+)", cell)}
-    assert named - set(fields) == {"model", "reward_funcs", "train_dataset", "peft_config"}  # of the trainer
+    named = theirs("Keys of TRL")
+    assert sorted(set(named)) == sorted(named)
+    assert set(named) - set(fields) == {"model", "reward_funcs", "train_dataset", "peft_config"}  # of the trainer
+    assert set(fields) - set(named) == {"loss_type"}  # by its values
     assert (fields["loss_type"], fields["beta"], fields["scale_rewards"]) == ("dapo", 0.0, "group")
     assert fields["use_bias_correction_kl"] is True
+
+
+@pytest.mark.verl
+def test_every_key_of_verl_is_here():
+    """By the configuration that verl ships, all its parts put together."""
+    spec = find_spec("verl")
+    if spec is None:
+        pytest.skip("verl is not installed")
+    config = yaml.safe_load((Path(spec.submodule_search_locations[0]) / "trainer/config/_generated_ppo_trainer.yaml").read_text())
+    for name, part in (
+        ("actor", config["actor_rollout_ref"]["actor"]),
+        ("rollout", config["actor_rollout_ref"]["rollout"]),
+        *((name, config[name]) for name in ("algorithm", "data", "trainer")),
+    ):
+        named = theirs("Keys of verl", rf"{name}\.")
+        assert sorted(set(named)) == sorted(named)
+        assert set(named) == set(part) - {"_target_"}, name
 
 
 @pytest.mark.parametrize("delta", [None, 1.5])

@@ -2,11 +2,14 @@
 
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from lightning_focal.cli import main
-from lightning_focal.evaluation import evaluate_tasks, flat_scores, load_tasks, policy_lm
+from lightning_focal.evaluation import evaluate_tasks, flat_scores, load_tasks, policy_lm, vllm_lm
+from lightning_focal.evaluation import model as evaluation
 from lightning_focal.evaluation.rubric import mean_of_judged, response_scores
 from lightning_focal.judges import Outcome, Verdict
 from lightning_focal.models import load_policy
@@ -52,14 +55,25 @@ def test_the_score_is_that_of_validate(tmp_path):
     assert measured["mine/judged"] == 1.0
 
 
-def test_a_thought_is_no_answer(monkeypatch, tmp_path):
+def test_a_thought_is_no_answer_whoever_answers(monkeypatch, tmp_path):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    monkeypatch.setattr(HFLM, "generate_until", lambda self, requests, disable_tqdm=False: ["a</think>b", "a"])
-    asked = [Instance("generate_until", {}, (prompt, {}), 0) for prompt in ("Q?<think>\n", "Q?<think>\n")]
-    model, tokenizer = load_policy(TINY)
-    assert policy_lm(model, tokenizer).generate_until(asked) == ["b", ""]
+    class Drawn:
+        def __init__(self, **_):
+            pass
+
+        def generate_until(self, requests, disable_tqdm=False):
+            return ["a</think>b", "a", "c"]
+
+    monkeypatch.setattr(HFLM, "generate_until", Drawn.generate_until)
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__version__="0"))
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=Drawn))
+    monkeypatch.setattr(evaluation, "_vllm_class", evaluation._vllm_class.__wrapped__)
+    asked = [Instance("generate_until", {}, (prompt, {}), 0) for prompt in ("Q?<think>\n", "Q?<think>\n", "Q?")]
+    for lm in (policy_lm(*load_policy(TINY)), vllm_lm(tmp_path)):
+        assert lm.generate_until(asked) == ["b", "", "c"]
     row = {"prompt": "Q?", "rubric": [{"name": "a", "description": "Is a.", "check": "no_commas", "scope": "thought"}]}
     with pytest.raises(ValueError, match="criterion 'a': `scope` must be answer, got 'thought': the harness keeps no thought"):
         load_tasks([rubric_task(tmp_path, [row])])

@@ -7,6 +7,7 @@ import torch
 
 from lightning_focal.generation import HFGenerator
 from lightning_focal.generation import hf as module
+from lightning_focal.models.rows import how_they_differ
 from tests.models.architectures import make, rolled
 
 DIFFERS = "its log-probabilities there differ from its own forward by 0.5 nats a token"
@@ -93,6 +94,6 @@ def test_a_model_that_ignores_padding_goes_one_length_at_a_time(monkeypatch, cap
 
 def test_a_model_that_no_way_samples_from_is_refused(monkeypatch):
     model, tokenizer = make("llama")
-    monkeypatch.setattr(module, "gap_to_forward", lambda *args, **kwargs: (float("nan"), 1.0))
+    monkeypatch.setattr(module, "why_not_own", lambda *args, **kwargs: how_they_differ([(torch.tensor([torch.nan]), 1.0)]))
     with pytest.raises(RuntimeError, match="LlamaForCausalLM cannot be sampled from here"):
         rolled(model, tokenizer, HFGenerator())

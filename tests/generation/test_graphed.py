@@ -2,15 +2,18 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lightning_focal.foreign import attention_name
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.generation import graphed as graphs
 from lightning_focal.generation.decoding import decode
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.models import load_policy, response_logp
+from lightning_focal.models.attention import use_layouts
 from tests.generation.helpers import make_prompts
 
 ROWS = [[5, 9, 33], [70, 8], [1, 2, 3, 4, 5, 6, 7]]
@@ -37,6 +40,31 @@ def test_not_on_a_cpu(tiny):
     assert not graphs.graphs_steps(tiny[0], 1000)
 
 
+@pytest.mark.parametrize("rows", [ROWS, [row[:2] for row in ROWS]], ids=["mixed", "equal"])
+def test_the_steps_of_a_graph_are_those_of_the_growing_cache(rows, monkeypatch):
+    """Run one by one on a CPU where a graph would be replayed; rows end and leave on the way."""
+
+    def one_by_one(self):
+        self._graph = SimpleNamespace(replay=lambda: setattr(self, "_logits", self._forward()))
+
+    model, _ = load_policy("random:tiny-llama?hidden=64&layers=2&heads=4&kv_heads=2&seed=3&std=0.2")
+    draws, sampling, eos = draw_uniforms([4, 5, 6], 5, 60), Sampling(temperature=1.3), set(range(0, 259, 40))
+    kept, keep = [], graphs.GraphedSteps.keep
+    monkeypatch.setattr(graphs.GraphedSteps, "keep", lambda self, alive: (kept.append(len(alive)), keep(self, alive)))
+    monkeypatch.setattr(graphs.GraphedSteps, "_capture", one_by_one)
+    found = []
+    for use in (lambda model, tokens: use_layouts(model) is None, lambda model, tokens: False):
+        monkeypatch.setattr(graphs, "graphs_steps", use)
+        with torch.no_grad():
+            found.append(decode(copy.deepcopy(model).double(), rows, draws, sampling, eos=eos, pad=1))
+    (tokens, logp), (expected, expected_logp) = found
+    ends = torch.isin(expected, torch.tensor(sorted(eos)))
+    alive = ends.long().cumsum(-1) - ends.long() == 0
+    assert kept
+    assert tokens[alive].equal(expected[alive])
+    torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-4, rtol=0)
+
+
 @pytest.mark.gpu
 @needs_cuda[1]
 def test_short_responses_and_other_attentions_are_not_worth_it_or_not_possible(grouped, monkeypatch):
@@ -59,7 +87,7 @@ def test_a_graph_changes_nothing(grouped, rows, monkeypatch):
     monkeypatch.setattr(graphs.GraphedSteps, "keep", lambda self, alive: (kept.append(len(alive)), keep(self, alive)))
     with torch.no_grad():
         tokens, logp = decode(model, rows, draws, sampling, eos=eos, pad=1)
-        assert model.config._attn_implementation == "sdpa"
+        assert attention_name(model) == "lightning_focal"  # kept: without a layout it is sdpa
         monkeypatch.setattr(graphs, "graphs_steps", lambda model, tokens: False)
         expected, expected_logp = decode(model, rows, draws, sampling, eos=eos, pad=1)
     ends = torch.isin(expected, torch.tensor(sorted(eos)).cuda())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lightning_focal.functional import Vote, majority_vote
 from lightning_focal.judges import Comparison, Equivalence, equivalence
 from lightning_focal.judges.math_process import Reply, compare_texts
+from lightning_focal.judges.written_answers import read_answer, same_answer
 
 SAME = Equivalence()
 
@@ -63,6 +64,32 @@ def test_what_is_decided_without_math_verify_is_what_it_would_say():
         a, b = sorted(pair)
         assert same.compare(a, b) is compare_texts(rf"\boxed{{{a}}}", rf"\boxed{{{b}}}", 10.0).comparison, pair
     assert len(same._seen) < len(pairs) / 5  # most of them were
+
+
+FORMULAS = [
+    *(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}", r"\sqrt{8}", r"2\sqrt{2}", r"2^{3/2}", r"\sqrt{2}+1", r"1+\sqrt{2}", r"\frac{1}{\sqrt{2}-1}"),
+    *(r"\sqrt{3}+\sqrt{2}", r"\sqrt{5+2\sqrt{6}}", r"\pi", r"\frac{2\pi}{2}", r"\pi+1", "x", "2x-y", "(x+1)^2", "x^2+2x+1", "x^2+1", "-x"),
+    *(r"\sqrt{x^2}", "xy", "yx", "x-y", "y-x", r"\frac{x+1}{2}", r"\frac{x}{2}+0.5", r"\frac{x^2-1}{x-1}", "x+1", "X+1", "2x", "3+2x-3"),
+]  # fmt: skip
+
+
+def test_formulas_decided_by_their_values_are_what_math_verify_says():
+    pairs = [tuple(sorted(pair)) for pair in itertools.combinations(FORMULAS, 2)]
+    decided = {pair: same_answer(*map(read_answer, pair)) for pair in pairs}
+    wrong = {
+        pair: said
+        for pair, said in decided.items()
+        if said is not None
+        and said != (compare_texts(*(rf"\boxed{{{one}}}" for one in pair), 10.0).comparison is Comparison.EQUAL)
+    }
+    assert (wrong, sum(said is True for said in decided.values()) > 15) == ({}, True)
+    big = (
+        (r"\sqrt{2}+10^{70}+1-10^{70}", r"\sqrt{2}"),
+        (r"\sqrt{2}+10^{-40}", r"\sqrt{2}"),
+        ("x^{-90}", "y^{-90}"),
+        ("nN", "n^2"),
+    )
+    assert [same_answer(*map(read_answer, pair)) for pair in big] == [None] * 4
 
 
 def test_plain_numbers_pairs_seen_and_long_answers_ask_nobody(monkeypatch):
@@ -129,10 +156,10 @@ def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
     assert [same.compare(bomb, f"x+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
     assert len(asked) == 2  # the pair, and the bomb by itself
     assert same.cut_off == 30
-    assert same.compare("x+1", "1+x") is Comparison.EQUAL  # the partner is not to blame
+    assert same.compare(r"\ln x+1", r"1+\ln x") is Comparison.EQUAL  # the partner is not to blame
     same.clear()
     assert same.cut_off == 30
-    assert same.compare(bomb, "x+1") is Comparison.CUT_OFF
+    assert same.compare(bomb, r"\ln x+1") is Comparison.CUT_OFF
     assert (same.cut_off, len(asked)) == (31, 5)
 
 

@@ -316,6 +316,8 @@ B,D,A,C|A,B,C,D
 listen|silent
 5 km|5 cm|500 m|5 km^2|5 kg|5 miles
 5 m|5 s|5 m/s
+1 N|1 J|1 kg m^2/s^2
+2|three|twenty
 \$5|5 cents|5 euros
 45°|46°|45 radians|45%
 50\%|5\%|0.05
@@ -333,6 +335,9 @@ D=(0,1)|D=(0,1.5)
 1-\frac{1}{\mathrm{e}}|1+\frac{1}{\mathrm{e}}
 F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}|F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}
 12:00|1:00|12:01
+3,5|3.5|35
+3{,}5|3,5|35
+0,500 kg|500 kg
 10 a.m.|10 p.m.
 52_8|52_9
 x=5|y=5|x=6
@@ -406,6 +411,12 @@ STATED = [
     ("B", "The correct answer is (B) 12 apples."),
     ("B", "**Answer: (B)** because 4 < 5"),
     ("B", "**B**"),
+    ("B", "I choose B, not A."),
+    ("B", "So I would pick option (B), since 4 < 5."),
+    ("3.5 kg", "After 4 steps I get 3,5 kg."),
+    ("42", "La respuesta es 42, usando 3 pasos."),
+    ("42", "La réponse est : 42. En 3 étapes."),
+    ("42", "Ответ: 42, за 3 шага."),
     ("Paris", "The answer is Paris."),
     ("11", "答案是11。"),
     ("5", r"So $\boxed{5}$, and not 7."),
@@ -465,8 +476,38 @@ def test_where_an_answer_stands(gold, text, met):
     "gold", ["NaN", "-nan", r"\text{NaN}", r"So $\boxed{NaN}$.", "(1, NaN)", "[nan]", "$$$", "{{{", "#### ", " "]
 )
 def test_a_gold_that_is_no_answer_is_refused(gold):
-    with pytest.raises(ValueError, match=r"`expected` must be (an answer, got .*, which is no number|a number or formula)"):
+    with pytest.raises(
+        ValueError,
+        match=r"`expected` must be (an answer, got .*, which is (no number|a formula that is not whole)|a number or formula)",
+    ):
         outcome(gold, r"\boxed{5}")
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        r"\frac{",
+        r"\frac{1}",
+        r"\frac{\sqrt{2}}",
+        r"\frac{1}{}",
+        r"\sqrt",
+        r"x^{}",
+        r"\left( 1",
+        r"So $\boxed{5",
+        r"1,\frac{1}",
+        r"\text{a",
+    ],
+)
+def test_a_gold_that_breaks_off_is_refused(gold):
+    with pytest.raises(ValueError, match="which is a formula that is not whole"):
+        outcome(gold, r"\boxed{5}")
+
+
+@pytest.mark.parametrize(
+    "gold", [r"\frac12", r"\frac\pi2", r"\left\{ 3 \right.", r"\sqrt x", r"\{1, 2\}", r"\dfrac 1 2", r"\$36", "a_n"]
+)
+def test_a_gold_in_few_braces_is_whole(gold):
+    assert outcome(gold, rf"\boxed{{{gold}}}") is Outcome.MET
 
 
 PIECES = st.lists(

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torchmetrics import MetricCollection
 
 from lightning_focal.functional import criterion_sums, focal_weights, gini, inverse_reward_projection, level_index
 from lightning_focal.metrics import CriterionBalance, CriterionSaturation
@@ -36,9 +37,8 @@ def update(metric, case, rows=slice(None)):
     return metric
 
 
-def values(metric):
-    computed = metric.compute()
-    return computed if isinstance(computed, dict) else metric.as_dict()
+def levels(metric):
+    return list(map(float, metric.compute().values()))
 
 
 def same(one, two):
@@ -57,8 +57,8 @@ def test_saturation_by_hand_on_a_ragged_mask():
     mask = torch.tensor([[[True, True], [True, False]], [[True, False], [False, False]]])
     metric = CriterionSaturation(NAMES)
     metric.update(scores, torch.tensor([[0.5, 0.5], [1.0, 0.0]]), mask, keys=[["a", "b"], ["a"]])
-    expected = torch.tensor([(0.731059 + 0.5) / 2, 1.0, float("nan")], dtype=torch.float64)
-    torch.testing.assert_close(metric.compute(), expected, equal_nan=True, rtol=0, atol=1e-6)
+    assert metric.compute().keys() == {*NAMES}
+    assert levels(metric) == pytest.approx([(0.731059 + 0.5) / 2, 1.0, float("nan")], abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
@@ -70,7 +70,7 @@ def test_saturation_pools_batches_as_the_loop(temperature):
             for key, projected, judged in zip(row, *oracles.projection_sums(s, w, m, temperature), strict=False):
                 above[key] += projected
                 below[key] += judged
-    assert metric.compute().tolist() == pytest.approx([above[n] / below[n] for n in NAMES], abs=1e-9)
+    assert levels(metric) == pytest.approx([above[n] / below[n] for n in NAMES], abs=1e-9)
 
 
 def test_balance_by_hand():
@@ -104,19 +104,19 @@ def test_balance_pools_batches_and_agrees_with_the_functions():
 def test_one_name_no_name_and_nothing_seen():
     saturation, weights = CriterionSaturation(["a"]), torch.ones(1, 1)
     saturation.update(torch.rand(1, 2, 1), weights, torch.zeros(1, 2, 1, dtype=torch.bool))
-    assert saturation.compute().isnan().tolist() == [True]
+    assert saturation.compute()["a"].isnan()
     saturation.update(torch.ones(1, 2, 1, dtype=torch.bfloat16), weights.bfloat16())
-    assert saturation.compute().tolist() == [1.0]
+    assert levels(saturation) == [1.0]
     saturation.reset()
     saturation.update(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[0.5, 0.5]]), keys=[["a", "a"]])  # they share a level
-    assert saturation.compute().tolist() == [0.5]
+    assert levels(saturation) == [0.5]
     balance = CriterionBalance(["a"])
     balance.update(torch.rand(1, 2, 1), torch.zeros(1, 2, 1, dtype=torch.bool))
     assert (balance.compute()["score"].isnan().tolist(), balance.worst_name()) == ([True], None)
     nobody, empty = CriterionSaturation([]), CriterionBalance([])
     nobody.update(torch.rand(1, 2, 0), torch.rand(1, 0))
     empty.update(torch.rand(1, 2, 0))
-    assert (nobody.as_dict(), empty.worst_name()) == ({}, None)
+    assert (nobody.compute(), empty.worst_name()) == ({}, None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +147,7 @@ def test_state_copies_and_reset(kind, names):
     other.load_state_dict(metric.state_dict())
     update(other, case, slice(0, 0))
     for copy in (other, pickle.loads(pickle.dumps(metric)), metric.clone()):
-        same(values(copy), values(metric))
+        same(copy.compute(), metric.compute())
     metric.reset()
     assert not any(state.any() for state in metric.metric_state.values())
     assert any(state.any() for state in other.metric_state.values())
@@ -155,9 +155,9 @@ def test_state_copies_and_reset(kind, names):
 
 def test_forward_returns_the_batch_alone():
     metric = CriterionSaturation(["a"])
-    assert metric(torch.full((1, 2, 1), 0.25), torch.ones(1, 1)).tolist() == [0.25]
-    assert metric(torch.full((1, 2, 1), 0.75), torch.ones(1, 1)).tolist() == [0.75]
-    assert metric.compute().tolist() == [0.5]
+    assert metric(torch.full((1, 2, 1), 0.25), torch.ones(1, 1)) == {"a": 0.25}
+    assert metric(torch.full((1, 2, 1), 0.75), torch.ones(1, 1)) == {"a": 0.75}
+    assert levels(metric) == [0.5]
 
 
 def _rank(rank, port, queue):
@@ -166,7 +166,7 @@ def _rank(rank, port, queue):
     dist.init_process_group("gloo", rank=rank, world_size=2)
     for kind in KINDS:
         metric = update(kind(NAMES), ragged(5, prompts=8), slice(4 * rank, 4 * rank + 4))
-        queue.put((kind, {name: value.tolist() for name, value in values(metric).items()}))
+        queue.put((kind, {name: value.tolist() for name, value in metric.compute().items()}))
     dist.destroy_process_group()
 
 
@@ -179,4 +179,31 @@ def test_two_processes_agree_with_one():
     for _ in range(4):
         kind, got = queue.get()
         got = {name: torch.tensor(value, dtype=torch.float64) for name, value in got.items()}
-        same(got, {name: value.double() for name, value in values(update(kind(NAMES), ragged(5, prompts=8))).items()})
+        same(got, {name: value.double() for name, value in update(kind(NAMES), ragged(5, prompts=8)).compute().items()})
+
+
+def test_in_a_collection():
+    case, both = ragged(2), MetricCollection({"levels": CriterionSaturation(NAMES), "balance": CriterionBalance(NAMES)})
+    scores, weights, mask, keys = case
+    sigma = inverse_reward_projection(scores, weights, mask)
+    both.update(scores=scores, weights=weights, mask=mask, keys=keys, saturation=sigma)
+    alone = CriterionSaturation(NAMES)
+    alone.update(scores, weights, mask, keys)
+    got = both.compute()
+    same({name: got[name] for name in NAMES}, alone.compute())
+    assert got["worst"] == got["score"].nan_to_num(2).min()
+    assert both.clone(prefix="val/").compute().keys() == {f"val/{name}" for name in got}
+
+
+def test_plots_levels_now_and_over_steps():
+    from matplotlib import pyplot
+
+    metric = CriterionSaturation(("a", "b"))
+    steps = [metric(torch.tensor([[[x, 1.0], [x, 0.0]]]), torch.tensor([[0.5, 0.5]])) for x in (0.25, 0.5)]
+    (_, now), (_, over) = metric.plot(), metric.plot(steps)
+    assert [text.get_text() for text in over.get_legend().get_texts()] == ["a", "b"]
+    assert [float(y) for y in over.lines[0].get_ydata()] == [0.25, 0.5]
+    assert [float(line.get_ydata()[0]) for line in now.lines[:2]] == pytest.approx(levels(metric))
+    _, axes = pyplot.subplots()
+    assert metric.plot(ax=axes)[1] is axes
+    pyplot.close("all")

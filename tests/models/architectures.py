@@ -46,6 +46,11 @@ WINDOW = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attent
 MAMBA = {
     "mamba_d_state": 8, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_ssm": 128, "mamba_n_groups": 1, "mamba_chunk_size": 8,
 }  # fmt: skip
+INDEXED = {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 8}
+LINEAR = {
+    "initializer_range": 0.08, "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16, "layer_types": ["linear_attention", "full_attention"] * 2,
+}  # fmt: skip
 
 KINDS = {
     # dense
@@ -60,15 +65,24 @@ KINDS = {
     "diffllama": {}, "persimmon": {}, "hrm_text": {}, "doge": {}, "bitnet": {}, "nanochat": {}, "vaultgemma": WINDOW, "cwm": WINDOW, "jais2": {},
     "gemma4_text": WINDOW | {"initializer_range": 0.08, "vocab_size_per_layer_input": 300, "hidden_size_per_layer_input": 16},
     "modernbert-decoder": {"local_attention": 8, "global_attn_every_n_layers": 2},
+    "granite_swa": WINDOW, "iquestcoder": {}, "ministral3": {}, "hyperclovax": {},
+    "ctrl": {"n_layer": 2, "n_head": 4, "n_embd": 64, "dff": 96, "n_positions": 512},
+    "openai-gpt": {"n_layer": 2, "n_head": 4, "n_embd": 64, "n_positions": 512},
     # experts
+    "afmoe": MOE | WINDOW, "aria_text": MOE, "cohere2_moe": MOE | WINDOW, "exaone_moe": MOE | WINDOW, "laguna": MOE | WINDOW,
+    "mimo_v2_flash": MOE | WINDOW, "solar_open": MOE, "hy_v3": MOE,
+    "minimax_m3_vl_text": MOE | INDEXED,
     "mixtral": MOE, "qwen2_moe": MOE, "qwen3_moe": MOE, "olmoe": MOE, "granitemoe": MOE, "granitemoeshared": MOE,
     "jetmoe": MOE | {"kv_channels": 16}, "phimoe": MOE, "gpt_oss": MOE | WINDOW, "glm4_moe": MOE, "dots1": MOE | {"n_shared_experts": 1},
     "ernie4_5_moe": MOE, "hunyuan_v1_moe": MOE | {"moe_topk": [2] * 4}, "flex_olmo": MOE, "minimax": MOE | {"block_size": 8},
     "minimax_m2": MOE,
     "llama4_text": MOE | {"attention_chunk_size": 16, "intermediate_size_mlp": 64, "num_hidden_layers": 4},
     # latent attention
-    "deepseek_v2": MLA, "deepseek_v3": MLA, "minicpm3": MLA, "glm4_moe_lite": MLA,
+    "deepseek_v2": MLA, "deepseek_v3": MLA, "minicpm3": MLA, "glm4_moe_lite": MLA, "sarvam_mla": MLA, "youtu": MLA,
+    "deepseek_v32": MLA | INDEXED, "glm_moe_dsa": MLA | INDEXED,
     "longcat_flash": MLA | {"num_layers": 2, "zero_expert_num": 2},
+    # no causal language models
+    "bert": {}, "xlnet": {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 96},
     # recurrent, and both
     "mamba": {"state_size": 4, "num_hidden_layers": 2}, "falcon_mamba": {"state_size": 4, "num_hidden_layers": 2},
     "mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 8, "num_hidden_layers": 2},
@@ -77,6 +91,9 @@ KINDS = {
     "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "num_mem_blocks": 1, "adapter_rank": 8,
                "mamba_d_state": 8, "mamba_ngroups": 1, "n_mamba_heads": 8, "mamba_headdim": 16, "chunk_size": 8},
     "granitemoehybrid": MOE | MAMBA | {"layer_types": ["mamba", "attention"] * 2, "shared_intermediate_size": 32},
+    "lfm2_moe": MOE | {"layer_types": ["conv", "full_attention"] * 2}, "lara_mini": {}, "bailing_hybrid": MLA,
+    "olmo_hybrid": LINEAR, "qwen3_5_text": LINEAR, "qwen3_5_moe_text": MOE | LINEAR,
+    "zamba": {"layers_block_type": ["mamba", "hybrid"] * 2, "mamba_d_state": 8, "n_mamba_heads": 2},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2}, "recurrent_gemma": {"lru_width": 64, "attention_window_size": 8},
     "rwkv": {"attention_hidden_size": 64}, "xlstm": {"num_heads": 4, "chunk_size": 8, "num_blocks": 2, "num_hidden_layers": 2},
     "qwen3_next": MOE | {"initializer_range": 0.08,
@@ -94,8 +111,8 @@ VARIANTS = {
     "llama eager": ("llama", {"attn_implementation": "eager"}),
 }
 ALL = {kind: (kind, extra) for kind, extra in KINDS.items()} | VARIANTS
-REFUSED = {"doge"}
-"""Those that some transformers within our bounds cannot compute in batches."""
+REFUSED = {"doge", "bert", "xlnet", "deepseek_v32", "glm_moe_dsa"}
+"""Those that some transformers within our bounds cannot compute in batches, and those whose tokens see later ones, or choose among them."""
 _PACKED, _WINDOWS = "rows without padding", "padded rows (its cache has DynamicSlidingWindowLayer)"
 QUICK = {
     "llama": ("cache loop", _PACKED), "gemma3_text": ("cache loop", _WINDOWS), "gpt2": ("cache loop", _PACKED),
@@ -200,6 +217,10 @@ line of a run says which and why.
   no token of a causal model sees it; else one length at a time.
 * Positions that depend on the longest row of a call: with `longrope`, rows on either side of the length where they change are computed
   apart, and a prompt whose response may pass it is refused; with `dynamic`, rows beyond the context are refused.
+
+* The rows of a run's first batch are computed in both ways, too, before they are learnt from: the shortest, the longest and another response
+  to each of their prompts, log-probabilities and, where the policy is whole on its process, gradients. At most five rows are computed
+  four times, twice of these with gradients.
 
 Each of these was tried on a tiny random model with transformers {{version}}: log-probabilities of the sampler and of the update, packed and
 padded, lie within {EXACT:.0e} nats of transformers' own, and gradients within {EXACT:.0e} of the largest. The table is made by

@@ -31,9 +31,17 @@ def test_sliding_windows_can_be_repeated_but_are_not_plain():
     assert why_not_plain(model) == "its cache has DynamicSlidingWindowLayer"
 
 
-def test_recurrent_states_cannot():
-    model = made("mamba", state_size=4)
-    assert why_not_cached(model) is not None
+def test_recurrent_states_can_be_repeated_but_are_not_plain():
+    model = made("lfm2", layer_types=["conv", "full_attention"])
+    assert why_not_cached(model) is None
+    assert why_not_plain(model) == "its cache has LinearAttentionLayer"
+
+
+def test_a_state_that_is_no_cache_and_an_encoder_decoder_are_named():
+    assert why_not_cached(made("rwkv", attention_hidden_size=16)) == "its forward takes neither cache nor past_key_values"
+    model = made("llama")
+    model.config.is_encoder_decoder = True
+    assert why_not_cached(model) == why_not_plain(model) == "it is an encoder-decoder"
 
 
 def test_the_argument_is_told_from_the_signature():

@@ -9,7 +9,9 @@ from lightning_focal.foreign import attention_name
 from lightning_focal.generation import HFGenerator
 from lightning_focal.models import (
     alike,
+    first_rows,
     load_policy,
+    prove_rows,
     response_logp,
     response_measures,
     rows_in_words,
@@ -65,6 +67,47 @@ def test_packing_proves_itself_in_the_precision_at_hand(dtype, factor, monkeypat
     assert rows_in_words(model) == ("rows without padding" if reason is None else f"padded rows ({reason})")
     assert rows_in_words(model, packed=False) == "padded rows"
     assert attention_name(model) == ("lightning_focal" if reason is None else "sdpa")  # its own where nothing is gained
+
+
+WRONG = {
+    "long rows": (lambda out, rows: out * (1 + 0.5 * (rows > 50)), "its log-probabilities there differ from its own forward by "),
+    "gradients": (lambda out, rows: out.detach(), "its gradients there differ from those of its own forward by "),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_packing_proves_itself_on_real_rows_and_their_gradients(kind, monkeypatch, caplog):
+    """The rows that a model is tried on at first are short, and looked at without gradients."""
+    (spoil, words), attend, model, data = WRONG[kind], Pack.attend, fresh(), grouped([(20, 4), (20, 2), (30, 6), (30, 3)], 2)
+    monkeypatch.setattr(Pack, "attend", lambda self, query, *a: spoil(attend(self, query, *a), query.shape[2]))
+    assert why_not_packed(model) is None
+    rows = first_rows(*data, sizes_of(data, 2))
+    assert [(len(prompt), len(response)) for _, prompt, response in rows] == [(20, 4), (20, 2), (30, 6), (30, 3)]
+    prove_rows(model, rows)
+    assert why_not_packed(model).startswith(words)
+    assert why_not_padded(model) is None
+    assert f"LlamaForCausalLM computes a prompt for each of its responses: {words}" in caplog.text
+    torch.testing.assert_close(
+        response_logp(model, *data, sizes=sizes_of(data, 2)), one_by_one(model, *data)[0], atol=1e-5, rtol=0
+    )
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_no_way_computes_is_refused(monkeypatch):
+    model, data = fresh(), grouped([(3, 4), (3, 2)], 2)
+    prove_rows(model, first_rows(*data, sizes_of(data, 2)))  # right as it is
+    monkeypatch.setattr(logp_module, "own_logp", lambda model, prompt, response, t: (torch.zeros(len(response)), 1e-5))
+    with pytest.raises(
+        RuntimeError, match="an update of LlamaForCausalLM cannot compute what its own forward does: its log-prob"
+    ):
+        prove_rows(model, first_rows(*data, sizes_of(data, 2)))
+
+
+def test_no_row_no_proof():
+    data = grouped([(3, 4), (3, 2)], 2)
+    data[3][:] = False
+    assert first_rows(*data, sizes_of(data, 2)) == []
+    prove_rows(fresh(), [])
 
 
 def test_a_window_that_no_cache_tells_of_is_found_out(monkeypatch):

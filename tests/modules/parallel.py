@@ -22,7 +22,7 @@ from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.models import Lora, load_policy
 from lightning_focal.models.weights import full_weights
 from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
-from lightning_focal.rewards import CoRewardingI, CoRewardingII, FocalReward, SelfCertaintyReward, StaticReward
+from lightning_focal.rewards import CoRewardingI, CoRewardingII, CoRewardingIII, FocalReward, SelfCertaintyReward, StaticReward
 from lightning_focal.runs import CSVLog
 from tests.conftest import adam, rubric_rows, write_rows
 from tests.modules.test_label_free_runs import Boxing
@@ -37,6 +37,10 @@ CASES = {
     "co_rewarding_2": lambda: (
         CoRewardingII(equivalence="string"),
         {"update": Update(kl_coef=0.05), "reference": TeacherReference()},
+    ),
+    "co_rewarding_3": lambda: (
+        CoRewardingIII(equivalence="string"),
+        {"update": Update(kl_coef=0.05, mini_batches=2), "reference": TeacherReference()},
     ),
     "adapters": lambda: (
         SelfCertaintyReward(equivalence="string"),
@@ -108,7 +112,7 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
         files = [write_rows(folder / f"rows-{count}-{count}.jsonl", rubric_rows(count)) for count in (5 * steps, 3)]
         data = RubricDataModule(train=str(files[0]), val=str(files[1]), batch_size=5, eval_batch_size=2, seed=0)
     else:
-        pairs = case == "co_rewarding_1"
+        pairs = case in ("co_rewarding_1", "co_rewarding_3")
         data = ReasoningGymData(task="chain_sum", train=5 * steps, val=3, pairs=pairs, batch_size=5, eval_batch_size=2, seed=0)
     trainer = Trainer(
         max_epochs=1,

@@ -17,6 +17,7 @@ from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReferenc
 from lightning_focal.rewards import (
     CoRewardingI,
     CoRewardingII,
+    CoRewardingIII,
     EntropyReward,
     FocalWeighting,
     GroundTruthReward,
@@ -71,6 +72,13 @@ def run(strategy, folder, *callbacks, generator=None, pairs=False, fit=True, ckp
     return built
 
 
+class SixVoters(MajorityVoteReward):
+    """Four rollouts are trained, six vote."""
+
+    def __init__(self):
+        super().__init__(voters=6)
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 def test_resumed_co_rewarding_2_ends_with_the_same_policy_and_teacher(tmp_path, lora):
     module = {"lora": Lora(r=2)} if lora else {}
@@ -98,11 +106,13 @@ def test_resumed_co_rewarding_2_ends_with_the_same_policy_and_teacher(tmp_path, 
     assert gap > 1e-3
 
 
-def test_resumed_co_rewarding_1_equals_the_uninterrupted_run(tmp_path):
+@pytest.mark.parametrize(("method", "others"), [(CoRewardingI, ()), (CoRewardingIII, (EMATeacher,)), (SixVoters, ())])
+def test_resumed_runs_on_pairs_and_with_more_voters_equal_the_uninterrupted_ones(tmp_path, method, others):
     saving = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=2, save_top_k=-1)
-    whole = run(CoRewardingI(), tmp_path / "whole", saving, pairs=True)
+    whole = run(method(), tmp_path / "whole", *(other() for other in others), saving, pairs=True)
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    resumed = run(CoRewardingI(), tmp_path / "resumed", pairs=True, ckpt_path=str(tmp_path / "saved" / "step=6.ckpt"))
+    path = str(tmp_path / "saved" / "step=6.ckpt")
+    resumed = run(method(), tmp_path / "resumed", *(other() for other in others), pairs=True, ckpt_path=path)
     assert same(weights_of(resumed), weights_of(whole))
     assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
 
@@ -110,6 +120,7 @@ def test_resumed_co_rewarding_1_equals_the_uninterrupted_run(tmp_path):
 LOGGED = {
     CoRewardingI: ("train/vote/share", "train/vote/swap_agreement", "train/criterion/agreement/score", "train/answer/accuracy"),
     CoRewardingII: ("train/vote/share", "train/vote/teacher_agreement", "train/teacher/weight", "train/time/teacher_generate_s"),
+    CoRewardingIII: ("train/vote/share", "train/vote/teacher_agreement", "train/vote/swap_agreement", "train/teacher/weight"),
     MajorityVoteReward: ("train/vote/share", "train/vote/distinct", "train/vote/accuracy", "train/vote/unanswered"),
     SelfCertaintyReward: ("train/certainty/self_certainty", "train/certainty/entropy", "train/criterion/certainty/score"),
     EntropyReward: ("train/certainty/entropy", "train/criterion/certainty/score"),
@@ -119,8 +130,8 @@ LOGGED = {
 
 @pytest.mark.parametrize("method", LOGGED, ids=lambda method: method.__name__)
 def test_every_method_trains_and_is_measured_against_gold(tmp_path, method):
-    teacher = [EMATeacher()] if method is CoRewardingII else []
-    module = run(method(), tmp_path / "run", *teacher, pairs=method is CoRewardingI, epochs=1)
+    teacher = [EMATeacher()] if issubclass(method, CoRewardingII) else []
+    module = run(method(), tmp_path / "run", *teacher, pairs=method in (CoRewardingI, CoRewardingIII), epochs=1)
     for name in (*LOGGED[method], "train/policy/kl", "val/criterion/correct/score", "val/held_out/mean"):
         assert column(tmp_path / "run", name), name
     certain = method in (SelfCertaintyReward, EntropyReward)

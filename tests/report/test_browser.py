@@ -7,7 +7,7 @@ import pytest
 
 from lightning_focal.report import write_report
 from tests.report.chromium import Chromium, find
-from tests.report.made_run import make_run
+from tests.report.made_run import NINE, make_run
 
 pytestmark = [
     pytest.mark.slow,  # several starts of a browser
@@ -65,14 +65,20 @@ def opened(browser, pages):
 # -- figures ---------------------------------------------------------------------------------------------------------------------
 
 SHOWN = """[...document.querySelectorAll(".plot")].map(plot => ({
-  name: plot.closest("section").id,
+  name: plot.closest("section").id, title: plot.closest(".panel").querySelector("h3").textContent,
+  groups: [...new Set(plot.data.map(trace => trace.legendgroup))], entries: plot.closest(".panel").querySelector(".legend").textContent,
+  colours: plot.data.filter(trace => trace.mode !== "markers" && trace.name).map(t => [t.line.color, t.line.dash, "fillpattern" in t].join()),
+  ticks: [...plot.querySelectorAll(".ytick text, .xtick text")].map(t => t.textContent),
+  span: plot.layout.yaxis.range || plot._fullLayout.yaxis.range, across: plot._fullLayout.xaxis.range,
+  within: plot.data.flatMap(t => t.mode !== "markers" ? t.y : !t.error_x ? t.x : t.x.flatMap((x, i) =>
+    [x - t.error_x.arrayminus[i], x + t.error_x.array[i]])),
   points: plot.data.map(trace => trace.y.filter(value => value !== null).length),
   drawn: plot.querySelectorAll(".scatterlayer .trace path").length,
   wrong: (Plotly.validate(plot.data, plot.layout) || []).map(found => found.msg),
 }))"""
 FIGURES = {
     "one": ["score", "criteria", "levels", "shares", "balance", "health"],
-    "several": ["scores", "criteria", "levels", "shares", "balance", "health"],
+    "several": ["criteria", "levels", "shares", "balance", "health"],
     "many": ["criteria", "levels", "shares", "balance", "health"],
     "votes": ["criteria", "votes", "levels", "health"],
     "evil": ["criteria", "levels", "shares", "balance", "health"],
@@ -82,7 +88,7 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_data(opened, name):
     shown = opened(name).run(SHOWN)
-    assert [figure["name"] for figure in shown] == FIGURES[name]
+    assert list(dict.fromkeys(figure["name"] for figure in shown)) == FIGURES[name]
     for figure in shown:
         assert figure["points"], figure
         assert all(figure["points"]), figure
@@ -96,7 +102,15 @@ CHOOSE = """((name, value) => {
   s.dispatchEvent(new Event("change"));
   return [...document.querySelectorAll("#levels select")].map(s => s.value);
 })"""
-LEGEND = '[...document.querySelectorAll("#levels .legend button")].map(b => b.textContent)'
+LEGEND = '[...document.querySelector("#levels .legend").querySelectorAll("button")].map(b => b.textContent)'
+SWITCH = """(async value => {
+  const select = document.getElementById("show");
+  select.value = value;
+  select.dispatchEvent(new Event("change"));
+  const drawn = () => [...document.querySelectorAll(".panel")].every(panel => panel.querySelector(".legend").childElementCount);
+  do await new Promise(done => setTimeout(done, 100)); while (!drawn());
+  return [...select.options].map(option => option.value);
+})"""
 
 
 def test_views_and_legends(opened):
@@ -108,29 +122,44 @@ def test_views_and_legends(opened):
     assert {(name, shown) for name, shown in hidden} == {("easy", False), ("hard", None), ("medium", None)}
 
 
-def test_a_view_that_does_not_fit_gives_way(opened):
-    """Means over seeds are by criterion alone."""
+def test_one_switch_for_methods_and_runs(opened):
     page = opened("several")
-    assert page.run(f'{CHOOSE}("by", "criterion name")') == ["FocalReward, seed 0", "criterion name"]
-    assert page.run(f'{CHOOSE}("run", "FocalReward, mean of 3 seeds")') == ["FocalReward, mean of 3 seeds", "criterion"]
+    assert page.run(LEGEND) == ["FocalReward", "StaticReward"]
+    titles = ["FocalReward, seed 0", "FocalReward, seed 1", "FocalReward, seed 2", "StaticReward"]
+    assert page.run(f'{SWITCH}("every run")') == ["methods (means)", "every run", *titles]
+    assert page.run(LEGEND) == titles
+    page.run(f'{CHOOSE}("of", "weight")')
+    assert page.run('[...document.querySelectorAll("#levels .panel h3")].map(h => h.textContent)').count("caution") == 1
+    page.run(f'{SWITCH}("StaticReward")')
+    assert len(page.run(LEGEND)) == 7  # its criteria
+    assert page.run('document.querySelector("#levels select[name=of]").parentElement.hidden')
+    runs = page.run("[...new Set(report.browser.order.map(i => report.browser.data.groups[report.browser.data.group[i]][0]))]")
+    assert runs == [3]
 
 
-def test_panels_share_one_axis_and_one_legend(opened):
+def test_panels_share_one_axis(opened):
     page = opened("one")
-    traces = page.run('document.querySelector("#levels .plot").data.map(t => [t.xaxis, t.yaxis, t.legendgroup])')
-    assert [set(part) for part in zip(*traces, strict=True)] == [{"x"}, {"y", "y2", "y3"}, set(page.run(LEGEND))]
+    ranges = '[...document.querySelectorAll("#levels .plot")].map(p => p.layout.xaxis.range)'
+    assert page.run(ranges) == [[0, 29]] * 4
+    page.run('Plotly.relayout(document.querySelector("#levels .plot"), {"xaxis.range[0]": 5, "xaxis.range[1]": 9}).then(() => 0)')
+    page.run("new Promise(done => setTimeout(done, 500))")
+    assert page.run(ranges) == [[5, 9]] * 4
     assert len(page.run(LEGEND)) == 7  # one entry a criterion, not one a line
 
 
 def test_bands_areas_and_rings(opened):
     page = opened("many")
     curve = "{name: 'a', x: [0, 1], y: [0.5, 0.4], low: [-3, -2], high: [4, 3], faint: [], hue: 0, points: false, banded: true}"
-    band = page.run(f"report.course({{panels: [{{title: 'share', span: null, stacked: false, curves: [{curve}]}}]}})")
+    band = page.run(f"report.course({{title: 'share', span: null, stacked: false, curves: [{curve}]}}, 1)")
     assert [trace.get("fill") for trace in band["data"]] == ["none", "tonexty", None]
-    assert band["layout"]["yaxis"]["range"] == pytest.approx([0, 1.06])  # not stretched for a band past what can be
+    assert band["layout"]["yaxis"]["range"] == pytest.approx(
+        [0, 1.02]
+    )  # a share ends at 1; not stretched for a band past what can be
     assert band["data"][2]["customdata"] == [" [-3.000, 4.000]", " [-2.000, 3.000]"]
     areas = page.run('document.querySelector("#shares .plot").data.map(t => [t.line.color, "fillpattern" in t])')
     assert len({tuple(area) for area in areas}) == len(areas) == 10  # areas that repeat a colour are hatched
+    dashed = "report.curveTraces({name: 'a', x: [0, 1], y: [0, 1], low: [], high: [], faint: [], hue: 8}, false, 2)[0]"
+    assert page.run(f"[{dashed}.line.dash, {dashed}.marker.symbol]") == ["dash", "square"]  # as are lines, with markers
     assert page.run('document.querySelector("#criteria .plot").data.map(t => t.marker.symbol)') == ["circle-open", "circle"]
 
 
@@ -179,7 +208,7 @@ def test_filters_against_the_data(opened):
     best = [data["reward"][i] for i in found(sort="best")]
     assert best == sorted(best, reverse=True)
     nothing = page.run(f"{FILTER}({{'text': 'qqqq'}})")
-    assert (nothing["order"], nothing["shown"], nothing["count"]) == ([], 0, f"0 of {len(rollouts)} rollouts")
+    assert (nothing["order"], nothing["shown"], nothing["count"]) == ([], 0, f"0 of {len(rollouts)} responses, to 0 prompts")
 
 
 def test_a_filter_is_quick(opened):
@@ -199,7 +228,7 @@ def test_tables_as_csv(opened):
         *({"": text} for text in cells[3:]),
     ]
     head, *rows = csv.reader(io.StringIO(page.run('report.csv(document.querySelector("#numbers table"))')))
-    assert head[:5] == ["criterion", "score from", "score to", "saturation from", "saturation to"]
+    assert head[:5] == ["criterion", *(f"{part} in training {end}" for part in ("score", "saturation") for end in ("from", "to"))]
     assert head[-5:] == [f"held-out score {part}" for part in ("from", "to", "difference", "low", "high")]
     texts = page.run('[...document.querySelectorAll("#numbers tbody tr")].map(r => [...r.cells].map(c => c.textContent))')
     assert [[row[0], " → ".join(row[1:3])] for row in rows] == [cells[:2] for cells in texts]
@@ -220,10 +249,25 @@ def test_names_in_a_csv_are_no_formulas(opened):
 
 def test_the_list_grows_and_opens_and_sets_first_against_last(opened):
     page = opened("one")
-    items = 'document.querySelectorAll("#list .item").length'
-    assert page.run(items) == 25
+    prompts = 'document.querySelectorAll("#list .prompt").length'
+    assert page.run(prompts) == 8
     page.run('document.getElementById("more").click()')
-    assert page.run(items) == 50
+    assert page.run(prompts) == 16
+    first = 'document.querySelector("#list .prompt").querySelectorAll(".item").length'
+    page.run(f"{FILTER}({{'text': 'question train-3'}})")
+    assert page.run(first) == 4
+    page.run('document.querySelector("#list .prompt > button").click()')
+    assert page.run(first) == 8  # of two batches
+    asked = page.run('[...document.querySelectorAll("#list .prompt h3")].map(h => h.textContent)')
+    assert len(asked) == len(set(asked)) > 1
+    squares = page.run('[...document.querySelector("#list .dots").children].map(s => [s.className, s.textContent, s.ariaLabel])')
+    assert len(squares) == 9
+    symbols, words = (
+        {"m": "✓", "n": "✗", "f": "!", "-": "–"},
+        {"m": "met", "n": "not met", "f": "failed to be judged", "-": "not judged"},
+    )
+    for (kind, symbol, label), (name, _) in zip(squares, NINE, strict=True):
+        assert (symbol, label) == (symbols[kind], f"{name}: {words[kind]}")
     page.run(f"{FILTER}({{'stage': 'val'}})")
     page.run('document.querySelector("#list .item summary").click()')
     page.run("new Promise(done => setTimeout(done, 100))")
@@ -282,8 +326,46 @@ def test_it_prints(opened, tmp_path):
     assert (tmp_path / "report.pdf").stat().st_size > 30_000
 
 
-def test_on_a_phone(pages):
-    with Chromium(width=390, height=800) as page:
-        page.open(pages["several"])
-        assert page.run("document.documentElement.scrollWidth") <= 390
+WIDE = """[...document.querySelectorAll(".panel, .legend button, h1, .facts dd, .verdict, #list .item")].filter(part =>
+  part.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(part => part.className || part.tagName)"""
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory):
+    """Reports of 1, 4 and 8 runs."""
+    top = tmp_path_factory.mktemp("sizes")
+    runs = [make_run(top / f"{s}{i}", batches=8, seed=i, strategy=s) for i in range(4) for s in ("FocalReward", "StaticReward")]
+    return {count: write_report(runs[:count], top / f"{count}.html").path for count in (1, 4, 8)}
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_it_fits_and_says_what_is_what(sizes, count, width):
+    """Without overflow, scores within [0, 1], each series in its panel's legend, no two of a panel alike, in light and dark."""
+    with Chromium(width=width, height=900) as page:
+        for dark in (False, True):
+            page.look(dark=dark)
+            page.open(sizes[count])
+            for show in [None] if count == 1 else ["methods (means)", "every run", "FocalReward, seed 0"]:
+                if show:
+                    page.run(f"{SWITCH}({show!r})")
+                assert page.run("document.documentElement.scrollWidth") <= width
+                assert page.run(WIDE) == []
+                for panel in page.run(SHOWN):
+                    assert all(name in panel["entries"] for name in panel["groups"]), panel
+                    assert len(set(panel["colours"])) == len(panel["colours"]), panel["title"]
+                    scores = panel["name"] in ("score", "criteria", "shares") or panel["title"] in ("score", "saturation")
+                    if scores or (panel["name"] == "levels" and show and count > 1 and "seed" not in show):
+                        span = panel["across"] if panel["name"] == "criteria" else panel["span"]
+                        assert -0.021 <= span[0] < span[1] <= 1.021, panel
+                        ticks = [float(tick) for tick in panel["ticks"] if tick.replace(".", "").isdigit()]
+                        assert ticks or panel["name"] == "criteria"
+                        inside = [v for v in panel["within"] if v is not None]
+                        assert all(-1e-6 <= value <= 1 + 1e-6 for value in inside), panel
+            hint = page.run(
+                '[...document.querySelectorAll(".scroll")].map(s => [s.classList.contains("wide"), s.scrollWidth > s.clientWidth + 1])'
+            )
+            assert all(told == wider for told, wider in hint)
+            assert width > 420 or any(told for told, _ in hint)
         assert page.problems == []
+        assert set(page.requests) == {sizes[count].absolute().as_uri()}

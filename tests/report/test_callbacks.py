@@ -1,12 +1,15 @@
-"""The report at the end of `fit`, and its figures in TensorBoard."""
+"""The report at the end of `fit`, and what goes to loggers on the way."""
 
+import html
 import logging
+import re
 
+import markdown
 import pytest
 
 from lightning_focal.callbacks import HeldOut, RolloutTable
 from lightning_focal.cli import main
-from lightning_focal.report import LiveFigures, WriteReport, callbacks
+from lightning_focal.report import LogMedia, WriteReport, callbacks, media
 from lightning_focal.runs import EventLog
 from tests.conftest import rubric_rows, write_rows
 from tests.report.made_run import make_run
@@ -38,7 +41,7 @@ def test_by_their_short_names_in_a_configuration(tmp_path, rubric_file):
         f"--data=RubricDataModule --data.train={rubric_file(4)} --model.sampling.max_new_tokens=4 --trainer.accelerator=cpu "
     )
     arguments += f"--reward=StaticReward --model.policy=random:tiny-llama?hidden=32&layers=1 --run_dir={tmp_path / 'r'} "
-    arguments += "--trainer.max_epochs=1 --trainer.callbacks+=WriteReport --trainer.callbacks+=LiveFigures "
+    arguments += "--trainer.max_epochs=1 --trainer.callbacks+=WriteReport --trainer.callbacks+=LogMedia "
     main(["fit", *arguments.split(), "--trainer.enable_checkpointing=false"])
     assert "version and commit" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")  # they are recorded
     by_name = {f"report/{figure}/criterion name" for figure in ("levels", "shares")}
@@ -54,17 +57,17 @@ def tags(folder):
     return {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
 
 
-def test_live_figures_every_few_batches(tmp_path, run_tiny):
-    built = run_tiny(None, LiveFigures(every_n_batches=2), folder="live", fit=False)
+def test_figures_every_few_batches(tmp_path, run_tiny):
+    built = run_tiny(None, LogMedia(every_n_batches=2), folder="live", fit=False)
     built.trainer.loggers = [*built.trainer.loggers, EventLog(tmp_path / "live")]
     built.trainer.fit(built.module, datamodule=built.data)
     assert tags(tmp_path / "live") == {f"report/{name}": [2, 4] for name in ("levels", "shares", "balance", "health")}
 
 
-def test_live_figures_show_held_out_prompts_and_tags(tmp_path):
+def test_figures_show_held_out_prompts_and_tags(tmp_path):
     """Levels by criterion stay those of every batch; tags are those of the recorded rollouts."""
     folder, board = make_run(tmp_path / "run", batches=4, evaluations=(0, 2, None)), EventLog(tmp_path / "board")
-    without, shown = (set(callbacks.log_figures(board, folder, 4, rollouts=count)) for count in (0, 100))
+    without, shown = (set(media.log_figures([board], folder, 4, rollouts=count)) for count in (0, 100))
     assert without >= {"report/score", "report/criteria"}
     by = ("criterion name", "tag level")
     assert shown - without == {f"report/{figure}/{kind}" for figure in ("levels", "shares") for kind in by}
@@ -77,10 +80,52 @@ def test_live_figures_show_held_out_prompts_and_tags(tmp_path):
     ("make", "message"),
     [
         (lambda: WriteReport(rollouts=-1), "`rollouts` must be >= 0, got -1"),
-        (lambda: LiveFigures(every_n_batches=0), "`every_n_batches` must be >= 1, got 0"),
-        (lambda: LiveFigures(rollouts=-1), "`rollouts` must be >= 0, got -1"),
+        (lambda: LogMedia(every_n_batches=0), "`every_n_batches` must be >= 1, got 0"),
+        (lambda: LogMedia(rollouts=-1), "`rollouts` must be >= 0, got -1"),
+        (lambda: LogMedia(characters=0), "`characters` must be >= 1, got 0"),
     ],
 )
 def test_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_tables_of_rollouts_and_criteria(tmp_path, run_tiny):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    built = run_tiny(None, LogMedia(rows=3, characters=4, figures=False), folder="run", fit=False)
+    built.trainer.loggers = [*built.trainer.loggers, EventLog(tmp_path / "run")]
+    built.trainer.fit(built.module, datamodule=built.data)
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    texts = {}
+    for tag in events.Tags()["tensors"]:
+        (event,) = events.Tensors(tag)
+        texts[tag.removesuffix("/text_summary")] = (event.step, event.tensor_proto.string_val[0].decode())
+    assert texts.keys() == {"criteria", "rollouts/train"}
+    step, criteria = texts["criteria"]
+    assert step == 4
+    assert criteria.splitlines()[0] == "| criterion | score | saturation | weight |"
+    assert len(criteria.splitlines()) == 2 + 3
+    _, rollouts = texts["rollouts/train"]
+    rows = [[html.unescape(cell.strip()) for cell in line.strip("|").split(" |")] for line in rollouts.splitlines()[2:]]
+    assert len(rows) == 3
+    assert all(len(row) == 8 and len(row[3]) <= 4 and row[2] == "Say…" for row in rows)
+
+
+def test_a_table_shows_markup_as_it_is():
+    """Against python-markdown, by which TensorBoard makes HTML of a text."""
+    nasty = [
+        "![x](http://host/a.png)",
+        "<script>alert(1)</script>",
+        "a | b",
+        "| -",
+        "# h",
+        "`c` **d** _e_ [f](g)",
+        "1\n\n- 2",
+        "\\|",
+    ]
+    shown = markdown.markdown(media.markdown_table(["a", "b"], [[cell, cell] for cell in nasty]), extensions=["tables"])
+    cells = re.findall(r"<td>(.*?)</td>", shown, flags=re.DOTALL)
+    assert [html.unescape(cell) for cell in cells] == [" ".join(cell.split()) for cell in nasty for _ in range(2)]
+    assert not re.findall(r"<(?!/?(?:table|thead|tbody|tr|td|th)>)", shown)

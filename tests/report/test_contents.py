@@ -8,11 +8,13 @@ from lightning_focal.report.contents import (
     all_figures,
     balance_figure,
     change_figure,
+    compared_figure,
     curve_over_seeds,
     hues,
     level_figure,
     over_time,
     share_figure,
+    shows,
 )
 from lightning_focal.report.figures import PALETTE, CourseFigure, Point, matplotlib_figure
 from lightning_focal.report.held_out import Change
@@ -69,22 +71,67 @@ def test_few_labels_are_all_in_colour_and_of_many_the_telling_ones():
 
 
 def test_stacked_shares_make_one():
-    (panel,) = share_figure(levels_of(64), 1).panels
+    (panel,) = share_figure({"m": [levels_of(64)]}, 1).panels
     assert [sum(curve.y[at] for curve in panel.curves) for at in (0, 1)] == pytest.approx([1, 1])
     assert panel.curves[-1].name == "55 others"
     assert {curve.hue for curve in panel.curves} == {-1, *range(9)}
-    assert share_figure(levels_of(1), 1) == CourseFigure(())
+    assert share_figure({"m": [levels_of(1)]}, 1) == CourseFigure(())
+    two = share_figure({"focal": [levels_of(12)] * 2, "static": [levels_of(12)]}, 1).panels
+    assert [panel.title for panel in two] == ["focal", "static"]
+    assert [curve.name for curve in two[0].curves] == [curve.name for curve in two[1].curves]  # one order
+    assert sum(curve.y[1] for curve in two[0].curves) == pytest.approx(1)
 
 
 def test_levels_of_one_run_and_of_several():
     one, several = level_figure([levels_of(3)], 1), level_figure([levels_of(3), levels_of(3), levels_of(2)], 1)
-    assert [panel.title for panel in one.panels] == [panel.title for panel in several.panels] == ["score", "saturation", "weight"]
+    quantities = ["score", "saturation", "saturation minus score", "weight"]
+    assert [panel.title for panel in one.panels] == [panel.title for panel in several.panels] == quantities
     assert [[curve.name for curve in figure.panels[0].curves] for figure in (one, several)] == [
         ["c00", "c01", "c02"],
         ["c00", "c01"],
     ]
     assert several.panels[0].curves[0].banded
     assert not level_figure([levels_of(5)] * 2, 1).panels[0].curves[0].banded
+    levels = levels_of(2)
+    levels.saturation = {"c00": series(0.75, 0.9)}
+    assert level_figure([levels], 1).panels[2].curves[0].y == pytest.approx([0.25, 0.4])
+
+
+def test_methods_are_drawn_in_one_panel_a_criterion():
+    other = levels_of(2)
+    other.score = {"c00": series(0.1, 0.9), "c07": series(1.0, 1.0)}
+    figure = compared_figure({"focal": [levels_of(2)] * 2, "static": [other]}, "score", 1)
+    assert [panel.title for panel in figure.panels] == ["c00", "c01", "c07"]
+    assert [[curve.name for curve in panel.curves] for panel in figure.panels] == [["focal", "static"], ["focal"], ["static"]]
+    assert [curve.hue for curve in figure.panels[0].curves] == [0, 1]  # a method keeps its colour
+    assert figure.panels[2].curves[0].hue == 1
+    assert figure.panels[0].span == (0, 1)
+    assert len(compared_figure({"m": [levels_of(64)], "n": [levels_of(64)]}, "score", 1).panels) <= 10
+
+
+def test_what_the_switch_chooses_from(tmp_path):
+    runs = [
+        read_run(make_run(tmp_path / f"{s}{i}", batches=2, seed=i, strategy=s))
+        for s in ("StaticReward", "FocalReward")
+        for i in (0, 1)
+    ]
+    titles = [f"{name}Reward, seed {seed}" for name in ("Static", "Focal") for seed in (0, 1)]
+    assert list(shows(group_runs(runs))) == ["methods (means)", "every run", *titles]
+    assert list(shows(group_runs(runs[::2]))) == ["every run", "StaticReward", "FocalReward"]
+    assert list(shows(group_runs(runs[:1]))) == ["StaticReward"]
+    views = figures_of(*(run.folder for run in runs))
+    for figure in views.values():
+        assert {choice[0] for choice in figure} == {"methods (means)", "every run", *titles}
+    (_, every, *_), single = views["balance"].values(), views["balance"][(titles[0],)]
+    assert [curve.name for curve in every.panels[0].curves] == titles
+    assert [curve.name for curve in single.panels[0].curves] == ["training", "held-out prompts"]
+
+
+def test_intervals_of_shares_end_at_0_and_1():
+    several = [series(0.9), series(0.2), series(1.0)]
+    curve = curve_over_seeds("m", several, 1, 0, share=True)
+    assert (curve.low[0], curve.high[0]) == (0.0, 1.0)
+    assert curve_over_seeds("m", several, 1, 0).high[0] > 1
 
 
 def test_balance(tmp_path):
@@ -110,15 +157,20 @@ def test_votes_are_drawn_where_there_are_some(tmp_path):
     (health,) = without["health"].values()
     assert [panel.title for panel in health.panels][:2] == ["reward", "response length, tokens"]
     (figure,) = figures_of(make_run(tmp_path / "b", batches=4, extra=votes))["votes"].values()
-    assert [[curve.name for curve in panel.curves] for panel in figure.panels] == [["votes for the label"], ["signs in force"]]
+    assert [[curve.name for curve in panel.curves] for panel in figure.panels] == [["votes for the label"], ["signs"]]
 
 
 def test_many_criteria_show_those_that_moved_most():
     changes = {f"c{i}": Change(Point(0.5), Point(0.5), Point(i / 100)) for i in range(40)}
-    figure = change_figure(changes, "score")
+    figure = change_figure({"after": changes})
     assert (figure.rows, figure.span) == (tuple(f"c{i}" for i in range(16, 40)), (0, 1))
-    wide = Change(Point(0.5, -0.1, 1.2), Point(0.5), Point(0))
-    assert change_figure({"a": wide}, "score").span is None  # an interval past the axis
+    other = change_figure({"m": {"a": changes["c1"]}, "n": {"b": changes["c2"]}})
+    assert (other.rows, [mark.name for mark in other.marks]) == (("a", "b"), ["m", "n"])
+    assert [math.isnan(point.value) for point in other.marks[0].after] == [False, True]
+    later = change_figure({"m": {}, "n": {"b": changes["c2"]}})
+    assert [(mark.name, mark.hue) for mark in later.marks] == [("n", 1)]  # a method keeps its colour
+    beyond = Change(Point(0.5), Point(1.5), Point(1.0))
+    assert change_figure({"m": {"a": beyond}}).span is None  # no share
 
 
 def test_matplotlib_draws_what_is_there(tmp_path):
@@ -126,7 +178,7 @@ def test_matplotlib_draws_what_is_there(tmp_path):
     levels = run_levels(run)["key"]
     figure = level_figure([levels], 1)
     lines = [(line.get_color(), list(line.get_ydata())) for axis in matplotlib_figure(figure).axes for line in axis.get_lines()]
-    assert lines == [(PALETTE[curve.hue % 7], list(curve.y)) for panel in figure.panels for curve in panel.curves]
-    assert len(lines) == 21
-    hatched = [area.get_hatch() for area in matplotlib_figure(share_figure(levels_of(9), 1)).axes[0].collections]
-    assert (hatched.count("//"), len(hatched)) == (2, 9)  # areas that repeat a colour
+    assert lines == [(PALETTE[curve.hue % len(PALETTE)], list(curve.y)) for panel in figure.panels for curve in panel.curves]
+    assert len(lines) == 28
+    hatched = [area.get_hatch() for area in matplotlib_figure(share_figure({"m": [levels_of(9)]}, 1)).axes[0].collections]
+    assert (hatched.count("//"), len(hatched)) == (1, 9)  # areas that repeat a colour

@@ -10,35 +10,62 @@ from tests.report.made_run import make_run
 from tests.report.test_held_out import keyed, method, run
 
 
+def twelve(*scores, **more):
+    """A run with twelve held-out prompts."""
+    return run(*(dict.fromkeys(range(12), score) for score in scores), **more)
+
+
 def test_it_names_what_rose_what_fell_and_what_is_open(tmp_path):
     folder = make_run(tmp_path, batches=40, held_out=60, group=8, say=lambda *_: "text")
-    first, second = verdict([method("FocalReward", read_run(folder, rollouts=10_000))])
-    assert first.startswith("The held-out score rose over 40 batches, from 0.")
-    assert "bootstrap over 60 prompts), an interval that excludes 0." in first
+    first, second, third, fourth = verdict([method("FocalReward", read_run(folder, rollouts=10_000))])
+    assert first.startswith("The held-out score went from 0.")
+    assert " over 40 batches of training, a change of +0." in first
+    assert first.endswith("over 60 prompts: that is an improvement, because the whole interval is above 0.")
     assert second.startswith("Of 7 criteria ")
-    assert " rose (" in second
-    assert "the worst, brevity, went from " in second
+    assert " improved (" in second
+    assert third.startswith("The worst criterion is brevity: 0.")
+    assert fourth == "Responses have 8 tokens on average, 8 before training."
 
 
 def test_of_a_fall():
-    first, second = verdict([method("m", run(0.7, 0.4, measures=keyed({"x": 0.7}, {"x": 0.4})))])
-    assert "fell over 8 batches, from 0.700 to 0.400: a paired difference of -0.300 [-0.300, -0.300]" in first
-    assert second == "Its single criterion, x, went down: 0.70 to 0.40, -0.300, without an interval."
+    first, second = verdict([method("m", twelve(0.7, 0.4, measures=keyed({"x": 0.7}, {"x": 0.4})))])
+    assert first == (
+        "The held-out score went from 0.700 to 0.400 over 8 batches of training, a change of -0.300 (95 % interval -0.300 to -0.300) "
+        "over 12 prompts: that is a decline, because the whole interval is below 0."
+    )
+    assert second == "It has one criterion, x."
+
+
+def test_under_ten_prompts_there_is_no_verdict():
+    for count, words in (
+        (9, "there is no verdict, because fewer than 10 held-out prompts were scored"),
+        (10, "that is an improvement"),
+    ):
+        first, _ = verdict([method("m", run(*(dict.fromkeys(range(count), score) for score in (0.2, 0.4))))])
+        assert words in first
+    _, _, apart, _ = verdict([method(name, run(0.2, 0.4)) for name in ("FocalReward", "StaticReward")])
+    assert apart.endswith("the interval is over fewer than 10 prompts a run, so there is no verdict.")
+
+
+def test_no_negative_zero():
+    said = " ".join(verdict([method("m", twelve(0.5, 0.4999)), method("n", twelve(0.5, 0.49999))]))
+    assert "+0.000" in said
+    assert "-0.000" not in said
 
 
 def test_without_rollouts_there_is_no_interval():
     measures = keyed({"x": 0.5, "y": 0.2, "z": 0.25}, {"x": 0.25, "y": 0.1, "z": 0.25})
-    _, second = verdict([method("m", run(0.7, 0.4, measures=measures))])
+    _, second, third = verdict([method("m", run(0.7, 0.4, measures=measures))])
     assert second == (
-        "Of 3 criteria none went up and 2 went down (most: x -0.25) on held-out prompts; "
-        "without rollouts, or a second seed, there is no interval."
+        "Of 3 criteria none went up and 2 went down (x -0.25, y -0.10) on held-out prompts; "
+        "they have no interval without rollouts or a second seed."
     )
+    assert third == "The worst criterion is y: 0.20 before and 0.10 after training."
 
 
 def test_of_what_may_be_chance():
-    first, _ = verdict([method("m", run(dict.fromkeys(range(8), 0.5), {i: float(i % 2) for i in range(8)}))])
-    assert "did not change for certain" in first
-    assert "includes 0" in first
+    first, _ = verdict([method("m", run(dict.fromkeys(range(12), 0.5), {i: float(i % 2) for i in range(12)}))])
+    assert first.endswith("that is no clear change, because the interval includes 0.")
 
 
 @pytest.mark.parametrize(
@@ -58,27 +85,31 @@ def test_without_two_evaluations(tmp_path, evaluations, words):
 def test_of_methods():
     def seeds(label, *afters):
         worst = ({}, {"val/balance/worst": 0.1})
-        return method(label, *(run(0.2, after, measures=worst) for after in afters))
+        return method(label, *(twelve(0.2, after, measures=worst) for after in afters))
 
     focal = seeds("FocalReward", 0.5, 0.51, 0.49)
-    first, second = verdict([focal, seeds("StaticReward", 0.3, 0.1, 0.5)])
+    first, second, third, last = verdict([focal, seeds("StaticReward", 0.3, 0.1, 0.5)])
     assert first == (
-        "The held-out score rose under FocalReward (+0.300 [+0.275, +0.325]); it cannot be said to have moved under StaticReward "
-        "(+0.100 [-0.397, +0.597]) (95 %, over 3 seeds by Student's t)."
+        "Under FocalReward the held-out score went from 0.200 to 0.500, a change of +0.300 (95 % interval +0.275 to +0.325) over 3 seeds: "
+        "that is an improvement, because the whole interval is above 0."
     )
-    assert second.endswith(
-        "which includes 0: they cannot be told apart; the worst criterion ended at 0.10 under FocalReward and 0.10 under StaticReward."
+    assert second == (
+        "Under StaticReward the held-out score went from 0.200 to 0.300, a change of +0.100 (95 % interval -0.397 to +0.597) over 3 seeds: "
+        "that is no clear change, because the interval includes 0."
     )
-    _, second = verdict([focal, seeds("StaticReward", 0.3, 0.31, 0.29)])
-    less = "the change under FocalReward minus that under StaticReward"
-    assert second.startswith(f"The difference, {less}, is +0.200 [+0.200, +0.200]")
-    assert "excludes 0;" in second
+    assert third.endswith("paired by 3 seeds): the interval includes 0, so there is no clear difference.")
+    assert last == "The worst criterion ended at 0.10 under FocalReward and at 0.10 under StaticReward."
+    _, _, third, _ = verdict([focal, seeds("StaticReward", 0.3, 0.31, 0.29)])
+    more = (
+        "FocalReward changed the score by +0.200 compared with StaticReward (95 % interval +0.200 to +0.200, paired by 3 seeds)"
+    )
+    assert third == f"{more}: the interval excludes 0."
 
 
 def test_of_many_methods():
-    first, _ = verdict([method(f"m{i}", run(0.2, 0.3 + i / 100)) for i in range(6)])
-    assert "rose under m5 (" in first
-    assert "and m0 (+0.100 [+0.100, +0.100]) and 3 more (95 %, over 6 prompts by bootstrap)" in first
+    said = verdict([method(f"m{i}", twelve(0.2, 0.3 + i / 100)) for i in range(6)])
+    assert [sentence.split()[1] for sentence in said[:4]] == ["m5", "m4", "m3", "m0"]
+    assert said[4] == "These are the best 3 and the last of 6 methods."
 
 
 def test_of_methods_without_evaluations():
@@ -88,7 +119,7 @@ def test_of_methods_without_evaluations():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_they_are_two_sentences(tmp_path, count):
+def test_they_are_sentences(tmp_path, count):
     runs = [read_run(make_run(tmp_path / str(i), batches=4, seed=i), rollouts=100) for i in range(2)]
     for sentence in verdict([method("m", *runs)] if count == 1 else [method("m", runs[0]), method("n", runs[1])]):
         assert sentence.endswith(".")

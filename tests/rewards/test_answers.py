@@ -5,10 +5,21 @@ import math
 import time
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lightning_focal.rewards import GoldAnswers, NegativeEntropy, OwnVotes, PairVotes, SelfCertainty, TeacherVotes
+from lightning_focal.rewards import (
+    FrozenVotes,
+    GoldAnswers,
+    NegativeEntropy,
+    OwnVotes,
+    PairedTeacherVotes,
+    PairVotes,
+    SelfCertainty,
+    TeacherVotes,
+)
 from lightning_focal.rewards.answers import AnswerBatch, shorten
 from tests.helpers import make_prompts, make_rollouts
 from tests.rewards.answering import ScriptedAnswerer, answered
@@ -38,7 +49,7 @@ def test_own_votes_by_hand():
     assert measured(scores, "vote/no_label", "vote/unanswered") == [[0, 0], [[0, 0, 0, 1], [0, 0, 0, 1]]]
     assert measured(scores, "vote/accuracy", "answer/accuracy") == [[None, None], [[None] * 4] * 2]
     assert scores.outcomes[0] == (("met",), ("not_met",), ("met",), ("not_met",))
-    said = ("answer 42", "answer 41", "answer 42", "no boxed answer")
+    said = ("answer 42", "answer 41", "answer 42", "no answer")
     assert scores.reasons[0] == tuple((f"{answer}, label 42 (2 of 3 votes)",) for answer in said)
 
 
@@ -61,9 +72,9 @@ def test_equivalence_decides_what_one_answer_is_and_is_forgotten_after_a_batch()
     assert OwnVotes("string")(answered(group)).scores.flatten().tolist() == [1, 0, 0, 0]
     groups = (["4e-7", "1e-7", "0.0000004", "0"], ["act", "cat", r"\text{act}", "tac"], ["5 km", "5 cm", "5000 m", "5 kg"])
     assert source(answered(*groups)).scores[..., 0].tolist() == [[1, 0, 1, 0]] * 3
-    source(answered(["x+1", "1+x"]))
+    source(answered([r"\ln x+1", r"1+\ln x"]))
     first = len(source.equivalence._seen)
-    source(answered(["2x+1", "1+2x"]))
+    source(answered([r"\ln x+2", r"2+\ln x"]))
     assert len(source.equivalence._seen) == first
 
 
@@ -136,6 +147,60 @@ def test_the_students_answers_are_rewarded_by_the_teachers_vote():
     assert answerer.asked[1][2] is None  # as often as the student
     with pytest.raises(ValueError, match=r"`teacher_rollouts` must be >= 1 or null .* got 0"):
         TeacherVotes(0)
+
+
+def test_the_teachers_vote_on_each_wording_labels_the_other():
+    # teacher: vote(x) = 3, vote(x') = 4; the fours of x and the threes of x' are rewarded
+    source = PairedTeacherVotes(3, equivalence="string")
+    source.bind(answerer := ScriptedAnswerer(["3", "3", "4"], ["4", None, "4"]))
+    rollouts = answered(["4", "3"], ["4", "3"], pairs=True, answers=("4", "4"))
+    scores = source(rollouts)
+    assert answerer.asked == [(rollouts.prompts, "teacher", 3, True)]
+    assert scores.scores[..., 0].tolist() == [[1, 0], [0, 1]]
+    assert scores.reasons[0][0] == ("answer 4, label 4 (2 of 2 votes of the teacher on the other wording)",)
+    assert measured(scores, "vote/accuracy", "vote/swap_agreement", "vote/teacher_agreement") == [[1, 0], [0, 0], [1, 0]]
+    source.bind(ScriptedAnswerer(["3", "3"], [None, None]))
+    scores = source(rollouts)  # without a label on one side the other is masked
+    assert scores.mask[..., 0].tolist() == [[False, False], [True, True]]
+    for call in (source.validate, lambda prompts: source(answered(["1"], ["1"]))):
+        with pytest.raises(ValueError, match=r"two wordings, 2 of 2 prompts have no other"):
+            call(make_prompts(2))
+
+
+def test_more_may_vote_than_are_trained():
+    source = OwnVotes(voters=5, equivalence="string")
+    source.bind(answerer := ScriptedAnswerer(["2", "2", None], ["8", "8", "8"]))
+    rollouts = answered(["1", "2"], ["7", "7"], answers=("2", None))
+    scores = source(rollouts)
+    assert answerer.asked == [(rollouts.prompts, "voters", 3, False)]
+    assert scores.scores[..., 0].tolist() == [[0, 1], [0, 0]]
+    assert scores.reasons[1][0] == ("answer 7, label 8 (3 of 5 votes)",)
+    assert measured(scores, "vote/accuracy", "vote/share") == [[1, None], pytest.approx([3 / 4, 3 / 5])]
+    assert OwnVotes(voters=2, equivalence="string")(rollouts).scores[..., 0].tolist() == [
+        [1, 0],
+        [1, 1],
+    ]  # nobody further is asked
+    with pytest.raises(ValueError, match=r"`voters` must be at least `model.group_size` = 2, got 1"):
+        OwnVotes(voters=1)(rollouts)
+    with pytest.raises(ValueError, match=r"`voters` must be >= 1 or null .* got 0"):
+        OwnVotes(voters=0)
+
+
+def test_recorded_votes_are_labels(tmp_path):
+    recorded = [("p0", r"\boxed{5}", None), ("p0", r"<think>\boxed{6}</think> \boxed{5}", r"\boxed{6}"), ("p0", "none", None)]
+    recorded += [("p1", r"\boxed{1}", None), ("p1", r"\boxed{2}", None)]
+    rows = [dict(zip(("prompt_id", "response", "thought"), row, strict=True)) for row in recorded]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-000000.parquet")
+    source = FrozenVotes(str(tmp_path), equivalence="string")
+    source.validate(make_prompts(2))
+    scores = source(answered(["5", "6"], ["2", "2"], answers=("5", "1")))
+    assert scores.scores[..., 0].tolist() == [[1, 0], [0, 0]]  # a tie: the first recorded
+    assert scores.reasons[0][0] == ("answer 5, label 5 (2 of 2 votes recorded before)",)
+    assert measured(scores, "vote/accuracy", "vote/frozen_agreement") == [[1, 1], [1, 0]]
+    with pytest.raises(ValueError, match=r"`votes`: 1 of 3 prompts have no recorded answer in .* \(first: 'p2'\)"):
+        source.validate(make_prompts(3))
+    with pytest.raises(ValueError, match=r"`votes`: no rollouts in .*; expected the folder `rollouts` of a run"):
+        FrozenVotes(str(tmp_path / "none"))
 
 
 # -- gold answers -----------------------------------------------------------------------------------------------------------

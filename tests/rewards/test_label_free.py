@@ -11,6 +11,7 @@ from lightning_focal.callbacks import EMATeacher
 from lightning_focal.rewards import (
     CoRewardingI,
     CoRewardingII,
+    CoRewardingIII,
     EntropyReward,
     FocalWeighting,
     GoldAnswers,
@@ -19,6 +20,7 @@ from lightning_focal.rewards import (
     MajorityVoteReward,
     NegativeEntropy,
     OwnVotes,
+    PairedTeacherVotes,
     PairVotes,
     SelfCertainty,
     SelfCertaintyReward,
@@ -30,6 +32,7 @@ from tests.rewards.answering import ScriptedAnswerer, answered
 STRATEGIES = {
     CoRewardingI: PairVotes,
     CoRewardingII: TeacherVotes,
+    CoRewardingIII: PairedTeacherVotes,
     MajorityVoteReward: OwnVotes,
     SelfCertaintyReward: SelfCertainty,
     EntropyReward: NegativeEntropy,
@@ -65,6 +68,10 @@ def test_labels_of_the_other_wording_and_of_the_teacher_reach_the_advantages():
     strategy = CoRewardingII(teacher_rollouts=3, equivalence="string")
     strategy.source.bind(ScriptedAnswerer(["2", "2", "1"]))
     assert shaped(strategy, answered(["1"] * 7 + ["2"])).advantages[0].tolist() == pytest.approx(ONE[::-1], abs=1e-6)
+    strategy = CoRewardingIII(teacher_rollouts=3, equivalence="string")
+    strategy.source.bind(ScriptedAnswerer(["1", "1", "9"], ["2", "9", "2"]))
+    result = shaped(strategy, answered(["1"] * 4 + ["2"] * 4, ["2"] * 7 + ["1"], pairs=True))
+    assert result.advantages.tolist() == [pytest.approx(HALF[::-1], abs=1e-6), pytest.approx(ONE[::-1], abs=1e-6)]
 
 
 @pytest.mark.parametrize("kind", [SelfCertaintyReward, EntropyReward])

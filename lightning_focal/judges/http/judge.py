@@ -124,37 +124,21 @@ class HTTPJudge(Judge):
         self._last = self._numbers(client, 0, 0)
 
     def validate(self, criterion: Criterion) -> None:
-        """Refuse a criterion without words.
-
-        Raises:
-            ValueError: starting with ``criterion.where``.
-        """
+        """Refuse a criterion without words."""
         if not criterion.description.strip() and not criterion.name.strip():
             raise ValueError(f"{criterion.where}: `description` must say what to judge, got {criterion.description!r}")
 
     def prepare(self) -> None:
-        """Ask the server whether it is there and takes the key.
-
-        Raises:
-            ChatUnusable: if nobody answers, or the key is rejected.
-        """
+        """Ask the server whether it is there and takes the key; ``ChatUnusable`` if not."""
         self.offered()
 
     def offered(self) -> list[str]:
-        """Return the models that the server lists; empty where it has no list.
-
-        Raises:
-            ChatUnusable: if nobody answers, or the key is rejected.
-        """
+        """Return the models that the server lists; empty where it has no list. Errors as :meth:`prepare`."""
         with self._client() as client:
             return client.start(client.models()).result()
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Judge every request; see :meth:`Judge.judge`.
-
-        Raises:
-            ChatUnusable: at once, where no request can succeed: the key is rejected, or the model is unknown.
-        """
+        """Judge every request; ``ChatUnusable`` at once where none can succeed: the key is rejected, or the model is unknown."""
         batch = _Batch.of(requests, self.identity)
         asked = batch.open
         if self.cache is not None:
@@ -172,10 +156,7 @@ class HTTPJudge(Judge):
         return batch.answers(f"no verdict within the {self.deadline_s:g} s of the batch")
 
     def measures(self) -> dict[str, float]:
-        """Return what the last batch took, by name, of this process.
-
-        As :meth:`ChatClient.measures`; with prices ``cost``; with a cache ``cache_hit_rate`` (share of the questions, NaN without any).
-        """
+        """Return :meth:`ChatClient.measures` of the last batch in this process, with prices ``cost``, with a cache ``cache_hit_rate``."""
         return dict(self._last)
 
     async def _fill(self, client: ChatClient, batch: _Batch, sheet: list[_Question]) -> None:

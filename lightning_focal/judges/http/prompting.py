@@ -63,12 +63,9 @@ def is_graded(criterion: Criterion) -> bool:
 
 @dataclass(frozen=True)
 class Form:
-    """Criteria under ids that are drawn anew for each request, so that no response can name one.
+    """Criteria, all about one part of a response, under ids drawn anew for each request, so that no response can name one.
 
-    Args:
-        nonce: what no response knows.
-        criteria: in the order of the ids; all about one part of a response.
-        partial: criteria of 0 to 1 may be graded in between.
+    ``nonce`` is what no response knows; with ``partial`` criteria of 0 to 1 may be graded in between.
     """
 
     nonce: str
@@ -105,10 +102,7 @@ class Form:
 def read_template(path: str | None) -> str:
     """Read the words around the data: a file with the fields of :data:`DEFAULT_TEMPLATE`; None = the default.
 
-    ``{response}``, ``{criteria}`` and ``{format}`` have to stand in it once each. Other braces stay as they are.
-
-    Raises:
-        ValueError: if there is no such file, or naming the field that is missing or stands there twice.
+    ``{response}``, ``{criteria}`` and ``{format}`` have to stand in it once each, else ``ValueError``. Other braces stay as they are.
     """
     try:
         text = DEFAULT_TEMPLATE if path is None else Path(path).read_text(encoding="utf-8")

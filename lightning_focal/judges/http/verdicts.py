@@ -47,22 +47,14 @@ NO_VERDICTS = "no verdicts"
 
 
 def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[int, Verdict], str]:
-    """Read the verdicts of a reply.
+    """Read the verdicts of a reply, by the criterion's place in ``form.criteria``, never ``ERROR``; and why some are missing.
 
     An object ``{"verdicts": [...]}`` counts if an entry names an id of ``form``; ids hold a nonce, so no part of the response under
     judgement can be such an entry. Text around it and a code fence do no harm. What stands in a thought
-    (:mod:`lightning_focal.thoughts`) is a draft and no verdict, and a reply that was cut off holds none: it may be a thought whose
-    marks stood in the prompt. Everything else is strict: keys in their order and none twice, ``reason`` last, verdicts spelled as
-    asked, values as numbers within the criterion's scale. So a response that a judge copies into a reason, quotes and all, cannot add
-    a verdict or change one.
-
-    Args:
-        text: of the reply.
-        form: what was asked.
-        cut_off: the server says that the reply ended at its limit.
-
-    Returns:
-        The verdicts by the criterion's place in ``form.criteria``, never ``ERROR``; and why some are missing, empty if none is.
+    (:mod:`lightning_focal.thoughts`) is a draft and no verdict, and a reply that was cut off (``cut_off``: at its limit, as the server says)
+    holds none: it may be a thought whose marks stood in the prompt. Everything else is strict: keys in their order and none twice, ``reason``
+    last, verdicts spelled as asked, values as numbers within the criterion's scale. So a response that a judge copies into a reason, quotes
+    and all, cannot add a verdict or change one.
 
     >>> form = Form("5f0c", (Criterion("kind", "Is kind."), Criterion("short", "Is short.")))
     >>> read_verdicts('{"verdicts": [{"id": "1-5f0c", "verdict": "met", "value": null, "reason": "Thanks."}]}', form)
@@ -148,12 +140,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _verdict(entry: Mapping[str, Any], criterion: Criterion, partial: bool) -> Verdict:
-    """Read one entry.
-
-    Raises:
-        ValueError: saying what is wrong with it.
-        OverflowError: on a number without bounds.
-    """
+    """Read one entry; ``ValueError`` or ``OverflowError`` says what is wrong with it."""
     keys = list(entry)
     if keys != [key for key in _KEYS if key in entry]:
         raise ValueError(f"keys {keys[:6]} in place of {list(_KEYS)}")

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from lightning_focal.judges.base import Outcome, Verdict
-from lightning_focal.judges.rules.registry import Run, check, count_between, none, register, rule, several, verdict
+from lightning_focal.judges.rules.registry import Count, Run, check, count_between, none, register, rule, several, verdict
 from lightning_focal.judges.rules.script import count_characters, fold, split_words
 from lightning_focal.judges.rules.view import ResponseView
 
 __all__: list[str] = []
 
 
-def _length(unit: str, count: Callable[[ResponseView], int], about: str, low: int, high: int) -> None:
+def _bounded(kind: str, unit: str, count: Count, least: str, most: str, summary: str, *example: int, of: type = int) -> None:
+    """Register a check of a count with arguments ``least`` and ``most``, as far as they have names."""
+    names = [name for name in (least, most) if name]
+    register(
+        kind,
+        lambda **given: count_between(count, unit, given.get(least), given.get(most), names[0] if len(names) == 1 else ""),
+        dict.fromkeys(names, (of, ...)),
+        summary,
+        dict(zip(names, example, strict=True)),
+    )
+
+
+def _length(unit: str, count: Count, about: str, low: int, high: int) -> None:
     """Register ``min_<unit>``, ``max_<unit>`` and ``<unit>_between``; ``low`` and ``high`` are those of the examples."""
-
-    def add(kind: str, least: str, most: str, summary: str, *example: int) -> None:
-        names = [name for name in (least, most) if name]  # of the arguments that bound the count
-        register(
-            kind,
-            lambda **given: count_between(count, unit, given.get(least), given.get(most), unit if len(names) == 1 else ""),
-            dict.fromkeys(names, (int, ...)),
-            f"{summary} {unit}{about}.",
-            dict(zip(names, example, strict=True)),
-        )
-
-    add(f"min_{unit}", unit, "", f"At least `{unit}`", low)
-    add(f"max_{unit}", "", unit, f"At most `{unit}`", high)
-    add(f"{unit}_between", "min", "max", "From `min` to `max`", low, high)
+    _bounded(f"min_{unit}", unit, count, unit, "", f"At least `{unit}` {unit}{about}.", low)
+    _bounded(f"max_{unit}", unit, count, "", unit, f"At most `{unit}` {unit}{about}.", high)
+    _bounded(f"{unit}_between", unit, count, "min", "max", f"From `min` to `max` {unit}{about}.", low, high)
 
 
 _length("words", lambda view: len(view.words), "", 20, 60)
@@ -39,10 +39,8 @@ _length("characters", lambda view: count_characters(view.stripped), ", as a read
 _length("lines", lambda view: len(view.lines), " that are not blank", 2, 6)
 
 
-@check("white_space_words", {"min": 20, "max": 60})
-def white_space_words(min: int, max: int) -> Run:
-    """From `min` to `max` pieces that white space parts, which some data sets call words."""
-    return count_between(lambda view: len(view.text.split()), "pieces between white space", min, max)
+_bounded("white_space_words", "pieces between white space", lambda view: len(view.text.split()), "min", "max",
+         "From `min` to `max` pieces that white space parts, which some data sets call words.", 20, 60)  # fmt: skip
 
 
 @rule("target_words", {"words": 50, "spread": 25}, graded=True, least=1)
@@ -52,20 +50,18 @@ def _target_words(view: ResponseView, words: int, spread: int | None = None) -> 
     return Verdict(Outcome.GRADED, max(0.0, 1 - abs(count - words) / (spread or words)), f"{count} words, {words} aimed at")
 
 
-@check("max_average_sentence", {"words": 20})
-def max_average_sentence(words: float) -> Run:
-    """At most `words` words a sentence on average."""
-    return count_between(lambda v: len(v.prose_words) / max(1, len(v.sentences)), "words a sentence", None, words, "words")
-
-
-@check("max_longest_sentence", {"words": 30})
-def max_longest_sentence(words: int) -> Run:
-    """No sentence of more than `words` words."""
-    return count_between(_longest_sentence, "words in the longest sentence", None, words, "words")
+def _average_sentence(view: ResponseView) -> float:
+    return len(view.prose_words) / max(1, len(view.sentences))
 
 
 def _longest_sentence(view: ResponseView) -> int:
     return max((len(split_words(sentence)) for sentence in view.sentences), default=0)
+
+
+_bounded("max_average_sentence", "words a sentence", _average_sentence, "", "words",
+         "At most `words` words a sentence on average.", 20, of=float)  # fmt: skip
+_bounded("max_longest_sentence", "words in the longest sentence", _longest_sentence, "", "words",
+         "No sentence of more than `words` words.", 30)  # fmt: skip
 
 
 def _headings(view: ResponseView, level: int | None = None) -> int:
@@ -100,10 +96,8 @@ def headings(min: int = 1, max: int | None = None, level: int | None = None) -> 
     return count_between(lambda view: _headings(view, level), "headings", min, max)
 
 
-@check("table")
-def table() -> Run:
-    """A markdown table: a header line and a rule of as many cells."""
-    return count_between(lambda view: view.markup.tables, "tables", 1, None)
+register("table", lambda: count_between(lambda view: view.markup.tables, "tables", 1, None), {},
+         "A markdown table: a header line and a rule of as many cells.")  # fmt: skip
 
 
 @check("code_block", {"language": "python"})

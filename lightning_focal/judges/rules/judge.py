@@ -48,19 +48,11 @@ class RuleJudge(Judge):
         return {**self.__dict__, "_compiled": {}}
 
     def validate(self, criterion: Criterion) -> None:
-        """Refuse a criterion without a check, or with one that cannot be made.
-
-        Raises:
-            ValueError: starting with ``criterion.where``, naming the argument, what was expected and what came.
-        """
+        """Refuse a criterion without a check, or with one that cannot be made: ``ValueError`` that starts with its place."""
         self._compile(criterion)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Judge every request; see :meth:`Judge.judge`.
-
-        Raises:
-            ValueError: if a criterion is one that :meth:`validate` refuses.
-        """
+        """Judge every request; ``ValueError`` for a criterion that :meth:`validate` refuses."""
         verdicts = []
         for request in requests:
             checks = [self._check_of(criterion) for criterion in request.criteria]

@@ -20,17 +20,11 @@ __all__ = ["Markup", "read_markup"]
 class Markup:
     """What was found outside of code, and the code itself.
 
-    Args:
-        headings: the level of each heading, from 1 to 6, underlined ones included.
-        bold: number of bold spans.
-        bullets: number of bulleted items that hold something, in lists of any depth, and of lines that start with ``•``.
-        numbered: number of numbered items that hold something, numbers of at most three digits.
-        tables: number of tables.
-        placeholders: number of square brackets that hold a name to be filled in.
-        others: number of other elements: emphasis, links, images, quotes, inline code, strikethrough, indented code.
-        fences: closed code fences as ``(language, body)``.
-        code_lines: first and last line of each fence, counted from 0, the last not included.
-        blocks: paragraphs, headings, list items and table rows without markup, code fences left out; inline code is a run of ``x``.
+    ``headings`` holds levels, underlined ones included; ``bullets`` and ``numbered`` count items that hold something, in lists of any
+    depth (lines that start with ``•``, too; numbers of at most three digits). ``placeholders`` are square brackets that hold a name to be
+    filled in, ``others`` emphasis, links, images, quotes, inline and indented code. ``fences`` are the closed ones as ``(language, body)``,
+    ``code_lines`` first and last line of each fence, counted from 0, the last not included. ``blocks`` are paragraphs, headings, list items
+    and table rows without markup; inline code is a run of ``x``.
     """
 
     headings: list[int] = field(default_factory=list)

@@ -57,11 +57,7 @@ def register(
     example: Mapping[str, Any] | None = None,
     graded: bool = False,
 ) -> None:
-    """Add a kind to :data:`CHECKS`; see :class:`CheckKind`, ``example`` without the kind.
-
-    Raises:
-        ValueError: if ``kind`` is taken.
-    """
+    """Add a kind to :data:`CHECKS`, ``example`` without the kind; ``ValueError`` if the name is taken."""
     if kind in CHECKS:
         raise ValueError(f"`kind` must be a new name, got {kind!r}, which is taken")
     CHECKS[kind] = CheckKind(kind, factory, parameters, summary, {"kind": kind, **(example or {})}, graded)
@@ -70,16 +66,7 @@ def register(
 def check(
     kind: str, example: Mapping[str, Any] | None = None, graded: bool = False
 ) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
-    """Register a factory of checks under ``kind``; its docstring's first line says when the check is met.
-
-    Args:
-        kind: name, not yet taken.
-        example: arguments of an example, shown in the table of kinds.
-        graded: see :class:`CheckKind`.
-
-    Raises:
-        ValueError: if ``kind`` is taken.
-    """
+    """Register a factory of checks under ``kind``, as :func:`register`; its docstring's first line says when the check is met."""
 
     def add(factory: Callable[..., Run]) -> Callable[..., Run]:
         register(kind, factory, _parameters(factory), (inspect.getdoc(factory) or "").split("\n")[0], example, graded)
@@ -97,14 +84,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 def rule(
     kind: str, example: Mapping[str, Any] | None = None, *, graded: bool = False, least: int | None = None
 ) -> Callable[[Callable[..., Verdict]], Callable[..., Verdict]]:
-    """Register a check written as a function of the response and the check's arguments, which need no preparation.
-
-    Args:
-        kind: as in :func:`check`.
-        example: as in :func:`check`.
-        graded: as in :func:`check`.
-        least: what every argument, all of them numbers, must at least be; None = anything.
-    """
+    """Register a check written as a function of the response and the check's arguments, none of which may be below ``least``."""
 
     def add(run: Callable[..., Verdict]) -> Callable[..., Verdict]:
         def factory(**given: Any) -> Run:
@@ -141,7 +121,7 @@ def verdict(met: bool, reason: str) -> Verdict:
 
 
 def negated(found: Verdict) -> Verdict:
-    """Met where ``found`` is not met and the other way round; anything else as it is."""
+    """Met where ``found`` is not met and the other way round."""
     other = {Outcome.MET: Outcome.NOT_MET, Outcome.NOT_MET: Outcome.MET}
     return replace(found, outcome=other.get(found.outcome, found.outcome))
 
@@ -164,14 +144,7 @@ def _expect_at_least(low: int, **arguments: float | None) -> None:
 
 
 def count_between(count: Count, unit: str, min: float | None, max: float | None, name: str = "") -> Run:
-    """Make a check that a count lies within bounds, both ends included.
-
-    Args:
-        count: what is counted.
-        unit: its name in the reason.
-        min: least count; None = no bound.
-        max: greatest count; None = no bound.
-        name: what the argument of a single bound is called, for errors; ``min`` or ``max`` by default.
+    """Make a check that a count lies within bounds, both ends included; ``name`` is what the argument of a single bound is called.
 
     Raises:
         ValueError: if a bound is negative, or they cross.
@@ -196,11 +169,10 @@ def count_between(count: Count, unit: str, min: float | None, max: float | None,
 
 
 def compile_check(spec: Mapping[str, Any]) -> tuple[CheckKind, Run]:
-    """Turn ``{"kind": ..., arguments...}`` into a check, arguments validated; an argument that is None counts as absent.
+    """Turn ``{"kind": ..., arguments...}`` into a check; an argument that is None counts as absent.
 
     Raises:
-        ValueError: on an unknown kind (with close matches), an unknown, missing or ill-typed argument, a pattern that does not
-            compile, a schema that is none.
+        ValueError: on an unknown kind (with close matches), an unknown, missing or bad argument.
 
     >>> compile_check({"kind": "max_word", "words": 60})
     Traceback (most recent call last):

@@ -10,7 +10,7 @@ from functools import lru_cache
 import regex
 
 from lightning_focal.judges.base import Outcome, Verdict
-from lightning_focal.judges.rules.registry import Count, Run, check, count_between, none, rule, several, verdict
+from lightning_focal.judges.rules.registry import Count, Run, check, count_between, none, register, rule, several, verdict
 from lightning_focal.judges.rules.script import CLOSERS, OPENERS, asks, count_emoji, count_marks, fold, ngrams
 from lightning_focal.judges.rules.view import ResponseView
 
@@ -132,10 +132,7 @@ none("no_digits", "digits", lambda view: sum(map(str.isdigit, view.text)))
 several("distinct_numbers", "different numbers", _numbers, " in digits; 1,000 and 1000 are one number", min=2, max=5)
 
 
-@check("contains_number")
-def contains_number() -> Run:
-    """A number in digits occurs."""
-    return count_between(_numbers, "numbers", 1, None)
+register("contains_number", lambda: count_between(_numbers, "numbers", 1, None), {}, "A number in digits occurs.")
 
 
 @rule("no_repeated_ngram", {"n": 4, "times": 1}, least=1)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import regex
 
 from lightning_focal.judges.base import Outcome, Verdict
-from lightning_focal.judges.rules.registry import Run, check, count_between, listed, negated, rule, verdict
+from lightning_focal.judges.rules.registry import Run, check, count_between, listed, negated, register, rule, several, verdict
 from lightning_focal.judges.rules.script import OPENERS, count_characters, fold, ngrams, split_words
 from lightning_focal.judges.rules.view import ResponseView, occurrences
 
@@ -51,15 +51,13 @@ def _not_contains(view: ResponseView, text: str, ignore_case: bool = True) -> Ve
 @rule("starts_with", {"text": "Dear"})
 def _starts_with(view: ResponseView, text: str | list[str], ignore_case: bool = True) -> Verdict:
     """The response starts with `text` (or one of them), outer white space aside."""
-    met = _compared(view, ignore_case).startswith(_options(text, ignore_case))
-    return verdict(met, f"starts with {view.stripped[:30]!r}")
+    return verdict(_compared(view, ignore_case).startswith(_options(text, ignore_case)), f"starts with {view.stripped[:30]!r}")
 
 
 @rule("ends_with", {"text": ["Good luck!", "All the best!"]})
 def _ends_with(view: ResponseView, text: str | list[str], ignore_case: bool = True) -> Verdict:
     """The response ends with `text` (or one of them), outer white space aside."""
-    met = _compared(view, ignore_case).endswith(_options(text, ignore_case))
-    return verdict(met, f"ends with {view.stripped[-30:]!r}")
+    return verdict(_compared(view, ignore_case).endswith(_options(text, ignore_case)), f"ends with {view.stripped[-30:]!r}")
 
 
 @check("keywords", {"words": ["protein", "fibre"], "at_least": 1})
@@ -200,28 +198,18 @@ def addresses_reader(min: int = 1) -> Run:
     return count_between(lambda view: sum(word in _READER for word in view.prose_words), "times you or your", min, None)
 
 
-@rule("no_apology")
-def _no_apology(view: ResponseView) -> Verdict:
-    """No apology: sorry, apologise, unfortunately, regret and the like."""
-    return _none_of(view.lower_prose, _APOLOGIES, "apology", "no apology")
+def _no_phrases(kind: str, phrases: Sequence[str], what: str, summary: str) -> None:
+    register(kind, lambda: lambda view: _none_of(view.lower_prose, phrases, what, f"no {what}"), {}, summary)
 
 
-@rule("no_hedging")
-def _no_hedging(view: ResponseView) -> Verdict:
-    """No hedging: perhaps, maybe, might, I think, it seems and the like."""
-    return _none_of(view.lower_prose, _HEDGES, "hedging", "no hedging")
+def _cautious(view: ResponseView) -> int:
+    return sum(occurrences(view.lower_prose, word) for word in _HEDGES)
 
 
-@rule("no_ai_disclaimer")
-def _no_ai_disclaimer(view: ResponseView) -> Verdict:
-    """No `as an AI`, `as a language model`, `I am an AI` and the like."""
-    return _none_of(view.lower_prose, _DISCLAIMERS, "AI disclaimer", "no AI disclaimer")
-
-
-@check("hedging", {"min": 2})
-def hedging(min: int = 1, max: int | None = None) -> Run:
-    """From `min` to `max` cautious words and phrases: perhaps, maybe, might, I think and the like."""
-    return count_between(lambda view: sum(occurrences(view.lower_prose, word) for word in _HEDGES), "cautious words", min, max)
+_no_phrases("no_apology", _APOLOGIES, "apology", "No apology: sorry, apologise, unfortunately, regret and the like.")
+_no_phrases("no_hedging", _HEDGES, "hedging", "No hedging: perhaps, maybe, might, I think, it seems and the like.")
+_no_phrases("no_ai_disclaimer", _DISCLAIMERS, "AI disclaimer", "No `as an AI`, `as a language model`, `I am an AI` and the like.")
+several("hedging", "cautious words", _cautious, " and phrases: perhaps, maybe, might, I think and the like", min=2)
 
 
 @rule("no_filler_opening")

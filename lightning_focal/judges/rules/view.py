@@ -45,11 +45,6 @@ class ResponseView:
 
     *Prose* is the text without code fences and markup, with inline code masked.
 
-    Args:
-        messages: the chat that was answered.
-        text: the response as it stands.
-        regex_timeout: seconds a pattern that came with a criterion may search.
-
     >>> view = ResponseView((), "Use this:\n\n```py\nfor i in range(3): print(i!=2)\n```\n\n**Ready?** Go.")
     >>> view.sentences
     ['Use this:', 'Ready?', 'Go.']

@@ -1,44 +1,78 @@
 "use strict";
-// Figures: choices above, a plot, a legend of buttons below. What is drawn comes as lightning_focal.report.figures has it.
+// Figures: one switch for all of them, choices above each, and of each panel a title, a note, a plot and a legend of buttons.
+// What is drawn comes as lightning_focal.report.figures has it.
 report.drawFigures = async function () {
   const [library, unpacked] = await Promise.all([report.unpack("library"), report.unpack("figures")]);
   const script = document.createElement("script");
   script.nonce = report.nonce;
   script.textContent = library;
   document.head.append(script);
-  const { palette, grey, all } = JSON.parse(unpacked);
-  report.palette = palette;
-  report.grey = grey;
-  for (const figure of all) await report.drawFigure(document.getElementById(figure.name), figure);
+  const { palette, grey, shows, all } = JSON.parse(unpacked);
+  Object.assign(report, { palette, grey, shows });
+  const select = document.getElementById("show"), draws = all.map((figure) => report.prepare(document.getElementById(figure.name), figure));
+  const draw = async () => { for (const one of draws) await one(); };
+  report.fillSelect(select, shows.map((show) => [show, show]));
+  select.addEventListener("change", draw);
+  return draw();
 };
 
-report.drawFigure = function (section, figure) {
-  const plot = section.querySelector(".plot");
-  const selects = figure.choices.map((choice, i) => {
-    const values = [...new Set(figure.views.map((view) => view.choice[i]))];
-    const select = report.make("select", { name: choice });
-    report.fillSelect(select, values.map((value) => [value, value]));
-    if (values.length > 1) section.querySelector(".choices").append(report.make("label", {}, choice, select));
-    return select;
-  });
-  const show = (changed) => {
-    // The view that fits the choices; where there is none, the first that fits the one that was changed.
-    const wanted = selects.map((select) => select.value);
-    const fits = (view) => view.choice.every((value, i) => value === wanted[i]);
-    const view = figure.views.find(fits) || figure.views.find((v) => changed === undefined || v.choice[changed] === wanted[changed]);
-    view.choice.forEach((value, i) => { selects[i].value = value; });
-    return report.drawView(section, plot, view);
+// Returns what draws a figure anew. Each choice offers what goes with those before it; the first is the switch of the page.
+report.prepare = function (section, figure) {
+  const selects = figure.choices.slice(1).map((choice) => report.make("select", { name: choice }));
+  const labels = selects.map((select) => report.make("label", {}, select.name, select));
+  section.querySelector(".choices").append(...labels);
+  const draw = () => {
+    let views = figure.views.filter((view) => view.choice[0] === document.getElementById("show").value);
+    section.classList.toggle("empty", !views.length);
+    selects.forEach((select, i) => {
+      const values = [...new Set(views.map((view) => view.choice[i + 1]))].filter((value) => value !== undefined), wanted = select.value;
+      report.fillSelect(select, values.map((value) => [value, value]));
+      if (values.includes(wanted)) select.value = wanted;
+      labels[i].hidden = values.length < 2;
+      if (values.length) views = views.filter((view) => view.choice[i + 1] === select.value);
+    });
+    return report.drawView(section.querySelector(".panels"), views[0]);
   };
-  selects.forEach((select, i) => select.addEventListener("change", () => show(i)));
-  return show();
+  selects.forEach((select) => select.addEventListener("change", draw));
+  return draw;
 };
 
-report.drawView = async function (section, plot, view) {
-  const { data, layout, legend } = view.panels ? report.course(view) : report.intervals(view);
-  if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
-  await Plotly.react(plot, data, layout, { responsive: true, displayModeBar: false, doubleClick: "reset" });
+report.drawView = async function (place, view) {
+  for (const plot of place.querySelectorAll(".plot")) Plotly.purge(plot);
+  const turn = place.turn = {}; // a later turn takes over
+  place.replaceChildren();
+  if (!view) return;
+  const panels = view.panels || [view], ends = panels.flatMap((panel) => (panel.curves || []).flatMap((curve) => curve.x));
+  const n = panels.length;
+  const series = Math.max(...panels.map((panel) => (panel.curves || panel.marks).length));
+  place.dataset.columns = n < 3 ? n : n === 4 || series > 4 ? 2 : n % 4 === 0 ? 4 : 3;
+  for (const panel of panels) {
+    const plot = report.make("div", { class: "plot", role: "img", "aria-label": panel.title });
+    const legend = report.make("div", { class: "legend" }), note = panel.note ? report.make("p", { class: "note" }, panel.note) : null;
+    place.append(report.make("div", { class: "panel" }, report.make("h3", {}, panel.title), note, plot, legend));
+    const drawn = view.panels ? report.course(panel, Math.max(0, ...ends)) : report.intervals(panel);
+    if (matchMedia("(pointer: coarse)").matches) drawn.layout.dragmode = false; // a finger scrolls the page
+    await Plotly.newPlot(plot, drawn.data, drawn.layout, { responsive: true, displayModeBar: false, doubleClick: "reset" });
+    if (place.turn !== turn) return;
+    legend.append(...report.legend(plot, drawn));
+    plot.on("plotly_relayout", (change) => report.follow(place, plot, change));
+  }
+};
+
+// Panels of a figure have one axis of batches: where one is enlarged, so are the others.
+report.follow = function (place, source, change) {
+  const names = ["xaxis.range[0]", "xaxis.range[1]"].filter((name) => name in change);
+  if (names.length < 2 || report.following || !source.layout.meta) return;
+  report.following = true;
+  const range = Object.fromEntries(names.map((name) => [name, change[name]]));
+  Promise.all([...place.querySelectorAll(".plot")].filter((plot) => plot !== source).map((plot) => Plotly.relayout(plot, range)))
+    .finally(() => { report.following = false; });
+};
+
+report.legend = function (plot, { data, legend }) {
   const groups = (name) => data.flatMap((trace, i) => (trace.legendgroup === name ? [i] : []));
-  const buttons = legend.map((entry) => {
+  const coloured = legend.filter((entry) => !entry.grey), grey = legend.filter((entry) => entry.grey);
+  const buttons = coloured.map((entry) => {
     const button = report.make("button", { type: "button", "aria-pressed": "true", title: "click: hide or show" });
     button.append(report.swatch(entry), report.make("span", {}, entry.name));
     button.addEventListener("click", () => {
@@ -46,25 +80,23 @@ report.drawView = async function (section, plot, view) {
       button.setAttribute("aria-pressed", String(shown));
       Plotly.restyle(plot, { visible: shown }, groups(entry.name));
     });
-    return [entry, button];
+    return button;
   });
-  const coloured = buttons.filter(([entry]) => !entry.grey).map(([, button]) => button);
-  const grey = buttons.length - coloured.length;
-  const one = grey === 1 ? buttons.find(([entry]) => entry.grey)[0].name : `${grey} others, in grey`;
-  const rest = grey ? [report.make("span", { class: "caption" }, one)] : [];
-  section.querySelector(".legend").replaceChildren(...(buttons.length > 1 ? [...coloured, ...rest] : []));
+  const rest = grey.length === 1 ? `${grey[0].name}, in grey` : `${grey.length} others, in grey`;
+  return [...buttons, ...(grey.length ? [report.make("span", { class: "caption" }, rest)] : [])];
 };
 
 report.swatch = function (entry) {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
-  for (const [name, value] of [["width", 22], ["height", 10], ["aria-hidden", "true"]]) svg.setAttribute(name, value);
-  const shape = document.createElementNS(space, entry.solid ? "rect" : "line");
-  const attributes = entry.solid
-    ? { x: 6, y: 1, width: 8, height: 8, rx: entry.round ? 4 : 2, fill: entry.hollow || entry.dash ? "none" : entry.colour, stroke: entry.colour, "stroke-width": 2 }
-    : { x1: 0, x2: 22, y1: 5, y2: 5, stroke: entry.colour, "stroke-width": 2.5, "stroke-dasharray": entry.dash ? "6 4" : "none" };
-  for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
-  svg.append(shape);
+  const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
+  const add = (name, attributes) => {
+    const shape = name === "svg" ? svg : svg.appendChild(document.createElementNS(space, name));
+    for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
+  };
+  add("svg", { width: 26, height: 12, "aria-hidden": "true" });
+  const solid = { fill: entry.hollow || entry.dash ? "none" : entry.colour, stroke: entry.colour, "stroke-width": 2 };
+  if (!entry.solid) add("line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: entry.colour, "stroke-width": 2.5, "stroke-dasharray": entry.dash ? "6 4" : "none" });
+  if (entry.solid) add("rect", { x: 9, y: 2, width: 8, height: 8, rx: entry.round ? 4 : 2, ...solid });
+  else if (entry.dash) add("rect", { x: 10, y: 3, width: 6, height: 6, fill: entry.colour });
   return svg;
 };
 
@@ -86,31 +118,24 @@ report.layout = (more) => ({
   font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif", size: 12 }, ...more,
 });
 
-// Panels above each other, on one axis of batches.
-report.course = function ({ panels }) {
-  const height = 165, gap = 34, n = panels.length, inner = n * height + (n - 1) * gap; // pixels
-  const layout = report.layout({ height: inner + 70, margin: { l: 52, r: 14, t: 26, b: 44, pad: 2 }, annotations: [] });
-  const last = n > 1 ? `y${n}` : "y";
-  layout.xaxis = report.axis({ title: { text: "rollout batch", standoff: 8 }, anchor: last, rangemode: "tozero", nticks: 9 });
-  const data = [], legend = new Map();
-  panels.forEach((panel, i) => {
-    const top = 1 - (i * (height + gap)) / inner, number = i ? String(i + 1) : "";
-    layout[`yaxis${number}`] = report.axis({ domain: [Math.max(0, top - height / inner), top], nticks: 5, range: report.span(panel) });
-    const place = { xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left", yanchor: "bottom", yshift: 3 };
-    layout.annotations.push({ ...place, text: report.label(panel.title, 200), showarrow: false, font: { size: 13 } });
-    for (const curve of panel.curves) {
-      data.push(...report.curveTraces(curve, `y${number}`, panel.stacked));
-      const { name, hue, points } = curve;
-      const entry = { name, colour: report.colour(hue), dash: report.dashed(hue), grey: hue < 0, solid: points || panel.stacked, round: points };
-      if (!legend.has(name)) legend.set(name, entry);
-    }
+// Curves over batches; `last` is where the axis ends.
+report.course = function (panel, last) {
+  const layout = report.layout({
+    height: 210, margin: { l: 46, r: 14, t: 8, b: 40, pad: 2 }, meta: "course",
+    xaxis: report.axis({ title: { text: "rollout batch", standoff: 6 }, nticks: 7, range: last > 0 ? [0, last] : null }),
+    yaxis: report.axis({ nticks: 5, range: report.span(panel) }),
   });
-  return { data, layout, legend: [...legend.values()] };
+  const most = panel.curves.length - 1, rim = most < 4; // where few lines lie on each other, the lower ones are wider
+  const data = panel.curves.flatMap((curve, i) => report.curveTraces(curve, panel.stacked, rim ? 2 + Math.min(3, 1.5 * (most - i)) : 2));
+  const legend = panel.curves.map(({ name, hue, points, x }) => ({
+    name, colour: report.colour(hue), dash: report.dashed(hue), grey: hue < 0, solid: points || panel.stacked || x.length === 1, round: !panel.stacked,
+  }));
+  return { data, layout, legend };
 };
 
-report.curveTraces = function (curve, yaxis, stacked) {
+report.curveTraces = function (curve, stacked, width) {
   const { name, x, y, low, high, faint, hue } = curve, colour = report.colour(hue), dashed = report.dashed(hue), traces = [];
-  const shared = { type: "scatter", mode: "lines", x, xaxis: "x", yaxis, legendgroup: name, showlegend: false };
+  const shared = { type: "scatter", mode: "lines", x, legendgroup: name, showlegend: false };
   if (low.length && curve.banded) {
     const edge = { ...shared, line: { width: 0 }, hoverinfo: "skip" };
     traces.push({ ...edge, y: low, fill: "none" }, { ...edge, y: high, fill: "tonexty", fillcolor: report.faded(colour, 0.15) });
@@ -119,19 +144,23 @@ report.curveTraces = function (curve, yaxis, stacked) {
   const main = {
     ...shared, y, name: report.label(name, 60), customdata: x.map((_, i) => (low.length ? report.between(low[i], high[i]) : "")),
     hovertemplate: "%{fullData.name}<br>%{y:.3f}%{customdata} at batch %{x}<extra></extra>",
-    line: { color: colour, width: hue < 0 ? 1 : 2, dash: dashed ? "dash" : "solid" },
+    line: { color: colour, width: hue < 0 ? 1 : width, dash: dashed ? "dash" : "solid" },
   };
   if (stacked) {
-    Object.assign(main, { line: { width: 0.5, color: colour }, stackgroup: yaxis, fillcolor: report.faded(colour, 0.75) });
+    Object.assign(main, { line: { width: 0.5, color: colour }, stackgroup: "all", fillcolor: report.faded(colour, 0.75) });
     if (dashed) main.fillpattern = { shape: "/", size: 7, solidity: 0.45, fgcolor: colour, bgcolor: report.faded(colour, 0.25) };
   } else if (curve.points || x.length === 1) {
     Object.assign(main, { mode: "lines+markers", marker: { size: 8, color: colour }, cliponaxis: false });
     main.line.dash = "dot";
   } else Object.assign(main, { connectgaps: true, opacity: hue < 0 ? 0.5 : 1 });
+  if (dashed && !stacked) { // markers on a few of its points
+    const step = Math.ceil(x.length / 8);
+    Object.assign(main, { mode: "lines+markers", marker: { symbol: "square", color: colour, size: x.map((_, i) => (i % step ? 0 : 7)) } });
+  }
   return [...traces, main];
 };
 
-// Of the vertical axis: from 0 where nothing is below it.
+// Of the vertical axis: from 0 where nothing is below it, and not beyond 1 where nothing is above it.
 report.span = function ({ span, stacked, curves }) {
   if (span) return stacked ? span : report.widened(span);
   const known = (lists) => lists.flat().filter((value) => value !== null);
@@ -139,30 +168,34 @@ report.span = function ({ span, stacked, curves }) {
   const bands = known(curves.filter((curve) => curve.banded).map((curve) => curve.high));
   if (!shown.length || Math.min(...shown) < -1e-9) return null; // sums that were taken apart again may end a little below 0
   const most = Math.max(...shown), top = most > 1 ? most : Math.min(1, Math.max(most, ...bands)); // a band past what can be is cut
-  return [0, 1.06 * top || 1];
+  return [0, top > 1 ? 1.06 * top : Math.min(1.02, 1.06 * top) || 1];
 };
 report.widened = ([low, high]) => [low - 0.02 * (high - low), high + 0.02 * (high - low)];
 
-// Rows of values with intervals: before as rings, after as dots.
-report.intervals = function ({ rows, before, after, title, span }) {
-  const data = [], legend = [];
-  for (const [name, points, hue, shift] of [["before", before, -1, -0.22], ["after", after, 0, 0.22]]) {
-    const colour = report.colour(hue), hollow = hue < 0;
-    const away = (end) => points.map((point) => (point[end] === null ? 0 : Math.abs(point[end] - point.value)));
-    data.push({
-      type: "scatter", mode: "markers", name, legendgroup: name, showlegend: false, cliponaxis: false,
-      x: points.map((point) => point.value), y: points.map((_, row) => row + shift),
-      customdata: points.map((point, row) => [report.label(rows[row], 60), report.between(point.low, point.high)]),
-      hovertemplate: "%{customdata[0]}, %{fullData.name}<br>%{x:.3f}%{customdata[1]}<extra></extra>",
-      marker: { color: colour, size: 9, symbol: hollow ? "circle-open" : "circle", line: { width: 2, color: colour } },
-      error_x: { type: "data", symmetric: false, array: away("high"), arrayminus: away("low"), color: colour, thickness: 1.6, width: 4 },
-    });
-    legend.push({ name, colour, solid: true, hollow, round: true });
-  }
+// Rows of values with intervals. Of one: before (ring) above after (dot), both with bars. Of several a line each, a bar after training.
+report.intervals = function ({ rows, marks, span }) {
+  const alone = marks.length === 1, symbols = ["circle", "square"], data = [], legend = [];
+  const places = alone ? 2 : marks.length;
+  for (const [at, mark] of marks.entries())
+    for (const end of ["before", "after"]) {
+      const points = mark[end], hollow = end === "before", hue = alone && hollow ? -1 : mark.hue, colour = report.colour(hue);
+      const name = alone ? [mark.name, end].filter((part) => part).join(", ") : mark.name, line = alone ? Number(!hollow) : at, symbol = symbols[Number(report.dashed(hue))];
+      const away = (side) => points.map((point) => (point[side] === null ? 0 : Math.abs(point[side] - point.value)));
+      data.push({
+        type: "scatter", mode: "markers", name: report.label(name, 60), legendgroup: name, showlegend: false, cliponaxis: false,
+        x: points.map((point) => point.value), y: rows.map((_, row) => row + 0.8 * ((line + 0.5) / places - 0.5)),
+        customdata: points.map((point, row) => [report.label(rows[row], 60), end, report.between(point.low, point.high)]),
+        hovertemplate: "%{customdata[0]}, %{fullData.name} (%{customdata[1]})<br>%{x:.3f}%{customdata[2]}<extra></extra>",
+        marker: { color: colour, size: 9, symbol: hollow ? symbol + "-open" : symbol, line: { width: 2, color: colour } },
+      });
+      if (alone || !hollow) data.at(-1).error_x = { type: "data", symmetric: false, array: away("high"), arrayminus: away("low"), color: colour, thickness: 1.6, width: 4 };
+      if (alone || !hollow) legend.push({ name, colour, solid: true, hollow, round: !report.dashed(hue) });
+    }
   const ticks = rows.map((row) => report.label(row)), longest = Math.max(0, ...rows.map((row) => Math.min(32, row.length)));
+  const narrow = document.documentElement.clientWidth < 640;
   const layout = report.layout({
-    height: 30 * rows.length + 76, margin: { l: Math.min(250, 24 + 7 * longest), r: 18, t: 12, b: 44, pad: 4 },
-    xaxis: report.axis({ title: { text: report.label(title, 200), standoff: 8 }, range: span ? report.widened(span) : null }),
+    height: Math.max(30, 14 * places + 10) * rows.length + 44, margin: { l: Math.min(narrow ? 150 : 250, 24 + 7 * longest), r: 18, t: 8, b: 26, pad: 4 },
+    xaxis: report.axis({ range: span ? report.widened(span) : null }),
     yaxis: report.axis({ tickvals: rows.map((_, row) => row), ticktext: ticks, range: [rows.length - 0.4, -0.6], showgrid: false }),
   });
   return { data, layout, legend };

@@ -2,7 +2,9 @@
 // The rollouts: filters, a list that grows on demand, and the first and the last answers to one prompt.
 const WORDS = { m: "met", p: "partly met", n: "not met", f: "failed to be judged", "-": "not judged" };
 const STAGES = { train: "training", val: "held-out", test: "test", predict: "predicted" };
-const AT_ONCE = 25;
+const SYMBOLS = { m: "✓", p: "◐", n: "✗", f: "!", "-": "–" };
+const AT_ONCE = 8; // prompts
+const AT_FIRST = 4; // responses to one of them
 
 report.browser = null;
 
@@ -19,6 +21,7 @@ report.openRollouts = async function () {
   form.addEventListener("input", refresh);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(refresh));
+  document.getElementById("show").addEventListener("change", refresh);
   document.getElementById("more").addEventListener("click", () => { report.browser.shown += AT_ONCE; report.showList(); });
   report.filter();
 };
@@ -26,8 +29,6 @@ report.openRollouts = async function () {
 report.fillFilters = function (data, form) {
   const stages = [...new Set(data.groups.map((group) => group[1]))];
   const batches = [...new Set(data.groups.filter((group) => group[1] === "train").map((group) => group[2]))].sort((a, b) => a - b);
-  report.fillSelect(form.elements.run, [["", "all"], ...data.runs.map((title, i) => [String(i), title])]);
-  form.querySelector("[data-one=run]").hidden = data.runs.length < 2;
   report.fillSelect(form.elements.stage, [["", "all"], ...stages.map((stage) => [stage, STAGES[stage] || stage])]);
   form.elements.stage.parentElement.hidden = stages.length < 2;
   report.fillSelect(form.elements.batch, [["", "all"], ["first", "first"], ["last", "last"], ["both", "first and last"], ...batches.map((batch) => [String(batch), String(batch)])]);
@@ -53,7 +54,7 @@ report.fillFilters = function (data, form) {
 
 report.filter = function () {
   const { data, form } = report.browser, value = (name) => form.elements[name].value;
-  const run = value("run"), stage = value("stage"), batch = value("batch"), criterion = value("criterion");
+  const run = data.runs.indexOf(document.getElementById("show").value), stage = value("stage"), batch = value("batch"), criterion = value("criterion");
   const outcome = value("outcome"), words = value("text").trim().toLowerCase();
   // Places of the criterion in each rubric; null = any.
   const isName = criterion.startsWith("name:"), wanted = criterion.slice(criterion.indexOf(":") + 1);
@@ -62,7 +63,7 @@ report.filter = function () {
     const [first, last] = data.ends[i];
     const when = !batch || (batch === "first" ? group[2] === first : batch === "last" ? group[2] === last
       : batch === "both" ? group[2] === first || group[2] === last : group[2] === Number(batch));
-    return (!run || group[0] === Number(run)) && (!stage || group[1] === stage) && when && (!places || places[group[4]].length > 0);
+    return (run < 0 || group[0] === run) && (!stage || group[1] === stage) && when && (!places || places[group[4]].length > 0);
   });
   const promptFits = words ? data.promptLower.map((text) => text.includes(words)) : null;
   const order = [];
@@ -97,23 +98,42 @@ report.sort = function (order, by) {
 };
 
 report.showList = function () {
-  const { data, order, shown } = report.browser;
-  document.getElementById("count").textContent = `${order.length} of ${data.group.length} rollouts`;
-  document.getElementById("list").replaceChildren(...order.slice(0, shown).map((i) => report.item(i)));
-  document.getElementById("more").hidden = order.length <= shown;
+  const { data, order, shown } = report.browser, prompts = new Map();
+  for (const i of order) {
+    const prompt = data.groups[data.group[i]][3];
+    if (!prompts.has(prompt)) prompts.set(prompt, []);
+    prompts.get(prompt).push(i);
+  }
+  document.getElementById("count").textContent = `${order.length} of ${data.group.length} responses, to ${prompts.size} ${prompts.size === 1 ? "prompt" : "prompts"}`;
+  document.getElementById("list").replaceChildren(...[...prompts.values()].slice(0, shown).map(report.promptItem));
+  document.getElementById("more").hidden = prompts.size <= shown;
+};
+
+report.promptItem = function (members) {
+  const { data } = report.browser, group = data.groups[data.group[members[0]]], chat = data.prompts[group[3]];
+  const asked = chat.length ? chat[chat.length - 1][1] : "", names = data.rubrics[group[4]].map(([name]) => name).join(" · ");
+  const box = report.make("section", { class: "prompt" }, report.make("h3", {}, asked.length > 300 ? asked.slice(0, 299) + "…" : asked),
+    report.make("p", { class: "names" }, names), ...members.slice(0, AT_FIRST).map(report.item));
+  const rest = members.slice(AT_FIRST);
+  if (rest.length) {
+    const button = report.make("button", { type: "button" }, `${rest.length} more ${rest.length === 1 ? "response" : "responses"}`);
+    button.addEventListener("click", () => button.replaceWith(...rest.map(report.item)));
+    box.append(button);
+  }
+  return box;
 };
 
 const number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
 report.facts = function (i) {
   const { data } = report.browser, group = data.groups[data.group[i]], change = data.change[i];
-  const moved = change === null ? "not judged" : change === 0 ? "same place" : change > 0 ? `▲ ${change}` : `▼ ${-change}`;
+  const moved = change === null ? "not judged" : change === 0 ? "same place" : `${change > 0 ? "▲" : "▼"} ${Math.abs(change)} ${Math.abs(change) === 1 ? "place" : "places"}`;
   const line = report.make("div", { class: "line" });
   if (data.runs.length > 1) line.append(report.make("span", {}, data.runs[group[0]]));
   line.append(
     report.make("span", {}, `${STAGES[group[1]] || group[1]}, batch ${group[2]}, rollout ${data.number[i]}`),
     report.make("span", {}, "reward ", report.make("b", {}, number(data.reward[i]))),
-    report.make("span", {}, `static ${number(data.static[i])}`),
+    report.make("span", {}, `static score ${number(data.static[i])}`),
     report.make("span", { class: change > 0 ? "up" : change < 0 ? "down" : "" }, moved),
     report.make("span", {}, `${data.tokens[i] ?? "?"} tokens${data.cut[i] ? ", cut off" : ""}`),
   );
@@ -122,15 +142,16 @@ report.facts = function (i) {
 
 report.dots = function (i) {
   const { data } = report.browser, rubric = data.rubrics[data.groups[data.group[i]][4]];
-  return report.make("div", { class: "dots" }, ...[...data.outcome[i]].map((letter, k) => report.make("i", { class: letter, title: `${rubric[k][0]}: ${WORDS[letter]}` })));
+  const squares = [...data.outcome[i]].map((letter, k) => {
+    const says = `${rubric[k][0]}: ${WORDS[letter]}`;
+    return report.make("span", { class: letter, title: says, role: "img", "aria-label": says }, SYMBOLS[letter]);
+  });
+  return report.make("div", { class: "dots" }, ...squares);
 };
 
 report.item = function (i) {
-  const { data } = report.browser, chat = data.prompts[data.groups[data.group[i]][3]];
-  const teaser = (text) => text.slice(0, 300).replace(/\s+/g, " ");
-  const summary = report.make("summary", {}, report.facts(i),
-    report.make("div", { class: "teaser" }, report.make("b", {}, teaser(chat.length ? chat[chat.length - 1][1] : ""))),
-    report.make("div", { class: "teaser" }, teaser(data.text[i])), report.dots(i));
+  const teaser = report.browser.data.text[i].slice(0, 300).replace(/\s+/g, " ");
+  const summary = report.make("summary", {}, report.facts(i), report.make("div", { class: "teaser" }, teaser), report.dots(i));
   const item = report.make("details", { class: "item" }, summary);
   item.addEventListener("toggle", () => { if (item.open && item.children.length === 1) item.append(report.body(i)); });
   return item;
@@ -160,7 +181,7 @@ report.response = function (i) { // the thought, folded, and the answer
 
 report.verdicts = function (i) {
   const { data } = report.browser, group = data.groups[data.group[i]], rubric = data.rubrics[group[4]];
-  const head = [["criterion"], ["verdict"], ["reason"], ["prior", "num"], ["weight", "num"], ["saturation", "num"]];
+  const head = [["criterion"], ["verdict"], ["reason"], ["weight in the rubric", "num"], ["weight in this batch", "num"], ["saturation", "num"]];
   const rows = rubric.map(([name, , tags], k) => {
     const letter = data.outcome[i][k], score = data.score[i][k];
     const words = letter === "p" ? `partly met, ${number(score, 2)}` : data.fault[i].includes(k) ? "not met: fault found" : WORDS[letter];

@@ -15,7 +15,8 @@ report.csvCell = function (text, isName) {
 };
 
 report.csv = function (table) {
-  const [head, ...rows] = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+  const [heads, ...rows] = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+  const head = heads.map((text) => text.split("\n")[0]); // the second line says how to read a cell
   const parts = rows.map((row) => row.map((text, at) => (at ? report.cellParts(text) : { "": text })));
   const order = ["", "from", "to", "difference", "low", "high"];
   const columns = head.flatMap((_, at) => order.filter((name) => parts.some((row) => name in row[at])).map((name) => [at, name]));
@@ -33,3 +34,9 @@ for (const button of document.querySelectorAll("button.csv"))
     report.make("a", { href, download: `${section.id}.csv` }).click();
     setTimeout(() => URL.revokeObjectURL(href), 1000);
   });
+
+// A table that is wider than its place says so.
+const wide = new ResizeObserver((found) => {
+  for (const { target } of found) target.parentElement.classList.toggle("wide", target.scrollWidth > target.parentElement.clientWidth + 1);
+});
+for (const table of document.querySelectorAll(".scroll > table")) wide.observe(table);

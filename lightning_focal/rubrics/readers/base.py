@@ -41,14 +41,8 @@ _OF_OWN = {**OWN, "title": ("title",)}
 class RubricRow:
     """One row of a rubric file.
 
-    Args:
-        id: the row's own id, or ``<file stem>:<line>``; unique within the file.
-        messages: the chat to answer.
-        rubric: what answers are measured by.
-        answer: the gold answer where the row has one.
-        extra: the other columns.
-        format: name of the format it was written in, see :data:`FORMATS`.
-        raw: the row as it stood in the file, every field of it; not part of equality.
+    ``id`` is the row's own, or ``<file stem>:<line>``; ``messages`` the chat to answer, ``answer`` the gold answer, ``extra`` the other
+    columns, ``raw`` the row as it stood in the file (not part of equality).
     """
 
     id: str
@@ -113,12 +107,7 @@ class RubricFormat:
         return not self.lacks(row)
 
     def parse(self, row: Row, where: str, default_id: str) -> RubricRow:
-        """Read a row.
-
-        Args:
-            row: without the fields whose value is None.
-            where: its place.
-            default_id: its id where it has none of its own.
+        """Read a row without fields that are None; ``where`` is its place, ``default_id`` its id where it has none.
 
         Raises:
             RubricError: starting with the place and naming the field, what was expected and what stood there.
@@ -174,14 +163,9 @@ class RubricFormat:
         return tuple([Criterion(**fields) for fields in made])
 
     def by_tag(self, rubric: Rubric, met: Sequence[float | None]) -> dict[str, float]:
-        """Score the criteria of each tag alone, in the format's own terms.
+        """Score the criteria of each tag alone, in the format's own terms, as far as there is a score.
 
-        Args:
-            rubric: the rubric.
-            met: how far each criterion is met, in [0, 1]; None = not judged.
-
-        Returns:
-            One score a tag; a tag without one (nothing of it was judged, or none of it has positive points) is left out.
+        ``met`` says how far each criterion is met, in [0, 1]; None = not judged.
         """
         scores = {}
         for tag in sorted({tag for criterion in rubric.criteria for tag in criterion.tags}):

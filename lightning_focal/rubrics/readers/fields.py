@@ -354,11 +354,8 @@ def slugs(texts: Sequence[str], wholes: Sequence[str] | None = None) -> list[str
     """Make short names of criterion texts (ours): their first words and, where these do not say all, a hash of the whole text.
 
     A name depends on its text alone: it is the same in every file, run and process, and other texts have other names. Words alone
-    are the name of a sentence of at most eight plain words. A text that recurs in a rubric is numbered.
-
-    Args:
-        texts: what to take the words of, one a criterion of a rubric.
-        wholes: what to tell criteria apart by; ``texts`` by default.
+    are the name of a sentence of at most eight plain words. A text that recurs in a rubric is numbered. ``wholes`` are what to tell
+    criteria apart by, ``texts`` by default.
 
     >>> slugs(["Names the dose.", "Names the dose!", "Names the dose.", "\u00bf?"])
     ['names-the-dose', 'names-the-dose.5006bcf6', 'names-the-dose.2', 'criterion.049e42f7']

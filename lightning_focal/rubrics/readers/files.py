@@ -50,9 +50,8 @@ def warn_of_skipped(path: str | Path, bad: Sequence[RubricError], total: int) ->
 def raw_rows(path: Path) -> list[RawRow]:
     """Read ``(line, where, row)`` of every row; a row that is not JSON stands there as the error itself.
 
-    Args:
-        path: a file, each kind also as ``.gz``, or a data set: see :class:`DatasetSource`. A JSON file holds a list of rows, such
-            a list under ``data`` or a like name, rows by their ids, one row, or a row a line.
+    A file may be packed as ``.gz``, or be a data set (:class:`DatasetSource`). A JSON file holds a list of rows, such a list under ``data``
+    or a like name, rows by their ids, one row, or a row a line.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -228,11 +227,7 @@ class DatasetSource(NamedTuple):
         return cls(text, found["name"], found["config"], found["split"])
 
     def load(self) -> Iterable[Any]:
-        """Load the rows.
-
-        Raises:
-            RubricError: if the data set cannot be loaded, or has several splits and none was named.
-        """
+        """Load the rows; ``RubricError`` if that fails, or there are several splits and none was named."""
         import datasets
 
         folder, offline = Path(self.name), datasets.config.HF_HUB_OFFLINE

@@ -25,13 +25,7 @@ Check = Callable[[Criterion], None]
 
 @dataclass(frozen=True)
 class Reading:
-    """What a rubric file holds, good and bad.
-
-    Args:
-        format: the format it was read in.
-        rows: the good rows, in file order.
-        problems: one error a bad row.
-    """
+    """What a rubric file holds: its format, the good rows in file order, and one error a bad row."""
 
     format: RubricFormat
     rows: tuple[RubricRow, ...]
@@ -44,19 +38,7 @@ class Reading:
 
 
 def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool = False, check: Check | None = None) -> Reading:
-    """Read every row of a rubric file, and what is wrong with the malformed ones.
-
-    Args:
-        path: see :func:`read_rows`.
-        rubric_format: see :func:`read_rows`.
-        stop: raise the first problem.
-        check: see :func:`read_rows`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        RubricError: on a file that cannot be read at all, or whose format is unknown; with ``stop`` on the first malformed row.
-        ValueError: on an unknown ``rubric_format``.
-    """
+    """Read every row of a rubric file, and what is wrong with the malformed ones; see :func:`read_rows`. ``stop`` raises the first problem."""
     path = Path(path)
     raw = raw_rows(path)
     chosen = _recognise(raw, rubric_format)
@@ -97,12 +79,10 @@ def read_rows(
         path: ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet``, each also as ``.gz``; or a data set of the
             ``datasets`` library: ``hf:owner/name[:config][@split]``, a folder of data files or one saved by ``save_to_disk``
             (``folder[@split]``).
-        on_bad_row: ``error`` refuses the file at its first bad row; ``skip`` leaves such rows out and logs how many and which,
-            with the first reason.
+        on_bad_row: ``error`` refuses the file at its first bad row; ``skip`` logs how many rows are left out and which, with the first reason.
         rubric_format: name of the format, or None to recognise it.
         check: asked about every criterion (:meth:`RuleJudge.validate <lightning_focal.judges.RuleJudge.validate>`, say): a row is
-            bad, too, if it raises ValueError. One whose cause is a missing package or missing data is the fault of no row: it is
-            raised.
+            bad, too, if it raises ValueError. One whose cause is a missing package or missing data is raised.
 
     Returns:
         The rows in file order. Ids are the rows' own, or ``<file stem>:<line>``: the same at every reading.
@@ -116,9 +96,8 @@ def read_rows(
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "tiny.jsonl"
     >>> _ = file.write_text('{"prompt": "Say hi.", "rubric": [{"name": "short", "check": {"kind": "max_words", "words": 5}}]}')
-    >>> row = read_rows(file)[0]
-    >>> row.id, row.rubric.names
-    ('tiny:1', ('short',))
+    >>> [(row.id, row.rubric.names) for row in read_rows(file)]
+    [('tiny:1', ('short',))]
     """
     if on_bad_row not in ("error", "skip"):
         raise ValueError(f"`on_bad_row` must be 'error' or 'skip', got {on_bad_row!r}")
@@ -210,14 +189,10 @@ def _entry(criterion: Criterion) -> dict[str, Any]:
 
 
 def write_rows(path: str | Path, rows: Sequence[RubricRow]) -> None:
-    """Write rows so that reading them gives the same rows; the file is there whole or not at all.
+    """Write rows, at least one, to ``.jsonl``, ``.ndjson``, ``.json`` or ``.parquet``, so that reading them gives the same rows.
 
-    A row without an id of its own is called by its file and line, so by the new ones. Parquet has one type a column and fills
-    absent fields with nulls, which count as absent when read.
-
-    Args:
-        path: ends in ``.jsonl``, ``.ndjson``, ``.json`` or ``.parquet``.
-        rows: at least one.
+    The file is there whole or not at all. A row without an id of its own is called by its file and line, so by the new ones. Parquet has
+    one type a column and fills absent fields with nulls, which count as absent when read.
 
     Raises:
         ValueError: on another ending, no rows, or rows that parquet cannot hold.

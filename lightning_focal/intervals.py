@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_interval", "student_interval", "student_quantile"]
+__all__ = ["bootstrap_interval", "draws_of_units", "student_interval", "student_quantile"]
 
 
-def _known(values: Tensor, level: float) -> Tensor:
+def _known(values: ArrayLike, level: float) -> NDArray[np.float64]:
     """Values in float64 without NaN, checked like the level."""
-    if values.ndim != 1:
-        raise ValueError(f"`values` must be [N], got {tuple(values.shape)}")
+    known = np.asarray(values.double().cpu() if hasattr(values, "double") else values, dtype=np.float64)
+    if known.ndim != 1:
+        raise ValueError(f"`values` must be [N], got {known.shape}")
     if not 0 < level < 1:
         raise ValueError(f"`level` must be in (0, 1), got {level}")
-    values = values.double().cpu()
-    return values[~values.isnan()]
+    return known[~np.isnan(known)]
 
 
-def bootstrap_interval(values: Tensor, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+def draws_of_units(n: int, draws: int, generator: np.random.RandomState) -> NDArray[np.int64]:
+    """Draw units with replacement: ``[draws, n]`` numbers in ``[0, n)``, the ones that torch draws from the same seed.
+
+    >>> import torch
+    >>> torch.equal(
+    ...     torch.randint(9, (4, 9), generator=torch.Generator().manual_seed(5)),
+    ...     torch.from_numpy(draws_of_units(9, 4, np.random.RandomState(5))),
+    ... )
+    True
+    """
+    return generator.randint(0, 2**32, (draws, n), dtype=np.uint32).astype(np.int64) % n
+
+
+def bootstrap_interval(values: ArrayLike, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
     """Mean and percentile bootstrap interval over independent units, prompts say.
 
     Resamples whole units with replacement (Efron 1979). For a paired comparison hand in the differences.
 
     Args:
-        values: ``[N]``, one number a unit; NaN entries are left out.
+        values: ``[N]``, one number a unit, a tensor or a list; NaN entries are left out.
         level: coverage of the interval, in (0, 1).
         draws: number of resamples.
         seed: of the resampling: the same values give the same interval.
@@ -37,30 +50,28 @@ def bootstrap_interval(values: Tensor, level: float = 0.95, draws: int = 10_000,
     Raises:
         ValueError: on a shape or level that does not fit.
 
-    >>> mean, low, high = bootstrap_interval(torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]))
+    >>> mean, low, high = bootstrap_interval([0.0, 1.0, 1.0, 0.0, 1.0])
     >>> round(mean, 2), round(low, 2), round(high, 2)
     (0.6, 0.2, 1.0)
     """
-    values = _known(values, level)
-    n = len(values)
-    if n == 0:
+    known = _known(values, level)
+    if not len(known):
         return (math.nan,) * 3
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.RandomState(seed)
     counts = [min(1000, draws - first) for first in range(0, draws, 1000)]  # bounded memory however many units
-    means = torch.cat([values[torch.randint(n, (count, n), generator=generator)].mean(1) for count in counts])
-    tail = (1 - level) / 2
-    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return float(values.mean()), low, high
+    means = np.concatenate([known[draws_of_units(len(known), count, generator)].mean(1) for count in counts])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(known.mean()), float(low), float(high)
 
 
-def student_interval(values: Tensor, level: float = 0.95) -> tuple[float, float, float]:
+def student_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
     """Mean and interval by Student's t over independent units, seeds say.
 
     ``mean ± t_{n-1} s / sqrt(n)`` with the unbiased standard deviation ``s`` (Student 1908). For few units, where a bootstrap is
     too narrow. For a paired comparison hand in the differences.
 
     Args:
-        values: ``[N]``, one number a unit; NaN entries are left out.
+        values: ``[N]``, one number a unit, a tensor or a list; NaN entries are left out.
         level: coverage of the interval, in (0, 1).
 
     Returns:
@@ -69,15 +80,15 @@ def student_interval(values: Tensor, level: float = 0.95) -> tuple[float, float,
     Raises:
         ValueError: on a shape or level that does not fit.
 
-    >>> [round(value, 3) for value in student_interval(torch.tensor([0.1, 0.2, 0.3]))]
+    >>> [round(value, 3) for value in student_interval([0.1, 0.2, 0.3])]
     [0.2, -0.048, 0.448]
     """
-    values = _known(values, level)
-    n = len(values)
+    known = _known(values, level)
+    n = len(known)
     if n == 0:
         return (math.nan,) * 3
-    mean = float(values.mean())
-    half = student_quantile(n - 1, level) * float(values.std()) / math.sqrt(n) if n > 1 else math.nan
+    mean = float(known.mean())
+    half = student_quantile(n - 1, level) * float(known.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return mean, mean - half, mean + half
 
 

@@ -1,0 +1,268 @@
+"""Environments of verifiers 0.4 as data and criteria here, and a strategy of this package over a group of verifiers' traces."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from lightning_focal.data.module import PromptDataModule
+from lightning_focal.integrations.columns import Bounds, ShapedColumns, named_scores, shape_columns
+from lightning_focal.rewards import RewardStrategy, ScoreSource
+from lightning_focal.types import CriterionScores, Message, Prompts, Rollouts
+
+__all__ = ["EnvironmentData", "EnvironmentScores", "reweigh"]
+
+
+def _vf() -> Any:
+    """``verifiers.v1``, imported where it is used."""
+    try:
+        return import_module("verifiers.v1")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"environments need verifiers 0.4: pip install 'lightning-focal[verifiers]' ({error})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: str
+    messages: tuple[Message, ...]
+    task: Any
+
+
+class EnvironmentData(PromptDataModule):
+    """Tasks of a single-turn environment of verifiers as prompts; :class:`EnvironmentScores` scores them.
+
+    Args:
+        environment: its id, of an installed package: ``reverse-text``, say.
+        train: the taskset's own settings for training; with ``select``, verifiers' choice of tasks (``include``, ``skip``, ``limit``, ...).
+        val: the same for held-out tasks; None = none.
+        test: the same for ``lightning_focal test``; ``val`` by default.
+        predict: the same for ``lightning_focal predict``; ``val`` by default.
+        **kwargs: of :class:`~lightning_focal.data.PromptDataModule`.
+    """
+
+    unit = "tasks"
+
+    def __init__(
+        self,
+        environment: str,
+        train: dict[str, Any] | None = None,
+        val: dict[str, Any] | None = None,
+        test: dict[str, Any] | None = None,
+        predict: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.environment = environment
+        self.settings = {"train": train, "val": val, "test": test or val, "predict": predict or val}
+        self.files = {split: None if given is None else environment for split, given in self.settings.items()}
+        self.expect_files()
+
+    def read_split(self, split: str, path: str) -> list[_Row]:
+        """Load the environment and take its tasks.
+
+        Raises:
+            ValueError: for an environment that is not installed, is not single-turn, takes other settings, or has no end.
+        """
+        vf = _vf()
+        settings = dict(self.settings[split] or {})
+        select = settings.pop("select", {})
+        try:
+            env = vf.load_environment(vf.resolve_env_config({"taskset": {"id": path, **settings}}))
+            taskset = env.taskset.select(vf.SelectConfig.model_validate(select))
+        except Exception as error:  # an environment's own code may raise anything
+            line = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"`data.{split}`: the environment {path!r} cannot be loaded: {type(error).__name__}: {line}"
+            ) from error
+        tools = env.taskset.toolsets(env.taskset.config) or type(env.taskset).task_type().toolsets(env.taskset.config.task)
+        if not isinstance(env, vf.SingleAgentEnv) or tools:
+            raise ValueError(
+                f"`data.environment`: {path!r} has several agents, or tools: only single-turn environments can be trained on"
+            )
+        if not taskset.bounded:
+            raise ValueError(f"`data.{split}`: {path!r} has no last task; write `data.{split}.select.limit`")
+        rows = [_Row(f"{path}/{split}/{task.data.idx}", _messages(task, split), task) for task in taskset]
+        if not rows:
+            raise ValueError(f"`data.{split}`: the environment {path!r} has no task with these settings")
+        return rows
+
+    def make_prompts(self, split: str, rows: Sequence[_Row]) -> Prompts:
+        """Make a batch of tasks; ``extra`` holds each task itself."""
+        messages, extra = tuple(row.messages for row in rows), tuple({"task": row.task} for row in rows)
+        return Prompts(tuple(row.id for row in rows), messages, extra=extra)
+
+
+def _messages(task: Any, split: str) -> tuple[Message, ...]:
+    vf = _vf()
+    data = task.data
+    turns = [vf.UserMessage(content=data.prompt)] if isinstance(data.prompt, str) else list(data.prompt or ())
+    if data.system_prompt:
+        turns.insert(0, vf.SystemMessage(content=data.system_prompt))
+    if not turns or turns[-1].role != "user" or any(not isinstance(turn.content, str) for turn in turns):
+        raise ValueError(f"`data.{split}`: task {data.idx} must have a prompt of text that ends with the user's turn")
+    return tuple({"role": turn.role, "content": turn.content} for turn in turns)
+
+
+class EnvironmentScores(ScoreSource):
+    """The rewards of a task of verifiers, each a criterion, and its metrics beside them (``verifiers/<name>``).
+
+    Base weights are those of the environment; a weight below 0 makes a fault, whose score is turned round. A task that fails to score a
+    response, or gives no number, has failed to judge it.
+
+    Args:
+        bounds: by reward the lowest and highest score, (0, 1) by default.
+        runtime: what rewards that run programs run them in, verifiers' own words: ``{type: subprocess}``, say. One a response.
+        concurrency: responses scored at once.
+    """
+
+    def __init__(
+        self, bounds: dict[str, tuple[float, float]] | None = None, runtime: dict[str, Any] | None = None, concurrency: int = 16
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"`concurrency` must be >= 1, got {concurrency}")
+        self.bounds, self.concurrency, self.names = bounds or {}, concurrency, list[str]()
+        self.runtime = _vf().AgentConfig.model_validate({"runtime": runtime}).runtime if runtime else None
+
+    def validate(self, prompts: Prompts) -> None:
+        """See :class:`ScoreSource`."""
+        for task in self._tasks(prompts):
+            rewards = task.hooks("reward")
+            for fn in rewards if self.runtime is None else ():
+                parameter = inspect.signature(fn).parameters.get("runtime")
+                if parameter is not None and parameter.default is parameter.empty:
+                    raise ValueError(
+                        f"the reward {fn.__name__!r} runs a program: write `reward.source.runtime: {{type: subprocess}}`"
+                    )
+            self.names = list(dict.fromkeys([*self.names, *_names(task, "reward")]))
+
+    def level_keys(self) -> list[str]:
+        """See :class:`ScoreSource`; names of keyed rewards are known after the first response alone."""
+        return self.names
+
+    def __call__(self, rollouts: Rollouts) -> CriterionScores:
+        """See :class:`ScoreSource`."""
+        tasks = self._tasks(rollouts.prompts)
+        traces = asyncio.run(self._score([*self._traces(rollouts, tasks)]))
+        groups = [traces[i : i + rollouts.group_size] for i in range(0, len(traces), rollouts.group_size)]
+        weights = [
+            _weights(group) or dict.fromkeys(_names(task, "reward"), 1.0) for task, group in zip(tasks, groups, strict=True)
+        ]
+        reasons = [[" ".join(t.errors[-1].message.split())[:200] if t.errors else "" for t in group] for group in groups]
+        scores = named_scores([[*map(_given, group)] for group in groups], weights, self.bounds, reasons)
+        measures = {}
+        for name in sorted({name for task in tasks for name in _names(task, "metric")}):
+            values = [[math.nan if (value := t.metrics.get(name)) is None else value for t in group] for group in groups]
+            measures[f"verifiers/{name}"] = torch.tensor(values, dtype=torch.float64)
+        return replace(scores, measures=measures)
+
+    def _tasks(self, prompts: Prompts) -> list[Any]:
+        vf = _vf()
+        tasks = [extra.get("task") for extra in prompts.extra] if prompts.extra else [None] * len(prompts)
+        if not all(isinstance(task, vf.Task) for task in tasks):
+            raise ValueError(f"{type(self).__name__} scores tasks of verifiers: write `data: EnvironmentData`")
+        return tasks
+
+    def _traces(self, rollouts: Rollouts, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Each response as the trace that verifiers would have recorded of one turn, and its task."""
+        vf = _vf()
+        lengths, prompt_lengths = rollouts.lengths.tolist(), rollouts.prompt_mask.sum(-1).tolist()
+        for p, task in enumerate(tasks):
+            kinds = {"system": vf.SystemMessage, "user": vf.UserMessage, "assistant": vf.AssistantMessage}
+            turns = [kinds[turn["role"]](content=turn["content"]) for turn in rollouts.prompts.messages[p]]
+            for g, response in enumerate(rollouts.responses[p]):
+                cut = bool(rollouts.truncated[p, g])
+                said = [*turns, vf.AssistantMessage(content=response.answer, reasoning_content=response.thought)]
+                nodes = [
+                    vf.MessageNode(parent=i - 1 if i else None, message=turn, sampled=turn is said[-1])
+                    for i, turn in enumerate(said)
+                ]
+                usage = vf.Usage(prompt_tokens=prompt_lengths[p], completion_tokens=lengths[p][g])
+                yield (
+                    task,
+                    vf.Trace(
+                        agent=vf.AgentInfo(config=vf.AgentConfig()),
+                        task=vf.TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash),
+                        nodes=nodes,
+                        calls=[vf.ModelCall(node=len(turns), finish_reason="length" if cut else "stop", usage=usage)],
+                        is_completed=True,
+                        stop_condition="single_turn",
+                    ),
+                )
+
+    async def _score(self, jobs: Sequence[tuple[Any, Any]]) -> list[Any]:
+        gate = asyncio.Semaphore(self.concurrency)
+
+        async def score(task: Any, trace: Any) -> Any:
+            async with gate:
+                try:
+                    if self.runtime is None:
+                        await task.score(trace)
+                    else:
+                        provision = import_module("verifiers.v1.runtimes").provision_runtime
+                        async with provision(self.runtime, env=task.runtime_env()) as runtime:
+                            for hook in (task.setup, task.finalize):
+                                known, wanted = {"trace": trace, "runtime": runtime}, inspect.signature(hook).parameters
+                                await hook(**{name: value for name, value in known.items() if name in wanted})
+                            await task.score(trace, runtime)
+                except Exception as error:  # a scorer of others must not end the run
+                    trace.record_error(error)
+            return trace
+
+        return list(await asyncio.gather(*(score(task, trace) for task, trace in jobs)))
+
+
+def _names(task: Any, kind: str) -> list[str]:
+    return [fn.__name__ for fn in task.hooks(kind)]
+
+
+def _given(trace: Any) -> dict[str, float | None]:
+    return {name: None if reward is None else reward.score for name, reward in trace.rewards.items()}
+
+
+def _weights(traces: Sequence[Any]) -> dict[str, float]:
+    """By name the weights of a group's rewards, of those that were scored; keyed rewards stand under their keys."""
+    found = {name: reward.weight for trace in traces for name, reward in trace.rewards.items() if reward is not None}
+    return {name: weight for name, weight in found.items() if weight}
+
+
+def reweigh(traces: Sequence[Any], strategy: RewardStrategy, bounds: Bounds | None = None) -> ShapedColumns:
+    """Give a group of verifiers' traces, all of one task, the reward of a strategy: ``trace.reward`` is it from then on.
+
+    Call it where the whole group is at hand: in ``Env.finalize`` of an environment with siblings (``best-of-n``), or in ``score_group`` of
+    an algorithm of prime-rl. Each reward keeps its score and gets the weight 0; a reward ``focal`` carries the sum. The metrics get
+    ``weight/<name>`` and ``saturation/<name>``. With static weights ``trace.reward`` stays what it was.
+
+    Args:
+        traces: ``[N]`` scored traces; a reward that is None was not judged.
+        strategy: with any weighting.
+        bounds: by reward the lowest and highest score, (0, 1) by default.
+
+    Returns:
+        Rewards, advantages, weights and saturation.
+
+    Raises:
+        ValueError: for traces without rewards or that were reweighed before, or a score out of its bounds.
+    """
+    weights = _weights(traces)
+    if not weights or "focal" in weights:
+        raise ValueError(f"`traces` must have rewards, and none named 'focal', which this adds; got {[*weights]}")
+    rows = [_given(trace) for trace in traces]
+    shaped = shape_columns(strategy, rows, [0] * len(traces), weights, bounds)
+    for i, trace in enumerate(traces):
+        for k, name in enumerate(weights):
+            if (score := rows[i].get(name)) is not None:
+                trace.record_reward(name, score, 0.0)
+            trace.record_metrics(
+                {f"weight/{name}": float(shaped.weights[i, k]), f"saturation/{name}": float(shaped.saturation[i, k])}
+            )
+        trace.record_reward("focal", float(shaped.rewards[i]))
+    return shaped

@@ -21,7 +21,7 @@ PICTURES = {
     "MajorityVoteReward": ("label_free_fast.svg", "Accuracy, share of the vote and entropy at a rate that collapses"),
     "CollapseWatch": ("label_free_fast.svg", "Accuracy, share of the vote and entropy at a rate that collapses"),
     "WriteReport": ("report.png", "A report: verdict, held-out scores, levels over time"),
-    "LiveFigures": ("report.png", "A report: verdict, held-out scores, levels over time"),
+    "LogMedia": ("report.png", "A report: verdict, held-out scores, levels over time"),
     "RolloutTable": ("report_rollouts.png", "Rollouts with their verdicts, in the report"),
 }
 _FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^(?P=ticks)$", re.DOTALL | re.MULTILINE)

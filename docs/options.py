@@ -5,6 +5,7 @@ python docs/options.py
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -54,6 +55,8 @@ def arguments() -> dict[str, list[str] | None]:
 
 
 def _arguments(cls: type) -> list[str] | None:
+    if dataclasses.is_dataclass(cls):
+        return sorted(field.name for field in dataclasses.fields(cls) if field.init)
     makers = [part.__init__ for part in cls.__mro__ if "__init__" in vars(part)]
     for maker in makers:  # the first that hands nothing on ends it
         if not any(p.kind == p.VAR_KEYWORD for p in inspect.signature(maker).parameters.values()):

@@ -70,7 +70,7 @@ def responses(stored: dict) -> str:
     start = stored["run"]
     command = re.sub(r" --run_dir=\S+", "", start["command"])
     lines = [
-        f"Three held-out prompts of another run (commit {start['commit'][:7]}):",
+        f"Three held-out prompts of that run (commit {start['commit'][:7]}):",
         "",
         "```sh",
         command,

@@ -36,7 +36,7 @@ from lightning_focal.runs import (
 from lightning_focal.terminal import QUIET_HELP, program, quiet, say_less
 from lightning_focal.trainer import TRAINER_DEFAULTS, Trainer, begin_run, check_callbacks
 
-__all__ = ["FocalCLI", "RunCLI", "RunParser", "launch", "run_command"]
+__all__ = ["FocalCLI", "RunCLI", "launch", "run_command"]
 
 
 class RunParser(PlainParser, LightningArgumentParser):

@@ -80,8 +80,8 @@ OVERVIEW = f"""\
 usage: lightning_focal COMMAND [options]
 
 Reinforcement learning on rubrics of many criteria (Focal Reward, static
-weights, their neighbours) and without labels (Co-rewarding-I and -II, majority
-voting, self-certainty, entropy).
+weights, their neighbours) and without labels (Co-rewarding-I, -II and -III,
+majority voting, self-certainty, entropy).
 
 {_LINES}
 options
@@ -100,7 +100,7 @@ def help_of(command: str, args: Sequence[str] = ()) -> str:
     """Return the help of a command; ``judge --agreement FILE`` has one of its own.
 
     >>> help_of("report").splitlines()[0]
-    'usage: lightning_focal report [-h] [--out OUT]'
+    'usage: lightning_focal report [--out OUT] [--rollouts ROLLOUTS]'
     """
     agreement = command == "judge" and any(arg.partition("=")[0] == "--agreement" for arg in args)
     page = f"{command}-agreement" if agreement else command
@@ -116,7 +116,7 @@ def options_of(command: str, args: Sequence[str] = ()) -> dict[str, str]:
     """Return the options of a command without their dashes, each with what its line of help says next.
 
     >>> options_of("report")["out"]
-    'OUT'
+    'OUT File; report.html in the first run folder by default.'
     """
     found = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w.-]+) ?(.*(?:\n {24}.*)*)", help_of(command, args), re.MULTILINE)
     return {name: " ".join(words.split()) for name, words in found}
@@ -227,7 +227,8 @@ class _Keys:
     def wrong_class(self, key: str, path: str) -> Iterator[str]:
         """Yield the class that is not there, where it is like one of this package."""
         hint = near(path.rpartition(".")[2], list(_arguments()), 0.8)
-        if _is_ours(path) and path.rpartition(".")[2] not in _arguments() and hint:
+        lightnings = key.startswith("trainer.") and "." not in path  # its loggers and callbacks have short names, too
+        if _is_ours(path) and not lightnings and path.rpartition(".")[2] not in _arguments() and hint:
             kind = re.search(r"subclass of (\w+) ", self.options.get(f"{key}.help", ""))
             words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind[1]).lower() if kind else "class"
             known = ", ".join(re.findall(r"lightning_focal[\w.]*\.(\w+)", self.options.get(key, "")))

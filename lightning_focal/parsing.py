@@ -50,10 +50,12 @@ class PlainParser:
         """Parse the arguments given, once the YAML files among them can be read."""
         before = ""
         for word in sys.argv[1:] if args is None else args:
-            key, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
+            key, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
             before = word
-            file = key.startswith("--") and value.endswith((".yaml", ".yml")) and Path(value).is_file()
-            if file and (why := why_unreadable(Path(value), keys=key == "--config")) is not None:
+            # A task of the harness, say, is YAML with tags of its own.
+            ours = key in ("-c", "--config") or key.split(".")[0] in ("--model", "--data", "--reward", "--trainer")
+            file = ours and value.endswith((".yaml", ".yml")) and Path(value).is_file()
+            if file and (why := why_unreadable(Path(value), keys=key in ("-c", "--config"))) is not None:
                 self.error(f"`{key}`: {why}")
         return super().parse_args(args, *more, **named)  # type: ignore[misc]
 

@@ -22,7 +22,10 @@ BASES = {"AnswerReward", "CertaintyScores"}
 
 NEEDED = {
     "Criterion": {"name": "short", "description": "Is short."},
+    "FrozenVoteReward": {"votes": "runs/base/rollouts"},
+    "FrozenVotes": {"votes": "runs/base/rollouts"},
     "GRPOModule": {"policy": "random:tiny-llama"},
+    "PolicyModule": {"policy": "random:tiny-llama"},
     "SFTModule": {"policy": "random:tiny-llama"},
     "HTTPJudge": {"url": "http://localhost:1/v1", "model": "judge"},
     "PairDataModule": {"train": "x.jsonl"},

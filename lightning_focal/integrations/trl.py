@@ -25,7 +25,7 @@ from lightning_focal.types import CriterionScores, Shaped
 if TYPE_CHECKING:
     from lightning_focal.rewards import RewardStrategy
 
-__all__ = ["FocalGRPOTrainer", "StrategyState", "rubric_reward"]
+__all__ = ["FocalGRPOTrainer", "rubric_reward"]
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_focal.integrations.columns import make_strategy, shape_columns
 
-__all__ = ["Criteria", "given_advantages"]
+__all__ = ["given_advantages"]
 
 _KEY = "trainer.v1.sampler.sampler_kwargs"
 

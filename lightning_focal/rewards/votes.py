@@ -184,7 +184,7 @@ class FrozenVotes(VotedScores):
         **kwargs: see :class:`AnswerScores`.
 
     Raises:
-        ValueError: where the folder holds no rollouts; in :meth:`validate`, for a prompt that nobody answered there.
+        ValueError: in :meth:`validate`, where the folder holds no rollouts, or none of a prompt.
     """
 
     voters: ClassVar[str] = " recorded before"
@@ -192,8 +192,6 @@ class FrozenVotes(VotedScores):
     def __init__(self, votes: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.folder, self._votes = Path(votes), dict[str, tuple[Vote, int]]()
-        if not any(self.folder.glob("*.parquet")):
-            raise ValueError(f"`votes`: no rollouts in {self.folder.absolute()}; expected the folder `rollouts` of a run")
 
     def validate(self, prompts: Prompts) -> None:
         """See :class:`ScoreSource`."""
@@ -216,6 +214,8 @@ class FrozenVotes(VotedScores):
 
             answers: dict[str, list[str | None]] = defaultdict(list)
             files = sorted(map(str, self.folder.glob("*.parquet")))
+            if not files:
+                raise ValueError(f"`votes`: no rollouts in {self.folder.absolute()}; expected the folder `rollouts` of a run")
             for row in ds.dataset(files).to_table(columns=["prompt_id", "response", "thought"]).to_pylist():
                 response = row["response"] if row["thought"] is None else split_thought(row["response"]).answer
                 answers[row["prompt_id"]].append(voting_answer(response))

@@ -97,7 +97,8 @@ def fit(given, url):
     if "co_rewarding" in " ".join(given):
         added |= {key: value for key, value in FEW_QUESTIONS.items() if key not in named}
     if "LocalJudge" in " ".join(given):
-        added["reward.judge.other.source"] = TINY
+        second = "--reward.held_out_judge=LocalJudge" in given
+        added["reward.held_out_judge.source" if second else "reward.judge.other.source"] = TINY
     if "healthbench_judge" in " ".join(given):
         added |= {"reward.judge.init_args.url": url, "data.batch_size": "1"}
     if "--trainer.callbacks+=LMEval" in given:

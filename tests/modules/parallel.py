@@ -40,7 +40,7 @@ CASES = {
     ),
     "co_rewarding_3": lambda: (
         CoRewardingIII(equivalence="string"),
-        {"update": Update(kl_coef=0.05, mini_batches=2), "reference": TeacherReference()},
+        {"update": Update(kl_coef=0.05), "reference": TeacherReference()},
     ),
     "adapters": lambda: (
         SelfCertaintyReward(equivalence="string"),

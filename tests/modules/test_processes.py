@@ -57,8 +57,9 @@ def test_everything_that_is_logged_equals_that_of_one_process(runs, strategy, ca
         for name, value in mine.items():
             assert (value == "") == (theirs[name] == ""), name
             if value != "":
-                relative = 1e-4 if name == "train/policy/grad_norm" else TOLERANCE
-                assert float(theirs[name]) == pytest.approx(float(value), abs=TOLERANCE, rel=relative, nan_ok=True), name
+                relative = 1e-4 if "length_" in name or name == "train/policy/grad_norm" else TOLERANCE
+                absolute = 1e-4 if "length_" in name else TOLERANCE  # a correlation divides by a spread that may be small
+                assert float(theirs[name]) == pytest.approx(float(value), abs=absolute, rel=relative, nan_ok=True), name
 
 
 @pytest.mark.parametrize(("strategy", "case"), RUNS)

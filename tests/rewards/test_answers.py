@@ -200,7 +200,7 @@ def test_recorded_votes_are_labels(tmp_path):
     with pytest.raises(ValueError, match=r"`votes`: 1 of 3 prompts have no recorded answer in .* \(first: 'p2'\)"):
         source.validate(make_prompts(3))
     with pytest.raises(ValueError, match=r"`votes`: no rollouts in .*; expected the folder `rollouts` of a run"):
-        FrozenVotes(str(tmp_path / "none"))
+        FrozenVotes(str(tmp_path / "none")).validate(make_prompts(1))
 
 
 # -- gold answers -----------------------------------------------------------------------------------------------------------

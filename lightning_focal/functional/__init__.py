@@ -25,7 +25,14 @@ from lightning_focal.functional.balance import (
     worst_criterion,
 )
 from lightning_focal.functional.certainty import self_certainty, token_entropy
-from lightning_focal.functional.diagnostics import compare_ranks, length_correlation, pair_signs, repeat_variance
+from lightning_focal.functional.diagnostics import (
+    compare_ranks,
+    length_correlation,
+    length_weight,
+    pair_signs,
+    projection_tilt,
+    repeat_variance,
+)
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
 from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores
 from lightning_focal.functional.importance import sampling_gap, truncated_importance_weights
@@ -102,6 +109,7 @@ __all__ = [
     "item_response_reward",
     "kl_divergence",
     "length_correlation",
+    "length_weight",
     "level_index",
     "level_sums",
     "loss_normaliser",
@@ -118,6 +126,7 @@ __all__ = [
     "probit_difficulty",
     "project_bounded_simplex",
     "projected_sums",
+    "projection_tilt",
     "repeat_variance",
     "rloo_advantage",
     "rubric_dropout",

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_focal.functional._inputs import expect_scores, expect_shape, kept, working_dtype
 from lightning_focal.functional.groups import centre, group_spread
 
-__all__ = ["compare_ranks", "length_correlation", "pair_signs", "repeat_variance"]
+__all__ = ["compare_ranks", "length_correlation", "length_weight", "pair_signs", "projection_tilt", "repeat_variance"]
 
 
 @torch.no_grad()
@@ -53,6 +53,42 @@ def length_correlation(scores: Tensor, lengths: Tensor, mask: Tensor | None = No
     size_std = (size.square().sum(1) / count[:, 0].clamp_min(1)).sqrt()
     covariance = (deviations * size).sum(1) / count[:, 0].clamp_min(1)
     return (covariance / (std * size_std)).clamp(-1, 1)  # 0 / 0 is NaN
+
+
+@torch.no_grad()
+def projection_tilt(saturation: Tensor, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Saturation minus the mean score of each criterion in its group: near 0 the projection is the mean.
+
+    Args:
+        saturation: ``[P, C]`` in [0, 1].
+        scores: ``[P, G, C]`` in [0, 1].
+        mask: ``[P, G, C]`` bool, True = this score counts.
+
+    Returns:
+        ``(tilt, known)``, ``[P, C]`` each; not known where nothing was judged.
+
+    >>> tilt, known = projection_tilt(torch.tensor([[0.75]]), torch.tensor([[[1.0], [0.0]]]), torch.ones(1, 2, 1) > 0)
+    >>> tilt
+    tensor([[0.2500]])
+    """
+    count = mask.sum(1)
+    return saturation - kept(scores, mask).sum(1) / count.clamp_min(1), count > 0
+
+
+def length_weight(weights: Tensor, correlation: Tensor) -> Tensor:
+    """Weight of each prompt on criteria that go with length: ``sum_c w_c |r_c|``.
+
+    Args:
+        weights: ``[P, C]``, rows summing to 1.
+        correlation: ``[P, C]``, see :func:`length_correlation`; NaN counts as 0.
+
+    Returns:
+        ``[P]`` in [0, 1].
+
+    >>> length_weight(torch.tensor([[0.5, 0.5]]), torch.tensor([[-1.0, torch.nan]]))
+    tensor([0.5000])
+    """
+    return (weights * correlation.abs().nan_to_num()).sum(-1)
 
 
 def compare_ranks(static: Tensor, rewards: Tensor, valid: Tensor) -> dict[str, Tensor]:

@@ -192,9 +192,11 @@ class VLLMGenerator(VLLMBase):
                 self._adapter = LoRARequest(lora_name=f"adapter-{self._syncs}", lora_int_id=self._syncs, lora_path=folder)
             else:
                 weights = hub_weights(policy)
-                missing = load_vllm_weights(llm, weights)
-                for _ in weights:  # a gather of shards hangs the other processes if it stops half-way
-                    pass
+                try:
+                    missing = load_vllm_weights(llm, weights)
+                finally:
+                    for _ in weights:  # a gather of shards hangs the other processes if it stops half-way
+                        pass
                 if missing:
                     raise RuntimeError(f"vLLM's model and the policy do not match: no values for {', '.join(sorted(missing))}")
             if not llm.reset_prefix_cache():

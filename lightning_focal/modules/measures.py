@@ -11,7 +11,9 @@ from lightning_focal.functional import (
     compare_ranks,
     group_spread,
     length_correlation,
+    length_weight,
     level_index,
+    projection_tilt,
     scatter_sums,
     weighted_reward,
 )
@@ -144,11 +146,8 @@ class BatchMeasures:
         means, stage, mask = self.means, self.stage, scores.mask
         _, std = group_spread(scores.scores, mask)
         with_length = length_correlation(scores.scores, rollouts.lengths.to(mask.device), mask)
-        level = scores.scores.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp_min(1)
-        means.add(f"{stage}/balance/tilt", shaped.saturation - level, mask.any(1))
-        means.add(
-            f"{stage}/balance/length_weight", (shaped.weights * with_length.abs().nan_to_num()).sum(-1), shaped.valid.any(1)
-        )
+        means.add(f"{stage}/balance/tilt", *projection_tilt(shaped.saturation, scores.scores, mask))
+        means.add(f"{stage}/balance/length_weight", length_weight(shaped.weights, with_length), shaped.valid.any(1))
         ranks = compare_ranks(shaped.static, shaped.rewards, shaped.valid)
         for name, per in (("flipped", "pairs"), ("kendall_distance", "pairs"), ("new_best", "groups")):
             means.add_sums(f"{stage}/order/{name}", ranks[name], ranks[per])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_focal.functional import compare_ranks, length_correlation, pair_signs
+from lightning_focal.functional import compare_ranks, length_correlation, length_weight, pair_signs, projection_tilt
 from lightning_focal.rewards import RewardStrategy
 from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
@@ -122,9 +122,9 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         for name, value in compare_ranks(shaped.static, shaped.rewards, shaped.valid).items():
             sums[name] += float(value)
         mask, scores = batch.scores.mask, batch.scores.scores
-        means = scores.masked_fill(~mask, 0).sum(1) / mask.sum(1)  # 0 / 0 is NaN
-        tilts.append((shaped.saturation - means)[mask.any(1)])
-        on_length.append((shaped.weights * length_correlation(scores, batch.lengths, mask).abs().nan_to_num()).sum(-1))
+        tilt, known = projection_tilt(shaped.saturation, scores, mask)
+        tilts.append(tilt[known])
+        on_length.append(length_weight(shaped.weights, length_correlation(scores, batch.lengths, mask)))
         here: dict[str, list[float]] = {}
         for keys, weights, levels in zip(batch.scores.log_keys, shaped.weights.tolist(), shaped.saturation.tolist(), strict=True):
             for key, in_force, level in zip(keys, weights, levels, strict=False):  # behind the last key there is padding

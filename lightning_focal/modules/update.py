@@ -121,12 +121,10 @@ class Update:
                 raise ValueError(
                     f"`update.{name}` needs `update.importance_cap` (.inf = no upper bound), got {getattr(self, name)!r} alone"
                 )
-        for name, fits in (
-            ("importance_floor", 0 <= self.importance_floor <= 1),
-            ("clip_cov_ratio", 0 <= self.clip_cov_ratio < 1),
-        ):
-            if not fits:
-                raise ValueError(f"`update.{name}` must be in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.importance_floor <= 1:
+            raise ValueError(f"`update.importance_floor` must be in [0, 1], got {self.importance_floor}")
+        if not 0 <= self.clip_cov_ratio < 1:
+            raise ValueError(f"`update.clip_cov_ratio` must be in [0, 1), got {self.clip_cov_ratio}")
         low, high = self.clip_cov_bounds
         if not low < high:
             raise ValueError(f"`update.clip_cov_bounds` must be (lowest, highest), got {tuple(self.clip_cov_bounds)}")

@@ -126,13 +126,9 @@ def without_covariant(mini: Sequences, logp: Tensor, update: Update, seed: int, 
     low, high = update.clip_cov_bounds
     candidates = mask & (covariance > low) & (covariance < high) & (cut >= 0)
     generator, width = torch.Generator(), processes.max_over_ranks(logp.shape[1])
-    numbers = [] if mini.number is None else mini.number.tolist()
-    dice = [torch.rand(width, generator=generator.manual_seed(seed ^ number)) for number in numbers]
-    drawn = (
-        torch.stack(dice)[:, : logp.shape[1]].to(logp.device).masked_fill(~candidates, torch.inf)
-        if dice
-        else torch.zeros_like(logp)
-    )
+    numbers = range(len(mini)) if mini.number is None else mini.number.tolist()
+    dice = [torch.rand(1, width, generator=generator.manual_seed(seed ^ number)) for number in numbers]
+    drawn = torch.cat([torch.empty(0, width), *dice])[:, : logp.shape[1]].to(logp.device).masked_fill(~candidates, torch.inf)
     count = max(1, int(update.clip_cov_ratio * float(tokens)))
     least = torch.nn.functional.pad(drawn.flatten(), (0, count), value=torch.inf).topk(count, largest=False).values
     return replace(mini, left_out=candidates & (drawn <= processes.gather(least).kthvalue(count).values))

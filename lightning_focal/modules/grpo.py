@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
+from lightning_focal.functional import loss_normaliser
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.models import (
     adding_backward,
@@ -26,7 +27,7 @@ from lightning_focal.models import (
 )
 from lightning_focal.models.dropout import has_router_loss, training_words
 from lightning_focal.modules.clipping import clip_global_norm
-from lightning_focal.modules.loss import grpo_loss, step_normaliser
+from lightning_focal.modules.loss import grpo_loss, step_normaliser, without_covariant
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.policy_module import PolicyModule, check_precision, precision_words
@@ -197,16 +198,21 @@ class GRPOModule(PolicyModule):
         update, sums = self.update, UpdateSums()
         measures = ["entropy", "router_loss"] if update.router_aux_coef else ["entropy"]
         with self.phases("update"):
-            rows = Sequences.of(scored.rollouts, scored.shaped)
+            rows = Sequences.of(scored.rollouts, scored.shaped, update.mask_truncated_completions)
             self.prove_once(rows.tokens, rows.sizes, self.sampling.temperature)
             rows = self._with_logp(rows)
-            places = self.processes.places(rows, self.group_size) if update.mini_batches > 1 else None
+            drawn = update.mini_batches > 1 or update.clip_cov_ratio > 0
+            places = self.processes.places(rows, self.group_size) if drawn else None
             policy, optimizer = self.model.train(), cast(Any, self.optimizers())
             for epoch in range(update.epochs):
                 for mini in mini_batches(rows, update.mini_batches, self._seed("mini", f"{self.version}/{epoch}"), places):
                     normaliser = step_normaliser(mini, update, self.processes.mean)
                     if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
                         continue
+                    tokens = self.processes.mean(loss_normaliser(mini.loss_mask)) if update.entropy_coef > 0 else None
+                    if update.clip_cov_ratio > 0:
+                        seed, logp = self._seed("clip_cov", f"{self.version}/{epoch}"), self._measured(policy, mini)["logp"]
+                        mini = without_covariant(mini, logp, update, seed, self.processes)
                     torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
                     backward = adding_backward(policy, self.manual_backward)
                     parts = micro_batches(policy, mini, update, self.processes.max_over_ranks)
@@ -215,11 +221,15 @@ class GRPOModule(PolicyModule):
                             if part is None:  # other processes have more
                                 backward(dummy_forward(policy))
                                 continue
-                            temperature = self.sampling.temperature
-                            logp, entropy = response_measures(
-                                policy, *part.tokens, measures, temperature=temperature, sizes=part.sizes
+                            logp, measured = response_measures(
+                                policy,
+                                *part.tokens,
+                                measures,
+                                temperature=self.sampling.temperature,
+                                sizes=part.sizes,
+                                gradients=update.entropy_coef > 0,
                             )
-                            loss, watched = grpo_loss(part, logp, update, normaliser, entropy, len(part) / len(mini))
+                            loss, watched = grpo_loss(part, logp, update, normaliser, measured, len(part) / len(mini), tokens)
                             backward(loss)
                         sums.add(watched)
                     norm = clip_global_norm(policy, update.gradient_clip_val or float("inf"))
@@ -339,6 +349,7 @@ class GRPOModule(PolicyModule):
     def _watched(self, sums: UpdateSums, rows: Sequences) -> dict[str, Tensor]:
         names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if self.update.kl_coef > 0 else [])]
         names += ["router_loss"] if self.update.router_aux_coef > 0 else []
+        names += ["clip_cov_fraction"] if self.update.clip_cov_ratio > 0 else []
         if rows.sampling_logp is not None:
             names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if self.update.importance_cap is not None else [])]
         watched = sums.means(names, rows.advantages.device, self.processes.sum)

@@ -50,6 +50,10 @@ class Processes:
         """Return the largest of a number."""
         return number if self.count == 1 else int(self._reduce(torch.tensor(number), "max"))
 
+    def gather(self, value: Tensor) -> Tensor:
+        """Return what all processes have, ``[n]`` each, one behind the other."""
+        return value if self.count == 1 else cast(Tensor, self._module.all_gather(value)).flatten()
+
     def first(self, value: T) -> T:
         """Return what the first process has."""
         return value if self.count == 1 else self._module.trainer.strategy.broadcast(value)

@@ -33,6 +33,22 @@ LAYERS = "random:tiny-llama?hidden=32&layers=2&heads=4&kv_heads=2&std=0.1"
 CASES = {
     "static": lambda: (StaticReward(), {"update": Update(kl_coef=0.05), "reference": FrozenReference()}),
     "focal": lambda: (FocalReward(gamma=1.0, scope="running"), {"update": Update(micro_batch_tokens=120)}),
+    "losses": lambda: (
+        StaticReward(),
+        {
+            "update": Update(
+                mini_batches=2,
+                micro_batch_size=3,
+                importance_sampling_level="sequence",
+                loss_aggregation="sequence_mean",
+                clip_cov_ratio=0.05,
+                clip_cov_bounds=(0.0, 50.0),
+                entropy_coef=0.05,
+                importance_cap=2.0,
+                importance_sampling_mode="sequence_mask",
+            )
+        },
+    ),
     "co_rewarding_1": lambda: (CoRewardingI("string"), {"update": Update(mini_batches=2, micro_batch_size=3)}),
     "co_rewarding_2": lambda: (
         CoRewardingII(equivalence="string"),
@@ -101,14 +117,14 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
             "group_size": 4,
             "val_group_size": 2,
             "sampling": Sampling(max_new_tokens=6),
-            "generator": HFGenerator() if case in ("static", "focal") else Boxing(),
+            "generator": HFGenerator() if case in ("static", "focal", "losses") else Boxing(),
             "optimizer": adam(3e-4),
             "seed": 0,
             **arguments,
             **module,
         }
     )
-    if case in ("static", "focal"):
+    if case in ("static", "focal", "losses"):
         files = [write_rows(folder / f"rows-{count}-{count}.jsonl", rubric_rows(count)) for count in (5 * steps, 3)]
         data = RubricDataModule(train=str(files[0]), val=str(files[1]), batch_size=5, eval_batch_size=2, seed=0)
     else:

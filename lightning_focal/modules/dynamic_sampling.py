@@ -220,10 +220,11 @@ def joined(parts: Sequence[Judged]) -> Judged:
 
 def _joined(parts: Sequence[Any]) -> Any:
     whole = copy.copy(parts[0])
-    for name, value in vars(whole).items():
+    for name in vars(whole):
         values = [getattr(part, name) for part in parts]
         if name == "failed" and not all(one is None for one in values):
             values = [torch.zeros_like(part.mask) if part.failed is None else part.failed for part in parts]
+        value = values[0]
         if isinstance(value, Prompts):
             vars(whole)[name] = _joined(values)
         elif any(one is None for one in values):

@@ -5,8 +5,8 @@ fifth is hopeless (nothing does), of the others the untrained policy meets each 
 for one setting:
 
 * ``off``: every batch as it comes;
-* ``refill``: ``model.dynamic_sampling: {max_rounds: 4}``;
-* ``refill and curriculum``: with ``data.curriculum: {band: [0.02, 0.98]}`` beside it; by the second epoch the levels are known.
+* ``refill``: `--model.dynamic_sampling='{max_rounds: 4}'`;
+* ``refill and curriculum``: with `--data.curriculum='{band: [0.02, 0.98]}'` beside it; by the second epoch the levels are known.
 
 ``contrastive`` is the share of groups in the update in which a criterion varies, counted from the rollouts on the disk by the definition, not
 by what the run has logged of itself; ``generated`` is the number of rollouts over that of ``off``; ``tokens`` the same of their tokens.
@@ -34,8 +34,8 @@ from provenance import provenance
 PATTERNS = {"solved": (".*", r"(?s)."), "hopeless": ("no way", "nowhere"), "open": ("[A-Z]", "[a-z]")}
 SETTINGS: dict[str, list[str]] = {
     "off": [],
-    "refill": ["--model.dynamic_sampling.max_rounds=4"],
-    "refill and curriculum": ["--model.dynamic_sampling.max_rounds=4", "--data.curriculum.band=[0.02,0.98]"],
+    "refill": ["--model.dynamic_sampling={max_rounds: 4}"],
+    "refill and curriculum": ["--model.dynamic_sampling={max_rounds: 4}", "--data.curriculum={band: [0.02, 0.98]}"],
 }
 
 

@@ -1,6 +1,8 @@
 """Batches refilled where groups hold no contrast: which groups are kept, what is counted, logged and recorded, and what does not change."""
 
+import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -382,3 +384,11 @@ def test_what_cannot_work_is_refused_before_a_model_is_loaded(run_tiny, tmp_path
     blind = run_tiny(StaticReward(), fit=False, generator=scripted([]), dynamic_sampling=DynamicSampling(replay_buffer_size=1))
     with pytest.raises(ValueError, match="needs the sampler's log-probabilities"):
         blind.trainer.fit(blind.module, datamodule=blind.data)
+
+
+def test_the_pages_name_what_is_logged(whole):
+    """In the how-to and in the table of log keys."""
+    logged = {name for name in metrics(whole.folder)[0] if "/sampling/" in name}
+    for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
+        text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged

@@ -112,7 +112,8 @@ def measure(top: Path, seeds: int, epochs: int) -> dict[str, Any]:
     for seed in range(seeds):
         for name, options in SETTINGS.items():
             folder = top / f"{name.replace(' ', '_')}-{seed}"
-            train(settings, folder, [*options, f"--seed_everything={seed}"])
+            if not (folder / "metrics.csv").exists():
+                train(settings, folder, [*options, f"--seed_everything={seed}"])
             found = look(folder)
             plain = runs["off"][seed] if name != "off" else found
             row = {
@@ -153,10 +154,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3, help="of 16 batches")
     parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the runs, of which those that it has are not repeated; a temporary one by default"
+    )
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        top = Path(temporary).resolve()
+        top = Path(options.keep or temporary).resolve()
+        top.mkdir(parents=True, exist_ok=True)
         result = measure(top, options.seeds, options.epochs)
         if options.kills:
             (top / "kills").mkdir()

@@ -176,8 +176,7 @@ def main() -> None:
     result["bars"] = {
         "at least 95 % of the groups in the update are contrastive": result["least_contrastive"] >= 0.95,
         "at most 2.5 times the generation": result["most_generated"] <= 2.5,
-        "killed and resumed bit for bit": not options.kills or bool(result["killed"]["identical"]),
-    }
+    } | ({"killed and resumed bit for bit": result["killed"]["identical"]} if options.kills else {})
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({**result, "provenance": provenance()}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in result.items() if name != "runs"}, indent=1))

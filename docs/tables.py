@@ -249,6 +249,8 @@ def page() -> str:
     parts.append(section("Module: `model`", "Of `fit`.", "model", [modules.GRPOModule]))
     parts.append(section("Sampling: `model.sampling`", "And `model.val_sampling`.", "model.sampling", [generation.Sampling]))
     parts.append(section("Update: `model.update`", "How a batch becomes optimiser steps.", "model.update", [modules.Update]))
+    key, to_learn = "model.dynamic_sampling", "See [where there is something to learn](../howto/dynamic_sampling.md)."
+    parts.append(section(f"Dynamic sampling: `{key}`", to_learn, key, [modules.DynamicSampling]))
     sharding = type(inspect.signature(modules.policy_module.PolicyModule).parameters["sharding"].default)
     parts.append(section("Sharding: `model.sharding`", "See [eight GPUs](../howto/eight_gpus.md).", "model.sharding", [sharding]))
     said = "See [policies that think](../howto/policy.md#policies-that-think)."
@@ -267,6 +269,9 @@ def page() -> str:
     parts.append(section("Warm start: `model` of `sft`", "The rest of `sft` is Lightning's.", "model", [modules.SFTModule]))
     kinds = classes("lightning_focal.data", LightningDataModule)
     parts.append(section("Data: `data`", "Where prompts come from.", "data", kinds, "data"))
+    parts.append(
+        section("Curriculum: `data.curriculum`", to_learn, "data.curriculum", [module("lightning_focal.data").Curriculum])
+    )
     kinds = [c for c in classes("*", Callback) if not issubclass(c, rewards.RewardStrategy) and arguments(c)]
     said = "Entries of `trainer.callbacks`, beside Lightning's own. `HeldOut`, `RolloutTable`, `ConsoleReport` and `JudgeWatch` are in\n"
     said += "every run unless the configuration brings its own."

@@ -22,6 +22,8 @@ class ScoredRollouts:
         rollouts: the responses.
         scores: how well they meet each criterion.
         shaped: what the strategy makes of that.
+        rejected: groups of a training batch that were judged and are not part of the update, see
+            :class:`~lightning_focal.modules.DynamicSampling`; None = none on any process.
     """
 
     stage: str
@@ -29,6 +31,7 @@ class ScoredRollouts:
     rollouts: Rollouts
     scores: CriterionScores
     shaped: Shaped
+    rejected: ScoredRollouts | None = None
 
 
 def batches_done(trainer: Trainer) -> int:

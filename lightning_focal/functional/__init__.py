@@ -34,7 +34,7 @@ from lightning_focal.functional.diagnostics import (
     repeat_variance,
 )
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
-from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores
+from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores, varied_groups
 from lightning_focal.functional.importance import IMPORTANCE_MODES, importance_weights, sampling_gap
 from lightning_focal.functional.item_response import item_response_reward, probit_difficulty
 from lightning_focal.functional.kl import kl_divergence
@@ -156,6 +156,7 @@ __all__ = [
     "student_quantile",
     "token_covariance",
     "token_entropy",
+    "varied_groups",
     "weighted_reward",
     "worst_criterion",
     "worst_of_reward",

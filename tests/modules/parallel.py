@@ -17,14 +17,14 @@ from torch.distributed.fsdp import (
 )
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
-from lightning_focal.data import ReasoningGymData, RubricDataModule
+from lightning_focal.data import Curriculum, ReasoningGymData, RubricDataModule
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.models import Lora, load_policy
 from lightning_focal.models.weights import full_weights
-from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
+from lightning_focal.modules import DynamicSampling, FrozenReference, GRPOModule, TeacherReference, Update
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, CoRewardingIII, FocalReward, SelfCertaintyReward, StaticReward
 from lightning_focal.runs import CSVLog
-from tests.conftest import adam, rubric_rows, write_rows
+from tests.conftest import adam, hard_rows, rubric_rows, write_rows
 from tests.modules.test_label_free_runs import Boxing
 
 STEPS = 10
@@ -49,6 +49,10 @@ CASES = {
             )
         },
     ),
+    "dynamic": lambda: (
+        FocalReward(gamma=1.0, scope="running"),
+        {"update": Update(mini_batches=2), "dynamic_sampling": DynamicSampling(max_rounds=3, replay_buffer_size=4)},
+    ),
     "co_rewarding_1": lambda: (CoRewardingI("string"), {"update": Update(mini_batches=2, micro_batch_size=3)}),
     "co_rewarding_2": lambda: (
         CoRewardingII(equivalence="string"),
@@ -63,6 +67,8 @@ CASES = {
         {"update": Update(kl_coef=0.05), "reference": TeacherReference(), "lora": Lora(r=2)},
     ),
 }
+
+WITH_RUBRICS = ("static", "focal", "dynamic")
 
 
 class FlatOnCPU(FSDPStrategy):
@@ -110,6 +116,7 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     seed_everything(0, verbose=False)  # the adapters' first weights
     reward, arguments = CASES[case]()
     folder = Path(folder)
+    epochs = 2 if case == "dynamic" else 1  # a level is known once a prompt was met
     taught = "TeacherReference" in str(arguments.get("reference"))
     built = GRPOModule(
         **{
@@ -117,21 +124,24 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
             "group_size": 4,
             "val_group_size": 2,
             "sampling": Sampling(max_new_tokens=6),
-            "generator": HFGenerator() if case in ("static", "focal", "losses") else Boxing(),
+            "generator": HFGenerator() if case in WITH_RUBRICS else Boxing(),
             "optimizer": adam(3e-4),
             "seed": 0,
             **arguments,
             **module,
         }
     )
-    if case in ("static", "focal", "losses"):
-        files = [write_rows(folder / f"rows-{count}-{count}.jsonl", rubric_rows(count)) for count in (5 * steps, 3)]
-        data = RubricDataModule(train=str(files[0]), val=str(files[1]), batch_size=5, eval_batch_size=2, seed=0)
+    if case in WITH_RUBRICS:
+        make = hard_rows if case == "dynamic" else rubric_rows
+        files = [write_rows(folder / f"rows-{count}-{count}.jsonl", make(count)) for count in (5 * steps // epochs, 3)]
+        curriculum = Curriculum(band=(0.1, 0.9), revisit=0.3) if case == "dynamic" else None
+        sizes = {"batch_size": 5, "eval_batch_size": 2, "seed": 0}
+        data = RubricDataModule(train=str(files[0]), val=str(files[1]), curriculum=curriculum, **sizes)
     else:
         pairs = case in ("co_rewarding_1", "co_rewarding_3")
         data = ReasoningGymData(task="chain_sum", train=5 * steps, val=3, pairs=pairs, batch_size=5, eval_batch_size=2, seed=0)
     trainer = Trainer(
-        max_epochs=1,
+        max_epochs=epochs,
         accelerator="cpu",
         devices=devices,
         strategy=strategy,

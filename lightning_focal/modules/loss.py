@@ -131,4 +131,4 @@ def without_covariant(mini: Sequences, logp: Tensor, update: Update, seed: int, 
     drawn = torch.cat([torch.empty(0, width), *dice])[:, : logp.shape[1]].to(logp.device).masked_fill(~candidates, torch.inf)
     count = max(1, int(update.clip_cov_ratio * float(tokens)))
     least = torch.nn.functional.pad(drawn.flatten(), (0, count), value=torch.inf).topk(count, largest=False).values
-    return replace(mini, left_out=candidates & (drawn <= processes.gather(least).kthvalue(count).values))
+    return replace(mini, left_out=candidates & (drawn <= sorted(processes.gather(least.tolist()))[count - 1]))

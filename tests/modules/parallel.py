@@ -68,7 +68,7 @@ CASES = {
     ),
 }
 
-WITH_RUBRICS = ("static", "focal", "dynamic")
+WITH_RUBRICS = ("static", "focal", "losses", "dynamic")
 
 
 class FlatOnCPU(FSDPStrategy):

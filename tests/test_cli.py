@@ -1,6 +1,5 @@
 """The command line from end to end, in this process and on a tiny policy."""
 
-import csv
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import yaml
 from lightning_focal.cli import COMMANDS, RUNS, main
 from lightning_focal.runs import RUN_FOLDER_ENV
 from tests.conftest import RUBRIC, TINY, rubric_rows, write_rows
+from tests.modules.helpers import metrics
 
 ROOT = Path(__file__).parent.parent
 FOCAL_TINY = str(ROOT / "configs" / "focal_tiny.yaml")
@@ -64,11 +64,6 @@ def finished(tmp_path_factory):
     """A finished run: ``(command line, its folder)``."""
     cli = Tiny(tmp_path_factory.mktemp("cli"))
     return cli, cli("fit")
-
-
-def metrics(folder, times=False):
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if times or "/time/" not in k} for row in csv.DictReader(file)]
 
 
 def config_of(folder):

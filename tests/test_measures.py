@@ -201,16 +201,6 @@ def test_means_by_hand():
     assert Means().compute() == {}
 
 
-def test_merge_adds_sums():
-    one, two = Means(), Means()
-    one.add("x", torch.tensor([1.0, 1.0, 1.0]))
-    two.add("x", torch.tensor([5.0]))
-    two.add("new", torch.tensor([2.0]))
-    assert one.merge(two) is one
-    assert one.compute() == {"x": 2.0, "new": 2.0}
-    assert two.compute() == {"x": 5.0, "new": 2.0}
-
-
 def test_one_collective_for_all_means():
     means, calls = Means(), []
     for name in "xyz":

@@ -47,12 +47,6 @@ class Means:
         self._sums[name] = self._sums.get(name, 0.0) + total.detach().double()
         self._counts[name] = self._counts.get(name, 0.0) + count.detach().double()
 
-    def merge(self, other: Means) -> Means:
-        """Add another batch's sums and return self."""
-        for name, total in other._sums.items():
-            self.add_sums(name, total, other._counts[name])
-        return self
-
     def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
         """Return the means in order, NaN for a count of 0; one transfer from the device."""
         if not self._sums:

@@ -116,7 +116,8 @@ class PolicyModule(LightningModule):
         trainer: Any = self.trainer
         check_strategy(trainer)
         check_callbacks(trainer.callbacks, self.automatic_optimization)
-        leave_prompts_alone(self.trainer)
+        # Prompts hold no numbers to convert; the plugins for FSDP and for true half precision refuse frozen dataclasses, which they are.
+        trainer.precision_plugin.convert_input = lambda batch: batch
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
@@ -180,14 +181,6 @@ class PolicyModule(LightningModule):
 Holders = Sequence[tuple[Any, str]]
 _FREES = {ShardingStrategy.SHARD_GRAD_OP: ShardingStrategy.FULL_SHARD}
 """Strategies that keep weights gathered for a backward, and those that do not: copies of a policy have none."""
-
-
-def leave_prompts_alone(trainer: Any) -> None:
-    """Spare batches the Trainer's search for numbers to convert to its precision: prompts hold none.
-
-    Its plugins for FSDP and for true half precision refuse frozen dataclasses, which prompts are.
-    """
-    trainer.precision_plugin.convert_input = lambda batch: batch
 
 
 def check_strategy(trainer: Any) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import (
     FullOptimStateDictConfig,
@@ -23,8 +23,7 @@ from lightning_focal.models import Lora, load_policy
 from lightning_focal.models.weights import full_weights
 from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, CoRewardingIII, FocalReward, SelfCertaintyReward, StaticReward
-from lightning_focal.runs import CSVLog
-from tests.conftest import adam, rubric_rows, write_rows
+from tests.conftest import adam, make_trainer, rubric_rows, write_rows
 from tests.modules.test_label_free_runs import Boxing
 
 STEPS = 10
@@ -94,7 +93,6 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     seed_everything(0, verbose=False)  # the adapters' first weights
     reward, arguments = CASES[case]()
     folder = Path(folder)
-    taught = "TeacherReference" in str(arguments.get("reference"))
     built = GRPOModule(
         **{
             "policy": LAYERS,
@@ -114,20 +112,9 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     else:
         pairs = case in ("co_rewarding_1", "co_rewarding_3")
         data = ReasoningGymData(task="chain_sum", train=5 * steps, val=3, pairs=pairs, batch_size=5, eval_batch_size=2, seed=0)
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        devices=devices,
-        strategy=strategy,
-        precision=precision,
-        logger=[CSVLog(folder)],
-        log_every_n_steps=1,
-        default_root_dir=str(folder),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(callbacks),
-        callbacks=[reward, HeldOut(), *([EMATeacher(0.5, 0.9)] if taught else []), *callbacks],
-    )
+    taught = [EMATeacher(0.5, 0.9)] if "TeacherReference" in str(arguments.get("reference")) else []
+    settings = {"devices": devices, "strategy": strategy, "precision": precision, "enable_checkpointing": bool(callbacks)}
+    trainer = make_trainer(folder, [reward, HeldOut(), *taught, *callbacks], **settings)
     trainer.fit(built, datamodule=data, ckpt_path=ckpt_path)
     return built
 

@@ -80,11 +80,8 @@ class LMEval(Callback):
         self.tasks, self.every_n_batches, self.limit = task_names(tasks), every_n_batches, limit
         self.at_start, self.at_end, self.batch_size, self.max_length = at_start, at_end, batch_size, max_length
         self.include_path, self.allow_code = include_path, allow_code
-        self.options: dict[str, Any] = {
-            "num_fewshot": num_fewshot,
-            "apply_chat_template": apply_chat_template,
-            "system_instruction": system_instruction,
-        }
+        self.options: dict[str, Any] = {"num_fewshot": num_fewshot, "apply_chat_template": apply_chat_template}
+        self.options["system_instruction"] = system_instruction
         self.history: list[dict[str, Any]] = []
         self._loaded: Tasks | None = None
 

@@ -79,13 +79,12 @@ class PolicyModule(LightningModule):
         self.source, self.sharding, self.chat, self.seed = policy, sharding, chat, run_seed(seed)
         self._finding: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
         self._loading: dict[str, Any] = {
-            **self._finding,
             "lora": lora,
             "dtype": dtype,
             "attn_implementation": attn_implementation,
-            "gradient_checkpointing": gradient_checkpointing,
             "dropout": dropout,
         }
+        self._loading |= {"gradient_checkpointing": gradient_checkpointing, **self._finding}
         self._rows: int | None = None  # number of tokens that the policy embeds
         self.policy: nn.Module | None = None
         self.processes = Processes(self)
@@ -238,13 +237,8 @@ def _flat_arguments(strategy: FSDPStrategy) -> dict[str, Any]:
     mixed = strategy.mixed_precision
     if mixed is None and "mixed" in str(strategy.precision_plugin.precision):
         mixed = replace(cast(Any, strategy.mixed_precision_config), buffer_dtype=None)
-    own = {
-        "cpu_offload": strategy.cpu_offload,
-        "mixed_precision": mixed,
-        "sharding_strategy": strategy.sharding_strategy,
-        "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None),
-    }
-    return {**own, **strategy.kwargs}
+    own = {"cpu_offload": strategy.cpu_offload, "mixed_precision": mixed, "sharding_strategy": strategy.sharding_strategy}
+    return {**own, "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None), **strategy.kwargs}
 
 
 def check_precision(trainer: Trainer) -> None:

@@ -204,6 +204,10 @@ class VLLMGenerator(VLLMBase):
             llm.update_weight_version(label)
         return label
 
+    def _arithmetic(self) -> tuple[torch.dtype, str | None]:
+        config = self._engine.llm.model_config  # type: ignore[union-attr]
+        return config.dtype, config.quantization
+
     def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind

@@ -34,7 +34,7 @@ class VLLMServer:
     def __init__(self, url: str, key_env: str | None = None, timeout_s: float = 600.0, attempts: int = 4) -> None:
         self.url = base_url(url).removesuffix("/v1")
         self.timeout_s, self.attempts = timeout_s, attempts
-        self.on_cpu = False
+        self.on_cpu, self.model_config = False, dict[str, Any]()
         self._key = Key(key_env)
 
     def generate(self, tokens: Sequence[int], params: Mapping[str, Any]) -> list[Answer]:
@@ -64,6 +64,7 @@ class VLLMServer:
             answer = self.generate([1], one)[0]
         except ServerError as error:
             raise ServerError(f"{self.url} is no vLLM server that takes new weights ({error}); {_START}") from None
+        self.model_config = config.get("model_config", {})
         self.on_cpu = config.get("device_config", {}).get("device") == "cpu"
         if self.on_cpu and config.get("scheduler_config", {}).get("enable_chunked_prefill"):
             raise ServerError(f"{self.url} splits long prompts, and on a CPU a seeded request then ends it; {_START}")

@@ -16,7 +16,10 @@ from torch import nn
 from lightning_focal.foreign import weights_version
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.models.weights import bare_model, is_sharded
+from lightning_focal.models.lora import has_adapters
+from lightning_focal.models.rows import coarseness, how_they_differ, own_logp, trial_tokens
+from lightning_focal.models.shard import reshard
+from lightning_focal.models.weights import bare_model, compute_device, eval_mode, is_sharded
 
 if TYPE_CHECKING:
     from lightning_focal.types import Prompts, Rollouts
@@ -111,9 +114,10 @@ class VLLMBase(Generator):
     """
 
     def __init__(self) -> None:
-        self.version = 0
+        self.version, self.engines = 0, 1
         self._run, self._syncs, self._label = uuid.uuid4().hex[:8], 0, ""
         self._held: tuple[nn.Module, int] | None = None  # whose weights vLLM has, and their number of changes then
+        self._unproven, self._proven = 3, ""  # hand-overs: before a run, and at its first rollout, adapters change nothing
 
     @abstractmethod
     def _connect(self, policy: nn.Module, tokenizer: Any, sampling: Sampling) -> tuple[int, str]:
@@ -124,8 +128,39 @@ class VLLMBase(Generator):
         """Bring the weights to vLLM and return the label that they have there: the first process's, where there are several."""
 
     @abstractmethod
+    def _arithmetic(self) -> tuple[torch.dtype, str | None]:
+        """Return the dtype that it computes in, and how its weights are quantised: None = not."""
+
+    @abstractmethod
     def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
         """Return who answered each row of tokens, and the answers."""
+
+    def _prove(self, policy: nn.Module, context: int) -> None:
+        """Compare log-probabilities of a few tokens, drawn by every engine, with the policy's own; a collective where it is sharded.
+
+        Raises:
+            RuntimeError: where they differ by more than rounding, unless the engine's weights are quantised.
+        """
+        base, count = bare_model(policy), min(16, context // 2)
+        rows = [row[: context - count] for row in trial_tokens(base, (3, 14, *[7] * (self.engines - 2)), count)]
+        wanted = sampling_params(Sampling(max_new_tokens=count), seed=0, count=1, eos={0})
+        device, gaps = compute_device(policy), list[tuple[torch.Tensor, float]]()
+        dtype, quantised = self._arithmetic()
+        exact = dtype == torch.float32 and device.type == "cpu"
+        coarser = coarseness(base, torch.empty(0, dtype=dtype if exact else torch.bfloat16)) / coarseness(base)
+        answers = [group[0] for _, group in self._ask(rows, [wanted] * len(rows))]
+        with eval_mode(policy), torch.no_grad():
+            for row, answer in zip(rows, answers, strict=True):
+                own, rounding = own_logp(policy, row, torch.tensor(answer.tokens, device=device), 1.0)
+                gaps.append((own - torch.tensor(answer.logp, device=device), rounding * coarser))
+        reshard(policy)
+        differs = how_they_differ(gaps)
+        if differs and quantised:
+            _log.warning("vLLM's weights are quantised (%s): %s", quantised, differs)
+        elif differs:
+            kind = f"{type(base).__name__}{' with adapters' if has_adapters(policy) else ''}"
+            raise RuntimeError(f"vLLM does not compute {kind} as the policy does: {differs}; write `model.generator: hf`")
+        self._unproven, self._proven = self._unproven - 1, self._label
 
     def _renew(self, policy: nn.Module) -> None:
         self._held, self._syncs = None, self._syncs + 1
@@ -146,13 +181,15 @@ class VLLMBase(Generator):
 
         Raises:
             ValueError: on prompts without tokens, too few seeds, or a prompt too long for vLLM's context.
-            RuntimeError: if the policy was changed after the last :meth:`sync`, or an answer is broken off or was written with other
-                weights.
+            RuntimeError: if the policy was changed after the last :meth:`sync`, an answer is broken off or was written with other
+                weights, or log-probabilities are not the policy's: asked after the first three hand-overs.
         """
         check_request(prompts, group_size, seeds)
         context, mode = self._connect(policy, tokenizer, sampling)
         if not self._is_current(policy):
             self._renew(policy)
+        if self._unproven and self._proven != self._label:
+            self._prove(policy, context)
         for name, row in zip(prompts.ids, prompts.tokens, strict=True):
             if len(row) + sampling.max_new_tokens > context:
                 raise ValueError(

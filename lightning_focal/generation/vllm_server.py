@@ -72,7 +72,7 @@ class VLLMServerGenerator(VLLMBase):
         if not timeout_s > 0 or attempts < 1:
             raise ValueError(f"`timeout_s` must be > 0 and `attempts` >= 1, got {timeout_s} and {attempts}")
         self.servers = [VLLMServer(url, key_env, timeout_s, attempts) for url in urls]
-        self.folder, self.dtype = folder, dtype
+        self.engines, self.folder, self.dtype = len(urls), folder, dtype
         self._limits: tuple[int, str] | None = None
         self._written: Path | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -147,6 +147,12 @@ class VLLMServerGenerator(VLLMBase):
             return label
 
         return _on_first_rank(reload)
+
+    def _arithmetic(self) -> tuple[torch.dtype, str | None]:
+        configs = [server.model_config for server in self.servers]
+        exact = all(config.get("dtype") == "torch.float32" for config in configs)
+        quantised = (config.get("quantization") for config in configs)
+        return torch.float32 if exact else torch.bfloat16, next(filter(None, quantised), None)
 
     def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
         first = _rank()

@@ -64,6 +64,7 @@ class Canned(VLLMBase):
     def __init__(self, answers, mode="raw_logprobs", context=256):
         super().__init__()
         self.answers, self.mode, self.context = answers, mode, context
+        self._unproven = 0  # no policy gave these answers
 
     def sync(self, policy, version):
         self.version = version
@@ -74,6 +75,9 @@ class Canned(VLLMBase):
 
     def _hand_over(self, policy, label):
         return label
+
+    def _arithmetic(self):
+        return torch.float32, None
 
     def _ask(self, rows, params):
         def answer(tokens, finished="stop", labels=None):
@@ -158,6 +162,61 @@ def test_weights_that_changed_after_the_sync_are_refused(tiny):
         next(policy.parameters()).add_(1)
     with pytest.raises(RuntimeError, match="changed after `sync`: vLLM still has the weights of version 3"):
         rolls(policy)
+
+
+class Computed(Canned):
+    """Answers with the most likely tokens of a model, and with its log-probabilities plus ``off``."""
+
+    def __init__(self, model, off=0.0, dtype=torch.float32, quantised=None):
+        super().__init__([])
+        self.model, self.off, self.arithmetic, self._unproven, self.asked = model, off, (dtype, quantised), 3, 0
+
+    def _arithmetic(self):
+        return self.arithmetic
+
+    @torch.no_grad()
+    def _ask(self, rows, params):
+        self.asked += len(rows) * (params[0]["seed"] == 0)
+        groups = []
+        for row, wanted in zip(rows, params, strict=True):
+            tokens, logps = [], []
+            for _ in range(wanted["max_tokens"]):
+                logp = self.model(torch.tensor([[*row, *tokens]])).logits[0, -1].log_softmax(-1)
+                tokens.append(int(logp.argmax()))
+                logps.append(float(logp.max()) + self.off)
+            groups.append(("http://b", [Answer(tuple(tokens), tuple(logps), (self._label,), "length")] * wanted["n"]))
+        return groups
+
+
+def hand_over(generator, tiny):
+    generator.sync(tiny[0], 1)
+    prompts = make_prompts(tiny[1], ("Hi",))
+    return generator.generate(*tiny, prompts, group_size=2, seeds=[1], sampling=Sampling(max_new_tokens=3))
+
+
+def test_the_first_three_hand_overs_are_proved(tiny):
+    generator = Computed(tiny[0])
+    asked = [(hand_over(generator, tiny), generator.asked)[1] for _ in range(5)]
+    assert asked == [2, 4, 6, 6, 6]
+
+
+def test_a_vllm_that_computes_otherwise_is_refused(tiny, caplog):
+    other = copy.deepcopy(tiny[0])
+    with torch.no_grad():
+        other.lm_head.weight.mul_(1.01)
+    with pytest.raises(RuntimeError, match=r"does not compute LlamaForCausalLM as the policy does: .* nats a token; write"):
+        hand_over(Computed(other), tiny)
+    with pytest.raises(RuntimeError, match="by nan nats a token"):
+        hand_over(Computed(tiny[0], off=float("nan")), tiny)
+    hand_over(Computed(tiny[0], off=1e-3, dtype=torch.bfloat16), tiny)  # what its rounding explains
+    with pytest.raises(RuntimeError, match="does not compute"):
+        hand_over(Computed(tiny[0], off=1e-3), tiny)
+    with pytest.raises(RuntimeError, match="does not compute"):
+        hand_over(Computed(tiny[0], off=0.5, dtype=torch.bfloat16), tiny)
+    hand_over(Computed(tiny[0], off=0.5, quantised="fp8"), tiny)
+    assert (
+        "vLLM's weights are quantised (fp8): its log-probabilities there differ from its own forward by 0.5 nats" in caplog.text
+    )
 
 
 def test_names():

@@ -9,6 +9,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from lightning_focal.generation import Sampling, VLLMGenerator, VLLMServerGenerator
 from lightning_focal.generation.vllm_http import ServerError
@@ -63,10 +64,25 @@ def test_after_each_of_twenty_updates_it_has_the_new_weights(addresses, tmp_path
     """Two addresses of one server: prompts are dealt out, both are told of new weights."""
     generator = VLLMServerGenerator(addresses, folder=str(tmp_path))
     generator.start(Sampling(), needs_logp=True)
+    assert generator._arithmetic() == (torch.float32, None)
     has_new_weights_after_each_update(generator, *tiny_policy())
     assert len(list(tmp_path.iterdir())) == 1  # the last weights alone are kept
     generator.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_server_of_another_model_is_refused(addresses, tmp_path):
+    """Its weights are taken by name and shape; with another epsilon they compute something else."""
+    policy, tokenizer = tiny_policy()
+    for module in policy.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = 1.0
+    generator = VLLMServerGenerator(addresses, folder=str(tmp_path))
+    generator.start(Sampling())
+    generator.sync(policy, 0)
+    with pytest.raises(RuntimeError, match="vLLM does not compute LlamaForCausalLM as the policy does"):
+        roll(generator, policy, tokenizer)
+    generator.close()
 
 
 def test_it_answers_as_an_engine_in_process(addresses):

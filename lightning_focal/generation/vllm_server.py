@@ -8,21 +8,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
+from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.vllm_http import VLLMServer
 from lightning_focal.generation.vllm_requests import Answer, VLLMBase, expect_comparable
 from lightning_focal.models.export import whole_folder, write_weights
 from lightning_focal.models.shard import on_first_rank, rank
 from lightning_focal.models.weights import bare_model
 from lightning_focal.precision import expect_dtype
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lightning_focal.generation.base import Sampling
 
 __all__ = ["VLLMServerGenerator"]
 

@@ -80,14 +80,8 @@ def side_by_hand(model, sequences, view, aggregation, kl_coef):
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 12])
 def test_gradient_is_the_sum_of_the_two_sides_computed_apart(tiny, sequences, aggregation, micro_batch_size):
-    update = Update(
-        micro_batch_size=micro_batch_size,
-        clip_low=CLIPS[0],
-        clip_high=CLIPS[1],
-        dual_clip=CLIPS[2],
-        loss_aggregation=aggregation,
-        kl_coef=0.005,
-    )
+    clips = {"clip_low": CLIPS[0], "clip_high": CLIPS[1], "dual_clip": CLIPS[2]}
+    update = Update(micro_batch_size=micro_batch_size, loss_aggregation=aggregation, kl_coef=0.005, **clips)
     together, losses = gradients(tiny[0], sequences, update)
     apart = [side_by_hand(tiny[0], sequences, view, aggregation, 0.005) for view in (0, 1)]
     expected = apart[0][0] + apart[1][0]

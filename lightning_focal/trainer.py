@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import lightning.pytorch as lightning
 import yaml
@@ -45,33 +47,29 @@ from lightning_focal.runs import (
 __all__ = ["TRAINER_DEFAULTS", "Trainer", "begin_run", "check_batches", "check_callbacks"]
 
 TRAINER_DEFAULTS = MappingProxyType(
-    {
-        "log_every_n_steps": 1,
-        "num_sanity_val_steps": 0,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    {"log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False}
 )
 """Of Lightning's Trainer, in a run folder."""
 
 Precision = (
-    Literal[
-        "auto",
-        "bf16-mixed",
-        "32-true",
-        "16-mixed",
-        "bf16-true",
-        "16-true",
-        "64-true",
-        "bf16",
-        "32",
-        "16",
-        "64",
-        "transformer-engine",
-        "transformer-engine-float16",
-    ]
-    | Literal[64, 32, 16]
+    Literal["auto", "bf16-mixed", "32-true", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", "32", "16", "64"]
+    | Literal["transformer-engine", "transformer-engine-float16", 64, 32, 16]
 )
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _in_run_folder(method: _Method) -> _Method:
+    """Let a method of Lightning's Trainer run in the run folder, from the checkpoint that is meant."""
+    parameters = inspect.signature(method)
+
+    @functools.wraps(method)
+    def run(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        given = parameters.bind(self, *args, **kwargs)
+        with self._in_folder(method.__name__, given.arguments.get("ckpt_path")) as given.arguments["ckpt_path"]:
+            return method(*given.args, **given.kwargs)
+
+    return cast(_Method, run)
 
 
 class Trainer(lightning.Trainer):
@@ -115,80 +113,29 @@ class Trainer(lightning.Trainer):
         self.asked_precision, self.run_dir = precision, run_dir
         self.folder = run_dir.folder if isinstance(run_dir, Resume) else None
         self._folders: dict[str, Path] = {}
+        limits: dict[str, Any] = {"limit_train_batches": limit_train_batches, "limit_val_batches": limit_val_batches}
         if run_dir is not None:
-            self._given = {key: value for key, value in {"precision": precision, **kwargs}.items() if value is not None}
-            self._given |= {"accelerator": accelerator, "limit_train_batches": limit_train_batches}
-            self._given |= {"limit_val_batches": limit_val_batches, "limit_test_batches": limit_test_batches}
+            given = {"precision": precision, **kwargs}
+            self._given = {key: value for key, value in given.items() if value is not None} | {
+                "accelerator": accelerator,
+                **limits,
+            }
             self._events = kwargs.get("logger") is not False
             self._loggers_given = [logger for logger in _listed(kwargs.get("logger")) if isinstance(logger, Logger)]
             rejoin()
             kwargs.update(_equipped(kwargs, self._loggers_given, ConfigRecord(self._settings)))
-        super().__init__(
-            precision=resolved_precision(precision, accelerator),
-            accelerator=accelerator,
-            limit_train_batches=limit_train_batches,
-            limit_val_batches=limit_val_batches,
-            limit_test_batches=limit_test_batches,
-            limit_predict_batches=limit_predict_batches,
-            **kwargs,
-        )
+        limits |= {"limit_test_batches": limit_test_batches, "limit_predict_batches": limit_predict_batches}
+        super().__init__(precision=resolved_precision(precision, accelerator), accelerator=accelerator, **limits, **kwargs)
 
     @property
     def default_root_dir(self) -> str:
         """The run folder, or Lightning's choice."""
         return str(super().default_root_dir if self.folder is None else self.folder)
 
-    def fit(
-        self,
-        model: lightning.LightningModule,
-        train_dataloaders: Any = None,
-        val_dataloaders: Any = None,
-        datamodule: lightning.LightningDataModule | None = None,
-        ckpt_path: str | Path | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """See Lightning's Trainer."""
-        with self._in_folder("fit", ckpt_path) as path:
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
-
-    def validate(
-        self,
-        model: lightning.LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | Path | None = None,
-        verbose: bool = True,
-        datamodule: lightning.LightningDataModule | None = None,
-        weights_only: bool | None = None,
-    ) -> Any:
-        """See Lightning's Trainer."""
-        with self._in_folder("validate", ckpt_path) as path:
-            return super().validate(model, dataloaders, path, verbose, datamodule, weights_only)
-
-    def test(
-        self,
-        model: lightning.LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | Path | None = None,
-        verbose: bool = True,
-        datamodule: lightning.LightningDataModule | None = None,
-        weights_only: bool | None = None,
-    ) -> Any:
-        """See Lightning's Trainer."""
-        with self._in_folder("test", ckpt_path) as path:
-            return super().test(model, dataloaders, path, verbose, datamodule, weights_only)
-
-    def predict(
-        self,
-        model: lightning.LightningModule | None = None,
-        dataloaders: Any = None,
-        datamodule: lightning.LightningDataModule | None = None,
-        return_predictions: bool | None = None,
-        ckpt_path: str | Path | None = None,
-        weights_only: bool | None = None,
-    ) -> Any:
-        """See Lightning's Trainer."""
-        with self._in_folder("predict", ckpt_path) as path:
-            return super().predict(model, dataloaders, datamodule, return_predictions, path, weights_only)
+    fit = _in_run_folder(lightning.Trainer.fit)
+    validate = _in_run_folder(lightning.Trainer.validate)
+    test = _in_run_folder(lightning.Trainer.test)
+    predict = _in_run_folder(lightning.Trainer.predict)
 
     @contextmanager
     def _in_folder(self, command: str, ckpt_path: Any) -> Iterator[Any]:

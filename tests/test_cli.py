@@ -1,6 +1,5 @@
 """The command line from end to end, in this process and on a tiny policy."""
 
-import csv
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import yaml
 from lightning_focal.cli import COMMANDS, RUNS, main
 from lightning_focal.runs import RUN_FOLDER_ENV
 from tests.conftest import RUBRIC, TINY, rubric_rows, write_rows
+from tests.modules.helpers import metrics
 
 ROOT = Path(__file__).parent.parent
 FOCAL_TINY = str(ROOT / "configs" / "focal_tiny.yaml")
@@ -28,13 +28,8 @@ class Tiny:
         self.folder = folder
         self.train = str(write_rows(folder / "train.jsonl", rubric_rows(8)))
         self.val = str(write_rows(folder / "val.jsonl", rubric_rows(3)))
-        self.smaller = [
-            f"--model.policy={TINY}",
-            "--model.sampling.max_new_tokens=6",
-            f"--data.train={self.train}",
-            f"--data.val={self.val}",
-            "--data.batch_size=2",
-        ]
+        self.smaller = [f"--model.policy={TINY}", "--model.sampling.max_new_tokens=6", "--data.batch_size=2"]
+        self.smaller += [f"--data.train={self.train}", f"--data.val={self.val}"]
 
     def __call__(self, command, *args, config=FOCAL_TINY, run_dir="run"):
         smaller = self.smaller if config == FOCAL_TINY else []
@@ -64,11 +59,6 @@ def finished(tmp_path_factory):
     """A finished run: ``(command line, its folder)``."""
     cli = Tiny(tmp_path_factory.mktemp("cli"))
     return cli, cli("fit")
-
-
-def metrics(folder, times=False):
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if times or "/time/" not in k} for row in csv.DictReader(file)]
 
 
 def config_of(folder):
@@ -121,9 +111,8 @@ def test_rollout_table_holds_every_column(finished):
     rows = rollouts(folder, "train")
     assert len(rows) == 8 * 4
     row = rows[0]
-    wanted = (
-        "stage batch prompt_id rollout messages response tokens truncated valid reward static_reward advantage policy_version"
-    )
+    wanted = "stage batch prompt_id rollout messages response tokens truncated valid"
+    wanted += " reward static_reward advantage policy_version"
     assert row.keys() >= {*wanted.split(), "criteria"}
     assert [entry["name"] for entry in row["criteria"]] == [entry["name"] for entry in RUBRIC]
     wanted = {"name", "tags", "score", "outcome", "reason", "prior_weight", "weight", "saturation"}

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import transformers
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 import lightning_focal
 from lightning_focal import foreign
 from lightning_focal.models import export_policy, load_policy
+from tests.models.architectures import make
 
 ROOT = Path(lightning_focal.__file__).parent
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit"}
@@ -109,20 +109,14 @@ def test_the_attention_of_a_model_is_told():
 
 def test_weights_are_named_as_published():
     """transformers keeps the experts of a layer in one tensor and publishes them one by one."""
-    config = transformers.Qwen3MoeConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16, num_experts=4,
-        num_experts_per_tok=2, moe_intermediate_size=16, intermediate_size=32, vocab_size=64,
-    )  # fmt: skip
-    model = transformers.Qwen3MoeForCausalLM(config)
+    model, _ = make("qwen3_moe")
     names = foreign.published_weights(model, dict(model.named_parameters())).keys()
     assert "model.layers.0.mlp.experts.3.up_proj.weight" in names, "transformers no longer undoes the fusion of experts here"
 
 
-def test_names_before_wrapping_are_found(monkeypatch):
+def test_names_before_wrapping_are_found():
     """FSDP puts a part of its own into the names of what it wraps."""
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
-        monkeypatch.setenv(name, value)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
         wrapped = FullyShardedDataParallel(layers, device_id=torch.device("cpu"), use_orig_params=True)

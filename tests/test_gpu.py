@@ -34,18 +34,15 @@ def test_a_run_in_float32_is_that_of_the_cpu(tmp_path):
         assert all(math.isclose(a, b, abs_tol=2e-4) for a, b in pairs), (name, pairs)
 
 
+KL = ("--model.reference=FrozenReference", "--model.update.kl_coef=0.01")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        [
-            "--trainer.precision=bf16-mixed",
-            "--model.generator=HFGenerator",
-            "--model.generator.dtype=bfloat16",
-            "--model.reference=FrozenReference",
-            "--model.update.kl_coef=0.01",
-        ],
+        ["--trainer.precision=bf16-mixed", "--model.generator=HFGenerator", "--model.generator.dtype=bfloat16", *KL],
         ["--model.dtype=bfloat16"],
-        ["--model.reference=FrozenReference", "--model.reference.offload=true", "--model.update.kl_coef=0.01"],
+        [*KL, "--model.reference.offload=true"],
         ["--model.lora.r=4", "--trainer.precision=bf16-mixed"],
         ["--model.gradient_checkpointing=true"],
         ["--model.generator=HFGenerator", "--model.generator.dtype=auto", "--trainer.precision=auto"],

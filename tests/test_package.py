@@ -103,15 +103,8 @@ def test_arguments_that_others_rely_on():
         "weighted_reward": {"scores": required, "weights": required, "mask": None},
         "group_advantage": {"rewards": required, "valid": None, "scale": "group", "epsilon": 1e-6},
         "kl_divergence": {"logp": required, "ref_logp": required, "estimator": "k3"},
-        "clipped_policy_loss": {
-            "logp": required,
-            "old_logp": required,
-            "advantages": required,
-            "mask": required,
-            "clip_low": 0.2,
-            "clip_high": 0.2,
-            "dual_clip": None,
-        },
+        "clipped_policy_loss": dict.fromkeys(("logp", "old_logp", "advantages", "mask"), required)
+        | {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None},
     }
     for name, first in expected.items():
         given = arguments(name)

@@ -32,6 +32,18 @@ class works:
         self.batches, self.check, self.same, self.command, self.more = batches, check, same, command, more
 
 
+class kept_out(str):
+    """A callback that is refused, and the reason."""
+
+    about = "`trainer.callbacks` must not hold {}: "
+
+
+class left_out(str):
+    """An argument that is refused, its value and the reason."""
+
+    about = "`trainer.{}` must be left out, got "
+
+
 def evaluated(*prompts):
     """How many held-out prompts each evaluation has answered."""
     return lambda run: [len(entry["scores"]) for entry in run.evaluations] == list(prompts)
@@ -46,7 +58,6 @@ def logged(run):
     return [row["step"] for row in run.rows if row["train/reward/mean"]]
 
 
-OUT = r"`trainer.{}` must be left out, got "
 TRAINER = [
     ("accelerator", "cpu", works()),
     ("accelerator", "nonsense", "You selected an invalid accelerator name"),
@@ -103,9 +114,9 @@ TRAINER = [
     ("enable_checkpointing", False, works(check=lambda run: not run.files("checkpoints/*") and "checkpoints/" not in run.out)),
     ("enable_progress_bar", True, works()),
     ("enable_model_summary", True, works(check=lambda run: "Trainable params" in run.out + run.err)),
-    ("accumulate_grad_batches", 2, OUT.format("accumulate_grad_batches") + "2: write `model.update.micro_batch_size`"),
-    ("gradient_clip_val", 1.0, OUT.format("gradient_clip_val") + "1.0: write `model.update.gradient_clip_val`"),
-    ("gradient_clip_algorithm", "norm", OUT.format("gradient_clip_algorithm") + "norm: `model.update.gradient_clip_val`"),
+    ("accumulate_grad_batches", 2, left_out("2: write `model.update.micro_batch_size`")),
+    ("gradient_clip_val", 1.0, left_out("1.0: write `model.update.gradient_clip_val`")),
+    ("gradient_clip_algorithm", "norm", left_out("norm: `model.update.gradient_clip_val`")),
     ("deterministic", True, works()),
     ("benchmark", True, works()),
     ("inference_mode", False, works()),
@@ -113,7 +124,7 @@ TRAINER = [
     ("profiler", "simple", works(check=lambda run: "FIT Profiler Report" in run.out + run.err)),
     ("profiler", "nonsense", "When passing string value for the `profiler` parameter"),
     ("detect_anomaly", True, works()),
-    ("barebones", True, OUT.format("barebones") + "True: a run logs and saves"),
+    ("barebones", True, left_out("True: a run logs and saves")),
     ("plugins", [{"class_path": "lightning.pytorch.plugins.TorchCheckpointIO"}], works()),
     (
         "plugins",
@@ -122,65 +133,44 @@ TRAINER = [
     ),
     ("sync_batchnorm", True, works()),
     ("reload_dataloaders_every_n_epochs", 1, works(4, more=["--trainer.max_epochs=2"])),
-    ("default_root_dir", "elsewhere", OUT.format("default_root_dir") + "elsewhere: `run_dir` names the folder of a run"),
+    ("default_root_dir", "elsewhere", left_out("elsewhere: `run_dir` names the folder of a run")),
     ("enable_autolog_hparams", False, works()),
-    ("model_registry", "name", OUT.format("model_registry") + "name: `ckpt_path` is a file"),
+    ("model_registry", "name", left_out("name: `ckpt_path` is a file")),
 ]
 """Argument, value, and what comes of it."""
 
-KEPT_OUT = "`trainer.callbacks` must not hold {}: "
 CALLBACKS = [
-    (
-        "BackboneFinetuning",
-        {},
-        KEPT_OUT.format("BackboneFinetuning") + "it freezes weights before the policy is loaded; `model.lora`",
-    ),
-    ("BaseFinetuning", {}, KEPT_OUT.format("BaseFinetuning") + "it freezes weights before the policy is loaded"),
+    ("BackboneFinetuning", {}, kept_out("it freezes weights before the policy is loaded; `model.lora`")),
+    ("BaseFinetuning", {}, kept_out("it freezes weights before the policy is loaded")),
     ("BasePredictionWriter", {}, works()),
-    ("BatchSizeFinder", {}, KEPT_OUT.format("BatchSizeFinder") + "`data.batch_size` is part of what a run computes"),
+    ("BatchSizeFinder", {}, kept_out("`data.batch_size` is part of what a run computes")),
     ("Callback", {}, works()),
     ("Checkpoint", {}, works()),
     ("DeviceStatsMonitor", {"cpu_stats": True}, works(check=lambda run: any("cpu_percent" in name for name in run.rows[1]))),
-    ("EMAWeightAveraging", {}, KEPT_OUT.format("EMAWeightAveraging") + "rollouts would come from other weights .*EMATeacher"),
+    ("EMAWeightAveraging", {}, kept_out("rollouts would come from other weights .*EMATeacher")),
     (
         "EarlyStopping",
         {"monitor": "val/held_out/mean", "stopping_threshold": 0.0, "mode": "max"},
         works(2, more=["--trainer.max_epochs=3"]),
     ),
     ("EarlyStopping", {"monitor": "nonsense"}, "Early stopping conditioned on metric `nonsense` which is not available"),
-    (
-        "GradientAccumulationScheduler",
-        {"scheduling": {0: 2}},
-        KEPT_OUT.format("GradientAccumulationScheduler") + "write `model.update",
-    ),
+    ("GradientAccumulationScheduler", {"scheduling": {0: 2}}, kept_out("write `model.update")),
     ("LambdaCallback", {}, works()),
-    ("LearningRateFinder", {}, KEPT_OUT.format("LearningRateFinder") + "the rate is `model.optimizer.init_args.lr`"),
+    ("LearningRateFinder", {}, kept_out("the rate is `model.optimizer.init_args.lr`")),
     ("LearningRateMonitor", {}, works(check=lambda run: [row["lr-AdamW"] for row in run.rows[:2]] == ["0.01", "0.01"])),
     (
         "ModelCheckpoint",
         {"monitor": "val/held_out/mean", "filename": "best"},
         works(check=lambda run: {path.name for path in run.files("checkpoints/*")} == {"best.ckpt", "last.ckpt", "step=2.ckpt"}),
     ),
-    ("ModelPruning", {"pruning_fn": "l1_unstructured"}, KEPT_OUT.format("ModelPruning") + "it looks for weights before"),
+    ("ModelPruning", {"pruning_fn": "l1_unstructured"}, kept_out("it looks for weights before")),
     ("ModelSummary", {}, works(check=lambda run: "Trainable params" in run.out + run.err)),
-    (
-        "OnExceptionCheckpoint",
-        {"dirpath": "here"},
-        KEPT_OUT.format("OnExceptionCheckpoint") + "it goes on unasked .* `checkpoint.every",
-    ),
+    ("OnExceptionCheckpoint", {"dirpath": "here"}, kept_out("it goes on unasked .* `checkpoint.every")),
     ("ProgressBar", {}, "Trainer was configured with `enable_progress_bar=False` but found `ProgressBar`"),
     ("RichModelSummary", {}, works(check=lambda run: "Trainable params" in run.out + run.err)),
     ("RichProgressBar", {}, works(more=["--trainer.enable_progress_bar=true"])),
-    (
-        "SpikeDetection",
-        {},
-        KEPT_OUT.format("SpikeDetection") + "a batch of rollouts has no one loss; `model.update.max_bad_steps`",
-    ),
-    (
-        "StochasticWeightAveraging",
-        {"swa_lrs": 0.01},
-        KEPT_OUT.format("StochasticWeightAveraging") + "it copies the module before the policy is loaded",
-    ),
+    ("SpikeDetection", {}, kept_out("a batch of rollouts has no one loss; `model.update.max_bad_steps`")),
+    ("StochasticWeightAveraging", {"swa_lrs": 0.01}, kept_out("it copies the module before the policy is loaded")),
     ("TQDMProgressBar", {}, works(more=["--trainer.enable_progress_bar=true"])),
     (
         "ThroughputMonitor",
@@ -188,7 +178,7 @@ CALLBACKS = [
         works(check=lambda run: any("throughput" in name or "device/" in name for name in run.rows[1])),
     ),
     ("Timer", {"duration": "00:00:10:00", "interval": "step"}, works()),
-    ("WeightAveraging", {}, KEPT_OUT.format("WeightAveraging") + "rollouts would come from other weights"),
+    ("WeightAveraging", {}, kept_out("rollouts would come from other weights")),
 ]
 """Name, arguments, and what comes of it."""
 
@@ -274,11 +264,11 @@ REWARDS = ["0.750", "0.688", "0.750", "0.938"]
 """Of the four batches of an epoch."""
 
 
-def see(ran, outcome):
+def see(ran, name, outcome):
     if isinstance(outcome, str):
         assert ran.status == 1, ran.out
         (error,) = [line for line in ran.err.splitlines() if line.startswith("error: ")]
-        assert re.search(outcome, error)
+        assert re.search(getattr(outcome, "about", "").format(name) + outcome, error)
         return
     assert ran.status == 0, ran.err
     assert len(ran.rewards) == outcome.batches
@@ -295,14 +285,15 @@ def see(ran, outcome):
 @pytest.mark.parametrize(("name", "value", "outcome"), rows_of(TRAINER))
 def test_an_argument_of_the_trainer(run, name, value, outcome):
     told = value if isinstance(value, str) else json.dumps(value)
-    see(run(f"--trainer.{name}={told}", *getattr(outcome, "more", ()), command=getattr(outcome, "command", "fit")), outcome)
+    ran = run(f"--trainer.{name}={told}", *getattr(outcome, "more", ()), command=getattr(outcome, "command", "fit"))
+    see(ran, name, outcome)
 
 
 @pytest.mark.parametrize(("name", "arguments", "outcome"), rows_of(CALLBACKS))
 def test_a_callback(run, tmp_path, name, arguments, outcome):
     given = {"callbacks": [{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}]}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": given}))
-    see(run("--config=more.yaml", *getattr(outcome, "more", ())), outcome)
+    see(run("--config=more.yaml", *getattr(outcome, "more", ())), name, outcome)
 
 
 def test_every_one_is_looked_at():

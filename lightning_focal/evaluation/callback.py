@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning_focal.evaluation.harness import Tasks, evaluate_tasks, flat_score
 from lightning_focal.evaluation.model import policy_lm
 from lightning_focal.files import set_aside_of, write_json
 from lightning_focal.models import has_adapters
-from lightning_focal.models.weights import RolloutCopy, is_sharded
+from lightning_focal.models.weights import RolloutCopy, eval_mode, is_sharded
 from lightning_focal.modules.rng import rng_state, set_rng_state
 
 __all__ = ["LMEval"]
@@ -80,11 +80,8 @@ class LMEval(Callback):
         self.tasks, self.every_n_batches, self.limit = task_names(tasks), every_n_batches, limit
         self.at_start, self.at_end, self.batch_size, self.max_length = at_start, at_end, batch_size, max_length
         self.include_path, self.allow_code = include_path, allow_code
-        self.options: dict[str, Any] = {
-            "num_fewshot": num_fewshot,
-            "apply_chat_template": apply_chat_template,
-            "system_instruction": system_instruction,
-        }
+        self.options: dict[str, Any] = {"num_fewshot": num_fewshot, "apply_chat_template": apply_chat_template}
+        self.options["system_instruction"] = system_instruction
         self.history: list[dict[str, Any]] = []
         self._loaded: Tasks | None = None
 
@@ -158,15 +155,13 @@ class LMEval(Callback):
 
 @contextmanager
 def _as_before(policy: nn.Module | None) -> Iterator[None]:
-    """Within the context nothing is differentiated or autocast; random state and every module's training flag are put back."""
+    """Within the context the policy, if there is one, is in eval mode; that and the random state are put back."""
     state = rng_state()
-    training = [] if policy is None else [module for module in policy.modules() if module.training]
-    device = "cpu" if policy is None else next(policy.parameters()).device.type
     try:
-        # inference_mode(False): a tensor made in inference mode that a module keeps breaks a later backward
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        with (
+            torch.inference_mode(False),
+            nullcontext() if policy is None else eval_mode(policy),
+        ):  # a kept tensor of inference mode breaks a later backward
             yield
     finally:
-        for module in training:
-            module.training = True
         set_rng_state(state)

@@ -77,10 +77,8 @@ class Tasks:
         from lm_eval.evaluator_utils import get_sample_size
 
         tasks = self.loaded["tasks"].values()
-        cuts = [get_sample_size(task, limit) for task in tasks]
-        return (
-            min(len(task.eval_docs) for task in tasks) if limit is None else min([len(task.eval_docs) for task in tasks] + cuts)
-        )
+        cuts = [] if limit is None else [get_sample_size(task, limit) for task in tasks]
+        return min(int(count) for count in [*(len(task.eval_docs) for task in tasks), *cuts])
 
 
 def task_names(given: str | Sequence[str]) -> list[str]:

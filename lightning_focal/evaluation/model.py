@@ -77,10 +77,14 @@ def policy_lm(
         return _policy_class()(model, tokenizer, batch_size=batch_size, max_length=max_length, place=place)
 
 
-def _answers(requests: Any, texts: list[str]) -> list[str]:
-    """Leave out thoughts, which the prompts may have opened."""
-    pairs = zip(requests, texts, strict=True)
-    return [split_thought(opening_at_the_end(request.args[0]) + text).answer for request, text in pairs]
+class _Answering:
+    """Leaves thoughts, which the prompts may have opened, out of what a model of the harness writes."""
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        """Return answers."""
+        model: Any = super()
+        pairs = zip(requests, model.generate_until(requests, disable_tqdm=disable_tqdm), strict=True)
+        return [split_thought(opening_at_the_end(request.args[0]) + text).answer for request, text in pairs]
 
 
 @cache
@@ -88,7 +92,7 @@ def _policy_class() -> Any:
     import torch
     from lm_eval.models.huggingface import HFLM
 
-    class PolicyLM(HFLM):  # type: ignore[misc]
+    class PolicyLM(_Answering, HFLM):  # type: ignore[misc]
         """A transformers model that is there already."""
 
         def __init__(
@@ -112,10 +116,6 @@ def _policy_class() -> Any:
             if isinstance(tokens, int):
                 return super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
             return decode_responses(self.tokenizer, [tokens])[0]
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            """Return answers: a thought is none."""
-            return _answers(requests, super().generate_until(requests, disable_tqdm=disable_tqdm))
 
         @property
         def rank(self) -> int:
@@ -169,20 +169,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-@cache
-def _vllm_class() -> Any:
-    from lm_eval.models.vllm_causallms import VLLM
-
-    class AnsweringVLLM(VLLM):  # type: ignore[misc]
-        """The harness's own, but for thoughts."""
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            """Return answers: a thought is none."""
-            return _answers(requests, super().generate_until(requests, disable_tqdm=disable_tqdm))
-
-    return AnsweringVLLM
-
-
 def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | None = None, **arguments: Any) -> Any:
     """Build the harness's vLLM model over an exported folder.
 
@@ -200,14 +186,15 @@ def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | N
             "`--backend vllm` needs vLLM, in an environment of its own: pip install 'lightning-focal[eval,vllm]'"
         )
     import vllm
+    from lm_eval.models.vllm_causallms import VLLM
 
-    asked = importlib.metadata.version
+    kind, asked = type("AnsweringVLLM", (_Answering, VLLM), {}), importlib.metadata.version
 
     def version(distribution_name: str) -> str:
         return str(vllm.__version__) if distribution_name == "vllm" else asked(distribution_name)
 
     importlib.metadata.version = version  # the harness asks for that of `vllm`; the CPU build is installed under another name
     try:
-        return _vllm_class()(pretrained=str(folder), dtype=dtype or "auto", max_length=max_length, batch_size="auto", **arguments)
+        return kind(pretrained=str(folder), dtype=dtype or "auto", max_length=max_length, batch_size="auto", **arguments)
     finally:
         importlib.metadata.version = asked

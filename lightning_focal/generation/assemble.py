@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from torch import Tensor
 from lightning_focal.models.chat import prompt_opening
 from lightning_focal.thoughts import HARMONY, MARKS, split_thought
 from lightning_focal.types import Prompts, Rollouts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["check_request", "decode_responses", "eos_ids", "left_pad", "make_rollouts"]
 
@@ -35,7 +32,7 @@ def check_request(prompts: Prompts, group_size: int, seeds: Sequence[int]) -> No
         raise ValueError(f"`seeds` must hold one seed a prompt ({len(prompts)}), got {len(seeds)}")
 
 
-def eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every token id that ends a response: the generation config's and the tokenizer's.
 
     Raises:
@@ -66,7 +63,7 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 def make_rollouts(
     prompts: Prompts,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     tokens: Tensor,
     *,
     eos: Collection[int],
@@ -123,7 +120,7 @@ def make_rollouts(
     )
 
 
-def decode_responses(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -> list[str]:
+def decode_responses(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:
     """Return texts without special tokens, other than those that mark a thought."""
     special = {i: token.content for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
     marks = {*MARKS, *MARKS.values(), *(HARMONY if HARMONY[1] in special.values() else ())}
@@ -134,7 +131,7 @@ def decode_responses(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence
     return list(tokenizer.batch_decode(rows, skip_special_tokens=not kept, clean_up_tokenization_spaces=False))
 
 
-def _thought_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], lengths: Tensor) -> Tensor:
+def _thought_tokens(tokenizer: Any, texts: Sequence[Sequence[str]], lengths: Tensor) -> Tensor:
     """``[P, G]`` tokens of the thoughts without their marks, at most those of the response."""
     thoughts = [[split_thought(text).thought for text in group] for group in texts]
     counts = [

@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-if TYPE_CHECKING:
-    from lightning_focal.types import Prompts, Rollouts
+from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["Generator", "Sampling"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,9 +20,7 @@ from lightning_focal.models.cache import why_not_cached, why_not_plain
 from lightning_focal.models.rows import context_length, length_limit, trial_tokens
 from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, eval_mode, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
-
-if TYPE_CHECKING:
-    from lightning_focal.types import Prompts, Rollouts
+from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["HFGenerator"]
 

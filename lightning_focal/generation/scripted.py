@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.generation.base import Generator, Sampling
-
-if TYPE_CHECKING:
-    from lightning_focal.types import Prompts, Rollouts
+from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["ScriptedGenerator"]
 
@@ -68,12 +66,9 @@ class ScriptedGenerator(Generator):
         check_request(prompts, group_size, seeds)
         eos = eos_ids(policy, tokenizer)
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else min(eos)
-        rows: list[list[int]] = []
-        for prompt_id in prompts.ids:
-            script = self._script(prompt_id)
-            for g in range(group_size):
-                ids = tokenizer(script[g % len(script)], add_special_tokens=False)["input_ids"]
-                rows.append([*ids, end][: sampling.max_new_tokens])
+        scripts = [(self._script(prompt_id), g) for prompt_id in prompts.ids for g in range(group_size)]
+        texts = [script[g % len(script)] for script, g in scripts]
+        rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end][: sampling.max_new_tokens] for text in texts]
         device = next((p.device for p in policy.parameters()), torch.device("cpu"))
         width = max(map(len, rows), default=1)
         tokens = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=device, dtype=torch.int64)

@@ -7,21 +7,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from lightning_focal.foreign import load_vllm_weights
+from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.vllm_engine import Engine, import_vllm, unnoticed
 from lightning_focal.generation.vllm_requests import Answer, VLLMBase, best_mode, expect_comparable
 from lightning_focal.models.export import hub_weights, write_description, write_weights
 from lightning_focal.models.weights import is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lightning_focal.generation.base import Sampling
 
 __all__ = ["VLLMGenerator"]
 

@@ -8,7 +8,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +20,7 @@ from lightning_focal.models.lora import has_adapters
 from lightning_focal.models.rows import coarseness, how_they_differ, own_logp, trial_tokens
 from lightning_focal.models.shard import reshard
 from lightning_focal.models.weights import bare_model, compute_device, eval_mode, is_sharded
-
-if TYPE_CHECKING:
-    from lightning_focal.types import Prompts, Rollouts
+from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["Answer", "VLLMBase", "best_mode", "expect_comparable", "sampling_params", "tells_logp"]
 

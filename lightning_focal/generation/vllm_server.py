@@ -8,21 +8,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
+from torch import nn
 
+from lightning_focal.generation.base import Sampling
 from lightning_focal.generation.vllm_http import VLLMServer
 from lightning_focal.generation.vllm_requests import Answer, VLLMBase, expect_comparable
 from lightning_focal.models.export import whole_folder, write_weights
+from lightning_focal.models.shard import on_first_rank, rank
 from lightning_focal.models.weights import bare_model
 from lightning_focal.precision import expect_dtype
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lightning_focal.generation.base import Sampling
 
 __all__ = ["VLLMServerGenerator"]
 
@@ -126,7 +123,7 @@ class VLLMServerGenerator(VLLMBase):
                 f"`addresses`: {on_cpu[0]} runs on a CPU and would keep the old output layer of a policy that ties it to its "
                 "embedding; use `model.generator: vllm`, in this process, or a server with a GPU"
             )
-        first, dtype = _rank() == 0, None if self.dtype is None else getattr(torch, self.dtype)
+        first, dtype = rank() == 0, None if self.dtype is None else getattr(torch, self.dtype)
         if first and self.folder is None and self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="lightning_focal_vllm_")
         place = Path(self.folder or (self._temporary.name if self._temporary else "")).absolute()
@@ -146,7 +143,7 @@ class VLLMServerGenerator(VLLMBase):
             self._written = target
             return label
 
-        return _on_first_rank(reload)
+        return on_first_rank(reload)
 
     def _arithmetic(self) -> tuple[torch.dtype, str | None]:
         configs = [server.model_config for server in self.servers]
@@ -155,7 +152,7 @@ class VLLMServerGenerator(VLLMBase):
         return torch.float32 if exact else torch.bfloat16, next(filter(None, quantised), None)
 
     def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
-        first = _rank()
+        first = rank()
         dealt = [self.servers[(first + row) % len(self.servers)] for row in range(len(rows))]
         with ThreadPoolExecutor(max(1, min(len(rows), _THREADS))) as threads:
             return list(threads.map(lambda server, row, wanted: (server.url, server.generate(row, wanted)), dealt, rows, params))
@@ -163,24 +160,3 @@ class VLLMServerGenerator(VLLMBase):
     def _everywhere(self, do: Callable[[VLLMServer], _T]) -> list[_T]:
         with ThreadPoolExecutor(len(self.servers)) as threads:
             return list(threads.map(do, self.servers))
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _on_first_rank(work: Callable[[], _T]) -> _T:
-    """Let the first process work while the others wait, and give its result to all; an error there is an error everywhere."""
-    done: list[Any] = [None, None]
-    failure: Exception | None = None
-    if _rank() == 0:
-        try:
-            done[0] = work()
-        except Exception as error:
-            failure, done[1] = error, f"{type(error).__name__}: {error}"
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast_object_list(done, src=0)
-    if done[1] is not None:
-        raise failure or RuntimeError(f"the first process failed: {done[1]}")
-    result: _T = done[0]
-    return result

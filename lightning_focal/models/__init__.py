@@ -19,7 +19,7 @@ from lightning_focal.models.lora import Lora, adapters_off, apply_lora, has_adap
 from lightning_focal.models.packing import Sizes
 from lightning_focal.models.pypi import PolicySourceError
 from lightning_focal.models.rows import alike, rows_in_words, why_not_packed, why_not_padded
-from lightning_focal.models.shard import Sharding, adding_backward, blocks_of, reshard, shard, wrap_flat
+from lightning_focal.models.shard import Sharding, adding_backward, blocks_of, reshard, wrap_flat
 from lightning_focal.models.tiny import TinyLlama
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "response_logp",
     "response_measures",
     "rows_in_words",
-    "shard",
     "template_switch",
     "validate_messages",
     "why_not_packed",

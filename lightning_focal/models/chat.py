@@ -8,15 +8,11 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.thoughts import MARKS, opening_at_the_end
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from lightning_focal.types import Message, Rollouts
+from lightning_focal.types import Message, Rollouts
 
 __all__ = ["Chat", "check_template_kwargs", "encode_chat", "prompt_opening", "template_switch", "validate_messages"]
 
@@ -201,9 +197,7 @@ def validate_messages(messages: Sequence[Message]) -> None:
         raise ValueError(f"`messages[{len(messages) - 1}]` is the assistant's: a prompt ends with a turn that awaits a response")
 
 
-def encode_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template_kwargs: Mapping[str, Any] | None = None
-) -> tuple[int, ...]:
+def encode_chat(tokenizer: Any, messages: Sequence[Message], template_kwargs: Mapping[str, Any] | None = None) -> tuple[int, ...]:
     r"""Token ids of a chat, ending where the assistant's response begins.
 
     Args:

@@ -6,23 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import nn
 
+from lightning_focal.functional.choices import WEIGHT_DTYPES, expect_choice
 from lightning_focal.models.attention import use_layouts
 from lightning_focal.models.dropout import switch_off_dropout
 from lightning_focal.models.lora import Lora, apply_lora
 from lightning_focal.models.pypi import PINNED, PolicySourceError, find_pinned, no_bars, pypi_folder
-from lightning_focal.models.shard import Sharding, fill_and_shard
+from lightning_focal.models.shard import Sharding, fill_and_shard, on_first_rank
 from lightning_focal.models.tiny import TinyLlama, byte_tokenizer
 from lightning_focal.models.weights import bare_model, check_adapters
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "CACHE_ENV",
@@ -39,7 +36,6 @@ __all__ = [
 CACHE_ENV = "LIGHTNING_FOCAL_CACHE"
 """Environment variable that moves the cache of converted policies."""
 
-_DTYPES = ("float32", "bfloat16", "float16", "auto")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 
@@ -130,7 +126,7 @@ def load_policy(
     attn_implementation: str | None = None,
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[Any, Any]:
     """A causal language model and its tokenizer.
 
     Args:
@@ -151,8 +147,7 @@ def load_policy(
     >>> model.num_parameters(), len(tokenizer)
     (25888, 259)
     """
-    if dtype not in _DTYPES:
-        raise ValueError(f"`dtype` must be one of {_DTYPES}, got {dtype!r}")
+    expect_choice("dtype", dtype, WEIGHT_DTYPES)
     place = resolve_source(source, cache_dir)
     tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
     if isinstance(place, str) and place.startswith("random:"):
@@ -226,9 +221,12 @@ def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:
                 f"the policy at {str(place)!r} brings code of its own along; it is run with `model.trust_remote_code: true` alone"
             ) from error
         if "Unrecognized configuration class" in str(error):
+            from transformers import AutoConfig
+
+            model_type = AutoConfig.from_pretrained(str(place)).model_type
             kind = getattr(loader, "__name__", "").removeprefix("Auto")
             raise PolicySourceError(
-                f"the policy at {str(place)!r} is no causal language model ({_kind_of(place)}): transformers has no {kind} of it; a "
+                f"the policy at {str(place)!r} is no causal language model ({model_type}): transformers has no {kind} of it; a "
                 "vision-language model needs its text part in a folder of its own"
             ) from error
         if isinstance(place, Path):
@@ -237,12 +235,6 @@ def _from_pretrained(loader: Any, place: Path | str, **kwargs: Any) -> Any:
             f"`source` {place!r} is no local folder, and as a hub id it could not be loaded (no network, no such model, or no "
             f"access). Two sources need no hub: a local folder, and {PINNED[0].source!r}. The cause: {error}"
         ) from error
-
-
-def _kind_of(place: Path | str) -> str:
-    from transformers import AutoConfig
-
-    return str(AutoConfig.from_pretrained(str(place)).model_type)
 
 
 def empty_policy(
@@ -271,7 +263,7 @@ def empty_policy(
 def load_trainable(
     source: str, *, lora: Lora | None = None, gradient_checkpointing: bool = False, dropout: str = "zero", **options: Any
 ) -> tuple[Any, Any]:
-    """Load a policy and its tokenizer as :func:`load_policy` does, with adapters and gradient checkpointing where wanted.
+    """Load a policy and its tokenizer as :func:`load_policy` does, with its ``options``, and make it ready for training.
 
     Args:
         source: where the policy comes from.
@@ -318,7 +310,7 @@ def load_sharded(
 
     Args:
         source: where the policy comes from.
-        mesh: of the processes, see :func:`~lightning_focal.models.shard`.
+        mesh: of the processes that share it.
         sharding: how it is split.
         device: to compute on.
         copies: given the policy while it is empty, returns copies of it that are to be filled and split alike.
@@ -337,21 +329,16 @@ def load_sharded(
         raise ValueError(
             "`model.dtype` must be float32, bfloat16 or float16 for a policy that is split over processes, got 'auto'"
         )
-    told: list[Any] = [None, None, None]
-    whole, failure = None, None
-    if dist.get_rank() == 0:
-        try:
-            whole, _ = load_policy(source, dtype="auto", **finding)
-            told = [None, whole.config, whole.generation_config]
-            whole = whole if lora is None else apply_lora(whole, lora)
-        except Exception as error:  # the others wait for word
-            failure, told = error, [f"{type(error).__name__}: {error}", None, None]
-    dist.broadcast_object_list(told, 0)
-    if failure is not None:
-        raise failure
-    wrong, config, generation_config = told
-    if wrong is not None:
-        raise RuntimeError(f"the first process could not load the policy: {wrong}")
+    whole: Any = None
+
+    def read() -> tuple[Any, Any]:
+        nonlocal whole
+        whole, _ = load_policy(source, dtype="auto", **finding)
+        found = whole.config, whole.generation_config
+        whole = whole if lora is None else apply_lora(whole, lora)
+        return found
+
+    config, generation_config = on_first_rank(read)
     tokenizer = load_tokenizer(source, **finding)
     empty = empty_policy(config, dtype, attn_implementation, finding.get("trust_remote_code", False))
     empty.generation_config = generation_config

@@ -90,9 +90,10 @@ def response_measures(
         ValueError: on shapes that disagree, a temperature or chunk size out of range, a row without a prompt, and rows that a sharded
             model cannot take together.
     """
-    measures, routed = [name for name in measures if name != "router_loss"], "router_loss" in measures
+    asked, routed = measures, "router_loss" in measures
+    measures = [name for name in asked if name != "router_loss"]
     rows = (prompt_ids, prompt_mask, response_ids, response_mask)
-    _check(*rows, temperature, chunk_size, sizes)
+    _check(rows, temperature, chunk_size, sizes)
     given, sizes = sizes, Sizes.of(prompt_mask, response_mask) if sizes is None else sizes
     kept = max(sizes.response_lengths, default=0)
     if kept == 0:
@@ -105,9 +106,8 @@ def response_measures(
                 f"{type(bare_model(model)).__name__} takes rows of {sorted(set(sizes.lengths))} tokens one length at a time, which one "
                 "call of a model that is split over processes cannot"
             )
-        named = [*measures, *(["router_loss"] if routed else [])]
         arguments: dict[str, Any] = {"temperature": temperature, "chunk_size": chunk_size, "gradients": gradients}
-        return _apart(model, rows, parts, given, named, arguments)
+        return _apart(model, rows, parts, given, asked, arguments)
     if given is not None and given.pays(prompt_ids.device) and why_not_packed(model) is None:
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False, "layout": pack}
@@ -217,15 +217,8 @@ def dummy_forward(model: nn.Module) -> Tensor:
     return logits.float().sum() * 0.0
 
 
-def _check(
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    response_ids: Tensor,
-    response_mask: Tensor,
-    temperature: float,
-    chunk_size: int,
-    sizes: Sizes | None,
-) -> None:
+def _check(rows: Sequence[Tensor], temperature: float, chunk_size: int, sizes: Sizes | None) -> None:
+    prompt_ids, prompt_mask, response_ids, response_mask = rows
     if prompt_ids.ndim != 2 or prompt_mask.shape != prompt_ids.shape:
         raise ValueError(
             f"`prompt_ids` and `prompt_mask` must both be [N, L], got {tuple(prompt_ids.shape)} and {tuple(prompt_mask.shape)}"
@@ -255,8 +248,8 @@ def _apart(
         index = torch.tensor(part, device=rows[0].device)
         own = None if sizes is None else sizes.rows(part)
         prompt_ids, prompt_mask, response_ids, response_mask = (tensor[index] for tensor in rows)
-        inputs = (prompt_ids, prompt_mask, response_ids, response_mask, measures)
-        found.append(response_measures(model, *inputs, sizes=own, **arguments))
+        tokens = (prompt_ids, prompt_mask, response_ids, response_mask)
+        found.append(response_measures(model, *tokens, measures, sizes=own, **arguments))
     order = torch.tensor([row for part in parts for row in part], device=rows[0].device).argsort()
     joined = {name: torch.cat([m[name] for _, m in found])[order] for name in measures if name != "router_loss"}
     if "router_loss" in measures:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 __all__ = ["Lora", "adapters_off", "apply_lora", "has_adapters"]
 
@@ -46,7 +43,7 @@ class Lora:
             raise ValueError("`target_modules` must name at least one layer, got none")
 
 
-def apply_lora(model: PreTrainedModel, lora: Lora) -> Any:
+def apply_lora(model: Any, lora: Lora) -> Any:
     """Freeze ``model`` and put trainable adapters into it.
 
     Returns:

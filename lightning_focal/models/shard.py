@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,9 +15,10 @@ from lightning_focal.foreign import name_before_wrapping
 from lightning_focal.models.weights import bare_model, is_flat
 from lightning_focal.precision import expect_dtype, resolved_dtype
 
-__all__ = ["Sharding", "adding_backward", "blocks_of", "fill_and_shard", "reshard", "shard", "wrap_flat"]
+__all__ = ["Sharding", "adding_backward", "blocks_of", "fill_and_shard", "on_first_rank", "rank", "reshard", "wrap_flat"]
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,29 @@ def _outermost(modules: Sequence[nn.Module]) -> list[nn.Module]:
     return [module for module in modules if id(module) not in within]
 
 
+def rank() -> int:
+    """Return the number of this process among those that train together."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Let the first process work while the others wait, and give its result to all; an error there is an error everywhere."""
+    done: list[Any] = [None, None]
+    failure: Exception | None = None
+    if rank() == 0:
+        try:
+            done[0] = work()
+        except Exception as error:  # the others wait for word
+            failure, done[1] = error, f"{type(error).__name__}: {error}"
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(done, src=0)
+    if done[1] is not None:
+        raise failure or RuntimeError(f"the first process failed: {done[1]}")
+    result: T = done[0]
+    return result
+
+
 # -- FSDP2 ----------------------------------------------------------------------------------------------------------------
-
-
-def shard(model: nn.Module, mesh: Any, sharding: Sharding) -> None:
-    """Split every block of a model, then what lies outside of them, over the processes of a mesh."""
-    from torch.distributed.fsdp import fully_shard
-
-    arguments = sharding.arguments(mesh.device_type)
-    for block in blocks_of(model, sharding.blocks):
-        fully_shard(block, mesh=mesh, reshard_after_forward=sharding.reshard_after_forward, **arguments)
-    fully_shard(model, mesh=mesh, **arguments)
 
 
 def reshard(model: nn.Module) -> None:
@@ -120,7 +133,7 @@ def fill_and_shard(
         policy: parameters on the meta device; filled and split in place.
         copies: models of the same build (a teacher, a reference), filled with the same weights in their own precision.
         source: the whole policy in main memory, on the first process; None on all others.
-        mesh: see :func:`shard`; all processes of the default group take part in the exchange.
+        mesh: of the processes that share the policy; all processes of the default group take part in the exchange.
         sharding: how.
         device: to compute on.
     """
@@ -199,13 +212,15 @@ def wrap_flat(model: nn.Module, device: torch.device, blocks: Sequence[str] | No
     if isinstance(arguments.get("cpu_offload"), bool):
         arguments["cpu_offload"] = CPUOffload(arguments["cpu_offload"])
     arguments = {"use_orig_params": True, "device_id": device, **arguments}
-    tied = _tied(model)
+    tied: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(parameter), set()).add(name)
     with warnings.catch_warnings():  # adapters are trained beside frozen weights in one unit: meant, and told in the manual
         warnings.filterwarnings("ignore", ".*has both parameters with requires_grad=True and False.*")
         inner = FullyShardedDataParallel(model, **arguments)
         wrapped = FullyShardedDataParallel(inner, **{**arguments, "auto_wrap_policy": None})
     units = {name_before_wrapping(name) for name, unit in inner.named_modules() if is_flat(unit)}
-    for names in tied:
+    for names in tied.values():
         holders = {max((u for u in units if not u or name.startswith(f"{u}.")), key=len) for name in names}
         if len(holders) > 1:
             raise ValueError(
@@ -213,14 +228,6 @@ def wrap_flat(model: nn.Module, device: torch.device, blocks: Sequence[str] | No
                 "be trained apart; name classes of layers that hold both or neither"
             )
     return wrapped
-
-
-def _tied(model: nn.Module) -> list[set[str]]:
-    """Names of parameters that are one."""
-    names: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), set()).add(name)
-    return [found for found in names.values() if len(found) > 1]
 
 
 def adding_backward(model: Any, backward: Callable[[Tensor], None]) -> Callable[[Tensor], None]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["CHATML", "TinyLlama", "byte_tokenizer"]
 
@@ -75,7 +72,7 @@ class TinyLlama:
                 raise ValueError(f"`source` {source!r}: {key!r} must be a number, got {value!r}") from error
         return cls(**values)  # type: ignore[arg-type]
 
-    def build(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    def build(self, tokenizer: Any) -> Any:
         """The model in float32 and eval mode; the same seed gives the same weights."""
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -99,7 +96,7 @@ class TinyLlama:
         return model.eval()
 
 
-def byte_tokenizer() -> PreTrainedTokenizerBase:
+def byte_tokenizer() -> Any:
     """A tokenizer of the 256 bytes and three special tokens (259 in all), with a ChatML template.
 
     Any text survives encoding and decoding; one byte is one token.

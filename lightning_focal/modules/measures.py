@@ -25,27 +25,9 @@ from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
 __all__ = ["BatchMeasures", "Means", "add_thoughts"]
 
-_PER_KEY = {
-    "score": "criterion/{}/score",
-    "group_std": "criterion/{}/group_std",
-    "all_pass": "criterion/{}/all_pass",
-    "all_fail": "criterion/{}/all_fail",
-    "contrastive": "criterion/{}/contrastive",
-    "not_applicable": "criterion/{}/not_applicable",
-    "failed": "criterion/{}/failed",
-    "saturation": "saturation/{}",
-    "weight": "weight/{}",
-}
-_OVERALL = {
-    "worst": "worst",
-    "min_over_mean": "min_over_mean",
-    "gini": "gini",
-    "std": "std",
-    "bottom_quartile": "bottom_quartile",
-    "strict_completion": "strict_completion",
-    "effective_number": "effective_number",
-    "saturated_mass": "saturated_weight",
-}
+_PER_CRITERION = ("score", "group_std", "all_pass", "all_fail", "contrastive", "not_applicable", "failed")
+_PER_KEY = {name: f"criterion/{{}}/{name}" for name in _PER_CRITERION} | {"saturation": "saturation/{}", "weight": "weight/{}"}
+_OVERALL = ("worst", "min_over_mean", "gini", "std", "bottom_quartile", "strict_completion", "effective_number", "saturated_mass")
 
 
 class Means:
@@ -65,12 +47,6 @@ class Means:
         """Add a sum and the count it is divided by."""
         self._sums[name] = self._sums.get(name, 0.0) + total.detach().double()
         self._counts[name] = self._counts.get(name, 0.0) + count.detach().double()
-
-    def merge(self, other: Means) -> Means:
-        """Add another batch's sums and return self."""
-        for name, total in other._sums.items():
-            self.add_sums(name, total, other._counts[name])
-        return self
 
     def compute(self, all_reduce_sum: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, float]:
         """Return the means in order, NaN for a count of 0; one transfer from the device."""
@@ -120,7 +96,8 @@ class BatchMeasures:
         means.add(f"{stage}/reward/static", shaped.static, valid)
         prior = weighted_reward(scores.scores, scores.weights, scores.mask)
         means.add(f"{stage}/reward/prior", prior, scores.judged(scores.weights))
-        means.add(f"{stage}/reward/group_std", *_group_std(shaped.rewards, valid))
+        _, spread = group_spread(shaped.rewards[..., None], valid[..., None])
+        means.add(f"{stage}/reward/group_std", spread[:, 0], valid.sum(-1) > 1)
         means.add(f"{stage}/reward/valid_share", valid.double())
         present = scores.present[:, None, :].expand_as(scores.mask)
         failed = torch.zeros_like(scores.mask) if scores.failed is None else scores.failed
@@ -170,8 +147,8 @@ class BatchMeasures:
             sums, counts = all_reduce_sum(torch.stack(list(self._watched.values()), 1)).cpu()
             for name, row in zip(self._watched, (sums / counts).tolist(), strict=True):  # 0 / 0 is NaN
                 logged |= {f"{self.stage}/{name.format(key)}": value for key, value in zip(self.balance.names, row, strict=True)}
-        for name, label in _OVERALL.items():
-            logged[f"{self.stage}/balance/{label}"] = float(values[name])
+        for name in _OVERALL:
+            logged[f"{self.stage}/balance/{'saturated_weight' if name == 'saturated_mass' else name}"] = float(values[name])
         logged[f"{self.stage}/balance/mean"] = float(values["score"].nanmean())
         if self.by_name is not None:
             values = self.by_name.over_processes(all_reduce_sum)
@@ -179,12 +156,3 @@ class BatchMeasures:
                 for criterion, value in zip(self.by_name.names, values[name].tolist(), strict=True):
                     logged[f"{self.stage}/name/{log_key(criterion, ())}/{name}"] = value
         return logged
-
-
-def _group_std(rewards: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased standard deviation of the valid rewards of each group, and where there are two of them."""
-    count = valid.sum(-1)
-    kept = torch.where(valid, rewards, torch.zeros_like(rewards))
-    mean = kept.sum(-1, keepdim=True) / count.clamp_min(1)[:, None]
-    square = torch.where(valid, (rewards - mean).square(), torch.zeros_like(rewards)).sum(-1)
-    return (square / (count - 1).clamp_min(1)).sqrt(), count > 1

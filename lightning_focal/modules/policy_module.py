@@ -79,13 +79,12 @@ class PolicyModule(LightningModule):
         self.source, self.sharding, self.chat, self.seed = policy, sharding, chat, run_seed(seed)
         self._finding: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
         self._loading: dict[str, Any] = {
-            **self._finding,
             "lora": lora,
             "dtype": dtype,
             "attn_implementation": attn_implementation,
-            "gradient_checkpointing": gradient_checkpointing,
             "dropout": dropout,
         }
+        self._loading |= {"gradient_checkpointing": gradient_checkpointing, **self._finding}
         self._rows: int | None = None  # number of tokens that the policy embeds
         self.policy: nn.Module | None = None
         self.processes = Processes(self)
@@ -116,7 +115,8 @@ class PolicyModule(LightningModule):
         trainer: Any = self.trainer
         check_strategy(trainer)
         check_callbacks(trainer.callbacks, self.automatic_optimization)
-        leave_prompts_alone(self.trainer)
+        # Prompts hold no numbers to convert; the plugins for FSDP and for true half precision refuse frozen dataclasses, which they are.
+        trainer.precision_plugin.convert_input = lambda batch: batch
         drop = getattr(getattr(self.trainer, "datamodule", None), "drop_long_prompts", None)
         if drop is not None:
             drop(self.count_prompt_tokens)
@@ -182,14 +182,6 @@ _FREES = {ShardingStrategy.SHARD_GRAD_OP: ShardingStrategy.FULL_SHARD}
 """Strategies that keep weights gathered for a backward, and those that do not: copies of a policy have none."""
 
 
-def leave_prompts_alone(trainer: Any) -> None:
-    """Spare batches the Trainer's search for numbers to convert to its precision: prompts hold none.
-
-    Its plugins for FSDP and for true half precision refuse frozen dataclasses, which prompts are.
-    """
-    trainer.precision_plugin.convert_input = lambda batch: batch
-
-
 def check_strategy(trainer: Any) -> None:
     """Refuse a layout over processes that the policy cannot be split by, before any weight is read.
 
@@ -245,13 +237,8 @@ def _flat_arguments(strategy: FSDPStrategy) -> dict[str, Any]:
     mixed = strategy.mixed_precision
     if mixed is None and "mixed" in str(strategy.precision_plugin.precision):
         mixed = replace(cast(Any, strategy.mixed_precision_config), buffer_dtype=None)
-    own = {
-        "cpu_offload": strategy.cpu_offload,
-        "mixed_precision": mixed,
-        "sharding_strategy": strategy.sharding_strategy,
-        "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None),
-    }
-    return {**own, **strategy.kwargs}
+    own = {"cpu_offload": strategy.cpu_offload, "mixed_precision": mixed, "sharding_strategy": strategy.sharding_strategy}
+    return {**own, "auto_wrap_policy": strategy.kwargs.pop("auto_wrap_policy", None), **strategy.kwargs}
 
 
 def check_precision(trainer: Trainer) -> None:

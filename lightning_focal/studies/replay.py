@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,9 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         (0 = best).
     """
     sums = dict.fromkeys(("pairs", "flipped", "split", "kendall_distance", "groups", "new_best"), 0.0)
-    tilts: list[Tensor] = []
-    on_length: list[Tensor] = []
-    weight: dict[str, list[float]] = {}
-    saturation: dict[str, list[float]] = {}
-    rows: list[dict[str, Any]] = []
-    trajectory: list[dict[str, Any]] = []
+    tilts, on_length = list[Tensor](), list[Tensor]()
+    weight, saturation = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    rows, trajectory = list[dict[str, Any]](), list[dict[str, Any]]()
     for batch in batches:
         strategy.observe(batch.scores)
         shaped = strategy.shape(batch.scores)
@@ -125,13 +123,13 @@ def replay(strategy: RewardStrategy, batches: Sequence[RecordedBatch]) -> tuple[
         tilt, known = projection_tilt(shaped.saturation, scores, mask)
         tilts.append(tilt[known])
         on_length.append(length_weight(shaped.weights, length_correlation(scores, batch.lengths, mask)))
-        here: dict[str, list[float]] = {}
+        here = defaultdict[str, list[float]](list)
         for keys, weights, levels in zip(batch.scores.log_keys, shaped.weights.tolist(), shaped.saturation.tolist(), strict=True):
             for key, in_force, level in zip(keys, weights, levels, strict=False):  # behind the last key there is padding
-                here.setdefault(key, []).append(in_force)
-                saturation.setdefault(key, []).append(level)
+                here[key].append(in_force)
+                saturation[key].append(level)
         for key, values in here.items():
-            weight.setdefault(key, []).extend(values)
+            weight[key] += values
         trajectory.append({"batch": batch.batch, **_means(here)})
         columns = {
             "static_reward": shaped.static,

@@ -1,6 +1,5 @@
 """Two local tasks whose right answers are known, and ways to run them."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import yaml
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.models import encode_chat
 from lightning_focal.types import Prompts
+from tests.conftest import write_rows
 
 TOKENS = 12
 FIRST = r"^(?:<\|\w+\|>|\s)*(\S)"  # the harness keeps special tokens in what vLLM writes, and drops them from what transformers writes
@@ -19,38 +19,26 @@ QUESTIONS = [f"Say something about {thing}." for thing in THINGS]
 def generate_task(folder, answers, name="words"):
     """A ``generate_until`` task: the first character that is no blank must be the answer. Returns the path of its YAML file as text."""
     rows = [{"question": question, "answer": answer} for question, answer in zip(QUESTIONS, answers, strict=True)]
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    content = {
-        "task": name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},
-        "test_split": "test",
+    return _task(folder, name, rows, "exact_match", {
         "output_type": "generate_until",
-        "doc_to_text": "{{question}}",
         "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": [], "max_gen_toks": TOKENS, "do_sample": False},
         "filter_list": [{"name": "word", "filter": [{"function": "regex", "regex_pattern": FIRST}, {"function": "take_first"}]}],
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    }
-    return write_task(folder / f"{name}.yaml", content)
+    })  # fmt: skip
 
 
 def choice_task(folder, name="choices"):
     """A ``multiple_choice`` task of ten questions with three choices."""
     rows = [{"question": q, "choices": ["yes", "no idea", "it is so"], "answer": i % 3} for i, q in enumerate(QUESTIONS)]
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    content = {
-        "task": name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
-    return write_task(folder / f"{name}.yaml", content)
+    kind = {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}"}
+    return _task(folder, name, rows, "acc", kind)
+
+
+def _task(folder, name, rows, metric, content):
+    file = write_rows(folder / f"{name}.jsonl", rows)
+    data = {"task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(file)}}, "test_split": "test"}
+    metrics = {"metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}]}
+    return write_task(folder / f"{name}.yaml", data | {"doc_to_text": "{{question}}"} | content | metrics)
 
 
 def read_task(path):

@@ -70,7 +70,6 @@ def test_a_thought_is_no_answer_whoever_answers(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__version__="0"))
     monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=Drawn))
-    monkeypatch.setattr(evaluation, "_vllm_class", evaluation._vllm_class.__wrapped__)
     asked = [Instance("generate_until", {}, (prompt, {}), 0) for prompt in ("Q?<think>\n", "Q?<think>\n", "Q?")]
     for lm in (policy_lm(*load_policy(TINY)), vllm_lm(tmp_path)):
         assert lm.generate_until(asked) == ["b", "", "c"]

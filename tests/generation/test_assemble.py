@@ -6,7 +6,7 @@ import torch
 from tokenizers import AddedToken
 
 from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
-from lightning_focal.generation.assemble import check_request, eos_ids, left_pad, make_rollouts
+from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
 from lightning_focal.models.tiny import byte_tokenizer
 from lightning_focal.thoughts import HARMONY, split_thought
 
@@ -90,12 +90,6 @@ def test_eos_of_config_and_tokenizer_both_count():
     assert eos_ids(SimpleNamespace(), tokenizer) == {3}
     with pytest.raises(ValueError, match="no eos"):
         eos_ids(SimpleNamespace(), SimpleNamespace(eos_token_id=None))
-
-
-def test_left_pad_of_equal_rows():
-    ids, mask = left_pad([[1, 2], [3, 4]], pad=9)
-    assert ids.tolist() == [[1, 2], [3, 4]]
-    assert mask.all()
 
 
 def test_requests_that_cannot_be_met(tiny):

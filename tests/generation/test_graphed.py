@@ -17,7 +17,10 @@ from lightning_focal.models.attention import use_layouts
 from tests.generation.helpers import make_prompts
 
 ROWS = [[5, 9, 33], [70, 8], [1, 2, 3, 4, 5, 6, 7]]
-needs_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def needs_cuda(test):
+    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")(test))
 
 
 @pytest.fixture
@@ -40,33 +43,40 @@ def test_not_on_a_cpu(tiny):
     assert not graphs.graphs_steps(tiny[0], 1000)
 
 
-@pytest.mark.parametrize("rows", [ROWS, [row[:2] for row in ROWS]], ids=["mixed", "equal"])
-def test_the_steps_of_a_graph_are_those_of_the_growing_cache(rows, monkeypatch):
-    """Run one by one on a CPU where a graph would be replayed; rows end and leave on the way."""
-
-    def one_by_one(self):
-        self._graph = SimpleNamespace(replay=lambda: setattr(self, "_logits", self._forward()))
-
-    model, _ = load_policy("random:tiny-llama?hidden=64&layers=2&heads=4&kv_heads=2&seed=3&std=0.2")
-    draws, sampling, eos = draw_uniforms([4, 5, 6], 5, 60), Sampling(temperature=1.3), set(range(0, 259, 40))
-    kept, keep = [], graphs.GraphedSteps.keep
+def same_with_a_graph(model, rows, limit, monkeypatch):
+    """Rows end and leave on the way; in float64, where rounding moves no token."""
+    model, kept, keep = copy.deepcopy(model).double(), [], graphs.GraphedSteps.keep
+    draws, sampling, eos = draw_uniforms([4, 5, 6], 5, limit), Sampling(temperature=1.3), set(range(0, 259, 40))
     monkeypatch.setattr(graphs.GraphedSteps, "keep", lambda self, alive: (kept.append(len(alive)), keep(self, alive)))
-    monkeypatch.setattr(graphs.GraphedSteps, "_capture", one_by_one)
-    found = []
-    for use in (lambda model, tokens: use_layouts(model) is None, lambda model, tokens: False):
-        monkeypatch.setattr(graphs, "graphs_steps", use)
-        with torch.no_grad():
-            found.append(decode(copy.deepcopy(model).double(), rows, draws, sampling, eos=eos, pad=1))
-    (tokens, logp), (expected, expected_logp) = found
-    ends = torch.isin(expected, torch.tensor(sorted(eos)))
+    with torch.no_grad():
+        tokens, logp = decode(model, rows, draws, sampling, eos=eos, pad=1)
+        assert attention_name(model) == "lightning_focal"  # kept: without a layout it is sdpa
+        monkeypatch.setattr(graphs, "graphs_steps", lambda model, tokens: False)
+        expected, expected_logp = decode(model, rows, draws, sampling, eos=eos, pad=1)
+    ends = torch.isin(expected, torch.tensor(sorted(eos), device=expected.device))
     alive = ends.long().cumsum(-1) - ends.long() == 0
     assert kept
     assert tokens[alive].equal(expected[alive])
     torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-4, rtol=0)
 
 
-@pytest.mark.gpu
-@needs_cuda[1]
+LENGTHS = pytest.mark.parametrize("rows", [ROWS, [row[:2] for row in ROWS]], ids=["mixed", "equal"])
+
+
+@LENGTHS
+def test_the_steps_of_a_graph_are_those_of_the_growing_cache(rows, monkeypatch):
+    """Run one by one on a CPU where a graph would be replayed."""
+
+    def one_by_one(self):
+        self._graph = SimpleNamespace(replay=lambda: setattr(self, "_logits", self._forward()))
+
+    model, _ = load_policy("random:tiny-llama?hidden=64&layers=2&heads=4&kv_heads=2&seed=3&std=0.2")
+    monkeypatch.setattr(graphs.GraphedSteps, "_capture", one_by_one)
+    monkeypatch.setattr(graphs, "graphs_steps", lambda model, tokens: use_layouts(model) is None)
+    same_with_a_graph(model, rows, 60, monkeypatch)
+
+
+@needs_cuda
 def test_short_responses_and_other_attentions_are_not_worth_it_or_not_possible(grouped, monkeypatch):
     model = grouped[0]
     assert graphs.graphs_steps(model, 64)
@@ -75,30 +85,13 @@ def test_short_responses_and_other_attentions_are_not_worth_it_or_not_possible(g
     assert not graphs.graphs_steps(model, 64)
 
 
-@pytest.mark.gpu
-@needs_cuda[1]
-@pytest.mark.parametrize("rows", [ROWS, [row[:2] for row in ROWS]], ids=["mixed", "equal"])
+@needs_cuda
+@LENGTHS
 def test_a_graph_changes_nothing(grouped, rows, monkeypatch):
-    """The tokens of the growing cache, also while rows end and leave; in float64, where rounding moves no token."""
-    model = copy.deepcopy(grouped[0]).double()
-    draws, sampling, eos = draw_uniforms([4, 5, 6], 5, 90), Sampling(temperature=1.3), set(range(0, 259, 40))
-    kept = []
-    keep = graphs.GraphedSteps.keep
-    monkeypatch.setattr(graphs.GraphedSteps, "keep", lambda self, alive: (kept.append(len(alive)), keep(self, alive)))
-    with torch.no_grad():
-        tokens, logp = decode(model, rows, draws, sampling, eos=eos, pad=1)
-        assert attention_name(model) == "lightning_focal"  # kept: without a layout it is sdpa
-        monkeypatch.setattr(graphs, "graphs_steps", lambda model, tokens: False)
-        expected, expected_logp = decode(model, rows, draws, sampling, eos=eos, pad=1)
-    ends = torch.isin(expected, torch.tensor(sorted(eos)).cuda())
-    alive = ends.long().cumsum(-1) - ends.long() == 0
-    assert kept
-    assert tokens[alive].equal(expected[alive])
-    torch.testing.assert_close(logp[alive], expected_logp[alive], atol=1e-4, rtol=0)
+    same_with_a_graph(grouped[0], rows, 90, monkeypatch)
 
 
-@pytest.mark.gpu
-@needs_cuda[1]
+@needs_cuda
 def test_greedy_tokens_are_those_of_generate_and_log_probabilities_those_of_one_pass(grouped):
     model, tokenizer = grouped
     prompts = make_prompts(tokenizer)
@@ -118,8 +111,7 @@ def test_greedy_tokens_are_those_of_generate_and_log_probabilities_those_of_one_
             torch.testing.assert_close(rollouts.logp[i, g][rollouts.response_mask[i, g]].to(once), once[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.gpu
-@needs_cuda[1]
+@needs_cuda
 def test_same_seed_same_tokens_and_no_memory_is_kept(grouped):
     model, draws = grouped[0], draw_uniforms([4, 5, 6], 5, 60)
     with torch.no_grad():
@@ -132,8 +124,7 @@ def test_same_seed_same_tokens_and_no_memory_is_kept(grouped):
     assert torch.cuda.memory_allocated() <= before
 
 
-@pytest.mark.gpu
-@needs_cuda[1]
+@needs_cuda
 def test_a_model_that_waits_for_the_device_decodes_without(grouped, caplog):
     model, draws = copy.deepcopy(grouped[0]), draw_uniforms([4, 5, 6], 2, 20)
     with torch.no_grad():

@@ -1,13 +1,14 @@
 import copy
 import logging
 
-import numpy as np
 import pytest
 import torch
 
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.generation import hf as module
-from lightning_focal.models import Lora, apply_lora, load_policy, response_logp
+from lightning_focal.models import load_policy, response_logp
+from tests.helpers import adapted
+from tests.models.architectures import flat, make
 
 from .helpers import greedy, make_prompts, responses, reversed_prompts
 
@@ -24,17 +25,8 @@ def roll(model, tokenizer, prompts=None, *, batch_size=64, dtype=None, group_siz
 
 
 def score(model, rollouts, temperature=1.0):
-    p, g, t = rollouts.response_ids.shape
     with torch.no_grad():
-        logp = response_logp(
-            model,
-            rollouts.prompt_ids.repeat_interleave(g, 0),
-            rollouts.prompt_mask.repeat_interleave(g, 0),
-            rollouts.response_ids.flatten(0, 1),
-            rollouts.response_mask.flatten(0, 1),
-            temperature=temperature,
-        )
-    return logp.reshape(p, g, t)
+        return response_logp(model, *flat(rollouts), temperature=temperature).reshape(rollouts.logp.shape)
 
 
 @pytest.fixture(scope="module")
@@ -96,23 +88,6 @@ def test_longer_limit_continues_the_same_responses(tiny):
     model, tokenizer = tiny
     short, long = responses(roll(model, tokenizer, max_new_tokens=5)), responses(roll(model, tokenizer, max_new_tokens=20))
     assert [[r[:5] for r in group] for group in long] == short
-
-
-def test_first_tokens_follow_the_model(tiny):
-    """Chi-square of 4000 first tokens against the model's own probabilities; tokens expected less than 5 times are pooled."""
-    model, tokenizer = tiny
-    prompts = make_prompts(tokenizer, ("Hi",))
-    rollouts = roll(model, tokenizer, prompts, group_size=4000, batch_size=1000, seeds=[5], max_new_tokens=1)
-    with torch.no_grad():
-        probabilities = model(torch.tensor(prompts.tokens)).logits[0, -1].double().softmax(-1).numpy()
-    counts = np.bincount(rollouts.response_ids.flatten().numpy(), minlength=259)
-    expected = 4000 * probabilities
-    rare = expected < 5
-    observed = np.append(counts[~rare], counts[rare].sum())
-    wanted = np.append(expected[~rare], expected[rare].sum())
-    chi_square = ((observed - wanted) ** 2 / wanted).sum()
-    freedom = len(wanted) - 1
-    assert chi_square < freedom + 3.1 * np.sqrt(2 * freedom) + 4  # about the 99.9 % quantile
 
 
 def test_truncation_and_eos(early):
@@ -233,27 +208,15 @@ def test_another_policy_gets_its_own_copy(tiny):
 def test_adapters_take_part(dtype):
     model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
     plain = roll(model, tokenizer)
-    policy = apply_lora(model, Lora(r=4))
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
+    policy = adapted(model, 0.2)
     rollouts = roll(policy, tokenizer, dtype=dtype)
     assert responses(rollouts) != responses(plain)
     torch.testing.assert_close(rollouts.logp, score(policy, rollouts), atol=1e-4, rtol=0)
 
 
-def test_sliding_windows_and_another_generation_config(tiny, caplog):
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(0)
-    _, tokenizer = tiny
-    config = Gemma2Config(
-        vocab_size=259, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=16, sliding_window=8, initializer_range=0.2, eos_token_id=258, pad_token_id=0, bos_token_id=None,
-        max_position_embeddings=512,
-    )  # fmt: skip
-    model = Gemma2ForCausalLM(config).eval()
+def test_sliding_windows_and_another_generation_config(caplog):
+    model, tokenizer = make("gemma3_text")
+    model.generation_config.eos_token_id = 258
     stored = model.generation_config
     stored.repetition_penalty, stored.suppress_tokens = 5.0, list(range(200))  # must not touch what is sampled
     with caplog.at_level(logging.WARNING):
@@ -266,28 +229,6 @@ def test_sliding_windows_and_another_generation_config(tiny, caplog):
     best = roll(model, tokenizer, max_new_tokens=12, temperature=0, group_size=1)
     for p, row in enumerate(best.prompts.tokens):
         assert responses(best)[p] == [greedy(model, row, 12, 258)]
-
-
-def test_learned_positions():
-    """GPT-2 adds position embeddings: left padding must not shift them."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    _, tokenizer = load_policy("random:tiny-llama?layers=1")
-    config = GPT2Config(
-        vocab_size=259,
-        n_positions=128,
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.3,
-        eos_token_id=258,
-        bos_token_id=None,
-    )
-    model = GPT2LMHeadModel(config).eval()
-    rollouts = roll(model, tokenizer, temperature=0, group_size=1)
-    for p, row in enumerate(rollouts.prompts.tokens):
-        assert responses(rollouts)[p] == [greedy(model, row, 24, 258)]
 
 
 def test_context_is_checked():
@@ -303,23 +244,8 @@ def test_values_out_of_range(arguments, name):
 
 
 @pytest.mark.slow
-def test_real_model_greedy_and_logp(smollm):
-    """135M parameters on a CPU: slow."""
-    model, tokenizer = smollm
-    prompts = make_prompts(tokenizer, ("What is the capital of France?", "Name three fruits.", "Hi"))
-    best = roll(model, tokenizer, prompts, temperature=0, group_size=1, seeds=[1, 2, 3], max_new_tokens=20)
-    out = model.generate(best.prompt_ids, attention_mask=best.prompt_mask.long(), do_sample=False, max_new_tokens=20)
-    width = best.prompt_ids.shape[1]
-    got = best.response_ids[:, 0].masked_fill(~best.response_mask[:, 0], tokenizer.pad_token_id)
-    assert got.equal(out[:, width : width + got.shape[1]])
-    assert "Paris" in best.texts[0][0]
-    sampled = roll(model, tokenizer, prompts, group_size=2, seeds=[1, 2, 3], max_new_tokens=12)
-    torch.testing.assert_close(sampled.logp, score(model, sampled), atol=1e-4, rtol=0)
-
-
-@pytest.mark.slow
 def test_real_model_greedy_on_64_prompts_of_mixed_length(smollm):
-    """135M parameters on a CPU: slow. Greedy tokens are those of transformers' own ``generate()``."""
+    """Greedy tokens are those of transformers' own ``generate()``, log-probabilities of drawn ones a trainer's."""
     model, tokenizer = smollm
     topics = (
         "rivers",
@@ -344,3 +270,5 @@ def test_real_model_greedy_on_64_prompts_of_mixed_length(smollm):
     for got, wanted in zip(responses(best), expected, strict=True):
         assert got[0] == wanted[: len(got[0])]
         assert len(got[0]) == 16 or got[0][-1] == tokenizer.eos_token_id
+    sampled = roll(model, tokenizer, make_prompts(tokenizer, texts[:3]), group_size=2, seeds=[1, 2, 3], max_new_tokens=12)
+    torch.testing.assert_close(sampled.logp, score(model, sampled), atol=1e-4, rtol=0)

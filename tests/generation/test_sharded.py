@@ -5,7 +5,9 @@ import torch
 import torch.distributed as dist
 
 from lightning_focal.generation import HFGenerator, Sampling, full_weights
-from lightning_focal.models import Lora, apply_lora, dummy_forward, load_policy, response_logp, rows_in_words
+from lightning_focal.models import dummy_forward, load_policy, response_logp, rows_in_words
+from tests.helpers import adapted
+from tests.models.architectures import flat
 from tests.processes import run_ranks
 
 from .helpers import make_prompts, responses
@@ -15,24 +17,8 @@ SOURCE = "random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2"
 
 def make_policy(lora):
     model, tokenizer = load_policy(SOURCE)
-    if lora:
-        torch.manual_seed(1)
-        model = apply_lora(model, Lora(r=4))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_B" in name:
-                    parameter.normal_(std=0.2)
-    return model, tokenizer
-
-
-def flat(rollouts):
-    g = rollouts.group_size
-    return (
-        rollouts.prompt_ids.repeat_interleave(g, 0),
-        rollouts.prompt_mask.repeat_interleave(g, 0),
-        rollouts.response_ids.flatten(0, 1),
-        rollouts.response_mask.flatten(0, 1),
-    )
+    torch.manual_seed(1)
+    return adapted(model, 0.2) if lora else model, tokenizer
 
 
 def worker(rank, lora):

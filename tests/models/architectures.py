@@ -117,7 +117,8 @@ _PACKED, _WINDOWS = "rows without padding", "padded rows (its cache has DynamicS
 QUICK = {
     "llama": ("cache loop", _PACKED), "gemma3_text": ("cache loop", _WINDOWS), "gpt2": ("cache loop", _PACKED),
     "mixtral": ("cache loop", _PACKED), "jetmoe": ("cache loop", _PACKED), "deepseek_v3": ("cache loop", _PACKED),
-    "phi3 longrope": ("cache loop", _PACKED), "rwkv": ("generate() without a cache on prompts of one length at a time", "padded rows"),
+    "llama eager": ("cache loop", "padded rows"), "phi3 longrope": ("cache loop", _PACKED),
+    "rwkv": ("generate() without a cache on prompts of one length at a time", "padded rows"),
 }  # fmt: skip
 """How sampler and update must run by any transformers within our bounds, so that no release switches a quick way off unseen."""
 

@@ -12,20 +12,13 @@ from lightning_focal.modules.update import Sequences, Update
 from tests.modules.helpers import backward_of_step
 
 SMALL = {"vocab_size": 259, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+EXPERTS = {"intermediate_size": 32, "num_key_value_heads": 2, "num_local_experts": 4}
 KINDS = {
     "gpt2": (GPT2Config(vocab_size=259, n_embd=32, n_layer=2, n_head=4), ["resid_pdrop", "embd_pdrop", "attn_pdrop"]),
     "opt": (OPTConfig(**SMALL, ffn_dim=32, word_embed_proj_dim=32), ["dropout"]),
     "phi": (PhiConfig(**SMALL, intermediate_size=32, resid_pdrop=0.1, embd_pdrop=0.2), ["resid_pdrop", "embd_pdrop"]),
     "mixtral": (
-        MixtralConfig(
-            **SMALL,
-            intermediate_size=32,
-            num_key_value_heads=2,
-            num_local_experts=4,
-            router_jitter_noise=0.3,
-            attention_dropout=0.1,
-            output_router_logits=True,
-        ),
+        MixtralConfig(**SMALL, **EXPERTS, router_jitter_noise=0.3, attention_dropout=0.1, output_router_logits=True),
         ["attention_dropout", "router_jitter_noise"],
     ),
     "llama": (LlamaConfig(**SMALL, intermediate_size=32), []),

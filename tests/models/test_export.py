@@ -4,10 +4,15 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_focal.models import Lora, apply_lora, encode_chat, export_policy, load_policy
+from lightning_focal.models import encode_chat, export_policy, load_policy
+from lightning_focal.models import export as module
+from lightning_focal.models.export import hub_weights, write_description, write_weights
+from tests.helpers import adapted
+
+from .architectures import make
 
 TINY = "random:tiny-llama?hidden=32&layers=2&std=0.3"
 IDS = torch.tensor([[5, 9, 200, 31, 7]])
@@ -18,9 +23,12 @@ def logits(model):
         return model.eval()(IDS).logits
 
 
+def stored(folder):
+    return {name: value for path in folder.glob("*.safetensors") for name, value in load_file(path).items()}
+
+
 def names(folder):
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        return set(file.keys())
+    return set(stored(folder))
 
 
 def test_read_back_to_the_last_bit(tmp_path):
@@ -31,6 +39,7 @@ def test_read_back_to_the_last_bit(tmp_path):
     assert logits(again).equal(logits(model))
     assert logits(AutoModelForCausalLM.from_pretrained(folder)).equal(logits(model))
     assert names(folder) == set(dict(model.named_parameters()))
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     chat = [{"role": "system", "content": "Sé brief."}, {"role": "user", "content": "1 + 1 =\n\t€"}]
     for other in (its_tokenizer, AutoTokenizer.from_pretrained(folder)):
         assert encode_chat(other, chat) == encode_chat(tokenizer, chat)
@@ -52,12 +61,8 @@ def test_other_precisions(tmp_path, dtype):
 def test_adapters_are_merged(tmp_path):
     plain, tokenizer = load_policy(TINY)
     before = {name: value.detach().clone() for name, value in plain.named_parameters()}
-    model = apply_lora(plain, Lora(r=4, alpha=8.0))
     torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
+    model = adapted(plain, 0.2, alpha=8.0)
     with_adapters = logits(model)
     folder = export_policy(model.train(), tokenizer, tmp_path / "p")
     again, _ = load_policy(folder)
@@ -109,8 +114,8 @@ def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
     assert logits(load_policy(tmp_path / "p")[0]).equal(logits(model))
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
     with pytest.raises(OSError, match="no space left"):
-        export_policy(other, Broken(), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+        export_policy(other, Broken(), tmp_path / "deep" / "new")
+    assert not any((tmp_path / "deep").iterdir())
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path):
@@ -132,3 +137,24 @@ def test_only_one_process_writes(tmp_path):
     model, tokenizer = load_policy(TINY)
     export_policy(model, tokenizer, tmp_path / "p", write=False)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_names_and_values_are_those_of_a_published_checkpoint(kind, tmp_path):
+    policy, _ = make(kind)
+    policy.save_pretrained(tmp_path)
+    expected, got = stored(tmp_path), dict(hub_weights(policy))
+    assert set(got) == set(expected)
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_many_files_hold_everything_once(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(module, "_FILE_BYTES", 20_000)
+    write_description(*tiny, tmp_path)
+    write_weights(tiny[0], tmp_path, dtype=torch.bfloat16)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    expected, got = {name: value.bfloat16() for name, value in hub_weights(tiny[0])}, stored(tmp_path)
+    assert set(got) == set(expected)
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(tiny[0].parameters(), again.parameters(), strict=True))

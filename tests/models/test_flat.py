@@ -8,9 +8,10 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
-from lightning_focal.models import Lora, adding_backward, apply_lora, load_policy, wrap_flat
+from lightning_focal.models import adding_backward, load_policy, wrap_flat
 from lightning_focal.models.weights import compute_device, full_weights, is_sharded
 from tests.conftest import TINY
+from tests.helpers import adapted
 
 CPU = torch.device("cpu")
 
@@ -40,15 +41,11 @@ def test_units_that_would_part_tied_weights_are_refused(group):
 
 
 @pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`")
-@pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["plain", "lora"])
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
 def test_weights_have_the_names_and_values_of_the_plain_model(group, recwarn, lora):
     def policy():
         torch.manual_seed(0)
-        model = load_policy(TINY)[0] if lora is None else apply_lora(load_policy(TINY)[0], lora)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        return model
+        return load_policy(TINY)[0] if not lora else adapted(load_policy(TINY)[0], r=2)
 
     flat = wrap_flat(policy(), CPU)
     assert is_sharded(flat)

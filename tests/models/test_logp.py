@@ -1,12 +1,22 @@
-import copy
 import logging
 import math
 
 import pytest
 import torch
 
-from lightning_focal.models import Lora, apply_lora, encode_chat, load_policy, response_logp, response_measures, why_not_padded
+from lightning_focal.models import (
+    Lora,
+    Sizes,
+    apply_lora,
+    encode_chat,
+    load_policy,
+    response_logp,
+    response_measures,
+    why_not_padded,
+)
 from lightning_focal.models import logp as module
+
+from .architectures import make
 
 
 def batch(lengths, limit=6, vocabulary=256, seed=0):
@@ -83,29 +93,6 @@ def test_columns_of_padding_are_not_computed(tiny):
     assert seen == [(2, 3)]
 
 
-def test_gradient_is_that_of_whole_logits():
-    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
-    data = batch(MIXED)
-    one_by_one(model, *data)[0].sum().backward()
-    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    response_logp(model, *data, chunk_size=4).sum().backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_gradient_checkpointing_of_the_model_is_fine():
-    model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
-    data = batch(MIXED)
-    response_logp(model, *data).sum().backward()
-    expected = model.lm_head.weight.grad.clone()
-    model.zero_grad()
-    model.gradient_checkpointing_enable()
-    model.train()
-    response_logp(model, *data).sum().backward()
-    torch.testing.assert_close(model.lm_head.weight.grad, expected)
-
-
 def test_head_is_put_back(tiny):
     assert "forward" not in tiny[0].lm_head.__dict__
     with pytest.raises((IndexError, RuntimeError)):
@@ -113,28 +100,14 @@ def test_head_is_put_back(tiny):
     assert "forward" not in tiny[0].lm_head.__dict__
 
 
-def test_peft_wrapped_model():
-    model, _ = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
-    policy = apply_lora(model, Lora(r=4))
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+@pytest.mark.parametrize("packed", [False, True])
+def test_bfloat16_autocast(tiny, packed):
     data = batch(MIXED)
+    sizes = Sizes.of(data[1], data[3]) if packed else None
     with torch.no_grad():
-        expected, _ = one_by_one(policy, *data)
-    logp = response_logp(policy, *data)
-    torch.testing.assert_close(logp.detach(), expected, atol=1e-5, rtol=0)
-    logp.sum().backward()
-    assert all(p.grad is not None for p in policy.parameters() if p.requires_grad)
-
-
-def test_bfloat16_autocast(tiny):
-    data = batch(MIXED)
-    with torch.no_grad():
-        expected = response_logp(tiny[0], *data)
+        expected = response_logp(tiny[0], *data, sizes=sizes)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logp = response_logp(tiny[0], *data)
+            logp = response_logp(tiny[0], *data, sizes=sizes)
     assert logp.dtype == torch.float32
     torch.testing.assert_close(logp, expected, atol=0.2, rtol=0)
     assert not logp.equal(expected)
@@ -157,15 +130,9 @@ def test_output_layer_with_bias():
 
 
 def test_soft_capped_logits_are_honoured(caplog):
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=16, final_logit_softcapping=0.5, initializer_range=0.5, sliding_window=4,
-    )  # fmt: skip
-    model = Gemma2ForCausalLM(config).eval()
-    data = batch(MIXED, vocabulary=64)
+    model, _ = make("gemma2")
+    model.config.final_logit_softcapping = 0.5
+    data = batch(MIXED)
     with torch.no_grad(), caplog.at_level(logging.WARNING):
         expected, measures = one_by_one(model, *data, temperature=0.8)
         for _ in range(2):
@@ -191,15 +158,10 @@ def test_adapter_on_the_output_layer(caplog):
 
 def test_nothing_to_score(tiny):
     data = batch([(3, 0), (2, 0)])
-    logp, measured = response_measures(tiny[0], *data, ["entropy"])
-    assert logp.equal(torch.zeros(2, 6))
-    assert measured["entropy"].equal(torch.zeros(2, 6))
-
-
-def test_copies_can_be_scored_side_by_side(tiny):
-    data, other = batch(MIXED), copy.deepcopy(tiny[0])
-    with torch.no_grad():
-        assert response_logp(other, *data).equal(response_logp(tiny[0], *data))
+    for sizes in (None, Sizes.of(data[1], data[3])):
+        logp, measured = response_measures(tiny[0], *data, ["entropy"], sizes=sizes)
+        assert logp.equal(torch.zeros(2, 6))
+        assert measured["entropy"].equal(torch.zeros(2, 6))
 
 
 @pytest.mark.parametrize(

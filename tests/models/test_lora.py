@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_focal.models import Lora, adapters_off, apply_lora, has_adapters, load_policy
+from tests.helpers import adapted
 
 IDS = torch.tensor([[5, 60, 70]])
 
@@ -11,13 +12,6 @@ IDS = torch.tensor([[5, 60, 70]])
 @pytest.fixture
 def model():
     return load_policy("random:tiny-llama?hidden=32&layers=1")[0]
-
-
-def train_a_bit(policy):
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.fill_(0.3)
 
 
 def test_starts_as_the_identity_and_trains_adapters_alone(model):
@@ -32,8 +26,7 @@ def test_starts_as_the_identity_and_trains_adapters_alone(model):
 
 def test_adapters_off_is_the_reference(model):
     before = model(IDS).logits.detach()
-    policy = apply_lora(model, Lora(r=4, alpha=8))
-    train_a_bit(policy)
+    policy = adapted(model, 0.3)
     trained = policy(IDS).logits.detach()
     assert not torch.allclose(trained, before)
     with adapters_off(policy) as reference:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig, Qwen3MoeConfig
 
-from lightning_focal.models import Lora, apply_lora, export_policy, load_policy, load_trainable
+from lightning_focal.models import Lora, export_policy, load_policy, load_trainable
 from lightning_focal.models.tiny import byte_tokenizer
 from lightning_focal.models.weights import RolloutCopy, expect_same_logits
+from tests.helpers import adapted
 
 S = {"vocab_size": 259, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "eos_token_id": 258}
 EXPERTS = {"intermediate_size": 48, "num_key_value_heads": 2}
@@ -89,11 +90,7 @@ def test_adapters_made_elsewhere(tmp_path, extra):
 
 
 def test_an_adapter_that_a_merge_passes_over_is_found(tmp_path, monkeypatch):
-    policy = apply_lora(load_policy(stored(tmp_path / "policy", "llama", False))[0], Lora(r=2))
-    copy = RolloutCopy(policy, None)
-    for name, parameter in policy.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+    policy = adapted(load_policy(stored(tmp_path / "policy", "llama", False))[0])
     monkeypatch.setattr("lightning_focal.models.weights._merged", lambda weight, layer: weight)
     with pytest.raises(RuntimeError, match="the copy that rolls out computes other logits than the policy"):
-        copy.refresh(policy)
+        RolloutCopy(policy, None)

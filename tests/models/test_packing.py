@@ -1,14 +1,17 @@
 import copy
 import logging
+import re
 
 import pytest
 import torch
 
 from lightning_focal.functional import logprobs
-from lightning_focal.models import Lora, Sizes, apply_lora, load_policy, response_measures, why_not_packed
+from lightning_focal.models import Sizes, load_policy, response_logp, response_measures, why_not_packed
 from lightning_focal.models import rows as module
 from lightning_focal.models.packing import Pack
+from tests.helpers import adapted
 
+from .architectures import make
 from .test_logp import batch, one_by_one
 
 EVEN = [(4, 5)] * 6
@@ -27,7 +30,7 @@ def sizes_of(data, group=3):
     return Sizes.of(data[1], data[3], group)
 
 
-@pytest.mark.parametrize("lengths", [EVEN, RAGGED], ids=["even", "ragged"])
+@pytest.mark.parametrize("lengths", [EVEN, RAGGED, [(3, 1)] * 3], ids=["even", "ragged", "one token"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_equals_one_sequence_at_a_time(tiny, lengths, temperature):
     data = grouped(lengths)
@@ -85,7 +88,6 @@ def assert_same(found, expected):
 def test_gradients_are_the_plain_ones(lengths, option, monkeypatch):
     model, _ = load_policy("random:tiny-llama?hidden=32&layers=2&std=0.2")
     data = grouped(lengths)
-    one_by_one_gradients = {}
     logp = one_by_one(model, *data)[0]
     (logp * torch.linspace(-1, 2, logp.numel()).reshape(logp.shape)).sum().backward()
     one_by_one_gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -99,15 +101,10 @@ def test_gradients_are_the_plain_ones(lengths, option, monkeypatch):
     assert_same(weighted(model, data, None, chunk_size=4), one_by_one_gradients)
 
 
-def test_grouped_query_heads_and_biases():
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1,
-        initializer_range=0.2, tie_word_embeddings=True,
-    )  # fmt: skip
-    model, data = Qwen2ForCausalLM(config).eval(), grouped(RAGGED, seed=3)
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+def test_other_architectures(kind):
+    """Several query heads a key head and tied weights; learned positions."""
+    model, data = make(kind)[0], grouped(RAGGED, seed=3)
     assert why_not_packed(model) is None
     with torch.no_grad():
         logp, _ = response_measures(model, *data, sizes=sizes_of(data))
@@ -130,54 +127,22 @@ def test_measures_that_are_watched_cost_the_backward_pass_nothing(tiny, monkeypa
 
 
 def test_adapters():
-    model, _ = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")
-    policy = apply_lora(model, Lora(r=4))
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    data = grouped(RAGGED)
+    policy, data = adapted(load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2")[0]), grouped(RAGGED)
     assert why_not_packed(policy) is None
-    assert_same(weighted(policy, data, sizes_of(data)), weighted(policy, data, None))
-
-
-def test_bfloat16_autocast(tiny):
-    data = grouped(RAGGED)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        plain, _ = response_measures(tiny[0], *data)
-        logp, _ = response_measures(tiny[0], *data, sizes=sizes_of(data))
-    assert logp.dtype == torch.float32
-    torch.testing.assert_close(logp, plain, atol=0.2, rtol=0)
-
-
-def test_learned_positions():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=256, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
-    model, data = GPT2LMHeadModel(config).eval(), grouped(RAGGED)
     with torch.no_grad():
-        logp, _ = response_measures(model, *data, sizes=sizes_of(data))
-        torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
+        logp = response_logp(policy, *data)
+        torch.testing.assert_close(logp, one_by_one(policy, *data)[0], atol=1e-5, rtol=0)
+    found = weighted(policy, data, sizes_of(data))
+    assert_same(found, weighted(policy, data, None))
+    assert found.keys() == {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["sliding windows", "eager", "biased positions"])
+WHY_NOT = {"gemma3_text": "DynamicSlidingWindowLayer", "llama eager": "eager", "bloom": "attention cannot be replaced|eager"}
+
+
+@pytest.mark.parametrize("kind", WHY_NOT)
 def test_models_that_cannot_are_computed_the_plain_way(kind, caplog):
-    from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(0)
-    if kind == "sliding windows":
-        config = Gemma2Config(
-            vocab_size=256, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=16, sliding_window=4, initializer_range=0.2,
-        )  # fmt: skip
-        model, why = Gemma2ForCausalLM(config), "attn_implementation|DynamicSlidingWindowLayer"
-    elif kind == "eager":
-        model, why = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.2", attn_implementation="eager")[0], "eager"
-    else:
-        config = BloomConfig(vocab_size=256, hidden_size=32, n_layer=1, n_head=2, initializer_range=0.2)
-        model, why = BloomForCausalLM(config), "attention cannot be replaced|attn_implementation"
-    model, data = model.eval(), grouped(RAGGED)
+    model, data = make(kind)[0], grouped(RAGGED)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             with torch.no_grad():
@@ -186,7 +151,7 @@ def test_models_that_cannot_are_computed_the_plain_way(kind, caplog):
         torch.testing.assert_close(logp, one_by_one(model, *data)[0], atol=1e-5, rtol=0)
     said = [r.message for r in caplog.records if r.name == module.__name__]
     assert len(said) == 1
-    assert any(word in said[0] for word in why.split("|"))
+    assert re.search(WHY_NOT[kind], said[0])
 
 
 def test_model_whose_packed_logits_are_others_is_found_out(monkeypatch, caplog):
@@ -210,20 +175,6 @@ def test_modes_are_put_back_and_copies_work():
     for one in (model, copy.deepcopy(model), type(model)(model.config).eval()):  # no layout: as before
         one.load_state_dict(model.state_dict())
         assert torch.equal(one(input_ids=data[0]).logits, expected)
-
-
-def test_nothing_to_score(tiny):
-    data = grouped([(3, 0)] * 3)
-    logp, measured = response_measures(tiny[0], *data, ["entropy"], sizes=sizes_of(data))
-    assert logp.equal(torch.zeros(3, 6))
-    assert measured["entropy"].equal(torch.zeros(3, 6))
-
-
-def test_responses_of_one_token(tiny):
-    data = grouped([(3, 1)] * 3)
-    with torch.no_grad():
-        logp, _ = response_measures(tiny[0], *data, sizes=sizes_of(data))
-        torch.testing.assert_close(logp, one_by_one(tiny[0], *data)[0], atol=1e-5, rtol=0)
 
 
 def test_sizes_count_tokens():

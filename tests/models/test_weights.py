@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from lightning_focal.generation import full_weights
-from lightning_focal.models import Lora, apply_lora, load_policy
+from lightning_focal.models import load_policy
 from lightning_focal.models.weights import RolloutCopy
+from tests.helpers import adapted
+
+from .architectures import make
 
 IDS = torch.tensor([[5, 60, 70, 8]])
 
@@ -15,12 +18,7 @@ def model():
 
 @pytest.fixture
 def lora(model):
-    policy = apply_lora(model, Lora(r=4))
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    return policy
+    return adapted(model)
 
 
 def test_plain_model_as_it_is(model):
@@ -75,17 +73,5 @@ def test_policy_is_left_alone(lora):
 
 
 def test_tied_weights_stay_tied():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, tie_word_embeddings=True
-    )
-    copied = RolloutCopy(LlamaForCausalLM(config), torch.bfloat16).model
+    copied = RolloutCopy(make("gemma")[0], torch.bfloat16).model
     assert copied.lm_head.weight is copied.model.embed_tokens.weight
-
-
-def test_other_adapters_are_refused(model):
-    policy = apply_lora(model, Lora(r=2, target_modules=["q_proj"]))
-    policy.base_model.model.model.layers[0].self_attn.q_proj.use_dora = {"default": True}
-    with pytest.raises(TypeError, match="only plain LoRA"):
-        dict(full_weights(policy))

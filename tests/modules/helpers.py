@@ -14,10 +14,10 @@ from lightning_focal.rewards import GroupAdvantage
 from lightning_focal.rewards.stages import Advantage
 
 
-def full_logp(model, prompt, response):
+def full_logp(model, prompt, response, temperature=1.0):
     """Log-probabilities of one unpadded response by transformers' own logits, ``[len(response)]``, with gradient."""
     sequence = torch.tensor([[*prompt, *response]])
-    logits = model(sequence).logits[0, len(prompt) - 1 : -1].float()
+    logits = model(sequence).logits[0, len(prompt) - 1 : -1].float() / temperature
     return torch.stack([torch.log_softmax(row, -1)[token] for row, token in zip(logits, response, strict=True)])
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import (
     FullOptimStateDictConfig,
@@ -23,8 +23,7 @@ from lightning_focal.models import Lora, load_policy
 from lightning_focal.models.weights import full_weights
 from lightning_focal.modules import DynamicSampling, FrozenReference, GRPOModule, TeacherReference, Update
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, CoRewardingIII, FocalReward, SelfCertaintyReward, StaticReward
-from lightning_focal.runs import CSVLog
-from tests.conftest import adam, hard_rows, rubric_rows, write_rows
+from tests.conftest import adam, hard_rows, make_trainer, rubric_rows, write_rows
 from tests.modules.test_label_free_runs import Boxing
 
 STEPS = 10
@@ -117,7 +116,6 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     reward, arguments = CASES[case]()
     folder = Path(folder)
     epochs = 2 if case == "dynamic" else 1  # a level is known once a prompt was met
-    taught = "TeacherReference" in str(arguments.get("reference"))
     built = GRPOModule(
         **{
             "policy": LAYERS,
@@ -140,20 +138,15 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     else:
         pairs = case in ("co_rewarding_1", "co_rewarding_3")
         data = ReasoningGymData(task="chain_sum", train=5 * steps, val=3, pairs=pairs, batch_size=5, eval_batch_size=2, seed=0)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        devices=devices,
-        strategy=strategy,
-        precision=precision,
-        logger=[CSVLog(folder)],
-        log_every_n_steps=1,
-        default_root_dir=str(folder),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(callbacks),
-        callbacks=[reward, HeldOut(), *([EMATeacher(0.5, 0.9)] if taught else []), *callbacks],
-    )
+    taught = [EMATeacher(0.5, 0.9)] if "TeacherReference" in str(arguments.get("reference")) else []
+    settings = {
+        "devices": devices,
+        "strategy": strategy,
+        "precision": precision,
+        "max_epochs": epochs,
+        "enable_checkpointing": bool(callbacks),
+    }
+    trainer = make_trainer(folder, [reward, HeldOut(), *taught, *callbacks], **settings)
     trainer.fit(built, datamodule=data, ckpt_path=ckpt_path)
     return built
 

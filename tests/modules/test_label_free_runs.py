@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.callbacks import CollapseWatch, EMATeacher, HeldOut
@@ -24,8 +23,8 @@ from lightning_focal.rewards import (
     MajorityVoteReward,
     SelfCertaintyReward,
 )
-from lightning_focal.runs import AtomicCheckpointIO, CSVLog
-from tests.conftest import TINY, adam
+from lightning_focal.runs import AtomicCheckpointIO
+from tests.conftest import TINY, adam, make_trainer
 from tests.modules.helpers import column, metrics, same, weights_of
 
 
@@ -54,19 +53,9 @@ def run(strategy, folder, *callbacks, generator=None, pairs=False, fit=True, ckp
         **module,
     )
     data = ReasoningGymData(task="chain_sum", train=12, val=3, test=3, pairs=pairs, batch_size=3, seed=0)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        devices=1,
-        logger=[CSVLog(folder)],
-        log_every_n_steps=1,
-        default_root_dir=str(folder),
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        callbacks=[strategy, HeldOut(), *callbacks],
-    )
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    settings = {"max_epochs": epochs, "plugins": [AtomicCheckpointIO()], "enable_checkpointing": saves}
+    trainer = make_trainer(folder, [strategy, HeldOut(), *callbacks], **settings)
     if fit:
         trainer.fit(built, datamodule=data, ckpt_path=ckpt_path)
     return built

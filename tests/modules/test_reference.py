@@ -8,47 +8,29 @@ from lightning_focal.models import Lora, has_adapters, load_policy
 from lightning_focal.modules import FrozenReference, NoReference, Update
 from lightning_focal.rewards import StaticReward
 from tests.conftest import TINY
-from tests.modules.helpers import column, metrics, same, weights_of
-
-
-def test_kl_is_zero_before_the_first_update_and_grows(run_tiny):
-    run = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=0.1))
-    kl = column(run.folder, "train/policy/kl")
-    assert kl[0] == 0
-    assert min(kl[1:]) > 1e-5
+from tests.modules.helpers import column, full_logp, metrics, rows_of, same, weights_of
 
 
 def test_kl_by_hand(run_tiny, monkeypatch):
-    """The second batch's KL, k3, from transformers' log-probabilities of policy and source."""
-    from tests.modules.helpers import full_logp, rows_of
-
-    run = run_tiny(
-        StaticReward(), fit=False, reference=FrozenReference(), update=Update(kl_coef=0.1), trainer_limit_train_batches=2
-    )
-    seen = []
+    """The KL of the first two batches, k3, from transformers' log-probabilities of policy and source; it is part of the loss."""
+    options = {"reference": FrozenReference(), "update": Update(kl_coef=0.5), "trainer_limit_train_batches": 2}
+    run, source, seen = run_tiny(StaticReward(), fit=False, **options), load_policy(TINY)[0], []
     learn = type(run.module)._with_logp
 
     def spy(module, sequences):
-        source, _ = load_policy(TINY)
         with torch.no_grad():
-            for prompt, response in rows_of(sequences):
-                difference = full_logp(source, prompt, response) - full_logp(module.policy, prompt, response)
-                seen.append((len(module_batches), torch.expm1(difference) - difference))
-        module_batches.append(1)
+            pairs = [[full_logp(model, *row) for model in (source, module.policy)] for row in rows_of(sequences)]
+        difference = torch.cat([its - own for its, own in pairs])
+        seen.append(float((torch.expm1(difference) - difference).mean()))
         return learn(module, sequences)
 
-    module_batches = []
     monkeypatch.setattr(type(run.module), "_with_logp", spy)
     run.trainer.fit(run.module, datamodule=run.data)
-    tokens = torch.cat([kl for batch, kl in seen if batch == 1])
-    assert column(run.folder, "train/policy/kl")[1] == pytest.approx(float(tokens.mean()), rel=1e-3)
-
-
-def test_kl_term_adds_to_the_loss(run_tiny):
-    run = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=0.5))
     policy, total, kl = (column(run.folder, f"train/{name}") for name in ("loss/policy", "loss/total", "policy/kl"))
+    assert kl[0] == 0
+    assert kl[1] == pytest.approx(seen[1], rel=1e-3)
+    assert kl[1] > 1e-5
     assert [t - p for t, p in zip(total, policy, strict=True)] == pytest.approx([0.5 * k for k in kl], abs=1e-6)
-    assert total[-1] > policy[-1]
 
 
 def test_kl_holds_the_policy_close(run_tiny):

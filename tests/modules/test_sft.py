@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_focal.data import PromptLoader
@@ -13,6 +13,7 @@ from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.models import Lora, encode_chat, load_policy
 from lightning_focal.modules import SFTModule, WarmupCosine
 from lightning_focal.types import Prompts
+from tests.conftest import make_trainer
 from tests.modules.helpers import full_logp, same, weights_of
 
 TINY = "random:tiny-llama?hidden=32&layers=1&std=0.1"
@@ -68,23 +69,11 @@ def module(**arguments):
     )
 
 
-def fit(tmp_path, sft=None, data=None, **arguments):
+def fit(tmp_path, sft=None, data=None, ckpt_path=None, **arguments):
     seed_everything(0, verbose=False)
     sft = sft or module()
-    trainer = Trainer(
-        **{
-            "max_epochs": 1,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "default_root_dir": tmp_path,
-            **arguments,
-        }
-    )
-    trainer.fit(sft, datamodule=data or Letters())
+    trainer = make_trainer(tmp_path, arguments.pop("callbacks", []), **{"num_sanity_val_steps": 0, "logger": False, **arguments})
+    trainer.fit(sft, datamodule=data or Letters(), ckpt_path=ckpt_path)
     return trainer, sft
 
 
@@ -211,12 +200,7 @@ def test_weights_survive_a_checkpoint(tmp_path):
     whole = fit(tmp_path, module(val_questions=0), max_epochs=4)[1]
     trainer, _ = fit(tmp_path, module(val_questions=0), max_epochs=2)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed = module(val_questions=0)
-    trainer = Trainer(
-        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(resumed, datamodule=Letters(), ckpt_path=tmp_path / "half.ckpt")
+    _, resumed = fit(tmp_path, module(val_questions=0), ckpt_path=tmp_path / "half.ckpt", max_epochs=4)
     assert same(weights_of(resumed), weights_of(whole))
 
 

@@ -7,29 +7,22 @@ import pytest
 import torch
 
 from lightning_focal.functional import loss_normaliser
-from lightning_focal.generation import Sampling
+from lightning_focal.generation import Sampling, ScriptedGenerator
 from lightning_focal.models import load_policy
 from lightning_focal.modules import Update
 from lightning_focal.modules.loss import grpo_loss, step_normaliser, without_covariant
 from lightning_focal.modules.update import Sequences, UpdateSums
 from lightning_focal.types import Shaped
 from tests.generation.helpers import make_prompts
-from tests.modules.helpers import backward_of_step, logp_of, rows_of
+from tests.modules.helpers import backward_of_step, full_logp, logp_of, rows_of
 
 TEMPERATURE = 0.7
 
 
 @pytest.fixture(scope="module")
-def policy():
-    return load_policy("random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2")
-
-
-@pytest.fixture(scope="module")
-def sequences(policy):
+def sequences(tiny):
     """Eight responses of different lengths to four prompts of different lengths; one response takes no part."""
-    from lightning_focal.generation import ScriptedGenerator
-
-    model, tokenizer = policy
+    model, tokenizer = tiny
     prompts = make_prompts(tokenizer)
     script = {id: [f"{id} says {'no ' * i}", "b" * (2 * i + 1)] for i, id in enumerate(prompts.ids)}
     generator = ScriptedGenerator(script)
@@ -45,41 +38,15 @@ def sequences(policy):
 def by_hand(model, sequences):
     """``[N][length]`` log-probabilities, one unpadded sequence at a time."""
     with torch.no_grad():
-        return [full_logp_at(model, prompt, response) for prompt, response in rows_of(sequences)]
-
-
-def full_logp_at(model, prompt, response):
-    sequence = torch.tensor([[*prompt, *response]])
-    logits = model(sequence).logits[0, len(prompt) - 1 : -1] / TEMPERATURE
-    return torch.log_softmax(logits, -1)[range(len(response)), response]
+        return [full_logp(model, prompt, response, TEMPERATURE) for prompt, response in rows_of(sequences)]
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
-def test_logp_equals_full_logits_whatever_the_micro_batch(policy, sequences, micro_batch_size):
-    got = logp_of(policy[0], sequences, TEMPERATURE, micro_batch_size)
-    for row, mask, expected in zip(got, sequences.response_mask, by_hand(policy[0], sequences), strict=True):
+def test_logp_equals_full_logits_whatever_the_micro_batch(tiny, sequences, micro_batch_size):
+    got = logp_of(tiny[0], sequences, TEMPERATURE, micro_batch_size)
+    for row, mask, expected in zip(got, sequences.response_mask, by_hand(tiny[0], sequences), strict=True):
         assert torch.allclose(row[mask], expected, atol=1e-5)
         assert not row[~mask].any()
-
-
-def test_logp_does_not_depend_on_padding_or_batch(policy, sequences):
-    """The same rows alone, in reverse, and with more padding on both sides."""
-    whole = logp_of(policy[0], sequences, TEMPERATURE, 4)
-    backwards = torch.arange(len(sequences) - 1, -1, -1)
-    assert torch.allclose(logp_of(policy[0], sequences.rows(backwards), TEMPERATURE, 2), whole[backwards], atol=1e-5)
-    one = torch.tensor([5])
-    assert torch.allclose(logp_of(policy[0], sequences.rows(one), TEMPERATURE, 2), whole[one], atol=1e-5)
-    padded = Sequences(
-        torch.nn.functional.pad(sequences.prompt_ids, (5, 0), value=9),
-        torch.nn.functional.pad(sequences.prompt_mask, (5, 0)),
-        torch.nn.functional.pad(sequences.response_ids, (0, 3), value=9),
-        torch.nn.functional.pad(sequences.response_mask, (0, 3)),
-        sequences.advantages,
-        sequences.valid,
-    )
-    got = logp_of(policy[0], padded, TEMPERATURE, 4)
-    assert torch.allclose(got[:, :-3], whole, atol=1e-5)
-    assert not got[:, -3:].any()
 
 
 def gradients(model, sequences, update):
@@ -91,16 +58,16 @@ def gradients(model, sequences, update):
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "fixed_length"])
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])
-def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_coef):
+def test_micro_batches_add_up_to_the_whole(tiny, sequences, aggregation, kl_coef):
     other, _ = load_policy("random:tiny-llama?hidden=32&layers=2&seed=4&std=0.2")
-    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
+    old = logp_of(tiny[0], sequences, TEMPERATURE, 8)
     noise = 0.3 * torch.randn(old.shape, generator=torch.Generator().manual_seed(0))
     ref = logp_of(other, sequences, TEMPERATURE, 8) if kl_coef else None
-    sequences = Sequences(**{**sequences.__dict__, "old_logp": old + noise, "ref_logp": ref})
+    sequences = replace(sequences, old_logp=old + noise, ref_logp=ref)
     length = 20 if aggregation == "fixed_length" else None
     results = [
         gradients(
-            policy[0],
+            tiny[0],
             sequences,
             Update(micro_batch_size=8 // count, loss_aggregation=aggregation, fixed_length=length, kl_coef=kl_coef),
         )
@@ -115,19 +82,19 @@ def test_micro_batches_add_up_to_the_whole(policy, sequences, aggregation, kl_co
             assert torch.allclose(value, other_losses[name], atol=1e-5), name
 
 
-def test_the_corrected_kl_has_the_gradient_of_the_divergence(policy, sequences):
+def test_the_corrected_kl_has_the_gradient_of_the_divergence(tiny, sequences):
     """On policy that of k3 times the ratio is ``(logp - ref) grad logp`` at every token, though the loss is that without."""
-    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
+    old = logp_of(tiny[0], sequences, TEMPERATURE, 8)
     ref = old + torch.linspace(-2, 1, old.numel()).reshape(old.shape)
-    given = Sequences(**{**sequences.__dict__, "advantages": torch.zeros(len(sequences)), "ref_logp": ref})
-    losses, grads = gradients(policy[0], given, Update(kl_coef=0.5, kl_bias_correction=True))
-    plain_losses, plain = gradients(policy[0], given, Update(kl_coef=0.5))
+    given = replace(sequences, advantages=torch.zeros(len(sequences)), ref_logp=ref)
+    losses, grads = gradients(tiny[0], given, Update(kl_coef=0.5, kl_bias_correction=True))
+    plain_losses, plain = gradients(tiny[0], given, Update(kl_coef=0.5))
     assert float(losses["total"]) == pytest.approx(float(plain_losses["total"]), rel=1e-6)
-    model = copy.deepcopy(policy[0])
+    model = copy.deepcopy(tiny[0])
     mask = given.loss_mask
     total = 0.0
     for n, (prompt, response) in enumerate(rows_of(given)):
-        logp = full_logp_at(model, prompt, response)
+        logp = full_logp(model, prompt, response, TEMPERATURE)
         total = total + ((logp.detach() - ref[n, : len(response)]) * logp * mask[n, : len(response)]).sum()
     (0.5 * total / mask.sum()).backward()
     for name, parameter in model.named_parameters():
@@ -138,14 +105,14 @@ def test_the_corrected_kl_has_the_gradient_of_the_divergence(policy, sequences):
 
 
 @pytest.mark.parametrize("corrected", [False, True])
-def test_loss_by_hand(policy, sequences, corrected):
+def test_loss_by_hand(tiny, sequences, corrected):
     """Two tokens' worth of PPO arithmetic in plain Python, summed over every token."""
-    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
+    old = logp_of(tiny[0], sequences, TEMPERATURE, 8)
     shift = torch.linspace(-0.6, 0.6, old.numel()).reshape(old.shape)
     ref = old - 0.25
-    sequences = Sequences(**{**sequences.__dict__, "old_logp": old + shift, "ref_logp": ref})
+    sequences = replace(sequences, old_logp=old + shift, ref_logp=ref)
     update = Update(micro_batch_size=3, kl_coef=0.5, kl_estimator="k1", kl_bias_correction=corrected)
-    losses, _ = gradients(policy[0], sequences, update)
+    losses, _ = gradients(tiny[0], sequences, update)
     policy_sum = kl_sum = tokens = 0.0
     for n in range(len(sequences)):
         if not sequences.valid[n]:
@@ -160,12 +127,12 @@ def test_loss_by_hand(policy, sequences, corrected):
     assert abs(float(losses["total"]) - (policy_sum + 0.5 * kl_sum) / tokens) < 1e-5
 
 
-def test_invalid_rows_have_no_influence(policy, sequences):
+def test_invalid_rows_have_no_influence(tiny, sequences):
     changed = sequences.advantages.clone()
     changed[5] = 100.0
     update = Update(micro_batch_size=4)
-    _, grads = gradients(policy[0], sequences, update)
-    _, others = gradients(policy[0], Sequences(**{**sequences.__dict__, "advantages": changed}), update)
+    _, grads = gradients(tiny[0], sequences, update)
+    _, others = gradients(tiny[0], replace(sequences, advantages=changed), update)
     assert all(grads[name].equal(others[name]) for name in grads)
 
 
@@ -180,19 +147,19 @@ def test_sizes_are_those_of_the_masks(sequences):
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("tokens", [1, 60, 10000])
-def test_token_budgets_and_shared_prompts_change_no_gradient(policy, sequences, kl_coef, shared, tokens):
+def test_token_budgets_and_shared_prompts_change_no_gradient(tiny, sequences, kl_coef, shared, tokens):
     ref = torch.zeros_like(sequences.response_mask, dtype=torch.float32) - 2.0
-    plain = Sequences(**{**sequences.__dict__, "ref_logp": ref if kl_coef else None, "sizes": None})
-    losses, grads = gradients(policy[0], plain, Update(micro_batch_size=8, kl_coef=kl_coef))
-    given = Sequences(**{**plain.__dict__, "sizes": sequences.sizes if shared else None})
-    others, other_grads = gradients(policy[0], given, Update(micro_batch_tokens=tokens, kl_coef=kl_coef))
+    plain = replace(sequences, ref_logp=ref if kl_coef else None, sizes=None)
+    losses, grads = gradients(tiny[0], plain, Update(micro_batch_size=8, kl_coef=kl_coef))
+    given = replace(plain, sizes=sequences.sizes if shared else None)
+    others, other_grads = gradients(tiny[0], given, Update(micro_batch_tokens=tokens, kl_coef=kl_coef))
     scale = max(float(grad.abs().max()) for grad in grads.values())
     for name, grad in grads.items():
         assert float((grad - other_grads[name]).abs().max()) <= 1e-5 * scale, name
     for name, value in losses.items():
         assert torch.allclose(value, others[name], atol=1e-5), name
-    logp = logp_of(policy[0], plain, TEMPERATURE, 8)
-    assert torch.allclose(logp_of(policy[0], given, TEMPERATURE, 8, tokens), logp, atol=1e-5)
+    logp = logp_of(tiny[0], plain, TEMPERATURE, 8)
+    assert torch.allclose(logp_of(tiny[0], given, TEMPERATURE, 8, tokens), logp, atol=1e-5)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -232,11 +199,11 @@ def test_normaliser_counts_valid_tokens_alone(sequences):
     assert float(loss_normaliser(sequences.loss_mask, "sequence_mean")) == 7
 
 
-def test_watched_means_are_over_all_tokens(policy, sequences):
-    old = logp_of(policy[0], sequences, TEMPERATURE, 8) - 0.5
-    sequences = Sequences(**{**sequences.__dict__, "old_logp": old})
+def test_watched_means_are_over_all_tokens(tiny, sequences):
+    old = logp_of(tiny[0], sequences, TEMPERATURE, 8) - 0.5
+    sequences = replace(sequences, old_logp=old)
     sums = UpdateSums()
-    model = copy.deepcopy(policy[0])
+    model = copy.deepcopy(tiny[0])
     backward_of_step(model, sequences, Update(micro_batch_size=3), TEMPERATURE, torch.tensor(1.0), sums)
     means = {k.removeprefix("policy/"): v for k, v in sums.means([*sums.sums], "cpu", lambda x: x).items()}
     assert abs(float(means["ratio_mean"]) - 1.6487) < 1e-3  # exp(0.5)
@@ -253,22 +220,15 @@ def test_nothing_watched_is_not_a_number():
     assert all(math.isnan(value) for value in means.values())
 
 
-@pytest.mark.parametrize("name", ["epochs", "mini_batches", "micro_batch_size", "max_bad_steps"])
-def test_counts_must_be_positive(name):
-    with pytest.raises(ValueError, match=rf"`update\.{name}` must be >= 1, got 0"):
-        Update(**{name: 0})
-
-
-@pytest.mark.parametrize("name", ["gradient_clip_val", "kl_coef"])
-def test_sizes_must_not_be_negative_or_nan(name):
-    for value in (-1.0, float("nan")):
-        with pytest.raises(ValueError, match=rf"`update\.{name}` must be >= 0, got {value}"):
-            Update(**{name: value})
+COUNTS = ("epochs", "mini_batches", "micro_batch_size", "max_bad_steps")
+SIZES = ("gradient_clip_val", "kl_coef")
 
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        *(({name: 0}, rf"`update\.{name}` must be >= 1, got 0") for name in COUNTS),
+        *(({name: x}, rf"`update\.{name}` must be >= 0, got {x}") for name in SIZES for x in (-1.0, float("nan"))),
         ({"loss_aggregation": "fixed_length"}, "`update.fixed_length`"),
         ({"micro_batch_tokens": 0}, "`update.micro_batch_tokens` must be >= 1 or null, got 0"),
         (
@@ -279,6 +239,7 @@ def test_sizes_must_not_be_negative_or_nan(name):
         ({"clip_low": 1.5}, r"`update.clip_low` must be in \[0, 1\], got 1.5"),
         ({"clip_high": -0.1}, "`update.clip_high` must be >= 0, got -0.1"),
         ({"dual_clip": 1.0}, "`update.dual_clip` must be > 1 or null, got 1.0"),
+        ({"importance_cap": 0.5}, "`update.importance_cap` must be >= 1 or null, got 0.5"),
     ],
 )
 def test_bad_settings_are_refused_before_training(arguments, match):
@@ -291,9 +252,9 @@ def test_steps():
 
 
 @pytest.mark.parametrize("micro_batch_size", [3, 8])
-def test_importance_weights_multiply_the_loss_of_each_token(policy, sequences, micro_batch_size):
+def test_importance_weights_multiply_the_loss_of_each_token(tiny, sequences, micro_batch_size):
     """At the first step the policy ratio is 1, and the gradient that of -w A log p, with w = min(p / p_sampler, cap)."""
-    model, cap = copy.deepcopy(policy[0]).train(), 1.5
+    model, cap = copy.deepcopy(tiny[0]).train(), 1.5
     own = logp_of(model, sequences, TEMPERATURE, 8)
     shift = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * 0.5
     sampled = replace(sequences, sampling_logp=own - shift)
@@ -301,12 +262,12 @@ def test_importance_weights_multiply_the_loss_of_each_token(policy, sequences, m
     normaliser = step_normaliser(sampled, update)
     backward_of_step(model, sampled, update, TEMPERATURE, normaliser, sums)
 
-    expected, weights, gaps = copy.deepcopy(policy[0]), [], []
+    expected, weights, gaps = copy.deepcopy(tiny[0]), [], []
     total = torch.zeros(())
     for row, (prompt, response) in enumerate(rows_of(sequences)):
         if not sequences.valid[row]:
             continue
-        logp = full_logp_at(expected, prompt, response)
+        logp = full_logp(expected, prompt, response, TEMPERATURE)
         for t, value in enumerate(logp):
             difference = float(value.detach()) - float(sampled.sampling_logp[row, t])
             weights.append(min(math.exp(difference), cap))
@@ -323,20 +284,10 @@ def test_importance_weights_multiply_the_loss_of_each_token(policy, sequences, m
     assert float(sums.largest["sampling_gap_max"]) == pytest.approx(max(gaps), rel=1e-4)
 
 
-def test_without_a_cap_the_sampler_has_no_say(policy, sequences):
-    gradients = []
-    for sampling_logp in (None, torch.full(sequences.response_ids.shape, -1.0)):
-        model, update = copy.deepcopy(policy[0]).train(), Update()
-        given = replace(sequences, sampling_logp=sampling_logp)
-        normaliser = step_normaliser(given, update)
-        backward_of_step(model, given, update, TEMPERATURE, normaliser)
-        gradients.append([p.grad for p in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-def test_a_cap_below_one_is_refused():
-    with pytest.raises(ValueError, match=r"`update.importance_cap` must be >= 1 or null, got 0.5"):
-        Update(importance_cap=0.5)
+def test_without_a_cap_the_sampler_has_no_say(tiny, sequences):
+    known = replace(sequences, sampling_logp=torch.full(sequences.response_ids.shape, -1.0))
+    grads, others = (gradients(tiny[0], given, Update())[1] for given in (sequences, known))
+    assert all(grads[name].equal(others[name]) for name in grads)
 
 
 OPTIONS = {
@@ -349,14 +300,14 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_micro_batches_change_no_option(policy, sequences, name):
-    old = logp_of(policy[0], sequences, TEMPERATURE, 8)
+def test_micro_batches_change_no_option(tiny, sequences, name):
+    old = logp_of(tiny[0], sequences, TEMPERATURE, 8)
     noise = 0.1 * torch.randn(old.shape, generator=torch.Generator().manual_seed(0))
     rows = replace(sequences, old_logp=old + noise, sampling_logp=old - noise, number=torch.arange(8))
-    plain, _ = gradients(policy[0], rows, Update())
+    plain, _ = gradients(tiny[0], rows, Update())
     if name == "clip_cov":
         rows = without_covariant(rows, old, Update(**OPTIONS[name]), 0, Alone())
-    results = [gradients(policy[0], rows, Update(micro_batch_size=8 // count, **OPTIONS[name])) for count in (1, 2, 4)]
+    results = [gradients(tiny[0], rows, Update(micro_batch_size=8 // count, **OPTIONS[name])) for count in (1, 2, 4)]
     assert abs(float(results[0][0]["total"]) - float(plain["total"])) > 1e-4
     for losses, grads in results[1:]:
         assert float(losses["total"]) == pytest.approx(float(results[0][0]["total"]), abs=1e-6)
@@ -365,13 +316,13 @@ def test_micro_batches_change_no_option(policy, sequences, name):
 
 
 @pytest.mark.parametrize("whole_logits", [False, True])
-def test_the_entropy_bonus_has_the_gradient_of_the_mean_entropy(policy, sequences, whole_logits, monkeypatch):
+def test_the_entropy_bonus_has_the_gradient_of_the_mean_entropy(tiny, sequences, whole_logits, monkeypatch):
     """By transformers' own logits, where the output layer gives log-probabilities and where it gives up whole logits."""
     if whole_logits:
         monkeypatch.setattr("lightning_focal.models.logp._is_plain", lambda head: False)
     given = replace(sequences, advantages=torch.zeros(8))
-    losses, grads = gradients(policy[0], given, Update(entropy_coef=0.3, micro_batch_size=3))
-    model, total = copy.deepcopy(policy[0]), torch.zeros(())
+    losses, grads = gradients(tiny[0], given, Update(entropy_coef=0.3, micro_batch_size=3))
+    model, total = copy.deepcopy(tiny[0]), torch.zeros(())
     for row, (prompt, response) in enumerate(rows_of(given)):
         logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1] / TEMPERATURE
         total = total + torch.distributions.Categorical(logits=logits).entropy().sum() * given.valid[row]

@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("verl")
 pytest.importorskip("transfer_queue")
-from tests.test_package import fresh  # noqa: E402
+from tests.test_package import fresh
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
 

@@ -33,6 +33,9 @@ class Criteria:
 
     Raises:
         ValueError: naming the key that is wrong.
+
+    >>> Criteria(["right"], strategy={"gamma": 1.0}).reward([{"right": 1.0}, {"right": 0.0}], ["a", "a"])[0]
+    tensor([1., 0.])
     """
 
     def __init__(

@@ -288,7 +288,7 @@ class CriterionScores(_Data):
             **fields: the other ones.
 
         Raises:
-            ValueError: on names that repeat or are not known, bounds that are none, or a reward outside its bounds.
+            ValueError: on names that repeat or are not known, bounds that are none, weights that are all 0, or a reward outside its bounds.
 
         >>> rewards = torch.tensor([[[1.0, -0.25], [torch.nan, 0.0]]])
         >>> made = CriterionScores.of_rewards(rewards, ["right", "length"], [3.0, 1.0], {"length": (-1.0, 0.0)})
@@ -306,6 +306,8 @@ class CriterionScores(_Data):
             got = f"the reward function {names[c]!r} gave {rewards[p, g, c]:g}, outside ({low[c]:g}, {high[c]:g})"
             raise ValueError(f"{got}: say which rewards it can give, bounds={{{names[c]!r}: (lowest, highest)}}")
         signed = torch.ones_like(low) if weights is None else rewards.new_tensor(weights)
+        if not signed.any():
+            raise ValueError(f"`weights` of {list(names)} must not all be zero")
         scores = torch.where(signed < 0, high - rewards, rewards - low) / (high - low)
         base = torch.nn.functional.normalize(signed * (high - low), p=1, dim=0).abs()
         p, mask = len(rewards), ~rewards.isnan()

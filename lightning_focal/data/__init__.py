@@ -7,15 +7,5 @@ from lightning_focal.data.pairs import PairDataModule
 from lightning_focal.data.reasoning_gym import ReasoningGymData
 from lightning_focal.data.rubric_data import RubricDataModule, prompts_of
 
-__all__ = [
-    "PairDataModule",
-    "PairRow",
-    "PromptDataModule",
-    "PromptLoader",
-    "RandomPrompts",
-    "ReasoningGymData",
-    "RubricDataModule",
-    "prompts_of",
-    "read_pairs",
-    "read_questions",
-]
+__all__ = ["PairDataModule", "PairRow", "PromptDataModule", "PromptLoader", "RandomPrompts", "ReasoningGymData"]
+__all__ += ["RubricDataModule", "prompts_of", "read_pairs", "read_questions"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.rules.view import ResponseView
 
-__all__ = ["CHECKS", "CheckKind", "Count", "Run", "check", "check_table", "compile_check", "count_between"]
-__all__ += ["listed", "negated", "none", "register", "rule", "several", "verdict"]
+__all__ = ["CHECKS", "CheckKind", "Count", "Run", "check", "compile_check", "count_between"]
+__all__ += ["described", "listed", "negated", "none", "register", "rule", "several", "verdict"]
 
 Run = Callable[[ResponseView], Verdict]
 """A check whose arguments are settled."""
@@ -190,10 +189,10 @@ def compile_check(spec: Mapping[str, Any]) -> tuple[CheckKind, Run]:
             raise ValueError(f"check {name!r} takes {takes}, got `{key}`")
         annotation = kind.parameters[key][0]
         if not any(accepts(value) for _, accepts in _types(annotation)):
-            raise ValueError(f"`{key}` of check {name!r} must be {_describe(annotation)}, got {value!r}")
+            raise ValueError(f"`{key}` of check {name!r} must be {described(annotation)}, got {value!r}")
     for key, (annotation, default) in kind.parameters.items():
         if default is ... and key not in given:
-            raise ValueError(f"check {name!r} needs `{key}` ({_describe(annotation)}), got {dict(spec)!r}")
+            raise ValueError(f"check {name!r} needs `{key}` ({described(annotation)}), got {dict(spec)!r}")
     try:
         return kind, kind.factory(**given)
     except ValueError as error:
@@ -222,22 +221,6 @@ def _type(annotation: Any) -> tuple[str, Callable[[Any], bool]]:
     return _TYPES.get(get_origin(annotation) or annotation, (str(annotation), lambda value: isinstance(value, annotation)))
 
 
-def _describe(annotation: Any) -> str:
+def described(annotation: Any) -> str:
+    """Say in words what an argument may be."""
     return " or ".join(words for words, _ in _types(annotation))
-
-
-def check_table() -> str:
-    """Write the registered check kinds as a markdown table: kind, arguments, an example, when it is met.
-
-    >>> print(check_table().splitlines()[0])
-    | kind | arguments | example | met when |
-    """
-    rows = ["| kind | arguments | example | met when |", "|---|---|---|---|"]
-    for name, kind in CHECKS.items():
-        arguments = []
-        for argument, (annotation, default) in kind.parameters.items():
-            given = "required" if default is ... else f"default {json.dumps(default)}"
-            arguments.append(f"`{argument}`: {_describe(annotation)}, {given}")
-        example = json.dumps(kind.example).replace("|", "\\|")
-        rows.append(f"| `{name}` | {'; '.join(arguments)} | `{example}` | {kind.summary} |")
-    return "\n".join(rows)

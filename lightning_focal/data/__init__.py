@@ -8,16 +8,5 @@ from lightning_focal.data.pairs import PairDataModule
 from lightning_focal.data.reasoning_gym import ReasoningGymData
 from lightning_focal.data.rubric_data import RubricDataModule, prompts_of
 
-__all__ = [
-    "Curriculum",
-    "PairDataModule",
-    "PairRow",
-    "PromptDataModule",
-    "PromptLoader",
-    "RandomPrompts",
-    "ReasoningGymData",
-    "RubricDataModule",
-    "prompts_of",
-    "read_pairs",
-    "read_questions",
-]
+__all__ = ["Curriculum", "PairDataModule", "PairRow", "PromptDataModule", "PromptLoader", "RandomPrompts"]
+__all__ += ["ReasoningGymData", "RubricDataModule", "prompts_of", "read_pairs", "read_questions"]

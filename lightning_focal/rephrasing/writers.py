@@ -112,8 +112,7 @@ class LocalWriter(Writer):
     def _answers(self, batch: list[tuple[Ask, tuple[int, ...]]]) -> Generator[Answered, None, None]:
         asks, tokens = zip(*batch, strict=True)
         prompts = Prompts(ids=tuple(ask.id for ask in asks), messages=tuple(ask.chat for ask in asks), tokens=tokens)
-        rollouts = self.generator.generate(
-            self.model, self.tokenizer, prompts, group_size=1, seeds=[ask.seed or 0 for ask in asks], sampling=self.sampling
-        )
+        seeds, asked = [ask.seed or 0 for ask in asks], (self.model, self.tokenizer, prompts)
+        rollouts = self.generator.generate(*asked, group_size=1, seeds=seeds, sampling=self.sampling)
         for ask, texts, cut in zip(asks, rollouts.texts, rollouts.truncated[:, 0].tolist(), strict=True):
             yield ask, ChatReply(texts[0], "length" if cut else "stop")

@@ -211,9 +211,8 @@ class ChatClient:
                     if tries == self.attempts or time.monotonic() + wait > until:
                         break
                     await asyncio.sleep(wait)
-        raise ChatUnavailable(
-            f"{self.url} gave no usable reply in {tries} of at most {self.attempts} tries and {self.deadline_s:g} s{said}"
-        )
+        limits = f"at most {self.attempts} tries and {self.deadline_s:g} s"
+        raise ChatUnavailable(f"{self.url} gave no usable reply in {tries} of {limits}{said}")
 
     async def models(self) -> list[str]:
         """Find out whether a server is there and takes the key, without asking for a completion.
@@ -227,9 +226,8 @@ class ChatClient:
         import openai
 
         try:
-            content = await self._send(
-                self._openai.get("/models", cast_to=bytes, options=self._options), min(self.timeout_s, _CHECK_S)
-            )
+            asking = self._openai.get("/models", cast_to=bytes, options=self._options)
+            content = await self._send(asking, min(self.timeout_s, _CHECK_S))
             return [str(entry["id"]) for entry in json.loads(content)["data"]]
         except AgainError as error:
             raise ChatUnusable(f"no server answers at {self.url} ({error}); is it running?") from None

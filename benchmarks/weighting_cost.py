@@ -6,8 +6,10 @@ One CPU thread, in its own CPU seconds. Projection, focal weights, weighted rewa
 ``[4096, 16, 64]`` in float32, nine in ten of them judged, are timed against ``scores.clone()`` in the same run, the two taking
 turns (``clone_ratio``; ``_unmasked``: without a mask); so are the other methods, each from scores to advantages
 (``clone_ratio_by_method``); then with C and P varied, for the exponents of
-``time = a * size^exponent`` (least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of
-its own whose allocator gives every large block back, above what it holds before the call, over the bytes of the scores.
+``time = a * size^exponent`` (least squares over the logarithms of the medians). What each method reads and writes is counted as well,
+in copies (``traffic_by_method``): it is the same on a loaded machine, and leaves out what arithmetic costs. Peak memory is the
+high-water mark of a process of its own whose allocator gives every large block back, above what it holds before the call, over the
+bytes of the scores.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import torch
 from provenance import provenance
+from torch.overrides import TorchFunctionMode
 
 from lightning_focal.functional import (
     criterion_moments,
@@ -133,6 +136,42 @@ def by_method(rounds):
     return {name: statistics.median(taken) / clone for name, taken in times.items()}
 
 
+def tensors_in(value):
+    """Tensors among arguments or results, however nested."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    nested = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for part in nested for tensor in tensors_in(part)]
+
+
+class Traffic(TorchFunctionMode):
+    """Bytes of the tensors that go into functions and come out of them; views are free."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        given, made = tensors_in((args, kwargs)), tensors_in(out)
+        owned = {x.untyped_storage().data_ptr() for x in given}
+        changed = getattr(function, "__name__", "").rstrip("_") != getattr(function, "__name__", "")
+        if changed or any(x.untyped_storage().data_ptr() not in owned for x in made):
+            self.bytes += sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in (*given, *made))
+        return out
+
+
+def traffic():
+    """Of each method, what it reads and writes over what ``clone`` does."""
+    scores, weights, mask = case(SHAPE, masked=True)
+    counts = {}
+    for name, call in {"focal": pipeline, **METHODS}.items():
+        with Traffic() as count:
+            call(scores, weights, mask)
+        counts[name] = count.bytes / (2 * scores.nbytes)
+    return counts
+
+
 def exponent(sizes, values):
     x, y = ([math.log(v) for v in vs] for vs in (sizes, values))
     return statistics.linear_regression(x, y).slope
@@ -177,6 +216,7 @@ def measure(rounds):
         result[f"median_s{suffix}"] = median
         result[f"peak_memory_ratio{suffix}"] = measured_peak(masked)
     result["clone_ratio_by_method"] = by_method(max(3, rounds // 4))
+    result["traffic_by_method"] = traffic()
     _, g, c = SHAPE
     by_criteria = [m["pipeline"] for m in medians([(1024, g, n) for n in CRITERIA], True, rounds)]
     by_prompts = [m["pipeline"] for m in medians([(n, g, c) for n in PROMPTS], True, rounds)]

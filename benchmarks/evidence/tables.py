@@ -1,20 +1,23 @@
 """Tables and the picture of the evidence, from the cells that are stored: each method's best setting against the strongest static weights.
 
     python benchmarks/evidence/tables.py --cells benchmarks/results/evidence --out benchmarks/results/evidence.md \\
-        --picture docs/_static/evidence.svg
+        --page docs/evidence.md --picture docs/_static/evidence.svg
 
-Differences are paired by test seed, with 95 % t-intervals. A method is shown in a cell once it has run on all test seeds that the cell's
-static weights ran on; a cell in which these are not complete is left out.
+``--out`` holds every method of every cell; the page what they come to, and the tables of ``label_free.py``. Differences are paired by test
+seed, with 95 % t-intervals. A method is shown in a cell once it has run on all test seeds that the cell's static weights ran on; a cell
+in which these are not complete is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import label_free
 import pyarrow.parquet as pq
 from methods import STATIC
 from problems import PROBLEMS
@@ -194,29 +197,34 @@ def draw(cells: list[Cell], path: Path) -> None:
     plt.close(figure)
 
 
+def fill(page: Path, blocks: Mapping[str, list[str]]) -> None:
+    """Put the lines of each block between its marks."""
+    text = page.read_text(encoding="utf-8")
+    for name, lines in blocks.items():
+        block = "\n".join([f"<!-- table: {name} -->", *lines]).rstrip() + "\n<!-- end -->"
+        text = re.sub(rf"<!-- table: {name} -->.*?<!-- end -->", lambda _, block=block: block, text, flags=re.DOTALL)
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=Path, default=Path("benchmarks/results/evidence"))
+    parser.add_argument("--label-free", type=Path, default=Path("benchmarks/results/label_free"), help="runs of label_free.py")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence.md"))
+    parser.add_argument("--page", type=Path, help="a page between whose marks the tables go")
     parser.add_argument("--picture", type=Path, help="an SVG; needs matplotlib")
     given = parser.parse_args()
     order = {problem: place for place, problem in enumerate(PROBLEMS)}
     read = [cell for cell in map(Cell.read, given.cells.glob("*.parquet")) if cell is not None]
     cells = sorted(read, key=lambda cell: (order[cell.problem], list(SCALES).index(cell.scale)))
-    if not cells:
-        raise SystemExit(f"{given.cells} holds no cell whose static weights have run on all test seeds")
-    parts = {
-        "wins against the strongest static weights": wins(cells),
-        "the best method of each cell, minus the strongest static weights": winners(cells),
-        f"{RECIPE} and the paper's form, minus the strongest static weights": side_by_side(cells),
-        "ablation": ablation(cells),
-    }
-    lines = [f"# {len(cells)} of {len(PROBLEMS) * len(SCALES)} cells", ""]
-    for heading, part in parts.items():
-        lines += [f"## {heading[0].upper()}{heading[1:]}", "", *part]
+    count = f"{len(cells)} of {len(PROBLEMS) * len(SCALES)} cells are stored."
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(lines + [line for cell in cells for line in cell.lines()]), encoding="utf-8")
-    if given.picture:
+    given.out.write_text("\n".join([count, "", *(line for cell in cells for line in cell.lines())]), encoding="utf-8")
+    if given.page:
+        blocks = {"wins": wins(cells), "best": winners(cells), "recipe": side_by_side(cells), "ablation": ablation(cells)}
+        blocks = {name: lines if cells else [] for name, lines in blocks.items()}
+        fill(given.page, {"count": [count], **blocks, "label_free": label_free.tables(given.label_free)})
+    if given.picture and cells:
         draw(cells, given.picture)
 
 

@@ -1,11 +1,11 @@
 """Rewards without labels past the point where some collapse: two tasks, each method on the same five warm-started policies.
 
     python benchmarks/evidence/label_free.py --out benchmarks/results/label_free                        # what is not stored yet
-    python benchmarks/evidence/label_free.py --again largest "majority vote" 100                         # one run once more
+    python benchmarks/evidence/label_free.py --again middle "majority vote" 100                         # one run once more
 
 A seed draws the questions, the weights that a warm start begins from, and the dice. Every method trains on 64 of the policy's rollouts a
 step; I and III take half of the questions in two wordings, the others all in one; the teacher's rollouts of II and III come on top. An
-answer is the first byte of a response, read as if it were boxed. Held-out questions are answered before training and after every twentieth
+answer is the first byte of a response, read as if it were boxed. Held-out questions are answered before training and after every tenth
 step, by sampling at temperature 1: half of them choose the best checkpoint, the other half are reported.
 """
 
@@ -61,17 +61,11 @@ METHODS = {
     "Co-rewarding-III": CoRewardingIII,
 }
 SEEDS = (100, 101, 102, 103, 104)
-STEPS, EVERY, RATE, QUESTIONS, GROUP, HELD_OUT = 60, 20, 1e-3, 8, 8, 256
+STEPS, EVERY, RATE, QUESTIONS, GROUP, HELD_OUT = 40, 10, 1e-3, 8, 8, 256
 WARM = 0.6
 """Held-out loss that ends the warm start, in nats a token of answer and eos: about half of the answers are right there."""
 COLLAPSED = 0.1
 """A run has collapsed when its held-out accuracy ends this much or more below the one it began with."""
-
-
-def largest(dice: random.Random) -> tuple[str, str, str]:
-    """Which of three digits is the largest: the question, in other words, the answer."""
-    digits = dice.choices("0123456789", k=3)
-    return f"top of {' '.join(digits)}", f"{','.join(digits)} by size", max(digits)
 
 
 def middle(dice: random.Random) -> tuple[str, str, str]:
@@ -86,7 +80,7 @@ def second(dice: random.Random) -> tuple[str, str, str]:
     return f"2nd of {' '.join(digits)}", f"{','.join(digits)} but one", sorted(digits)[2]
 
 
-TASKS = {"second": second, "largest": largest, "middle": middle}
+TASKS = {"middle": middle, "second": second}
 
 
 class Questions(PromptDataModule):

@@ -5,7 +5,7 @@
 One CPU thread, in its own CPU seconds. Projection, focal weights, weighted reward and group advantage for scores
 ``[4096, 16, 64]`` in float32, nine in ten of them judged, are timed against ``scores.clone()`` in the same run, the two taking
 turns (``clone_ratio``; ``_unmasked``: without a mask); so are the other methods, each from scores to advantages
-(``clone_ratio_by_method``); then with C and P varied, for the exponents of
+(``clone_ratio_by_method``), and at the size of a training step (``step_s_by_method``); then with C and P varied, for the exponents of
 ``time = a * size^exponent`` (least squares over the logarithms of the medians). What each method reads and writes is counted as well,
 in copies (``traffic_by_method``): it is the same on a loaded machine, and leaves out what arithmetic costs. Peak memory is the
 high-water mark of a process of its own whose allocator gives every large block back, above what it holds before the call, over the
@@ -50,6 +50,7 @@ from lightning_focal.functional import (
 )
 
 SHAPE = (4096, 16, 64)
+STEP = (8, 8, 12)  # of SmolLM2's benchmark, twelve criteria a prompt
 CRITERIA, PROMPTS = (64, 128, 256, 512), (1024, 2048, 4096, 8192)
 SEED = 0
 
@@ -125,15 +126,13 @@ def medians(shapes, masked, rounds):
     return [{name: statistics.median(values) for name, values in taken.items()} for taken in times]
 
 
-def by_method(rounds):
-    """Median over ``rounds`` of each method's seconds over those of ``clone``, all on one masked case."""
-    scores, weights, mask = case(SHAPE, masked=True)
+def by_method(shape, rounds):
+    """Median seconds over ``rounds`` of ``clone`` and of each method, all on one masked case."""
+    scores, weights, mask = case(shape, masked=True)
     again = torch.where(torch.arange(scores.shape[1])[:, None] % 10 == 0, scores, torch.nan)
     calls = {"clone": scores.clone} | {name: lambda f=f: f(scores, weights, mask) for name, f in METHODS.items()}
     calls["standardised focal, informed"] = lambda: informed(scores, weights, mask, again)
-    times = {name: [seconds(call) for _ in range(rounds + 1)][1:] for name, call in calls.items()}
-    clone = statistics.median(times.pop("clone"))
-    return {name: statistics.median(taken) / clone for name, taken in times.items()}
+    return {name: statistics.median([seconds(call) for _ in range(rounds + 1)][1:]) for name, call in calls.items()}
 
 
 def tensors_in(value):
@@ -215,7 +214,9 @@ def measure(rounds):
         result[f"clone_ratio{suffix}"] = median["pipeline"] / median["clone"]
         result[f"median_s{suffix}"] = median
         result[f"peak_memory_ratio{suffix}"] = measured_peak(masked)
-    result["clone_ratio_by_method"] = by_method(max(3, rounds // 4))
+    taken = by_method(SHAPE, max(3, rounds // 4))
+    result["clone_ratio_by_method"] = {name: value / taken["clone"] for name, value in taken.items() if name != "clone"}
+    result["step_s_by_method"] = by_method(STEP, rounds)
     result["traffic_by_method"] = traffic()
     _, g, c = SHAPE
     by_criteria = [m["pipeline"] for m in medians([(1024, g, n) for n in CRITERIA], True, rounds)]

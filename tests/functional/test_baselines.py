@@ -139,7 +139,10 @@ def test_abilities_agree_with_bisection(long):
     rng = np.random.default_rng(9)
     scores, weights, mask = next(batches(seed=9))
     if long:  # 64 criteria, all met, none, or some: the farthest from where the search begins
-        scores, weights = np.stack([np.ones((3, 64)), np.zeros((3, 64)), rng.random((3, 64)) < 0.1], 1).astype(float), np.ones((3, 64))
+        scores, weights = (
+            np.stack([np.ones((3, 64)), np.zeros((3, 64)), rng.random((3, 64)) < 0.1], 1).astype(float),
+            np.ones((3, 64)),
+        )
         mask = np.full(scores.shape, True)
     difficulty = rng.normal(0, 2, weights.shape)
     got = item_response_reward(*tensors(scores, weights, mask), difficulty=torch.from_numpy(difficulty))

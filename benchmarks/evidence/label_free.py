@@ -1,7 +1,7 @@
 """Rewards without labels past the point where some collapse: two tasks, each method on the same five warm-started policies.
 
     python benchmarks/evidence/label_free.py --out benchmarks/results/label_free                        # what is not stored yet
-    python benchmarks/evidence/label_free.py --again middle "majority vote" 100                         # one run once more
+    python benchmarks/evidence/label_free.py --again middle "majority vote" 200                         # one run once more
 
 A seed draws the questions, the weights that a warm start begins from, and the dice. Every method trains on 128 of the policy's rollouts a
 step; I and III take half of the questions in two wordings, the others all in one; the teacher's rollouts of II and III come on top. An
@@ -60,11 +60,11 @@ METHODS = {
     "Co-rewarding-II": CoRewardingII,
     "Co-rewarding-III": CoRewardingIII,
 }
-SEEDS = (100, 101, 102, 103, 104)
-STEPS, EVERY, RATE, QUESTIONS, GROUP, HELD_OUT = 40, 10, 2e-3, 16, 8, 256
+SEEDS = (200, 201, 202, 203, 204)
+STEPS, EVERY, RATE, QUESTIONS, GROUP, HELD_OUT = 40, 10, 3e-3, 16, 8, 256
 WARM = 0.6
 """Held-out loss that ends the warm start, in nats a token of answer and eos: about half of the answers are right there."""
-COLLAPSED = 0.8
+COLLAPSED = 0.85
 """A run has collapsed when its held-out accuracy ends at this share, or less, of the one it began with."""
 
 

@@ -92,7 +92,7 @@ def test_a_cell_of_the_tables_by_hand(tmp_path):
     assert (cell.scale, cell.problem, cell.static, cell.moved) == ("0.8M", "noisy", "static, points", ["GDPO"])
     middle, low, high = cell.against_static("GDPO", "score")  # 0.1 and 0.2; t(1) = 12.706
     assert (middle, high - low) == pytest.approx((0.15, 12.706 * 0.1), abs=1e-3)
-    assert wins([cell])[2] == "| GDPO | 1 | 1 | 0 | 0 | 0 | 1 | 0 |"
+    assert wins([cell])[2] == "| GDPO | 1 | 1 (0) | 0 (0) | 1 (0) | 0 (0) | 1 (0) | 0 (0) |"
     _write(path, [row for row in rows if (row["method"], row["seed"]) != ("static, tuned", 1)])
     assert Cell.read(path) is None  # a baseline is not complete
 

@@ -5,8 +5,8 @@
 
 A seed draws the questions, the weights that a warm start begins from, and the dice. Every method trains on 128 of the policy's rollouts a
 step; I and III take half of the questions in two wordings, the others all in one; the teacher's rollouts of II and III come on top. An
-answer is the first byte of a response, read as if it were boxed. Held-out questions are answered before training and after every tenth
-step, by sampling at temperature 1: half of them choose the best checkpoint, the other half are reported.
+answer is what stands before the end of a response of at most two tokens, read as if it were boxed. Held-out questions are answered before
+training and after every tenth step, by sampling at temperature 1: half of them choose the best checkpoint, the other half are reported.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Questions(PromptDataModule):
 
 
 class Boxed(HFGenerator):
-    """The response's byte as a boxed answer."""
+    """What a response says as a boxed answer."""
 
     def generate(self, *args: Any, **kwargs: Any) -> Rollouts:
         rollouts = super().generate(*args, **kwargs)
@@ -155,7 +155,7 @@ def one_run(task: str, method: str, seed: int, rate: float = RATE, steps: int = 
             policy=str(policy),
             group_size=GROUP,
             val_group_size=4,
-            sampling=Sampling(max_new_tokens=1),
+            sampling=Sampling(max_new_tokens=2),
             generator=Boxed(batch_size=4 * HELD_OUT),
             reference=TeacherReference() if taught else FrozenReference(),
             update=Update(micro_batch_size=128, kl_coef=0.001 if taught else 0.005),  # the paper's

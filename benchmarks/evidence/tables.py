@@ -28,6 +28,7 @@ from lightning_focal.functional import student_interval
 RECIPE, PAPER = "standardised Focal", "Focal"
 MEASURES = {
     "score": "score",
+    "road": "score on the road",
     "worst": "worst criterion",
     "bottom_quartile": "bottom quartile",
     "strict_completion": "every criterion met",
@@ -40,11 +41,15 @@ Interval = tuple[float, float, float]
 
 
 def finals(rows: list[dict[str, Any]], role: str, by: str) -> dict[str, Finals]:
-    """Last evaluations of a role's runs, by method or by setting."""
-    found: dict[str, Finals] = {}
+    """Last evaluations of a role's finished runs, by method or by setting; ``road``: the mean score of all behind the first update."""
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
-        if row["role"] == role and row["batch"] == row["steps"]:
-            found.setdefault(row[by], {})[row["seed"]] = row
+        if row["role"] == role and row["batch"]:
+            runs.setdefault((row[by], row["seed"]), []).append(row)
+    found: dict[str, Finals] = {}
+    for (name, seed), run in runs.items():
+        if run[-1]["batch"] == run[-1]["steps"]:
+            found.setdefault(name, {})[seed] = run[-1] | {"road": sum(row["score"] for row in run) / len(run)}
     return found
 
 
@@ -135,15 +140,20 @@ def winners(cells: list[Cell]) -> list[str]:
 
 
 def wins(cells: list[Cell]) -> list[str]:
-    """How often each method is above the strongest static weights."""
+    """How often each method is above and below the strongest static weights; in brackets, for certain."""
     rows = []
     for method in dict.fromkeys(name for cell in cells for name in cell.moved):
         of = [cell for cell in cells if method in cell.tests]
-        scores, worsts = ([cell.against_static(method, measure) for cell in of] for measure in ("score", "worst"))
-        counts = [sum(test) for test in zip(*[(s > 0, low > 0, s < 0, high < 0) for s, low, high in scores], strict=True)]
-        rows.append([method, len(of), *counts, sum(worst > 0 for worst, _, _ in worsts), sum(low > 0 for _, low, _ in worsts)])
-    head = "method | cells | score above | of these for certain | score below | of these for certain | worst above | of these for certain"
-    return table(head, rows)
+        counts = []
+        for measure in ("score", "road", "worst"):
+            tests = [
+                (middle > 0, low > 0, middle < 0, high < 0)
+                for middle, low, high in (c.against_static(method, measure) for c in of)
+            ]
+            above, certain, below, certainly_below = map(sum, zip(*tests, strict=True))
+            counts += [f"{above} ({certain})", f"{below} ({certainly_below})"]
+        rows.append([method, len(of), *counts])
+    return table("method | cells | score above | below | on the road above | below | worst above | below", rows)
 
 
 def side_by_side(cells: list[Cell]) -> list[str]:
@@ -191,7 +201,7 @@ def draw(cells: list[Cell], path: Path) -> None:
         axis.set_xlabel(f"{MEASURES[measure]} minus the strongest static")
     axes[0].set_yticks(range(len(cells)), [cell.name for cell in cells])
     axes[0].invert_yaxis()
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

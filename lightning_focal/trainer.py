@@ -41,6 +41,7 @@ from lightning_focal.runs import (
     share_folder,
     take,
 )
+from lightning_focal.terminal import quiet
 
 __all__ = ["TRAINER_DEFAULTS", "Trainer", "begin_run", "check_batches", "check_callbacks"]
 
@@ -116,6 +117,7 @@ class Trainer(lightning.Trainer):
         self.folder = run_dir.folder if isinstance(run_dir, Resume) else None
         self._folders: dict[str, Path] = {}
         if run_dir is not None:
+            quiet()
             self._given = {key: value for key, value in {"precision": precision, **kwargs}.items() if value is not None}
             self._given |= {"accelerator": accelerator, "limit_train_batches": limit_train_batches}
             self._given |= {"limit_val_batches": limit_val_batches, "limit_test_batches": limit_test_batches}

@@ -4,6 +4,7 @@ import csv
 import functools
 import importlib.util
 import json
+import logging
 import os
 import sys
 
@@ -173,6 +174,16 @@ def test_a_trainer_in_python_writes_the_same_folder(here, capsys):
     assert rows(here / "runs/python-2") == rows(folder)
     assert {path.name for path in here.iterdir()} == {"runs", "several.yaml"}
     assert RUN_FOLDER_ENV not in os.environ
+
+
+def test_a_script_is_spared_lines_it_can_do_nothing_about(here, caplog):
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    for known in list(logger.filters):
+        logger.removeFilter(known)
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        built()
+    assert "GPU available" in caplog.text
+    assert "TPU available" not in caplog.text
 
 
 def whole_with_val(folder):

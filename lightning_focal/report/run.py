@@ -62,7 +62,7 @@ def read_recorded(folder: Path, stage: str, limit: int, ends_only: bool = False)
     for batch in evenly(sorted(files), 2 if ends_only else fitting):
         for path in files[batch]:
             try:
-                table = pq.read_table(path)
+                table = pq.ParquetFile(path).read()
                 if missing := sorted(_NEEDED - set(table.column_names)):
                     raise ValueError(f"no column {missing[0]!r}")
                 found.rows += table.to_pylist()

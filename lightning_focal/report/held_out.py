@@ -54,17 +54,20 @@ class Change:
         return {1: "improved", -1: "declined", 0: "unclear"}[self.difference.direction]
 
 
-def prompt_scores(run: Run) -> dict[str, tuple[float, float]]:
+def prompt_scores(run: Run, by: str = "scores") -> dict[str, tuple[float, float]]:
     """Score of every held-out prompt at the first and at the last evaluation, where it has both; empty without two of them."""
     if len(run.evaluations) < 2:
         return {}
-    first, last = run.evaluations[0]["scores"], run.evaluations[-1]["scores"]
+    first, last = (run.evaluations[at].get(by, {}) for at in (0, -1))
     return {key: (first[key], last[key]) for key in first if first[key] is not None and last.get(key) is not None}
 
 
-def score_change(run: Run) -> Change | None:
-    """Prior-weighted score over held-out prompts, first evaluation against last; None without two of them."""
-    scores = np.asarray(list(prompt_scores(run).values()), dtype=np.float64)
+def score_change(run: Run, by: str = "scores") -> Change | None:
+    """Prior-weighted score over held-out prompts, first evaluation against last; None without two of them.
+
+    It is that ``by`` the training judge, or by the ``held_out_judge``.
+    """
+    scores = np.asarray(list(prompt_scores(run, by).values()), dtype=np.float64)
     if not len(scores):
         return None
     both = (scores[:, 0], scores[:, 1], scores[:, 1] - scores[:, 0])
@@ -154,9 +157,9 @@ def over_seeds(values: Sequence[float]) -> Point:
     return Point(*student_interval(values))
 
 
-def score_of(method: Method) -> Change | None:
-    """Held-out score of a method: over prompts where it has one run, over seeds where it has several."""
-    return _pooled([change for run in method.runs if (change := score_change(run))])
+def score_of(method: Method, by: str = "scores") -> Change | None:
+    """Held-out score of a method: over prompts where it has one run, over seeds where it has several; see :func:`score_change`."""
+    return _pooled([change for run in method.runs if (change := score_change(run, by))])
 
 
 def criteria_of(method: Method) -> dict[str, Change]:

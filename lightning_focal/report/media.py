@@ -172,6 +172,8 @@ def log_figures(loggers: Sequence[Logger], folder: str | Path, batch: int, rollo
     tags, show = [], [_pictures(logger, batch) for logger in loggers]
     for views in all_figures(group_runs([run]), {run.folder: levels}):
         for at, (choice, figure) in enumerate(views.views.items()):
+            if at and "criterion" in views.choices:
+                break  # a figure for each criterion is for the page alone
             plain = re.sub(r"[^\w.\- ]", "", choice[-1]) if at else ""  # a tag of TensorBoard holds nothing else
             tags.append("/".join(["report", views.name, *([" ".join(plain.split())] if at else [])]))
             drawn = matplotlib_figure(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from lightning_focal.report.figures import Point
 from lightning_focal.report.held_out import FEWEST_PROMPTS, apart, criteria_of, measures_of, score_of
@@ -26,7 +27,8 @@ _MOST_METHODS = 4  # with a sentence of their own
 def verdict(methods: Sequence[Method]) -> tuple[str, ...]:
     """Return what happened, a sentence each: the held-out score, its criteria or how two methods differ, and the responses."""
     if len(methods) == 1:
-        return (_score_sentence(methods[0]), *_criteria_sentences(methods[0]), *_response_sentence(methods[0]))
+        sentences = (_second_judge(methods[0]), _criteria_sentences(methods[0]), _response_sentence(methods[0]))
+        return (_score_sentence(methods[0]), *chain(*sentences))
     return (*_method_sentences(methods), *_apart_sentences(methods))
 
 
@@ -49,6 +51,15 @@ def _score_sentence(method: Method) -> str:
         f"{reason}; in training, over {batches}, the static score went from {course[0]:.3f} to {course[1]:.3f} "
         "(means of the first and of the last tenth, on different prompts, without an interval)."
     )
+
+
+def _second_judge(method: Method) -> list[str]:
+    """What the held-out judge says of the same answers, where there is one."""
+    change = score_of(method, "held_out_judge")
+    if change is None:
+        return []
+    told = f"went from {change.before.value:.3f} to {change.after.value:.3f}, {_by(change.difference)}"
+    return [f"By the held-out judge, which trains nothing, it {told}: {_WORDS[change.verdict]}."]
 
 
 def _first_and_last(method: Method, name: str) -> tuple[float, float] | None:

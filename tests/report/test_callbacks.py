@@ -45,7 +45,7 @@ def test_by_their_short_names_in_a_configuration(tmp_path, rubric_file):
     main(["fit", *arguments.split(), "--trainer.enable_checkpointing=false"])
     assert "version and commit" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")  # they are recorded
     by_name = {f"report/{figure}/criterion name" for figure in ("levels", "shares")}
-    assert set(tags(tmp_path / "r")) == {"report/levels", "report/shares", "report/balance", "report/health", *by_name}
+    assert set(tags(tmp_path / "r")) == {"report/levels", "report/shares", "report/balance", "report/theory", "report/health", *by_name}
 
 
 def tags(folder):

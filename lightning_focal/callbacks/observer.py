@@ -16,12 +16,7 @@ __all__ = ["RolloutObserver", "ScoredRollouts", "batches_done"]
 class ScoredRollouts:
     """A batch: rolled out, scored and shaped.
 
-    Args:
-        stage: ``train``, ``val``, ``test`` or ``predict``.
-        batch_idx: number of the batch within its epoch.
-        rollouts: the responses.
-        scores: how well they meet each criterion.
-        shaped: what the strategy makes of that.
+    ``stage`` is ``train``, ``val``, ``test`` or ``predict``; ``batch_idx`` counts within the epoch.
     """
 
     stage: str

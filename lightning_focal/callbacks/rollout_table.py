@@ -22,10 +22,7 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     """Return one mapping a rollout: prompt, response, every criterion's verdict and reason, weights, reward, advantage.
 
     ``response`` is the whole of it, ``thought`` its thought (None where there is none), see :mod:`lightning_focal.thoughts`.
-
-    Args:
-        scored: the batch.
-        batch: number of rollout batches trained on before it.
+    ``batch`` is the number of rollout batches trained on before.
     """
     rollouts, scores, shaped = scored.rollouts, scored.scores, scored.shaped
     value, mask = scores.scores.double().tolist(), scores.mask.tolist()

@@ -132,15 +132,7 @@ def shows(methods: Sequence[Method]) -> dict[str, list[Method]]:
 
 
 def all_figures(methods: Sequence[Method], levels: RunLevels) -> list[Views]:
-    """Return the figures of a report on some methods, those without data left out.
-
-    Args:
-        methods: with their runs.
-        levels: of each run, by its folder.
-
-    Returns:
-        Their first choice is what is drawn together, a key of :func:`shows`.
-    """
+    """Return the figures of a report on some methods, those without data left out; levels are by run folder."""
     several = any(len(method.runs) > 1 for method in methods)
     seeds = " Bands are 95 % intervals over seeds by Student's t, of two seeds their range." if several else ""
     prompts = seeds or " Bands are 95 % intervals, bootstrapped over prompts."

@@ -149,11 +149,7 @@ def figure_text(text: str, limit: int = 32) -> str:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty ``matplotlib.figure.Figure``, so many inches large, that no window manager knows of.
-
-    Raises:
-        ImportError: without matplotlib; the message names the extra.
-    """
+    """Return an empty ``matplotlib.figure.Figure``, so many inches large; ImportError, which names the extra, without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

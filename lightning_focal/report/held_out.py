@@ -126,16 +126,8 @@ def ratio_intervals(sums: Any, counts: Any, level: float, draws: int = 4000, see
     """Pooled means before, after, and their difference, with percentile bootstrap intervals over prompts.
 
     Whole prompts are resampled, the same ones for all columns and for before and after (Efron 1979).
-
-    Args:
-        sums: ``[2, N, C]`` sum of scores of each prompt and criterion, before and after.
-        counts: ``[2, N, C]`` number of scores in them.
-        level: coverage, in (0, 1).
-        draws: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        ``(mean, low, high)``, each ``[3, C]``: before, after, difference; NaN where nothing was judged.
+    ``sums`` and ``counts`` are those of the scores of each prompt and criterion, before and after, ``[2, N, C]``. Returned are
+    ``(mean, low, high)``, each ``[3, C]``: before, after, difference; NaN where nothing was judged.
 
     >>> sums, counts = np.array([[[0.0], [1.0]], [[1.0], [1.0]]]), np.ones((2, 2, 1))
     >>> [values.squeeze(-1).tolist() for values in ratio_intervals(sums, counts, 0.95)]

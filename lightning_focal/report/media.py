@@ -99,15 +99,7 @@ def takes_media(logger: Logger) -> bool:
 
 
 def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-    """Write a table to a logger that takes one; nothing to others.
-
-    Args:
-        logger: Weights & Biases gets a table, TensorBoard a text in Markdown, MLflow such a file.
-        name: of the table, with ``/`` between its parts.
-        columns: their names.
-        rows: a list of cells each.
-        step: rollout batches done.
-    """
+    """Write a table to a logger: Weights & Biases gets a table, TensorBoard a text in Markdown, MLflow such a file, others nothing."""
     if isinstance(logger, WandbLogger):
         logger.log_table(name, columns=list(columns), data=[list(row) for row in rows], step=step)
     elif isinstance(logger, TensorBoardLogger):

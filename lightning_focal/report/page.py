@@ -39,14 +39,7 @@ _BESIDE = 250_000  # bytes of the file beside the library, the figures and the r
 
 @dataclass(frozen=True)
 class Written:
-    """A report that was written.
-
-    Args:
-        path: of the file.
-        size: in bytes.
-        verdict: what happened, a sentence each.
-        notes: what could not be read or was left out.
-    """
+    """A report that was written: its size in bytes, what happened in sentences, and what could not be read or was left out."""
 
     path: Path
     size: int

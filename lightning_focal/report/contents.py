@@ -71,8 +71,8 @@ _THEORY: Parts = {
         "",
         "Within groups: without it a criterion teaches nothing. Of the judge: by how much it differs when asked twice.",
     ): {
-        "within groups": "theory/variance",
-        "of the judge": "theory/judge_variance",
+        "variance within groups": "theory/variance",
+        "variance of the judge": "theory/judge_variance",
     },
     (
         "unanimous, informedness",
@@ -199,7 +199,7 @@ def curve_over_seeds(
     known = [dict(zip(curve.x, curve.y, strict=True)) for curve in curves]
     common = [batch for batch in curves[0].x if all(batch in values for values in known)]
     points = [_mean_and_interval([values[batch] for values in known]) for batch in common]
-    points = [point.share() for point in points] if share else points
+    points = [point.within() for point in points] if share else points
     mean, low, high = ([getattr(point, part) for point in points] for part in ("value", "low", "high"))
     return Curve(name, common, mean, low, high, hue=hue, banded=banded)
 
@@ -260,7 +260,10 @@ def _score_course(methods: Sequence[Method]) -> CourseFigure:
         both = tuple(replace(curves[0], name=judge, hue=hue) for hue, (judge, curves) in enumerate(found.items()))
         panels = [Panel("held-out score", both, note=f"{under} {_PART}")]
     else:
-        panels = [Panel(f"held-out score by the {judge}", tuple(curves), note=_PART) for judge, curves in found.items()]
+        panels = [
+            Panel(f"held-out score by the {judge}", tuple(curves), note=note)
+            for (judge, curves), note in zip(found.items(), (under, _PART), strict=True)
+        ]
     return CourseFigure(tuple(panels))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def _pooled(changes: Sequence[Change]) -> Change | None:
         return changes[0] if changes else None
     parts = ([getattr(change, part).value for change in changes] for part in ("before", "after", "difference"))
     before, after, difference = map(over_seeds, parts)
-    return Change(before.share(), after.share(), difference, f"{len(changes)} seeds", min(change.prompts for change in changes))
+    return Change(before.within(), after.within(), difference, f"{len(changes)} seeds", min(change.prompts for change in changes))
 
 
 def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
@@ -176,7 +177,7 @@ def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
     for label, name in _MEASURES.items():
         values = [float(measures[name]) for measures in measured if measures.get(name) is not None]
         if values:
-            found[label] = over_seeds(values) if name == "val/rollout/length" else over_seeds(values).share()
+            found[label] = over_seeds(values).within(math.inf if name == "val/rollout/length" else 1.0)
     return found
 
 

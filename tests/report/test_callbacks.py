@@ -45,7 +45,14 @@ def test_by_their_short_names_in_a_configuration(tmp_path, rubric_file):
     main(["fit", *arguments.split(), "--trainer.enable_checkpointing=false"])
     assert "version and commit" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")  # they are recorded
     by_name = {f"report/{figure}/criterion name" for figure in ("levels", "shares")}
-    assert set(tags(tmp_path / "r")) == {"report/levels", "report/shares", "report/balance", "report/theory", "report/health", *by_name}
+    assert set(tags(tmp_path / "r")) == {
+        "report/levels",
+        "report/shares",
+        "report/balance",
+        "report/theory",
+        "report/health",
+        *by_name,
+    }
 
 
 def tags(folder):
@@ -61,7 +68,7 @@ def test_figures_every_few_batches(tmp_path, run_tiny):
     built = run_tiny(None, LogMedia(every_n_batches=2), folder="live", fit=False)
     built.trainer.loggers = [*built.trainer.loggers, EventLog(tmp_path / "live")]
     built.trainer.fit(built.module, datamodule=built.data)
-    assert tags(tmp_path / "live") == {f"report/{name}": [2, 4] for name in ("levels", "shares", "balance", "health")}
+    assert tags(tmp_path / "live") == {f"report/{name}": [2, 4] for name in ("levels", "shares", "balance", "theory", "health")}
 
 
 def test_figures_show_held_out_prompts_and_tags(tmp_path):

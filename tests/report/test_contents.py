@@ -188,7 +188,7 @@ def test_diagnostics_are_drawn_where_they_are_logged(tmp_path):
     views = figures_of(run.folder)["theory"]
     panels = {panel.title: [curve.name for curve in panel.curves] for panel in views["FocalReward", "mean over criteria"].panels}
     assert panels == {
-        "variance of the score": ["within groups", "of the judge"],
+        "variance of the score": ["variance within groups", "variance of the judge"],
         "unanimous, informedness, share": ["unanimous groups", "informedness"],
         "pairs ordered anew, share": ["flipped pairs", "Kendall distance"],
         "projection tilt": ["training", "held-out prompts"],
@@ -203,7 +203,7 @@ def test_diagnostics_are_drawn_where_they_are_logged(tmp_path):
     )
     assert list(views["FocalReward", "mean over criteria"].panels[0].curves[1].y) == pytest.approx([0.4] * 3)
     plain = figures_of(make_run(tmp_path / "b", batches=3))["theory"]
-    assert [curve.name for curve in plain["FocalReward", "tone"].panels[0].curves] == ["within groups"]
+    assert [curve.name for curve in plain["FocalReward", "tone"].panels[0].curves] == ["variance within groups"]
     old = make_run(tmp_path / "c", batches=3)
     lines = [line.split(",") for line in (old / "metrics.csv").read_text().splitlines()]
     kept = [

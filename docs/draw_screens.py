@@ -58,7 +58,9 @@ SCREENS = {
         (TINY,),
     ),
     "eval": Screen("evaluation", ("eval --ckpt_path random:tiny-llama --tasks capitals.yaml",), lines=12),
-    "sft": Screen("warm_start", ("sft --config configs/sft_tiny_chain_sum.yaml --trainer.max_steps=20 --model.val_questions=16",), lines=16),
+    "sft": Screen(
+        "warm_start", ("sft --config configs/sft_tiny_chain_sum.yaml --trainer.max_steps=20 --model.val_questions=16",), lines=16
+    ),
 }
 
 
@@ -102,8 +104,6 @@ def draw(name: str) -> None:
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
         for at, command in enumerate(screen.commands):
             with serving() as server:  # a judge that answers by a script
-                reply=lambda prompt: reply({"messages": [{"content": prompt}]}, 0)
-            ) as server:  # a judge that answers by script
                 typed = command.replace("http://127.0.0.1:8000/v1", server.url)
                 printed = run(typed, folder, screen.killed and at == 0).replace(server.url, "http://127.0.0.1:8000/v1")
             shown = printed.splitlines()

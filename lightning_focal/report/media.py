@@ -19,8 +19,9 @@ from lightning_focal.report.figures import matplotlib_figure
 from lightning_focal.report.levels import run_levels
 from lightning_focal.report.methods import group_runs
 from lightning_focal.report.run import read_run
+from lightning_focal.report.tables import markdown_table
 
-__all__ = ["LogMedia", "log_figures", "log_table", "markdown_table", "takes_media"]
+__all__ = ["LogMedia", "log_figures", "log_table", "takes_media"]
 
 _log = logging.getLogger(__name__)
 
@@ -103,26 +104,19 @@ def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[
     if isinstance(logger, WandbLogger):
         logger.log_table(name, columns=list(columns), data=[list(row) for row in rows], step=step)
     elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text(name, markdown_table(columns, rows), global_step=step)
+        logger.experiment.add_text(name, markdown_table(columns, rows, as_entities), global_step=step)
     elif isinstance(logger, MLFlowLogger):
-        logger.experiment.log_text(logger.run_id, markdown_table(columns, rows), f"{name}-{step:06d}.md")
+        logger.experiment.log_text(logger.run_id, markdown_table(columns, rows, as_entities), f"{name}-{step:06d}.md")
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    r"""Return a table in Markdown; what a cell holds is shown as it is, and is no markup.
+def as_entities(cell: str) -> str:
+    """Escape a text of strangers for a Markdown table: nothing in it is markup, links included.
 
-    >>> print(markdown_table(["response"], [["*a* | <b>\n"]]))
-    | response |
-    |---|
-    | &#42;a&#42; &#124; &#60;b&#62; |
+    >>> as_entities("*a* | <b>")
+    '&#42;a&#42; &#124; &#60;b&#62;'
     """
-    lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[Any]) -> str:
-    plain = (re.sub(r"[^\w\s.,;:?'\"/%=@$-]", lambda found: f"&#{ord(found[0])};", str(cell)) for cell in cells)
-    return f"| {' | '.join(' '.join(cell.split()).replace('://', '&#58;//').replace('_', '&#95;') for cell in plain)} |"
+    plain = re.sub(r"[^\w\s.,;:?'\"/%=@$-]", lambda found: f"&#{ord(found[0])};", cell)
+    return plain.replace("://", "&#58;//").replace("_", "&#95;")
 
 
 def _short(cell: Any, characters: int) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from lightning_focal.report.figures import Point
-from lightning_focal.report.held_out import FEWEST_PROMPTS, apart, criteria_of, measures_of, score_of
+from lightning_focal.report.held_out import FEWEST_PROMPTS, Change, apart, criteria_of, measures_of, score_of
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import Series, keys
 from lightning_focal.terminal import shortened
@@ -36,10 +36,7 @@ def _score_sentence(method: Method) -> str:
     ends = sorted({run.batches for run in method.runs})
     batches = f"{ends[0]} to {ends[-1]} batches" if len(ends) > 1 else f"{ends[0]} {'batch' if ends == [1] else 'batches'}"
     if change := score_of(method):
-        return (
-            f"The held-out score went from {change.before.value:.3f} to {change.after.value:.3f} over {batches} of training, "
-            f"{_by(change.difference)} over {change.units}: {_WORDS[change.verdict]}."
-        )
+        return f"The held-out score {_went(change, f' over {batches} of training')}"
     reason = "There were no held-out prompts, so nothing can be said about prompts that were not trained on"
     if any(run.evaluations for run in method.runs):
         one = "The run has one evaluation of its held-out prompts alone"
@@ -56,10 +53,7 @@ def _score_sentence(method: Method) -> str:
 def _second_judge(method: Method) -> list[str]:
     """What the held-out judge says of the same answers, where there is one."""
     change = score_of(method, "held_out_judge")
-    if change is None:
-        return []
-    told = f"went from {change.before.value:.3f} to {change.after.value:.3f}, {_by(change.difference)}"
-    return [f"By the held-out judge, which trains nothing, it {told}: {_WORDS[change.verdict]}."]
+    return [f"By the held-out judge, which trains nothing, it {_went(change)}"] if change else []
 
 
 def _first_and_last(method: Method, name: str) -> tuple[float, float] | None:
@@ -124,11 +118,7 @@ def _method_sentences(methods: Sequence[Method]) -> list[str]:
         ]
     ranked = sorted(known, key=lambda pair: -pair[1].difference.value)
     shown = known if len(known) <= _MOST_METHODS else [*ranked[: _MOST_METHODS - 1], ranked[-1]]
-    said = [
-        f"Under {method.label} the held-out score went from {change.before.value:.3f} to {change.after.value:.3f}, "
-        f"{_by(change.difference)} over {change.units}: {_WORDS[change.verdict]}."
-        for method, change in shown
-    ]
+    said = [f"Under {method.label} the held-out score {_went(change)}" for method, change in shown]
     if len(known) > len(shown):
         said.append(f"These are the best {len(shown) - 1} and the last of {len(known)} methods.")
     if without := len(methods) - len(known):
@@ -159,8 +149,9 @@ def _apart_sentences(methods: Sequence[Method]) -> list[str]:
     return [f"{more} ({_interval(difference)}, {units}): the interval {words}.", ends]
 
 
-def _by(difference: Point) -> str:
-    return f"a change of {difference.value:+z.3f} ({_interval(difference)})"
+def _went(change: Change, during: str = "") -> str:
+    ends, by = f"went from {change.before.value:.3f} to {change.after.value:.3f}{during}", change.difference
+    return f"{ends}, a change of {by.value:+z.3f} ({_interval(by)}) over {change.units}: {_WORDS[change.verdict]}."
 
 
 def _interval(point: Point) -> str:

@@ -10,6 +10,7 @@ import pytest
 from lightning_focal.callbacks import HeldOut, RolloutTable
 from lightning_focal.cli import main
 from lightning_focal.report import LogMedia, WriteReport, callbacks, media
+from lightning_focal.report.tables import markdown_table
 from lightning_focal.runs import EventLog
 from tests.conftest import rubric_rows, write_rows
 from tests.report.made_run import make_run
@@ -132,7 +133,9 @@ def test_a_table_shows_markup_as_it_is():
         "1\n\n- 2",
         "\\|",
     ]
-    shown = markdown.markdown(media.markdown_table(["a", "b"], [[cell, cell] for cell in nasty]), extensions=["tables"])
+    shown = markdown.markdown(
+        markdown_table(["a", "b"], [[cell, cell] for cell in nasty], media.as_entities), extensions=["tables"]
+    )
     cells = re.findall(r"<td>(.*?)</td>", shown, flags=re.DOTALL)
     assert [html.unescape(cell) for cell in cells] == [" ".join(cell.split()) for cell in nasty for _ in range(2)]
     assert not re.findall(r"<(?!/?(?:table|thead|tbody|tr|td|th)>)", shown)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ SCREENS = {
     "plan_nodes": Screen("many_nodes", ("plan --config configs/scale/qwen3_30b_a3b_fsdp2.yaml --memory 141",)),
     "fit": Screen("policy", (TINY,), lines=50),
     "agreement": Screen("judge", ("judge --agreement gold.json --judge=RuleJudge",)),
-    "check": Screen("http_judge", ("judge --check --url http://127.0.0.1:8000/v1 --model my-judge",)),
+    "check": Screen("http_judge", ("judge --check --url http://127.0.0.1:8000/v1 --model judge",)),
     "resume": Screen("resume", (f"{TINY} --checkpoint.every_n_batches=1", f"{TINY} --ckpt_path=last"), killed=True, lines=30),
     "replay": Screen(
         "strategy",
@@ -66,10 +67,9 @@ SCREENS = {
 
 def run(command: str, folder: Path, killed: bool = False) -> str:
     """What a command prints in a folder; one that is to be killed is so after its second batch."""
-    words = re.findall(r"'[^']*'|\S+", command)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "CI": "1", "COLUMNS": str(COLUMNS)}
     started = subprocess.Popen(
-        [sys.executable, "-m", "lightning_focal", *(word.strip("'") for word in words)],
+        [sys.executable, "-m", "lightning_focal", *shlex.split(command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,6 +85,19 @@ def run(command: str, folder: Path, killed: bool = False) -> str:
     if started.wait() and not killed:
         raise RuntimeError(f"{command}: {started.stderr.read()[-2000:]}")
     return "".join(lines).rstrip().replace(str(folder), "~").replace("python -m lightning_focal", "lightning_focal")
+
+
+def judged(prompt: str) -> str:
+    """The reply of a judge to the sample of `judge --check`, by this script."""
+    from tests.judges.faulty_server import entries, verdicts
+
+    says = (("met", None, "names Paris"), ("not_met", None, "is in English"), ("graded", 5, "one plain sentence"))
+    return verdicts(
+        [
+            entry | {"verdict": verdict, "value": value, "reason": reason}
+            for entry, (verdict, value, reason) in zip(entries(prompt), says, strict=True)
+        ]
+    )
 
 
 def draw(name: str) -> None:
@@ -103,7 +116,7 @@ def draw(name: str) -> None:
             run(command, folder)
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
         for at, command in enumerate(screen.commands):
-            with serving() as server:  # a judge that answers by a script
+            with serving(reply=judged) as server:
                 typed = command.replace("http://127.0.0.1:8000/v1", server.url)
                 printed = run(typed, folder, screen.killed and at == 0).replace(server.url, "http://127.0.0.1:8000/v1")
             shown = printed.splitlines()

@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 @dataclass(frozen=True)
 class Screen:
-    """Commands of a how-to, what was typed before them and is not shown, and how many of the last lines are."""
+    """Commands of a how-to, what was typed before them and is not shown, and how many of the first lines are."""
 
     page: str
     commands: tuple[str, ...]
@@ -52,7 +52,7 @@ SCREENS = {
     "fit": Screen("policy", (TINY,), lines=50),
     "agreement": Screen("judge", ("judge --agreement gold.json --judge=RuleJudge",)),
     "check": Screen("http_judge", ("judge --check --url http://127.0.0.1:8000/v1 --model judge",)),
-    "resume": Screen("resume", (f"{TINY} --checkpoint.every_n_batches=1", f"{TINY} --ckpt_path=last"), killed=True, lines=30),
+    "resume": Screen("resume", (f"{TINY} --checkpoint.every_n_batches=1", f"{TINY} --ckpt_path=last"), killed=True, lines=10),
     "replay": Screen(
         "strategy",
         ("replay --rollouts runs/focal_tiny/rollouts --reward=my_strategy.HardestReward --grid='{share: [0.1, 0.9]}'",),
@@ -84,7 +84,8 @@ def run(command: str, folder: Path, killed: bool = False) -> str:
             lines.append("Killed\n")
     if started.wait() and not killed:
         raise RuntimeError(f"{command}: {started.stderr.read()[-2000:]}")
-    return "".join(lines).rstrip().replace(str(folder), "~").replace("python -m lightning_focal", "lightning_focal")
+    printed = "".join(lines).rstrip().replace(str(folder), "~")
+    return re.sub(r"(\S*python\S* -m |/\S*/)lightning_focal", "lightning_focal", printed)
 
 
 def judged(prompt: str) -> str:
@@ -122,21 +123,22 @@ def draw(name: str) -> None:
             shown = printed.splitlines()
             cut = [] if len(shown) <= screen.lines else ["..."]
             console.print(Text(f"$ lightning_focal {command}", style="bold"))
-            console.print(Text("\n".join([*cut, *shown[-screen.lines :]])))
+            console.print(Text("\n".join([*shown[: screen.lines], *cut])))
     picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=f"lightning_focal {name}"), flags=re.DOTALL)
     (STATIC / f"screen_{name}.svg").write_text(picture, encoding="utf-8")
 
 
-def draw_tensorboard() -> None:
-    """A run's values in TensorBoard."""
+def draw_tensorboard(runs: Path | None = None) -> None:
+    """Values in TensorBoard, of a folder of runs or of a new one."""
     from tests.report.chromium import Chromium
 
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         (folder / "configs").symlink_to(ROOT / "configs")
-        run(f"{TINY} --trainer.callbacks+=LogMedia --trainer.max_epochs=4", folder)
+        if runs is None:
+            run(f"{TINY} --trainer.max_epochs=4", folder)
         server = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "runs"), "--port", "6016"],
+            [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs or folder / "runs"), "--port", "6016"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -106,8 +106,8 @@ _OF_CRITERIA = {
     "theory/informedness": "train/informedness/{}",
 }
 _DIAGNOSTICS = (
-    "What theory asks of a weighting, in training. A policy learns a criterion from the variance V of its score within groups. A judge that errs "
-    "adds a variance J, so what is measured within groups is V + J. By theory a criterion's weight should be in proportion to V / (V + J)."
+    "What theory asks of a weighting, in training. A policy learns a criterion from the variance V of its score within groups. A judge that "
+    "errs adds a variance J, so what is measured within groups is V + J. By theory a criterion's weight should be in proportion to V / (V + J)."
 )
 _JUDGES = {"training judge": "val/held_out", "held-out judge": "val/held_out_judge"}
 _PART = "The held-out judge trains nothing. If its score falls while the other one rises, the policy learns to please its judge."

@@ -144,13 +144,14 @@ def draw_tensorboard(runs: Path | None = None) -> None:
         )
         try:
             with Chromium(1200, 760) as browser:
-                patience = time.monotonic() + 300
-                while time.monotonic() < patience:
-                    browser.ask("Page.navigate", url="http://127.0.0.1:6016/#timeseries&tagFilter=balance%7Cweight")
-                    time.sleep(20)
-                    if browser.run("document.body && document.body.innerText.includes('weight')"):
-                        break
-                time.sleep(10)
+                patience = time.monotonic() + 200
+                while not browser.run("document.body && document.body.innerText.includes('train/weight')"):
+                    if time.monotonic() > patience:
+                        raise RuntimeError("TensorBoard showed nothing")
+                    browser.ask("Page.navigate", url="http://127.0.0.1:6016/?tagFilter=train%2Fweight#timeseries")
+                    time.sleep(15)
+                browser.run("[...document.querySelectorAll('button')].find(b => b.innerText.includes('Settings')).click()")
+                time.sleep(40)  # until every curve is drawn, on a busy machine too
                 browser.screenshot(folder / "page.png")
             smaller(folder / "page.png", "tensorboard", 0.75)
         finally:

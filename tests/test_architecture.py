@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "rephrasing": {"types", "thoughts", "files", "data", "generation", "models", "servers"},
     "rewards": {"types", "keys", "seeds", "thoughts", "functional", "metrics", "rubrics", "judges", "arguments"},
     "integrations": {"types", "keys", "seeds", "foreign", "functional", "rubrics", "judges", "data", "rewards", "evaluation"},
-    "callbacks": {"types", "functional", "metrics", "files", "terminal", "precision", "models"},
+    "callbacks": {"types", "intervals", "functional", "metrics", "files", "terminal", "precision", "models"},
     "runs": {"files", "shard_index"},
     "modules": {
         "types",

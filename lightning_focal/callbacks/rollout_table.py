@@ -22,12 +22,9 @@ _NAME = re.compile(r"(train|val)-(\d+)(?:-\d+)?-r\d+\.parquet")
 def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     """Return one mapping a rollout: prompt, response, every criterion's verdict and reason, weights, reward, advantage.
 
-    ``response`` is the whole of it, ``thought`` its thought (None where there is none), see :mod:`lightning_focal.thoughts`. Rows of
-    groups that took no part in the update come last and are marked ``rejected``.
-
-    Args:
-        scored: the batch.
-        batch: number of rollout batches trained on before it.
+    ``response`` is the whole of it, ``thought`` its thought (None where there is none), see :mod:`lightning_focal.thoughts`.
+    ``batch`` is the number of rollout batches trained on before.
+    Rows of groups that took no part in the update come last and are marked ``rejected``.
     """
     rollouts, scores, shaped = scored.rollouts, scored.scores, scored.shaped
     value, mask = scores.scores.double().tolist(), scores.mask.tolist()

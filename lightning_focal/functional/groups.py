@@ -78,6 +78,8 @@ def batch_std(moments: Tensor, unbiased: bool = True) -> tuple[Tensor, Tensor]:
 def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = True) -> tuple[Tensor, Tensor]:
     """Deviations from the group mean and standard deviation of every criterion, over the rollouts it was judged on.
 
+    Errors are those of :func:`weighted_reward`.
+
     Args:
         scores: ``[P, G, C]``.
         mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
@@ -86,10 +88,6 @@ def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = Tr
     Returns:
         ``(deviations [P, G, C], std [P, C])``, at least float32. Deviations are 0 where a score does not count; both are exactly
         0 where all scores agree or only one was judged.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> group_spread(torch.tensor([[[1.0], [0.0]]]), unbiased=False)
     (tensor([[[ 0.5000],

@@ -74,6 +74,8 @@ def importance_weights(
 def sampling_gap(logp: Tensor, sampling_logp: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """How far sampler and trainer are apart, over the tokens that count.
 
+    Errors are those of :func:`weighted_reward`.
+
     Args:
         logp: ``[N, T]`` log-probabilities in nats as the trainer computes them.
         sampling_logp: ``[N, T]`` those of the sampler.
@@ -82,10 +84,6 @@ def sampling_gap(logp: Tensor, sampling_logp: Tensor, mask: Tensor) -> dict[str,
     Returns:
         Scalar tensors, not synchronised with the host: ``mean`` and ``max`` of the absolute difference in nats, and ``kl``, the k3
         estimate of ``KL(sampler || trainer)`` in nats; 0 without a token.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> gap = sampling_gap(torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, -2.0]]), torch.tensor([[True, True]]))
     >>> {name: round(float(value), 4) for name, value in gap.items()}

@@ -44,7 +44,7 @@ def item_response_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = 
     ``theta_i = argmax sum_c v_ic (s_ic ln Phi(theta - delta_c) + (1 - s_ic) ln Phi(delta_c - theta)) - theta^2 / 2`` over the criteria
     judged on rollout ``i``. Grades count as shares of a verdict, and a criterion as ``v_ic = n_i w_c / sum_k w_k`` verdicts of the
     ``n_i``, so equal weights give the plain model (both ours). The function is strictly concave; Newton's method is exact after six
-    steps.
+    steps. Errors are those of :func:`weighted_reward`.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].
@@ -54,10 +54,6 @@ def item_response_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = 
 
     Returns:
         ``[P, G]`` ability, any size, at least float32; 0, the mean of the prior, where nothing was judged.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> scores = torch.tensor([[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]])
     >>> item_response_reward(scores, torch.tensor([[0.5, 0.5]]), difficulty=torch.tensor([[-1.0, 1.0]]))

@@ -42,15 +42,7 @@ class Writer(ABC):
 
 
 class ServerWriter(Writer):
-    """An OpenAI-compatible server.
-
-    Args:
-        client: who asks it.
-        body: parameters of every request.
-
-    Raises:
-        ChatUnusable: if nobody answers at its address, or the key is rejected.
-    """
+    """An OpenAI-compatible server; ``body`` holds parameters of every request. ChatUnusable if nobody answers or the key is rejected."""
 
     def __init__(self, client: ChatClient, body: Mapping[str, Any]) -> None:
         self.client, self.body, self.width = client, dict(body), client.concurrency
@@ -75,14 +67,7 @@ class ServerWriter(Writer):
 
 
 class LocalWriter(Writer):
-    """A model in this process, on the GPU where there is one.
-
-    Args:
-        policy: where it comes from, see :func:`~lightning_focal.models.load_policy`.
-        sampling: how replies are drawn.
-        batch_size: questions answered at once.
-        dtype: of the weights.
-    """
+    """A model in this process, on the GPU where there is one. See :func:`~lightning_focal.models.load_policy` for ``policy``."""
 
     def __init__(self, policy: str, sampling: Sampling, batch_size: int = 8, dtype: str = "float32") -> None:
         import torch

@@ -89,11 +89,7 @@ def retry_after(value: str | None) -> float | None:
 
 
 def read_reply(content: bytes) -> ChatReply:
-    """Return the chat completion that was received.
-
-    Raises:
-        AgainError: if it is none.
-    """
+    """Return the chat completion that was received; AgainError if it is none."""
     try:
         received = json.loads(content)
         choice = received["choices"][0]

@@ -71,9 +71,8 @@ def example_of(name: str) -> tuple[str, str, str] | None:
                 continue
             shown = fence["text"]
             if language == "sh":
-                shown = "".join(
-                    line + "\n" for line in shown.splitlines() if re.search(rf"\b{name}\b", line) and line[-1] != "\\"
-                )
+                commands = re.findall(r"^(?:.*\\\n)*.*\n", shown, re.MULTILINE)  # whole ones, continued lines included
+                shown = "".join(command for command in commands if re.search(rf"\b{name}\b", command))
             if shown and len(shown.splitlines()) <= LONGEST:
                 found.append((language == "sh", len(shown), language, shown, page))
     if found:

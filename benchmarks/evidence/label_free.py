@@ -236,7 +236,8 @@ def task_table(rows: list[dict[str, Any]]) -> list[str]:
 
     def apart(method: str, other: str, than: str = "final") -> str:
         pairs = [run["final"] - found[other][seed][than] for seed, run in found[method].items() if seed in found.get(other, {})]
-        return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*student_interval(pairs)) if any(pairs) else ""
+        itself = method == other and than == "final"
+        return "" if itself or not pairs else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*student_interval(pairs))
 
     found = outcomes(rows)
     lines = [

@@ -250,9 +250,10 @@ def differences(run: Path, other: Path) -> dict[str, list[str]]:
 # -- the benchmark -----------------------------------------------------------------------------------------------------------
 
 
-def measure(top: Path, kills: int, ranks: int, batches: int, seed: int) -> dict[str, Any]:
+def measure(top: Path, kills: int, ranks: int, batches: int, seed: int, made: Any = config) -> dict[str, Any]:
+    """Kill and compare; ``made`` makes the configuration of a run of so many batches."""
     settings, dice = top / "config.yaml", random.Random(seed)
-    settings.write_text(yaml.safe_dump(config(batches)), encoding="utf-8")
+    settings.write_text(yaml.safe_dump(made(batches)), encoding="utf-8")
     whole = Run(top / "whole", settings, ranks, top / "whole.log")
     process, began = whole.start(f"--checkpoint.keep={10 * batches}"), time.monotonic()
     wait(process, lambda: whole.batches() > 0, START_UP, pause=0.05)

@@ -5,9 +5,11 @@
 One CPU thread, in its own CPU seconds. Projection, focal weights, weighted reward and group advantage for scores
 ``[4096, 16, 64]`` in float32, nine in ten of them judged, are timed against ``scores.clone()`` in the same run, the two taking
 turns (``clone_ratio``; ``_unmasked``: without a mask); so are the other methods, each from scores to advantages
-(``clone_ratio_by_method``); then with C and P varied, for the exponents of
-``time = a * size^exponent`` (least squares over the logarithms of the medians). Peak memory is the high-water mark of a process of
-its own whose allocator gives every large block back, above what it holds before the call, over the bytes of the scores.
+(``clone_ratio_by_method``), and at the size of a training step (``step_s_by_method``); then with C and P varied, for the exponents of
+``time = a * size^exponent`` (least squares over the logarithms of the medians). What each method reads and writes is counted as well,
+in copies (``traffic_by_method``): it is the same on a loaded machine, and leaves out what arithmetic costs. Peak memory is the
+high-water mark of a process of its own whose allocator gives every large block back, above what it holds before the call, over the
+bytes of the scores.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import torch
 from provenance import provenance
+from torch.overrides import TorchFunctionMode
 
 from lightning_focal.functional import (
     criterion_moments,
@@ -47,6 +50,7 @@ from lightning_focal.functional import (
 )
 
 SHAPE = (4096, 16, 64)
+STEP = (8, 8, 12)  # of SmolLM2's benchmark, twelve criteria a prompt
 CRITERIA, PROMPTS = (64, 128, 256, 512), (1024, 2048, 4096, 8192)
 SEED = 0
 
@@ -122,15 +126,49 @@ def medians(shapes, masked, rounds):
     return [{name: statistics.median(values) for name, values in taken.items()} for taken in times]
 
 
-def by_method(rounds):
-    """Median over ``rounds`` of each method's seconds over those of ``clone``, all on one masked case."""
-    scores, weights, mask = case(SHAPE, masked=True)
+def by_method(shape, rounds):
+    """Median seconds over ``rounds`` of ``clone`` and of each method, all on one masked case."""
+    scores, weights, mask = case(shape, masked=True)
     again = torch.where(torch.arange(scores.shape[1])[:, None] % 10 == 0, scores, torch.nan)
     calls = {"clone": scores.clone} | {name: lambda f=f: f(scores, weights, mask) for name, f in METHODS.items()}
     calls["standardised focal, informed"] = lambda: informed(scores, weights, mask, again)
-    times = {name: [seconds(call) for _ in range(rounds + 1)][1:] for name, call in calls.items()}
-    clone = statistics.median(times.pop("clone"))
-    return {name: statistics.median(taken) / clone for name, taken in times.items()}
+    return {name: statistics.median([seconds(call) for _ in range(rounds + 1)][1:]) for name, call in calls.items()}
+
+
+def tensors_in(value):
+    """Tensors among arguments or results, however nested."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    nested = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for part in nested for tensor in tensors_in(part)]
+
+
+class Traffic(TorchFunctionMode):
+    """Bytes of the tensors that go into functions and come out of them; views are free."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        given, made = tensors_in((args, kwargs)), tensors_in(out)
+        owned = {x.untyped_storage().data_ptr() for x in given}
+        changed = getattr(function, "__name__", "").rstrip("_") != getattr(function, "__name__", "")
+        if changed or any(x.untyped_storage().data_ptr() not in owned for x in made):
+            self.bytes += sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in (*given, *made))
+        return out
+
+
+def traffic():
+    """Of each method, what it reads and writes over what ``clone`` does."""
+    scores, weights, mask = case(SHAPE, masked=True)
+    counts = {}
+    for name, call in {"focal": pipeline, **METHODS}.items():
+        with Traffic() as count:
+            call(scores, weights, mask)
+        counts[name] = count.bytes / (2 * scores.nbytes)
+    return counts
 
 
 def exponent(sizes, values):
@@ -176,7 +214,10 @@ def measure(rounds):
         result[f"clone_ratio{suffix}"] = median["pipeline"] / median["clone"]
         result[f"median_s{suffix}"] = median
         result[f"peak_memory_ratio{suffix}"] = measured_peak(masked)
-    result["clone_ratio_by_method"] = by_method(max(3, rounds // 4))
+    taken = by_method(SHAPE, max(3, rounds // 4))
+    result["clone_ratio_by_method"] = {name: value / taken["clone"] for name, value in taken.items() if name != "clone"}
+    result["step_s_by_method"] = by_method(STEP, rounds)
+    result["traffic_by_method"] = traffic()
     _, g, c = SHAPE
     by_criteria = [m["pipeline"] for m in medians([(1024, g, n) for n in CRITERIA], True, rounds)]
     by_prompts = [m["pipeline"] for m in medians([(n, g, c) for n in PROMPTS], True, rounds)]

@@ -20,9 +20,9 @@ PICTURES = {
     "CoRewardingII": ("label_free.svg", "Accuracy, share of the vote and entropy over 60 steps, one line a method"),
     "MajorityVoteReward": ("label_free_fast.svg", "Accuracy, share of the vote and entropy at a rate that collapses"),
     "CollapseWatch": ("label_free_fast.svg", "Accuracy, share of the vote and entropy at a rate that collapses"),
-    "WriteReport": ("report.png", "A report: verdict, held-out scores, levels over time"),
-    "LogMedia": ("report.png", "A report: verdict, held-out scores, levels over time"),
-    "RolloutTable": ("report_rollouts.png", "Rollouts with their verdicts, in the report"),
+    "WriteReport": ("report.webp", "A report: what happened, and held-out scores before and after"),
+    "LogMedia": ("report.webp", "A report: what happened, and held-out scores before and after"),
+    "RolloutTable": ("report_rollouts.webp", "Rollouts with their verdicts, in the report"),
 }
 _FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^(?P=ticks)$", re.DOTALL | re.MULTILINE)
 _LEXERS = {"python": "python", "pycon": "pycon", "yaml": "yaml", "sh": "sh", "bash": "sh"}

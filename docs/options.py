@@ -37,7 +37,7 @@ def parsers() -> dict[str, Any]:
 def texts() -> dict[str, str]:
     """The help of every command without its example; paragraphs at the end that are those of ``fit`` as a number."""
     with mock.patch.dict(os.environ, COLUMNS="80"):
-        found = {name: parser.format_help().partition("\nexample:")[0].rstrip() for name, parser in parsers().items()}
+        found = {name: parser.format_help().rstrip() for name, parser in parsers().items()}
     fit = found["fit"].split("\n\n")
     for name, text in found.items():
         parts = text.split("\n\n")

@@ -4,13 +4,14 @@
 
 Every class that a configuration can name is found through the ``__all__`` of its package. A page may also hold single tables,
 between ``<!-- arguments: CLASS, at KEY -->`` and ``<!-- end -->`` (``at KEY, only NAME NAME`` for some of its arguments); those of
-all pages are written, too.
+all pages are written, too, as are the tables of check kinds and rubric formats in docs/rubrics.md.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -172,7 +173,35 @@ def filled(page: str) -> str:
     def fill(found: re.Match[str]) -> str:
         return found["head"] + table(found["target"], found["key"], (found["only"] or "").split()) + found["foot"]
 
-    return _BLOCK.sub(fill, page)
+    page = _BLOCK.sub(fill, page)
+    for name, made in (("checks", checks), ("formats", formats)):
+        if f"<!-- {name}:begin -->" in page:
+            head, _, rest = page.partition(f"<!-- {name}:begin -->")
+            page = f"{head}<!-- {name}:begin -->\n{made()}\n<!-- {name}:end -->{rest.partition(f'<!-- {name}:end -->')[2]}"
+    return page
+
+
+def checks() -> str:
+    """The kinds of rule checks: kind, arguments, an example, when it is met."""
+    from lightning_focal.judges.rules.registry import CHECKS, described
+
+    rows = ["| kind | arguments | example | met when |", "|---|---|---|---|"]
+    for name, kind in CHECKS.items():
+        told = []
+        for argument, (annotation, default) in kind.parameters.items():
+            given = "required" if default is ... else f"default {json.dumps(default)}"
+            told.append(f"`{argument}`: {described(annotation)}, {given}")
+        example = json.dumps(kind.example).replace("|", "\\|")
+        rows.append(f"| `{name}` | {'; '.join(told)} | `{example}` | {kind.summary} |")
+    return "\n".join(rows)
+
+
+def formats() -> str:
+    """The rubric formats: what a row holds, and the score in its own terms."""
+    from lightning_focal.rubrics import FORMATS
+
+    rows = ["| format | fields of a row | score in its own terms |", "|---|---|---|"]
+    return "\n".join([*rows, *(f"| `{name}` | {known.fields} | {known.terms} |" for name, known in sorted(FORMATS.items()))])
 
 
 def classes(package: str, base: type, itself: bool = False) -> list[type]:
@@ -249,6 +278,8 @@ def page() -> str:
     parts.append(section("Module: `model`", "Of `fit`.", "model", [modules.GRPOModule]))
     parts.append(section("Sampling: `model.sampling`", "And `model.val_sampling`.", "model.sampling", [generation.Sampling]))
     parts.append(section("Update: `model.update`", "How a batch becomes optimiser steps.", "model.update", [modules.Update]))
+    key, to_learn = "model.dynamic_sampling", "See [where there is something to learn](../howto/dynamic_sampling.md)."
+    parts.append(section(f"Dynamic sampling: `{key}`", to_learn, key, [modules.DynamicSampling]))
     sharding = type(inspect.signature(modules.policy_module.PolicyModule).parameters["sharding"].default)
     parts.append(section("Sharding: `model.sharding`", "See [eight GPUs](../howto/eight_gpus.md).", "model.sharding", [sharding]))
     said = "See [policies that think](../howto/policy.md#policies-that-think)."
@@ -267,6 +298,9 @@ def page() -> str:
     parts.append(section("Warm start: `model` of `sft`", "The rest of `sft` is Lightning's.", "model", [modules.SFTModule]))
     kinds = classes("lightning_focal.data", LightningDataModule)
     parts.append(section("Data: `data`", "Where prompts come from.", "data", kinds, "data"))
+    parts.append(
+        section("Curriculum: `data.curriculum`", to_learn, "data.curriculum", [module("lightning_focal.data").Curriculum])
+    )
     kinds = [c for c in classes("*", Callback) if not issubclass(c, rewards.RewardStrategy) and arguments(c)]
     said = "Entries of `trainer.callbacks`, beside Lightning's own. `HeldOut`, `RolloutTable`, `ConsoleReport` and `JudgeWatch` are in\n"
     said += "every run unless the configuration brings its own."

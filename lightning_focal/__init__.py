@@ -31,52 +31,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOUSES = {
-    "callbacks": (
-        "CollapseWatch",
-        "ConsoleReport",
-        "EMATeacher",
-        "HeldOut",
-        "JudgeWatch",
-        "RolloutTable",
-    ),
-    "data": (
-        "PairDataModule",
-        "RubricDataModule",
-    ),
-    "generation": ("Sampling",),
-    "judges": (
-        "Judge",
-        "RuleJudge",
-    ),
-    "metrics": (
-        "CriterionBalance",
-        "CriterionSaturation",
-    ),
-    "modules": (
-        "GRPOModule",
-        "SFTModule",
-        "Update",
-    ),
-    "report": (
-        "LogMedia",
-        "WriteReport",
-        "write_report",
-    ),
-    "rewards": (
-        "CoRewardingI",
-        "CoRewardingII",
-        "FocalReward",
-        "RewardStrategy",
-        "StandardisedFocalReward",
-        "StaticReward",
-    ),
-    "runs": ("RunCheckpoint",),
-    "trainer": ("Trainer",),
-    "types": (
-        "CriterionScores",
-        "Prompts",
-        "Rollouts",
-    ),
+    "callbacks": "CollapseWatch ConsoleReport EMATeacher HeldOut JudgeWatch RolloutTable",
+    "data": "PairDataModule RubricDataModule",
+    "generation": "Sampling",
+    "judges": "Judge RuleJudge",
+    "metrics": "CriterionBalance CriterionSaturation",
+    "modules": "GRPOModule SFTModule Update",
+    "report": "LogMedia WriteReport write_report",
+    "rewards": "CoRewardingI CoRewardingII FocalReward RewardStrategy StandardisedFocalReward StaticReward",
+    "runs": "RunCheckpoint",
+    "trainer": "Trainer",
+    "types": "CriterionScores Prompts Rollouts",
 }
 
 __all__ = [
@@ -114,7 +79,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    house = next((house for house, names in _HOUSES.items() if name in names), None)
+    house = next((house for house, names in _HOUSES.items() if name in names.split()), None)
     if house is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{house}"), name)

@@ -7,7 +7,8 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -27,13 +28,8 @@ from lightning_focal.entry import COMMANDS, RUNS, main  # noqa: F401 - names tha
 from lightning_focal.modules import GRPOModule
 from lightning_focal.parsing import PlainParser
 from lightning_focal.rewards import RewardStrategy
-from lightning_focal.runs import (
-    ENDED_BY_CTRL_C,
-    ConfigRecord,
-    RunCheckpoint,
-    run_scope,
-)
-from lightning_focal.terminal import QUIET_HELP, program, quiet, say_less
+from lightning_focal.runs import ENDED_BY_CTRL_C, ConfigRecord, RunCheckpoint, run_scope
+from lightning_focal.terminal import plain_message, program, quiet, say_less
 from lightning_focal.trainer import TRAINER_DEFAULTS, Trainer, begin_run, check_callbacks
 
 __all__ = ["FocalCLI", "RunCLI", "launch", "run_command"]
@@ -98,7 +94,9 @@ class RunCLI(LightningCLI):
             "`run_dir` that is not the checkpoint's run is a new run that branches off.",
         )
         add("--seed_everything", type=bool | int, default=0, help="Seed: weights, rollouts, order of prompts; true draws one.")
-        add("--quiet", type=bool, default=False, nargs="?", const=True, help=QUIET_HELP)
+        add(
+            "--quiet", type=bool, default=False, nargs="?", const=True, help="Say nothing but warnings, errors and what came out."
+        )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the classes of a run, what a person changes most first, Lightning's own keys last."""
@@ -119,8 +117,10 @@ class RunCLI(LightningCLI):
         return kind(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments given."""
+        """Parse the arguments given; Lightning announces the seed next."""
         self.config = parser.parse_args(self.given)
+        if self.config.quiet:
+            say_less()
 
     def before_instantiate_classes(self) -> None:
         """Refuse what a run has no use for, then decide on the run folder, on the first process, before anything is written."""
@@ -129,18 +129,22 @@ class RunCLI(LightningCLI):
                 raise ValueError(f"`trainer.{key}` must be left out, got {self.config.trainer[key]}: {words}")
         config = self.config
         named, config.run_dir = config.run_dir is not None, config.run_dir or self.run_dir
-        if config.quiet:
-            say_less()
         typed = f"{program()} {shlex.join([self.command, *self.given])}"
         self.run = begin_run(config.run_dir, config.ckpt_path, self.command, named=named, typed=typed)
         config.ckpt_path, self.folder = self.run.path, cast(Path, self.run.folder)
 
     def instantiate_classes(self) -> None:
         """Make everything that the configuration names; what a class says of an argument is said of the person's key."""
-        try:
+        with self._naming_keys():
             super().instantiate_classes()
+
+    @contextmanager
+    def _naming_keys(self) -> Iterator[None]:
+        try:
+            yield
         except (ValueError, TypeError) as error:
-            if type(error) not in (ValueError, TypeError) or (words := _with_key(str(error), self.config)) == str(error):
+            message = plain_message(str(error)).strip().removeprefix("- ")
+            if (words := _with_key(message, self.config)) == message:
                 raise
             raise type(error)(words) from error
 
@@ -174,7 +178,8 @@ class RunCLI(LightningCLI):
         more = {"predict": {"return_predictions": False}, "validate": {"verbose": False}, "test": {"verbose": False}}
         run = getattr(self.trainer, "fit" if self.trains else self.command)
         known = {"datamodule": self.datamodule, "ckpt_path": self.config.ckpt_path, "weights_only": True}
-        run(self.model, **known, **more.get(self.command, {}))
+        with self._naming_keys():
+            run(self.model, **known, **more.get(self.command, {}))
 
 
 def _with_key(message: str, config: Any) -> str:
@@ -185,10 +190,14 @@ def _with_key(message: str, config: Any) -> str:
     >>> _with_key("`gamma` must be >= 0, got -1.0", config)
     '`reward.gamma` must be >= 0, got -1.0'
     """
-    named = re.match(r"`(\w+)`", message)
+    named = re.match(r"`(\w+)`(.*)", message, re.DOTALL)
     given = vars(config.as_flat()) if named else {}
-    keys = [key for key, value in given.items() if named and key.rpartition(".")[2] == named[1] and str(value) in message]
-    return message if named is None or len(keys) != 1 else f"`{keys[0].replace('.init_args', '')}`{message[named.end() :]}"
+    keys = [
+        key
+        for key, value in given.items()
+        if named and (named[2].startswith(f" {value!r} ") or (key.rpartition(".")[2] == named[1] and str(value) in message))
+    ]
+    return message if named is None or len(keys) != 1 else f"`{keys[0].replace('.init_args', '')}`{named[2]}"
 
 
 def launch(make: Callable[[str, Sequence[str]], RunCLI], command: str, args: Sequence[str]) -> None:

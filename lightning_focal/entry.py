@@ -15,21 +15,6 @@ from lightning_focal.terminal import near, plain_errors, program
 
 __all__ = ["COMMANDS", "RUNS", "main"]
 
-COMMANDS = {
-    "ablate": ("lightning_focal.commands.ablate", "ablate_command"),
-    "eval": ("lightning_focal.commands.eval", "eval_command"),
-    "export": ("lightning_focal.commands.export", "export_command"),
-    "judge": ("lightning_focal.commands.judge", "judge_command"),
-    "lm-eval": ("lightning_focal.commands.lm_eval", "lm_eval_command"),
-    "plan": ("lightning_focal.commands.plan", "plan_command"),
-    "rephrase": ("lightning_focal.commands.rephrase", "rephrase_command"),
-    "replay": ("lightning_focal.commands.replay", "replay_command"),
-    "report": ("lightning_focal.commands.report", "report_command"),
-    "rubrics": ("lightning_focal.commands.rubrics", "rubrics_command"),
-    "sft": ("lightning_focal.commands.sft", "sft_command"),
-}
-"""Sub-commands that are no Trainer method: where each one lives."""
-
 RUNS = {
     "fit": "Train a policy. Every key can also stand in a file: --config FILE; a later file or option wins.",
     "validate": "Answer the held-out prompts once, and show how far each criterion is met.",
@@ -37,6 +22,13 @@ RUNS = {
     "predict": "Answer prompts, and write the responses with their criterion scores.",
 }
 """Sub-commands that are Trainer methods, and what they are for."""
+
+COMMANDS = {
+    name: (f"lightning_focal.commands.{name.replace('-', '_')}", f"{name.replace('-', '_')}_command")
+    for name in EXAMPLES
+    if name not in RUNS
+}
+"""Sub-commands that are no Trainer method: where each one lives."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_interval", "draws_of_units", "student_interval", "student_quantile"]
+__all__ = ["bootstrap_interval", "draws_of_units", "paired_interval", "parted", "student_interval", "student_quantile"]
 
 
 def _known(values: ArrayLike, level: float) -> NDArray[np.float64]:
@@ -62,6 +64,46 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, draws: int = 10_0
     means = np.concatenate([known[draws_of_units(len(known), count, generator)].mean(1) for count in counts])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(known.mean()), float(low), float(high)
+
+
+def paired_interval(before: Mapping[str, Any], after: Mapping[str, Any], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of ``after - before`` over the prompts that both have, with its bootstrap interval; None and NaN are left out.
+
+    >>> paired_interval({"a": 0.0, "b": 0.5, "c": None}, {"a": 0.25, "b": 0.75, "c": 1.0})
+    (0.25, 0.25, 0.25)
+    """
+    both = [(before[key], after[key]) for key in before if after.get(key) is not None and before[key] is not None]
+    return bootstrap_interval([last - first for first, last in both], level)
+
+
+def parted(evaluations: Sequence[Mapping[str, Any]], level: float = 0.95) -> str | None:
+    """Say since when two judges have parted: one score has risen, the other has fallen, and neither interval includes 0.
+
+    Args:
+        evaluations: of the same held-out prompts, in order: ``batch``, and by prompt id ``scores`` and, by the other judge,
+            ``held_out_judge``. Under ten prompts of the other judge nothing is said.
+        level: coverage of the intervals, in (0, 1).
+
+    Returns:
+        A sentence on the latest evaluation; None where the judges agree.
+
+    >>> prompts = [str(i) for i in range(10)]
+    >>> scores = [{"scores": dict.fromkeys(prompts, 0.5), "held_out_judge": dict.fromkeys(prompts, 0.5), "batch": 0}]
+    >>> scores += [{"scores": dict.fromkeys(prompts, 0.75), "held_out_judge": dict.fromkeys(prompts, 0.25), "batch": 9}]
+    >>> parted(scores)[:48], parted(scores[:1])
+    ('the judges part: from batch 0 to 9 the held-out ', None)
+    """
+    *earlier, last = evaluations or [{}]
+    for entry in earlier if len(last.get("held_out_judge", ())) >= 10 else ():
+        rise = paired_interval(entry["scores"], last["scores"], level)
+        fall = paired_interval(entry.get("held_out_judge", {}), last["held_out_judge"], level)
+        if rise[1] > 0 and fall[2] < 0:
+            first, second = (f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in (rise, fall))
+            return (
+                f"the judges part: from batch {entry['batch']} to {last['batch']} the held-out score changed by {first} by the "
+                f"training judge and by {second} by `reward.held_out_judge`; the policy learns to please its judge"
+            )
+    return None
 
 
 def student_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:

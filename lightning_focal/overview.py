@@ -6,7 +6,6 @@ the parsers, and the tests compare.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import re
@@ -16,12 +15,16 @@ from typing import Any
 
 import yaml
 
+from lightning_focal.files import why_unreadable
 from lightning_focal.terminal import near
 
-__all__ = ["EXAMPLES", "HELP", "OVERVIEW", "help_of", "mistakes", "options_of"]
+__all__ = ["EXAMPLES", "HELP", "OVERVIEW", "class_arguments", "help_of", "mistakes", "options_of"]
 
 HELP = Path(__file__).parent / "help"
 """Folder of the files of help."""
+
+_IN_FILES = ("config", "model", "data", "reward", "trainer")
+"""Options whose value can be a YAML file of keys; a task of the harness, say, is YAML with tags of its own."""
 
 _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "run": {
@@ -123,8 +126,12 @@ def options_of(command: str, args: Sequence[str] = ()) -> dict[str, str]:
 
 
 @functools.cache
-def _arguments() -> dict[str, list[str] | None]:
-    """Arguments of every class that a configuration can name, by the last part of its path; None = it takes any."""
+def class_arguments() -> dict[str, list[str] | None]:
+    """Return the arguments of every class that a configuration can name, by the last part of its path; None = it takes any.
+
+    >>> class_arguments()["StaticWeighting"]
+    []
+    """
     known: dict[str, list[str] | None] = json.loads((HELP / "classes.json").read_text(encoding="utf-8"))
     return known
 
@@ -149,18 +156,26 @@ def mistakes(command: str, args: Sequence[str]) -> Iterator[str]:
         for (key, equals, value), following in zip(split, [*ours[1:], ""], strict=True)
         if re.match(r"--[A-Za-z]", key)
     ]
-    for file in (value for key, value in given if key == "config" and "config" in keys.options and not value.startswith("{")):
-        if not Path(file).is_file():
+    if "\npositional arguments:" not in help_of(command, args):
+        before = ["--x=", *ours]
+        alone = [
+            word for word, last in zip(ours, before, strict=False) if not word.startswith("-") and last[:1] == "-" and "=" in last
+        ]
+        yield from (f"`{command}` takes options alone, got {word!r}{keys.meant(word)}" for word in alone)
+    for key, file in given:
+        if key == "config" and key in keys.options and not file.startswith("{") and not Path(file).is_file():
             there = [str(path) for path in Path(file).parent.glob("*.y*ml")]
             yield f"`--config` must be an existing file, got {file!r}{near(file, there, 0.6)} (looked in {Path.cwd()})"
-        elif "trainer" in keys.options:  # a configuration of this very command
-            with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # the parser says where
+        elif key.partition(".")[0] in _IN_FILES and file.endswith((".yaml", ".yml")) and Path(file).is_file():
+            if (why := why_unreadable(Path(file), keys=key == "config")) is not None:
+                yield f"`--{key}`: {why}"
+            elif key == "config" and "trainer" in keys.options:  # a configuration of this very command
                 yield from (f"{file}: {words}" for words in keys.wrong_in(yaml.safe_load(Path(file).read_text(encoding="utf-8"))))
     for key, value in given:
-        if (owner := key.removesuffix(".class_path")) in keys.chosen and re.fullmatch(r"[A-Za-z][\w.]*", value):
+        owner = key.removesuffix(".class_path").replace(".init_args", "")
+        if re.fullmatch(r"[A-Za-z][\w.]*", value) and (owner in keys.chosen or _arguments_of(value) is not None):
             keys.chosen[owner] = value
             yield from keys.wrong_class(owner, value)
-    for key, _ in given:
         if (hint := keys.unknown(key, "--")) is not None:
             yield f"there is no option --{key}{hint}"
 
@@ -181,22 +196,31 @@ class _Keys:
 
     def unknown(self, key: str, dashes: str = "") -> str | None:
         """Return a hint, maybe an empty one, where a key is not there; None where it is, or may be."""
+        key = key.replace(".init_args.", ".")
         above = [key[: found.start()] for found in re.finditer(r"\.", key)]
         if key in self.options or any(name.startswith(f"{key}.") for name in self.options):
             return None
         if owner := next((name for name in reversed(above) if name in self.chosen), None):
-            known = _arguments().get(self.chosen[owner].rpartition(".")[2])
-            name = key.removeprefix(f"{owner}.").removeprefix("init_args.").partition(".")[0]
+            known = _arguments_of(self.chosen[owner])
+            name = key.removeprefix(f"{owner}.").partition(".")[0]
             if known is None or name in (*known, "class_path", "init_args", "dict_kwargs", "help"):
                 return None
             key, names = f"{owner}.{name}", [f"{owner}.{name}" for name in known]
         elif any(name in self.options and not self.options[name].startswith("CONFIG ") for name in above):
             return None  # a mapping
         else:
-            more = {name: _arguments().get(path.rpartition(".")[2]) or () for name, path in self.chosen.items()}
+            more = {name: _arguments_of(path) or () for name, path in self.chosen.items()}
             names = [*self.options, *(f"{name}.{argument}" for name in more for argument in more[name])]
-            names = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]] or names
-        return near(f"{dashes}{key}", [f"{dashes}{name}" for name in names if not name.endswith("help")])
+            begun = [name for name in names if name.startswith(key) and "." not in name[len(key) :]]
+            names = begun or [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]] or names
+        alike = 0.0 if any(name.startswith(key) for name in names) else 0.5
+        return near(key, [name for name in names if not name.endswith("help")], alike).replace("mean ", f"mean {dashes}")
+
+    def meant(self, word: str) -> str:
+        """Return a hint at the option that a word without dashes was meant for."""
+        if word.partition("=")[0] in self.options:
+            return f" (did you mean --{word}?)"
+        return f" (did you mean --config {word}?)" if "config" in self.options and Path(word).is_file() else ""
 
     def wrong_in(self, node: Any, path: str = "", inside: bool = False) -> Iterator[str]:
         """Yield what is wrong in a part of a configuration; inside of a class keys are those of its arguments."""
@@ -208,12 +232,12 @@ class _Keys:
         if not isinstance(node, Mapping):
             return
         if isinstance(named := node.get("class_path"), str):
-            self.chosen[path] = named
+            self.chosen[path.replace(".init_args", "")] = named
             yield from self.wrong_class(path, named)
             node = node.get("init_args")
             for name, value in node.items() if isinstance(node, Mapping) else ():
                 here = f"{path}.init_args.{name}"
-                if _is_ours(named) and (known := _arguments().get(named.rpartition(".")[2])) is not None and name not in known:
+                if (known := _arguments_of(named)) is not None and name not in known:
                     yield f"there is no key `{here}`{near(str(name), known)}"
                 yield from self.wrong_in(value, here, True)
             return
@@ -226,15 +250,21 @@ class _Keys:
 
     def wrong_class(self, key: str, path: str) -> Iterator[str]:
         """Yield the class that is not there, where it is like one of this package."""
-        hint = near(path.rpartition(".")[2], list(_arguments()), 0.8)
-        lightnings = key.startswith("trainer.") and "." not in path  # its loggers and callbacks have short names, too
-        if _is_ours(path) and not lightnings and path.rpartition(".")[2] not in _arguments() and hint:
-            kind = re.search(r"subclass of (\w+) ", self.options.get(f"{key}.help", ""))
-            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind[1]).lower() if kind else "class"
-            known = ", ".join(re.findall(r"lightning_focal[\w.]*\.(\w+)", self.options.get(key, "")))
-            yield f"`{key}` must be a {words}, got {path!r}{hint}" + (
-                f"; known are {known}, and the path of any other" if known else ""
-            )
+        _, _, shown = self.options.get(key, "").partition("known subclasses:")
+        known = shown.replace(" ", "").rstrip(")").split(",")  # a long path is broken over lines
+        name, names = path.rpartition(".")[2], [*class_arguments(), *(each.rpartition(".")[2] for each in known)]
+        if not _is_ours(path) or name in names or not (hint := near(name, names, 0.8)):
+            return
+        kind = re.search(r"subclass of (\w+) ", self.options.get(f"{key}.help", ""))
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind[1]).lower() if kind else "class"
+        ours = ", ".join(each.rpartition(".")[2] for each in known if each.startswith("lightning_focal."))
+        more = f"; known are {ours}, and the path of any other" if ours and not key.startswith("trainer.") else ""
+        yield f"`{key}` must be a {words}, got {path!r}{hint}{more}"
+
+
+def _arguments_of(path: str) -> list[str] | None:
+    """Those of a class of this package; None = they are not known, or it takes any."""
+    return class_arguments().get(path.rpartition(".")[2]) if _is_ours(path) else None
 
 
 def _is_ours(path: str) -> bool:

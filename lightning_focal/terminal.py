@@ -22,7 +22,6 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
-    "QUIET_HELP",
     "TRACEBACK_ENV",
     "Cells",
     "follow_stderr",
@@ -37,15 +36,12 @@ __all__ = [
     "shortened",
 ]
 
-QUIET_HELP = "Say nothing but warnings, errors and what came out."
-"""Of the option ``--quiet``."""
-
 TRACEBACK_ENV = "LIGHTNING_FOCAL_TRACEBACK"
 """Environment variable that, when set, has errors shown with where they came from."""
 
 _PACKAGE = str(Path(__file__).parent)
 _SCAFFOLDING = re.compile(
-    r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Expected a <class 'NoneType'>|"
+    r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Expected a <class '(NoneType|collections.abc.Iterable)'>|"
     r"Expected a path but .* either not accessible or invalid|Given value type: |Given value: (NestedArg|Namespace)\(|$)"
 )
 _NOISE = (
@@ -53,7 +49,6 @@ _NOISE = (
     r"The dirpath has changed from .* to ",  # of checkpoints: a resumed run goes on in its own folder, others save none
     r"Checkpoint directory .* exists and is not empty",  # so it should be, in a resumed run
     r"Using ModelCheckpoint with manual optimization and every_n_train_steps",  # weights after the step are what is wanted
-    r"It is recommended to use `self.log\('val/.*sync_dist=True",  # they are the same on every process already
     r"You requested to overfit but enabled .* dataloader shuffling",  # the loader has seen to that itself
     r"Total length of `list` across ranks is zero",  # a run without held-out prompts
     r"It is recommended to use `self\.log\(.*sync_dist=True",  # what is logged is already that of all processes
@@ -109,20 +104,18 @@ def plain_message(message: str) -> str:
     Parser key "reward":
         - `gamma` must be >= 0, got -1.0
     """
-    return "\n".join(line for line in message.splitlines() if not _SCAFFOLDING.match(line))
+    lines = (line for line in message.splitlines() if not _SCAFFOLDING.match(line))
+    return "\n".join(re.sub(r"Type typing\.Callable.*? expects a function or a callable class: ", "", line) for line in lines)
 
 
 def program() -> str:
     """Return how this program was started, to be typed again: ``lightning_focal``, or ``python -m lightning_focal``."""
     typed = sys.orig_argv
     if typed[1:3] == ["-m", "lightning_focal"]:
-        return shlex.join([*typed[:3]])
+        return shlex.join(typed[:3])
     path = sys.argv[0]
-    return (
-        shlex.quote(path)
-        if Path(path).name == "lightning_focal" and shutil.which("lightning_focal") != path
-        else "lightning_focal"
-    )
+    elsewhere = Path(path).name == "lightning_focal" and shutil.which("lightning_focal") != path
+    return shlex.quote(path) if elsewhere else "lightning_focal"
 
 
 @contextmanager

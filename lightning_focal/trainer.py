@@ -43,6 +43,7 @@ from lightning_focal.runs import (
     share_folder,
     take,
 )
+from lightning_focal.terminal import quiet
 
 __all__ = ["TRAINER_DEFAULTS", "Trainer", "begin_run", "check_batches", "check_callbacks"]
 
@@ -114,17 +115,16 @@ class Trainer(lightning.Trainer):
         self.folder = run_dir.folder if isinstance(run_dir, Resume) else None
         self._folders: dict[str, Path] = {}
         limits: dict[str, Any] = {"limit_train_batches": limit_train_batches, "limit_val_batches": limit_val_batches}
+        limits |= {"limit_test_batches": limit_test_batches}
         if run_dir is not None:
-            given = {"precision": precision, **kwargs}
-            self._given = {key: value for key, value in given.items() if value is not None} | {
-                "accelerator": accelerator,
-                **limits,
-            }
+            quiet()
+            self._given = {key: value for key, value in {"precision": precision, **kwargs}.items() if value is not None}
+            self._given |= {"accelerator": accelerator, **limits}
             self._events = kwargs.get("logger") is not False
             self._loggers_given = [logger for logger in _listed(kwargs.get("logger")) if isinstance(logger, Logger)]
             rejoin()
             kwargs.update(_equipped(kwargs, self._loggers_given, ConfigRecord(self._settings)))
-        limits |= {"limit_test_batches": limit_test_batches, "limit_predict_batches": limit_predict_batches}
+        limits |= {"limit_predict_batches": limit_predict_batches}
         super().__init__(precision=resolved_precision(precision, accelerator), accelerator=accelerator, **limits, **kwargs)
 
     @property

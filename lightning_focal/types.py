@@ -129,6 +129,8 @@ class Rollouts(_Data):
         thinks: thoughts are told from answers; False: a text is an answer as it stands.
         thought_tokens: ``[P, G]`` int64 tokens of the thoughts, 0 where there is none; or None.
         openings: ``[P]`` the mark by which each prompt opened a thought, as it stands before its texts, or empty; none at all = unknown.
+        versions: ``[P, G]`` int64 the same as ``version`` of each response, where some are older ones that were kept; their ``logp`` is of
+            the policy that wrote them. None = all are new.
     """
 
     prompts: Prompts
@@ -143,6 +145,7 @@ class Rollouts(_Data):
     thinks: bool = True
     thought_tokens: Tensor | None = None
     openings: tuple[str, ...] = ()
+    versions: Tensor | None = None
 
     def __post_init__(self) -> None:
         p = len(self.prompts)
@@ -156,6 +159,8 @@ class Rollouts(_Data):
             _expect("logp", self.logp, (p, g, t), "P, G, T", torch.float32)
         if self.thought_tokens is not None:
             _expect("thought_tokens", self.thought_tokens, (p, g), "P, G", torch.int64)
+        if self.versions is not None:
+            _expect("versions", self.versions, (p, g), "P, G", torch.int64)
         _expect_len("texts", self.texts, p, "prompt")
         for texts in self.texts:
             _expect_len("texts", texts, g, "rollout")
@@ -175,6 +180,11 @@ class Rollouts(_Data):
     def answers(self) -> tuple[tuple[str, ...], ...]:
         """``[P][G]`` what is judged of each response: all but its thought; empty where a thought did not end."""
         return tuple(tuple(response.answer for response in group) for group in self.responses)
+
+    @property
+    def own(self) -> Tensor:
+        """``[P, G]`` bool, True = written by the policy that is trained, False = an older response that was kept."""
+        return torch.ones_like(self.truncated) if self.versions is None else self.versions == self.version
 
     @property
     def lengths(self) -> Tensor:
@@ -278,7 +288,7 @@ class CriterionScores(_Data):
             **fields: the other ones.
 
         Raises:
-            ValueError: on names that repeat or are not known, bounds that are none, or a reward outside its bounds.
+            ValueError: on names that repeat or are not known, bounds that are none, weights that are all 0, or a reward outside its bounds.
 
         >>> rewards = torch.tensor([[[1.0, -0.25], [torch.nan, 0.0]]])
         >>> made = CriterionScores.of_rewards(rewards, ["right", "length"], [3.0, 1.0], {"length": (-1.0, 0.0)})
@@ -296,6 +306,8 @@ class CriterionScores(_Data):
             got = f"the reward function {names[c]!r} gave {rewards[p, g, c]:g}, outside ({low[c]:g}, {high[c]:g})"
             raise ValueError(f"{got}: say which rewards it can give, bounds={{{names[c]!r}: (lowest, highest)}}")
         signed = torch.ones_like(low) if weights is None else rewards.new_tensor(weights)
+        if not signed.any():
+            raise ValueError(f"`weights` of {list(names)} must not all be zero")
         scores = torch.where(signed < 0, high - rewards, rewards - low) / (high - low)
         base = torch.nn.functional.normalize(signed * (high - low), p=1, dim=0).abs()
         p, mask = len(rewards), ~rewards.isnan()

@@ -33,6 +33,13 @@ def rubric_rows(count=8, rubric=RUBRIC, **columns):
     return [{"id": f"row-{i}", "prompt": "Say " + "a" * (i + 1), "rubric": list(rubric), **columns} for i in range(count)]
 
 
+def hard_rows(count=8):
+    """A random policy meets the criterion of every other prompt once in eight times, of the others once in two."""
+    patterns = ("[a-e]", "[A-Z]")
+    rubrics = [[{"name": "letter", "points": 1, "check": {"kind": "regex", "pattern": patterns[i % 2]}}] for i in range(count)]
+    return [{**row, "rubric": rubric} for row, rubric in zip(rubric_rows(count), rubrics, strict=True)]
+
+
 def write_rows(path, rows):
     """Write mappings as JSON lines, strings as they are; return the path."""
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")

@@ -71,7 +71,7 @@ def test_two_strategies(fit):
     ("option", "message"),
     [
         ("--model.group_size=1", "`model.group_size` must be at least 2 for GroupAdvantage, got 1"),
-        ("--reward.gamma=-1", "`gamma` must be >= 0, got -1.0"),
+        ("--reward.gamma=-1", "`reward.gamma` must be >= 0, got -1.0"),
         ("--model.sampling.max_new_tokens=0", "`model.sampling.max_new_tokens` must be >= 1, got 0"),
         ("--model.group_siez=3", "group_siez"),
         ("--model.update.kl_coef=0.1", "`model.update.kl_coef` > 0 needs a reference"),

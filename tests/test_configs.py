@@ -10,7 +10,7 @@ from lightning_focal.commands.ablate import read_ablation
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-PARTS = {"model", "data", "ablations", "eval"}  # pieces of a configuration, data, grids of runs, and tasks
+PARTS = {"model", "data", "ablations", "eval", "losses"}  # pieces of a configuration, data, grids of runs, and tasks
 WARM_STARTS = sorted(CONFIGS.glob("sft_*.yaml"))
 WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).parts[0] not in PARTS and p not in WARM_STARTS)
 GRIDS = sorted((CONFIGS / "ablations").glob("*.yaml"))
@@ -54,6 +54,26 @@ def test_every_arm_of_a_grid_parses(path, capsys, monkeypatch):
     for arguments in ablation.arms.values():
         extra = [f"--{key}={value}" for key, value in {**seeded, **arguments}.items()]
         assert printed(capsys, "fit", "--config", ablation.config, *extra)
+
+
+@pytest.mark.parametrize("name", ["gspo", "cispo", "dapo", "dr_grpo"])
+def test_losses_go_behind_another_configuration(name, capsys, monkeypatch):
+    """Each is what its paper says, and leaves the rest of the job alone."""
+    monkeypatch.chdir(ROOT)
+    plain = printed(capsys, "fit", "--config", "configs/focal.yaml")
+    config = printed(capsys, "fit", "--config", "configs/focal.yaml", "--config", f"configs/losses/{name}.yaml")
+    given = yaml.safe_load((CONFIGS / "losses" / f"{name}.yaml").read_text(encoding="utf-8"))
+    update = config["model"]["update"]
+    assert {key: update[key] for key in given["model"]["update"]} == given["model"]["update"]
+    assert {key for key in update if update[key] != plain["model"]["update"][key]} <= set(given["model"]["update"])
+    assert config["reward"]["init_args"]["gamma"] == plain["reward"]["init_args"]["gamma"]
+    limit = config["model"]["sampling"]["max_new_tokens"]
+    if name == "dapo":
+        rule = config["reward"]["init_args"]["reward"]
+        assert (rule["class_path"], rule["init_args"]["max_completion_len"]) == ("lightning_focal.rewards.SoftOverlong", limit)
+    if name == "dr_grpo":
+        assert config["reward"]["init_args"]["advantage"]["init_args"]["scale"] == "none"
+        assert update["fixed_length"] == limit
 
 
 def test_adamw_keeps_its_own_weight_decay(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""The rubrics of the evidence: how often a uniform policy meets what it says, and what a noisy judge turns round."""
+"""The evidence: how often a uniform policy meets what a rubric says, what a noisy judge turns round, what its tables say of stored runs."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,11 @@ from tests.helpers import make_prompts, make_rollouts
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks" / "evidence"))
 
+import label_free
 from methods import ABLATIONS, STATIC, methods
 from problems import PROBLEMS, VOCABULARY, Count, Verdicts
+from run import _write
+from tables import MEASURES, Cell, wins
 
 
 def drawn(tokens, rollouts=4000):
@@ -61,3 +64,41 @@ def test_every_method_of_the_grid_is_made():
             scores = strategy.score(drawn(problem.tokens, 8))
             strategy.observe(scores)
             assert strategy.shape(scores).advantages.isfinite().all()
+
+
+def test_a_cell_of_the_tables_by_hand(tmp_path):
+    rows = [
+        {
+            "method": method,
+            "setting": "-",
+            "seed": seed,
+            "role": "test",
+            "steps": 2,
+            "batch": batch,
+            **dict.fromkeys(MEASURES, score * batch / 2),
+        }
+        for method, scores in {
+            "static, uniform": (0.5, 0.7),
+            "static, points": (0.6, 0.8),
+            "static, tuned": (0.4, 0.4),
+            "GDPO": (0.7, 1.0),
+        }.items()
+        for seed, score in enumerate(scores)
+        for batch in (0, 2)
+    ]
+    path = tmp_path / "0.8M-noisy.parquet"
+    _write(path, rows)
+    cell = Cell.read(path)
+    assert (cell.scale, cell.problem, cell.static, cell.moved) == ("0.8M", "noisy", "static, points", ["GDPO"])
+    middle, low, high = cell.against_static("GDPO", "score")  # 0.1 and 0.2; t(1) = 12.706
+    assert (middle, high - low) == pytest.approx((0.15, 12.706 * 0.1), abs=1e-3)
+    assert wins([cell])[2] == "| GDPO | 1 | 1 (0) | 0 (0) | 1 (0) | 0 (0) | 1 (0) | 0 (0) |"
+    _write(path, [row for row in rows if (row["method"], row["seed"]) != ("static, tuned", 1)])
+    assert Cell.read(path) is None  # a baseline is not complete
+
+
+def test_the_outcome_of_a_run_without_labels():
+    course = [(0, 0.5, 0.48), (10, 0.7, 0.6), (20, 0.2, 0.3)]
+    rows = [{"method": "entropy", "seed": 1, "batch": b, "choosing": c, "accuracy": a} for b, c, a in course]
+    assert label_free.outcomes(rows) == {"entropy": {1: {"before": 0.48, "final": 0.3, "best": 0.6}}}
+    assert "| 1 of 1 |" in label_free.task_table(rows)[2]

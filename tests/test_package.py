@@ -64,7 +64,7 @@ def test_type_checkers_see_the_same_names():
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     houses = lightning_focal._HOUSES.items()
-    assert seen == {name: f"lightning_focal.{house}" for house, names in houses for name in names}
+    assert seen == {name: f"lightning_focal.{house}" for house, names in houses for name in names.split()}
     assert sorted(seen) == sorted(lightning_focal.__all__)
 
 

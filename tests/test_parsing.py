@@ -69,6 +69,22 @@ def test_complaints(arguments, words, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--model.optimizer.lrr=1", ["model.optimizer", "there is no key 'lrr' (did you mean lr?)"]),  # of a class of torch's
+        ("--reward.judge=HTTPJuge", ["reward", "there is no class 'HTTPJuge' (did you mean HTTPJudge?)"]),
+    ],
+)
+def test_what_a_part_complains_of_is_said_of_the_command(option, words, capsys, monkeypatch):
+    set_up_program(monkeypatch)
+    code, text = said(capsys, "fit", "--model.policy=x", "--model.optimizer=SGD", "--reward=FocalReward", option)
+    assert code == 2
+    assert text.startswith('error: Parser key "')
+    assert text.endswith("\ntip: options are explained by lightning_focal fit --help\n")
+    assert all(word in text for word in words)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("model:\n  policy: x\n bad: [1,\n", "line 3, is no YAML: expected <block end>, but found"),
@@ -116,6 +132,21 @@ TYPOS = [
     (["plan", "--config=argument.yaml"], ["argument.yaml: there is no key `reward.init_args.gama` (did you mean gamma?)"]),
     (["validate", "--config=class.yaml"], ["got 'lightning_focal.rewards.FocalRewrad' (did you mean FocalReward?)"]),
     (["sft", "--config=focal.yaml", "--stop_ad=1"], ["there is no"]),  # a configuration of another command
+    (["fit", "focal.yaml"], ["`fit` takes options alone, got 'focal.yaml' (did you mean --config focal.yaml?)"]),
+    ([*FIT, "--quiet=true", "run_dir=x"], ["got 'run_dir=x' (did you mean --run_dir=x?)"]),
+    ([*FIT, "--seed=3"], ["there is no option --seed (did you mean --seed_everything?)"]),
+    ([*FIT, "--reward.judge=HTTPJudge", "--reward.judge.init_args.ulr=x"], ["(did you mean --reward.judge.url?)"]),
+    ([*FIT, "--trainer.logger=WandbLoger"], ["`trainer.logger` must be a logger, got 'WandbLoger' (did you mean WandbLogger?)"]),
+    (
+        [
+            *FIT,
+            "--trainer.callbacks+=LMEval",
+            "--trainer.callbacks.tasks=x",
+            "--trainer.callbacks+=EMATeacher",
+            "--trainer.callbacks.ent=1",
+        ],
+        ["there is no option --trainer.callbacks.ent (did you mean --trainer.callbacks.end?)"],
+    ),
     (["judge", "--chek"], ["there is no option --chek (did you mean --check?)"]),
     (["judge", "--agreement=x", "--repeat=2"], ["there is no option --repeat (did you mean --repeats?)"]),
     (["export", "--ckpt=x"], ["there is no option --ckpt (did you mean --ckpt_path?)"]),
@@ -133,7 +164,7 @@ for arguments in json.load(sys.stdin):
         except SystemExit as ended:
             status = ended.code
     said.append([status, words.getvalue()])
-json.dump([said, sorted({"torch", "lightning", "transformers", "torchmetrics", "datasets"} & sys.modules.keys())], sys.stdout)
+json.dump([said, sorted({"torch", "lightning", "transformers", "torchmetrics", "datasets", "pandas"} & sys.modules.keys())], sys.stdout)
 """
 
 
@@ -195,6 +226,7 @@ def test_no_key_of_a_shipped_configuration_is_called_a_mistake(config, monkeypat
     "args",
     [
         ["--reward=my_package.MyReward", "--reward.gama=1"],  # a class of somebody else
+        ["--reward=my_package.FocalReward", "--reward.gama=1"],
         ["--reward=my_package.MyReward", "--reward.init_args.gama=1"],
         ["--model.lora={r: 4}", "--model.lora.r=4", "--model.lora=null"],
         ["--model.optimizer=AdamW", "--model.optimizer.lr=1", "--model.optimizer.init_args.betas=[0, 1]"],

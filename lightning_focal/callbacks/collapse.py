@@ -40,14 +40,6 @@ _SEEN = (
 class Course:
     """The course of one logged value: its mean over the first batches, over the latest, and its highest mean so far.
 
-    Args:
-        window: number of batches in a mean.
-        first: values of the first batches.
-        latest: values of the latest ones.
-        peak: highest mean over a window.
-        jumps: sum of squared differences of successive batches.
-        pairs: number of those differences.
-
     >>> course = Course(window=2)
     >>> for value in (0.5, 0.7, 0.9, float("nan"), 0.1):
     ...     course.add(value)
@@ -239,12 +231,7 @@ class CollapseWatch(Callback):
         return signs
 
     def message(self, signs: list[str], batch: int) -> str:
-        """Return what is said at the beginning of an episode.
-
-        Args:
-            signs: in words.
-            batch: number of the last batch.
-        """
+        """Return what is said at the beginning of an episode; ``signs`` are words."""
         name, first = self._accuracy(), batch - self.batches + 1
         window = f"batches {first}-{first + self.window - 1} against {batch - self.window + 1}-{batch}"
         if name is None:
@@ -266,11 +253,7 @@ class CollapseWatch(Callback):
         return {"courses": courses, "batches": self.batches, "episode": self.episode, "quiet": self.quiet}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back.
-
-        Raises:
-            ValueError: when they were taken with another ``window``.
-        """
+        """Take them back; ValueError where they were taken with another ``window``."""
         windows = {course["window"] for course in state_dict["courses"].values()}
         if windows != {self.window}:
             raise ValueError(f"`CollapseWatch.window` must be as in the checkpoint, {sorted(windows)[0]}, got {self.window}")

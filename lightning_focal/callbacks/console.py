@@ -28,7 +28,7 @@ _WRITTEN = {name: name for name in ("config.yaml", "run.json", "metrics.csv", "h
 """What a run may leave in its folder, and the files by which it is known."""
 _TERMS = (
     "static: score under the rubric's own (prior) weights, in [0, 1]; compare runs by it\n"
-    "reward: what the policy learns from, under the weights in force, which move"
+    "reward: what the policy learns from, under the weights in force, which {}"
 )
 _FEW = 10
 """Held-out prompts below which an interval tells too little for a verdict."""
@@ -66,15 +66,16 @@ class ConsoleReport(RolloutObserver):
             return
         rows = getattr(getattr(trainer, "datamodule", None), "rows", {})
         counts = ", ".join(f"{len(split_rows)} {split} prompts" for split, split_rows in rows.items())
-        strategy = type(getattr(pl_module, "reward_strategy", None)).__name__
+        strategy = getattr(pl_module, "reward_strategy", None)
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         self._say(paths)
         self._say(
-            f"{strategy} on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
+            f"{type(strategy).__name__} on {getattr(pl_module, 'source', '?')} · {parameters / 1e6:.1f} M trained parameters · "
             f"{counts} · groups of {getattr(pl_module, 'group_size', '?')} · {f'run folder {folder}' if folder else 'nothing is kept'}",
             style="bold",
         )
-        self._say(_TERMS, style="dim")
+        still = type(getattr(strategy, "weighting", None)).__name__ == "StaticWeighting"
+        self._say(_TERMS.format("stay as they are" if still else "move"), style="dim")
         if find_held_out(trainer) is not None and rows.get("val"):
             self._move_bar(trainer, "val", 0)
         else:
@@ -105,7 +106,7 @@ class ConsoleReport(RolloutObserver):
         left = f" · {_clock(per_batch * (total - done))} left" if total > done else ""
         self._pace = f"{float(seen.get('train/time/tokens_per_s', 0)):.0f} tok/s"
         self._say(
-            f"batch {done}/{total or '?'} · static {_value(seen, 'train/reward/static')} · reward "
+            f"batch {done}/{total or '?'} · static {_value(seen, 'train/reward/prior')} · reward "
             f"{_value(seen, 'train/reward/mean')} · worst {_value(seen, 'train/balance/worst')} ({_worst(seen, 'train')})"
             f"{'' if self._bar else f' · {self._pace}'} · {float(seen.get('train/time/step_s', 0)):.1f} s{'' if self._bar else left}"
         )
@@ -143,15 +144,14 @@ class ConsoleReport(RolloutObserver):
         paths = [getattr(saver, kind, "") for kind in kinds for saver in savers]
         last, known = next((path for path in paths if path and Path(path).exists()), ""), f"{folder}/config.yaml"
         following = []
-        if "config.yaml" in written and held_out is not None and held_out.history:
+        if last and "config.yaml" in written and held_out is not None and held_out.history:
             following += [[program(), name, "--config", known, "--ckpt_path", last] for name in ("validate", "predict")]
         if "metrics.csv" in written:
             following.append([program(), "report", folder])
         if "TensorBoard events" in written:
             following.append(["tensorboard", "--logdir", folder])
-        if not last:
-            return
-        say("Next:")
+        if following:
+            say("Next:")
         for command, *words in following:
             line = f"  {command} {shlex.join(words)}"
             narrow = self.console.is_terminal and len(line) > self.console.width
@@ -188,16 +188,11 @@ class ConsoleReport(RolloutObserver):
         if not self.console.is_terminal or lightnings is not None:  # two would write over each other
             return
         if self._bar is None:
-            columns = (SpinnerColumn(), "{task.description}", BarColumn(16), "{task.completed}/{task.fields[planned]}")
-            settings: Any = {
-                "console": self.console,
-                "transient": True,
-                "redirect_stderr": sys.stderr.isatty(),
-            }  # else it is a file
-            self._bar = Progress(*columns, "{task.fields[pace]}", **settings)
+            columns = ("{task.description}", BarColumn(16), "{task.completed}/{task.fields[planned]}", "{task.fields[pace]}")
+            terminal = sys.stderr.isatty()  # else it is a file
+            self._bar = Progress(SpinnerColumn(), *columns, console=self.console, transient=True, redirect_stderr=terminal)
             self._bar.add_task("", total=None, planned="?", pace="")
             follow_stderr()
-            self._bar.start()
         if stage == "train":
             planned = getattr(trainer.lightning_module, "planned_batches", None)
         elif stage == "val" and (held_out := find_held_out(trainer)) is not None:
@@ -207,6 +202,7 @@ class ConsoleReport(RolloutObserver):
         (task,), pace = self._bar.tasks, self._pace if stage == "train" else ""
         task.total = planned or None
         self._bar.update(task.id, description=_PHASES[stage], completed=done, planned=planned or "?", pace=pace)
+        self._bar.start()  # nothing happens to one that is there
 
     def _stop_bar(self) -> None:
         if self._bar is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.files import set_aside_of, write_json
-from lightning_focal.functional import bootstrap_interval, weighted_reward
+from lightning_focal.functional import weighted_reward
+from lightning_focal.intervals import bootstrap_interval, paired_interval, parted
 
 __all__ = ["HeldOut", "find_held_out", "prompt_scores"]
 
@@ -128,10 +127,10 @@ class HeldOut(RolloutObserver):
         return loader, min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * (1.0 if limit is None else limit))
 
     def _measures(self) -> dict[str, float]:
-        mean, low, high = _interval(self._scores.values(), self.level)
+        mean, low, high = bootstrap_interval(list(self._scores.values()), self.level)
         measures = {"val/held_out/mean": mean, "val/held_out/low": low, "val/held_out/high": high}
         if self._second:
-            _, low, high = _interval(self._second.values(), self.level)
+            _, low, high = bootstrap_interval(list(self._second.values()), self.level)
             measures |= {"val/held_out_judge/low": low, "val/held_out_judge/high": high}
         return measures
 
@@ -145,25 +144,8 @@ class HeldOut(RolloutObserver):
         self.history.append(entry | ({"held_out_judge": self._second} if self._second else {}))
         self._scores, self._second = {}, {}
         self._write(trainer)
-        if trainer.is_global_zero and (said := self.parted()) is not None:
+        if trainer.is_global_zero and (said := parted(self.history, self.level)) is not None:
             _log.warning("%s", said)
-
-    def parted(self) -> str | None:
-        """Say since when the two judges have parted, if the latest evaluation shows that they have; None otherwise.
-
-        Under ten prompts nothing is said.
-        """
-        *earlier, last = self.history
-        for entry in earlier if len(last.get("held_out_judge", ())) >= 10 else ():
-            rise = _paired(entry["scores"], last["scores"], self.level)
-            fall = _paired(entry.get("held_out_judge", {}), last.get("held_out_judge", {}), self.level)
-            if rise[1] > 0 and fall[2] < 0:
-                first, second = (f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in (rise, fall))
-                return (
-                    f"the judges part: from batch {entry['batch']} to {last['batch']} the held-out score changed by {first} by the "
-                    f"training judge and by {second} by `reward.held_out_judge`; the policy learns to please its judge"
-                )
-        return None
 
     def _write(self, trainer: Trainer) -> None:
         folder = trainer.log_dir  # a collective: asked for on every process
@@ -172,11 +154,11 @@ class HeldOut(RolloutObserver):
 
     def interval(self, index: int) -> tuple[float, float, float]:
         """Return mean and interval of an evaluation, by its place in :attr:`history`."""
-        return _interval(self.history[index]["scores"].values(), self.level)
+        return bootstrap_interval(list(self.history[index]["scores"].values()), self.level)
 
     def difference(self) -> tuple[float, float, float]:
         """Return mean and interval of the paired difference, last evaluation minus first, over prompts."""
-        return _paired(self.history[0]["scores"], self.history[-1]["scores"], self.level)
+        return paired_interval(self.history[0]["scores"], self.history[-1]["scores"], self.level)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history."""
@@ -190,16 +172,6 @@ class HeldOut(RolloutObserver):
 def find_held_out(trainer: Trainer) -> HeldOut | None:
     """Return the first :class:`HeldOut` among the trainer's callbacks, if any."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)  # type: ignore[attr-defined]
-
-
-def _interval(values: Iterable[float], level: float) -> tuple[float, float, float]:
-    return bootstrap_interval(torch.tensor(list(values), dtype=torch.float64), level)
-
-
-def _paired(before: Mapping[str, float], after: Mapping[str, float], level: float) -> tuple[float, float, float]:
-    """Mean and interval of the paired differences, NaN without any."""
-    pairs = [after[key] - before[key] for key in before if key in after]
-    return _interval(pairs, level) if pairs else (math.nan,) * 3
 
 
 def _gathered(trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:

@@ -63,11 +63,7 @@ class JudgeWatch(RolloutObserver):
             self._reasons = Counter(_failures(scored.scores))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Look at a batch.
-
-        Raises:
-            RuntimeError: if the judge fails too often.
-        """
+        """Look at a batch; RuntimeError if the judge fails too often."""
         if not self.add(float(trainer.callback_metrics.get("train/judge/failure_rate", math.nan))):
             return
         said = "; ".join(f"{reason or 'no reason given'} ({count} times)" for reason, count in self._reasons.most_common(3))

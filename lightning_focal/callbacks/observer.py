@@ -16,12 +16,9 @@ __all__ = ["RolloutObserver", "ScoredRollouts", "batches_done"]
 class ScoredRollouts:
     """A batch: rolled out, scored and shaped.
 
-    Args:
-        stage: ``train``, ``val``, ``test`` or ``predict``.
-        batch_idx: number of the batch within its epoch.
-        rollouts: the responses.
-        scores: how well they meet each criterion.
-        shaped: what the strategy makes of that.
+    ``stage`` is ``train``, ``val``, ``test`` or ``predict``; ``batch_idx`` counts within the epoch.
+    ``rejected`` are groups of a training batch that were judged and are not part of the update, see
+    :class:`~lightning_focal.modules.DynamicSampling`; None = none on any process.
     """
 
     stage: str
@@ -29,6 +26,7 @@ class ScoredRollouts:
     rollouts: Rollouts
     scores: CriterionScores
     shaped: Shaped
+    rejected: ScoredRollouts | None = None
 
 
 def batches_done(trainer: Trainer) -> int:

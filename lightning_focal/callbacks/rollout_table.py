@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
@@ -22,16 +23,16 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     """Return one mapping a rollout: prompt, response, every criterion's verdict and reason, weights, reward, advantage.
 
     ``response`` is the whole of it, ``thought`` its thought (None where there is none), see :mod:`lightning_focal.thoughts`.
-
-    Args:
-        scored: the batch.
-        batch: number of rollout batches trained on before it.
+    ``batch`` is the number of rollout batches trained on before.
+    Rows of groups that took no part in the update come last and are marked ``rejected``.
     """
     rollouts, scores, shaped = scored.rollouts, scored.scores, scored.shaped
     value, mask = scores.scores.double().tolist(), scores.mask.tolist()
     base, weight, saturation = scores.weights.double().tolist(), shaped.weights.double().tolist(), shaped.saturation.tolist()
     reward, static, advantage = shaped.rewards.tolist(), shaped.static.tolist(), shaped.advantages.tolist()
     valid, truncated, lengths = shaped.valid.tolist(), rollouts.truncated.tolist(), rollouts.lengths.tolist()
+    versions = torch.full_like(rollouts.lengths, rollouts.version) if rollouts.versions is None else rollouts.versions
+    version = versions.tolist()
     rows = []
     for p, prompt_id in enumerate(rollouts.prompts.ids):
         messages = [dict(message) for message in rollouts.prompts.messages[p]]
@@ -65,11 +66,12 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
                     "reward": reward[p][g],
                     "static_reward": static[p][g],
                     "advantage": advantage[p][g],
-                    "policy_version": rollouts.version,
+                    "policy_version": version[p][g],
+                    "rejected": False,
                     "criteria": criteria,
                 }
             )
-    return rows
+    return rows + [{**row, "rejected": True} for row in (rollout_rows(scored.rejected, batch) if scored.rejected else [])]
 
 
 def rollout_schema() -> Any:
@@ -83,7 +85,7 @@ def rollout_schema() -> Any:
     columns |= {"messages": pa.list_(pa.struct({"role": text, "content": text})), "response": text}
     columns |= {"thought": text, "thought_finished": pa.bool_()}
     columns |= {"tokens": whole, "truncated": pa.bool_(), "valid": pa.bool_()}
-    columns |= {"reward": number, "static_reward": number, "advantage": number, "policy_version": whole}
+    columns |= {"reward": number, "static_reward": number, "advantage": number, "policy_version": whole, "rejected": pa.bool_()}
     return pa.schema(columns | {"criteria": pa.list_(pa.struct(criterion))})
 
 

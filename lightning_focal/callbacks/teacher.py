@@ -56,11 +56,7 @@ class TeacherWeights(nn.Module):
 
     @contextmanager
     def use_weights(self, policy: nn.Module) -> Iterator[nn.Module]:
-        """Within the context use the teacher on the policy's device, in eval mode.
-
-        Args:
-            policy: must not be used otherwise meanwhile; left as it was.
-        """
+        """Within the context use the teacher on the policy's device, in eval mode; the policy is left as it was."""
         if self.model is not None and is_flat(self.model):  # is where it was put when it was wrapped
             yield self.model.eval()
             return
@@ -152,11 +148,7 @@ class EMATeacher(Callback):
         self.weights: TeacherWeights | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a run whose length, and so whose schedule, is not known.
-
-        Raises:
-            ValueError: for a run without end and without ``total_batches``.
-        """
+        """Refuse a run whose length, and so whose schedule, is not known: ValueError without an end and without ``total_batches``."""
         endless = trainer.max_epochs == -1 and trainer.max_steps == -1
         if stage == "fit" and endless and self.total_batches is None:
             raise ValueError("`EMATeacher.total_batches` must be given for a run without end (`trainer.max_epochs: -1`)")
@@ -168,16 +160,7 @@ class EMATeacher(Callback):
         return self.weights
 
     def advance(self, policy: nn.Module, batch: int, planned: int | None) -> float:
-        """Move the teacher towards the policy where it is time to.
-
-        Args:
-            policy: as it is after the last update.
-            batch: number of the rollout batch, from 0.
-            planned: batches in the run.
-
-        Returns:
-            The weight ``a_k`` of the old teacher; 1 where it was left alone.
-        """
+        """Move the teacher towards the policy where it is time to; returns the weight ``a_k`` of the old teacher, 1 where it was left alone."""
         if batch % self.update_every:
             return 1.0
         total = self.total_batches or planned or 1
@@ -202,11 +185,7 @@ class EMATeacher(Callback):
 
 
 def find_teacher(trainer: Trainer) -> EMATeacher | None:
-    """Return the one teacher among the trainer's callbacks, or None.
-
-    Raises:
-        ValueError: when there is more than one.
-    """
+    """Return the one teacher among the trainer's callbacks, or None; ValueError for more than one."""
     found = [callback for callback in trainer.callbacks if isinstance(callback, EMATeacher)]  # type: ignore[attr-defined]
     if len(found) > 1:
         raise ValueError(f"`trainer.callbacks` holds {len(found)} EMATeachers, at most one is needed")
@@ -214,15 +193,9 @@ def find_teacher(trainer: Trainer) -> EMATeacher | None:
 
 
 def match_teachers(teacher: EMATeacher | None, checkpoint: dict[str, Any], resumed: bool) -> None:
-    """See that run and checkpoint agree about having a teacher.
+    """See that run and checkpoint agree about having a teacher; ValueError where one has a teacher that the other lacks.
 
-    Args:
-        teacher: of the run.
-        checkpoint: about to be restored; without a teacher in the run, its teacher is left out where nothing is trained.
-        resumed: training goes on.
-
-    Raises:
-        ValueError: when one has a teacher that the other lacks.
+    Where nothing is trained (``resumed`` False) and the run has none, the checkpoint's teacher is left out.
     """
     weights = checkpoint.get("state_dict")
     if weights is None:  # sharded: restored in place, by name

@@ -55,21 +55,15 @@ class Ablation:
 
 
 def read_ablation(path: str | Path) -> Ablation:
-    """Read an ablation file.
-
-    Raises:
-        FileNotFoundError: when it, or the configuration it names, is not there.
-        ValueError: on a missing or unknown key, no arm, or no seed.
-    """
+    """Read an ablation file: ``ValueError`` on a missing or unknown key, no arm, or no seed; ``FileNotFoundError`` where one is missing."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`config`: no ablation file at {path.absolute()}")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {"name", "config", "arms", "seeds", "seed_keys"}
     if not isinstance(content, dict) or not {"config", "arms", "seeds"} <= set(content) <= known:
-        raise ValueError(
-            f"{path}: an ablation has the keys config, arms, seeds and may have name, seed_keys; got {content!r:.200}"
-        )
+        asked = "has the keys config, arms, seeds and may have name, seed_keys"
+        raise ValueError(f"{path}: an ablation {asked}; got {content!r:.200}")
     if not content["arms"] or not all(isinstance(arm, dict) for arm in content["arms"].values()):
         raise ValueError(f"{path}: `arms` must map a label to arguments, got {content['arms']!r:.200}")
     if not content["seeds"] or not all(isinstance(seed, int) for seed in content["seeds"]):
@@ -86,17 +80,9 @@ def run_ablation(
 ) -> dict[str, Any]:
     """Run every arm with every seed, one process each, and write ``table.md``, ``results.json`` and ``figure.png``.
 
-    A run that is already finished under ``out`` is not run again, so an interrupted grid goes on where it was.
-
-    Args:
-        ablation: the grid.
-        out: folder.
-        workers: runs at a time, each with an equal share of the cores.
-        overrides: further arguments for every run, as on the command line.
-        say: called with a line a finished run.
-
-    Raises:
-        RuntimeError: when a run fails; the message names its log.
+    A run that is already finished under ``out`` is not run again, so an interrupted grid goes on where it was. ``workers`` run at a
+    time, each with an equal share of the cores, with ``overrides`` as on the command line; ``say`` is given a line a finished run.
+    ``RuntimeError`` when a run fails; the message names its log.
     """
     out = Path(out)
     cells = [(label, seed) for label in ablation.arms for seed in ablation.seeds]
@@ -174,9 +160,8 @@ def _run(ablation: Ablation, label: str, seed: int, folder: Path, workers: int, 
         made = subprocess.run([*command, *overrides], stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
     if made.returncode:
         tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-5:])
-        raise RuntimeError(
-            f"{label}, seed {seed} failed with exit code {made.returncode}; its log is {log}, the end of it:\n{tail}"
-        )
+        failed = f"{label}, seed {seed} failed with exit code {made.returncode}"
+        raise RuntimeError(f"{failed}; its log is {log}, the end of it:\n{tail}")
     (folder / ".finished").touch()
 
 
@@ -209,11 +194,7 @@ def parser() -> ArgumentParser:
 
 
 def ablate_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments.
-
-    Args:
-        args: as on the command line, behind ``lightning_focal ablate``.
-    """
+    """Run the command; see :func:`parser` for its arguments."""
     cut = args.index("--") if "--" in args else len(args)
     config = parser().parse_args(args[:cut])
     ablation = read_ablation(config.config)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -48,12 +48,7 @@ def parser() -> ArgumentParser:
 
 
 def agreement_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: on no judge or two, a malformed file, a number out of range, or a criterion that the judge cannot judge.
-    """
+    """Run the command: ``ValueError`` on no judge or two, a malformed file, or a criterion that the judge cannot judge."""
     made = parser()
     config = made.parse_args(args)
     for name in ("repeats", "limit"):
@@ -80,11 +75,7 @@ def agreement_command(args: list[str]) -> None:
 
 
 def walk_config(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield every mapping of a configuration, outer ones first, and those of the files it names.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
+    """Yield every mapping of a configuration, outer ones first, and those of the files it names."""
     if not path.is_file():
         raise FileNotFoundError(f"`--config` must be an existing file, got {str(path)!r} (looked in {Path.cwd()})")
     waiting = [yaml.safe_load(path.read_text(encoding="utf-8"))]
@@ -101,12 +92,9 @@ def walk_config(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class GoldCase:
-    """One response and what is known about it.
+    """One response with its labelled criteria; ``met`` says how far each is met, in [0, 1], for a fault 1 = the fault is there.
 
-    Args:
-        id: of the row, with the number of the response where it has several.
-        request: the response and its labelled criteria.
-        met: how far each of them is met, in [0, 1]; for a fault 1 = the fault is there.
+    ``id`` is that of the row, with the number of the response where it has several.
     """
 
     id: str
@@ -128,7 +116,6 @@ def read_gold(path: str | Path) -> list[GoldCase]:
     rubrics, true on a fault means that the fault is there.
 
     Raises:
-        FileNotFoundError: if there is no such file.
         RubricError: on a malformed row or label, naming file, line and field; or where nothing at all is labelled.
     """
     cases = [case for row in pool_untagged(read_rows(path)) for case in _cases(row)]
@@ -178,8 +165,7 @@ def _met(criterion: Criterion, value: Any, where: str, label: str) -> float | No
     return Verdict(Outcome.GRADED, float(value)).met(criterion)
 
 
-@dataclass(frozen=True)
-class _Judged:
+class _Judged(NamedTuple):
     """One criterion of one response: its name, the gold verdict, the judge's, and how far that says the criterion is met."""
 
     key: str
@@ -200,11 +186,10 @@ def measure_agreement(judge: Judge, cases: Sequence[GoldCase], repeats: int = 1)
         repeats: how often, >= 1.
 
     Returns:
-        ``responses``, ``labels`` (criteria labelled), ``repeats``; the figures of agreement over all and, under ``criteria``, for
-        each criterion: ``judged``, ``errors``, ``not_applicable``, ``error_share``, ``accuracy``, ``kappa``, ``mean_difference`` (of
-        how far a criterion is met, in [0, 1]) and ``confusion`` (gold, then judge). ``consistency`` is the share of pairs of
-        repeats with the same verdict, ``unanimous`` that of criteria on which all repeats agree; None for one repeat. A figure
-        about nothing is None.
+        ``responses``, ``labels`` (criteria labelled), ``repeats``; the figures of agreement over all and, under ``criteria``, for each
+        criterion: ``judged``, ``errors``, ``not_applicable``, ``error_share``, ``accuracy``, ``kappa``, ``mean_difference`` (of how far a
+        criterion is met, in [0, 1]) and ``confusion`` (gold, then judge). ``consistency`` is the share of pairs of repeats with the same
+        verdict, ``unanimous`` that of criteria on which all repeats agree; None for one repeat. A figure about nothing is None.
     """
     rounds = [
         [
@@ -261,10 +246,8 @@ def _show(console: Console, figures: dict[str, Any]) -> None:
         table.add_row(name, *counts, _shown(row["accuracy"]), _shown(row["kappa"]), *right)
     console.print(table)
     if figures["repeats"] > 1:
-        console.print(
-            f"Asked {figures['repeats']} times: {_shown(figures['consistency'])} of the pairs of verdicts agree, "
-            f"on {_shown(figures['unanimous'])} of the criteria all do."
-        )
+        agree = f"{_shown(figures['consistency'])} of the pairs of verdicts agree, on {_shown(figures['unanimous'])} of the criteria all do"
+        console.print(f"Asked {figures['repeats']} times: {agree}.")
 
 
 def _shown(value: float | None) -> str:

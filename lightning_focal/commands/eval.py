@@ -11,15 +11,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_focal.evaluation import (
-    evaluate_tasks,
-    flat_scores,
-    load_evaluated,
-    load_tasks,
-    policy_lm,
-    task_names,
-    vllm_lm,
-)
+from lightning_focal.evaluation import evaluate_tasks, flat_scores, load_evaluated, load_tasks, policy_lm, task_names, vllm_lm
 from lightning_focal.evaluation.model import is_checkpoint
 from lightning_focal.files import write_json
 from lightning_focal.models import export_policy
@@ -59,11 +51,7 @@ def parser() -> ArgumentParser:
 
 
 def eval_command(args: list[str]) -> None:
-    """Run the command.
-
-    Raises:
-        ValueError: for arguments out of range, and for tasks that cannot be run, before any weight is read.
-    """
+    """Run the command: ``ValueError`` for arguments out of range, and for tasks that cannot be run, before any weight is read."""
     config = parser().parse_args(args)
     if config.batch_size < 1 or (config.limit is not None and config.limit <= 0):
         raise ValueError(f"`--batch_size` must be >= 1 and `--limit` > 0, got {config.batch_size} and {config.limit}")
@@ -74,16 +62,8 @@ def eval_command(args: list[str]) -> None:
     for name, reason in tasks.missing.items():
         console.print(f"not evaluated: {shortened(name)}: {reason}")
     with _model(config) as lm:
-        results = evaluate_tasks(
-            lm,
-            tasks,
-            limit=config.limit,
-            num_fewshot=config.num_fewshot,
-            apply_chat_template=config.apply_chat_template,
-            system_instruction=config.system_instruction,
-            allow_code=config.allow_code,
-            quiet=not console.is_terminal,
-        )
+        names = ("limit", "num_fewshot", "apply_chat_template", "system_instruction", "allow_code")
+        results = evaluate_tasks(lm, tasks, **{name: config[name] for name in names}, quiet=not console.is_terminal)
     console.print(_table(results))
     if config.out is not None:
         plain: dict[str, Any] = json.loads(json.dumps(results, default=str))

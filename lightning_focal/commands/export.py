@@ -61,16 +61,9 @@ def export_checkpoint(
     dtype: str | None = None,
     card: str | None = None,
 ) -> Path:
-    """Write the policy of a checkpoint as a Hugging Face folder.
+    """Write the policy, or another ``part``, of a checkpoint (a file, or a folder of shards) as a Hugging Face folder.
 
-    Args:
-        ckpt_path: a file, or a folder of shards.
-        out: where to.
-        model: the ``model`` section of the run's configuration: ``policy``, ``lora`` and ``cache_dir`` are read.
-        adapter: write the LoRA adapters alone.
-        part: ``policy`` or ``teacher``.
-        dtype: of the written weights; None = as in the checkpoint.
-        card: a model card to write as README.md, see :func:`~lightning_focal.commands.model_card.model_card`.
+    ``model`` is the section of the run's configuration: ``policy``, ``lora`` and ``cache_dir`` are read. ``card`` becomes README.md.
 
     Raises:
         ValueError: for a checkpoint that does not fit the configuration, or adapters that are not there.

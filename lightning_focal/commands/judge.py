@@ -18,15 +18,13 @@ from lightning_focal.terminal import Cells, make_console
 
 __all__ = ["check_server", "judge_command", "parser"]
 
-_SAMPLE = JudgeRequest(
-    ({"role": "user", "content": "What is the capital of France?"},),
-    "The capital of France is Paris.",
-    (
-        Criterion("paris", "Names Paris as the capital of France."),
-        Criterion("german", "Is written in German."),
-        Criterion("clear", "How clear is it, from 1 (not at all) to 5 (fully)?", low=1, high=5),
-    ),
+_CRITERIA = (
+    Criterion("paris", "Names Paris as the capital of France."),
+    Criterion("german", "Is written in German."),
+    Criterion("clear", "How clear is it, from 1 (not at all) to 5 (fully)?", low=1, high=5),
 )
+_CHAT = ({"role": "user", "content": "What is the capital of France?"},)
+_SAMPLE = JudgeRequest(_CHAT, "The capital of France is Paris.", _CRITERIA)
 _EXPECTED = ("met", "not_met", "3 to 5")
 _TRIES = 2  # of the dry run: it is to say soon what is wrong
 
@@ -47,22 +45,14 @@ def parser() -> ArgumentParser:
 
 
 def judge_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments.
-
-    Raises:
-        ValueError: on arguments that do not go together, or a configuration without a judge on a server.
-        FileNotFoundError: if there is no such configuration.
-        ChatUnusable: if nobody answers, the key is rejected, or the model is unknown.
-        SystemExit: with status 1 where a verdict could not be had.
-    """
+    """Run the command; exit status 1 where a verdict could not be had."""
     if any(arg.split("=")[0] == "--agreement" for arg in args):
         return agreement_command(args)
     made = parser()
     config, defaults = made.parse_args(args), made.get_defaults()
     if not config.check:
-        raise ValueError(
-            "`judge` must be told what to do: `--check` for a dry run of a server, `--agreement FILE` to measure a judge"
-        )
+        choices = "`--check` for a dry run of a server, `--agreement FILE` to measure a judge"
+        raise ValueError(f"`judge` must be told what to do: {choices}")
     given = {k: v for k, v in config.items() if k not in ("check", "config") and v != defaults[k]}
     found: list[dict[str, Any]] = [{}]
     if config.config is not None:
@@ -84,11 +74,7 @@ def judge_command(args: list[str]) -> None:
 
 
 def check_server(judge: HTTPJudge, console: Console) -> bool:
-    """Ask for verdicts on a sample and show what came.
-
-    Raises:
-        ChatUnusable: if nobody answers, the key is rejected, or the model is unknown.
-    """
+    """Ask for verdicts on a sample, show what came and say whether all did; ``ChatUnusable`` where none can."""
     offered = judge.offered()
     names = ", ".join(offered[:10]) or "it has no list of its models"
     unknown = ", which is not in the server's list" if offered and judge.model not in offered else ""
@@ -118,7 +104,7 @@ def check_server(judge: HTTPJudge, console: Console) -> bool:
     if any(CUT_OFF in reason for reason in failed):
         console.print("replies  are cut off by the limit of tokens: raise `body.max_tokens`", soft_wrap=True)
     elif any(NO_VERDICTS in reason for reason in failed) and judge.structured and not judge.schema_refused:
-        ignored = "replies  are no JSON although a schema was sent: the server takes no notice of `response_format`"
-        console.print(ignored, soft_wrap=True)
+        said = "replies  are no JSON although a schema was sent: the server takes no notice of `response_format`"
+        console.print(said, soft_wrap=True)
     console.print("failed: not every criterion was judged; in training each of these would be masked")
     return False

@@ -17,11 +17,8 @@ from lightning_focal.functional import bootstrap_interval
 
 __all__ = ["code", "escaped", "model_card", "run_records"]
 
-_PAPERS = {
-    "FocalReward": "arXiv:2605.26579",
-    "CoRewardingI": "arXiv:2508.00410",
-    "CoRewardingII": "arXiv:2508.00410",
-}
+_PAPERS = {"FocalReward": "2605.26579", "CoRewardingI": "2508.00410", "CoRewardingII": "2508.00410"}
+"""On arXiv, by strategy."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
 _OVERALL = {
@@ -55,15 +52,7 @@ def code(text: object) -> str:
 
 
 def run_records(folder: str | Path, batch: int | None = None) -> dict[str, Any]:
-    """Read what a run folder says of a policy's scores.
-
-    Args:
-        folder: of the run.
-        batch: batches the policy was trained on; evaluations after it are left out. None = all.
-
-    Returns:
-        ``held_out`` and ``lm_eval``, each the content of its file or None.
-    """
+    """Read ``held_out`` and ``lm_eval`` of a run folder, None where there is none; evaluations after ``batch`` are left out."""
     found: dict[str, Any] = {}
     for name in ("held_out", "lm_eval"):
         path = Path(folder) / f"{name}.json"
@@ -128,7 +117,7 @@ def _opening(config: Mapping[str, Any], strategy: Strategy, adapter: bool, part:
     if strategy is None:
         return f"{what} with lightning-focal."
     paper = _PAPERS.get(strategy[0])
-    source = f" ([{paper}](https://arxiv.org/abs/{paper.removeprefix('arXiv:')}))" if paper else ""
+    source = f" ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else ""
     return f"{what} by reinforcement learning with {code(strategy[0])}{source} of lightning-focal."
 
 

@@ -33,12 +33,8 @@ class _PlanCLI(FocalCLI):
         add("--devices", type=int | None, default=None, help="Devices of a node; trainer.devices by default.")
         add("--nodes", type=int | None, default=None, help="Nodes; trainer.num_nodes by default.")
         add("--memory", type=float, default=80.0, help="Memory of a device, in GB (10^9 bytes).")
-        add(
-            "--architecture",
-            type=str | None,
-            default=None,
-            help="The policy's config.json; by default architectures/NAME.json beside the configuration, or the policy's own.",
-        )
+        shape = "The policy's config.json; by default architectures/NAME.json beside the configuration, or the policy's own."
+        add("--architecture", type=str | None, default=None, help=shape)
         super().add_default_arguments_to_parser(parser)
 
 

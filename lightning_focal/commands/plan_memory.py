@@ -17,16 +17,9 @@ Phase = Literal["always", "samples", "learns"]
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of a policy.
+    """Parameters of a policy: in all, adapters included, and of these those that are trained; the same as held on the fullest process.
 
-    Args:
-        total: of the whole policy, adapters included.
-        trained: of these, those that are trained.
-        held: on the fullest process.
-        held_trained: of these, those that are trained.
-        block: of the largest block, which is gathered as one.
-        outside: outside of all blocks: embeddings, output layer.
-        blocks: number of blocks.
+    ``block`` are those of the largest block, which is gathered as one, ``outside`` those outside of all: embeddings, output layer.
     """
 
     total: int
@@ -39,17 +32,9 @@ class Counts:
 
 
 def count_parameters(config: Any, dtype: str, lora: Lora | None, sharding: Sharding, processes: int) -> Counts:
-    """Build a policy on the meta device and count, as ``fully_shard`` splits it: every parameter by its rows.
+    """Build a policy on the meta device and count, as ``fully_shard`` splits it over ``processes``: every parameter by its rows.
 
-    Args:
-        config: of transformers.
-        dtype: of the weights.
-        lora: adapters, or None.
-        sharding: how it is split.
-        processes: that share the shards; 1 = every process holds all of it.
-
-    Returns:
-        The numbers of the first process, which is the fullest: rows that do not divide evenly are rounded up there.
+    The numbers are those of the first process, which is the fullest: rows that do not divide evenly are rounded up there.
     """
     policy = empty_policy(config, dtype)
     policy = policy if lora is None else apply_lora(policy, lora)
@@ -101,15 +86,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Share:
-    """One line of a plan.
+    """One line of a plan: what takes memory, the arithmetic in words, bytes on the device and in main memory.
 
-    Args:
-        name: of what takes memory.
-        how: the arithmetic, in words.
-        device: bytes on the device.
-        host: bytes in main memory.
-        rough: an estimate, not a count.
-        phase: ``always``, or only while it ``samples`` or ``learns``.
+    A ``rough`` one is an estimate, not a count; ``phase`` is ``always``, or only while the process ``samples`` or ``learns``.
     """
 
     name: str

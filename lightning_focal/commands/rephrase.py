@@ -57,14 +57,7 @@ def parser() -> ArgumentParser:
 
 
 def rephrase_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments.
-
-    Raises:
-        ValueError: on arguments that do not go together, a malformed input, or an ``--out`` of other work.
-        FileNotFoundError: where a file is missing.
-        ChatError: where the server gives no replies.
-        SystemExit: with status 1 where questions are left undone or no pair was made, 130 where it was interrupted.
-    """
+    """Run the command; exit status 1 where questions are left undone or no pair was made, 130 where it was interrupted."""
     config = parser().parse_args(args)
     source, out = Path(config.input), Path(config.out)
     _check_arguments(config)
@@ -76,9 +69,8 @@ def rephrase_command(args: list[str]) -> None:
     rows = everything[: config.limit]
     journal_file = beside(out, "journal")
     if out.exists() and not journal_file.exists():
-        raise FileExistsError(
-            f"`out` {config.out!r} exists, and no {journal_file.name} beside it says what it was made from: name another file"
-        )
+        unknown = f"no {journal_file.name} beside it says what it was made from"
+        raise FileExistsError(f"`out` {config.out!r} exists, and {unknown}: name another file")
     console = make_console()
     with Journal(journal_file, _header(config, source, instruction)) as journal:
         tally, status = Tally.of(rows, journal), 0
@@ -90,17 +82,10 @@ def rephrase_command(args: list[str]) -> None:
             if tally.finished < len(rows):
                 writer = _writer(config)
                 with _progress() as show:
-                    rephrase(
-                        rows,
-                        writer,
-                        journal,
-                        checks,
-                        instruction=instruction,
-                        attempts=1 if config.temperature == 0 else config.attempts,
-                        seed=0 if config.policy is not None and config.seed is None else config.seed,
-                        tally=tally,
-                        on_progress=show,
-                    )
+                    attempts = 1 if config.temperature == 0 else config.attempts
+                    seed = 0 if config.policy is not None and config.seed is None else config.seed
+                    work = (rows, writer, journal, checks)
+                    rephrase(*work, instruction=instruction, attempts=attempts, seed=seed, tally=tally, on_progress=show)
         except KeyboardInterrupt:
             status = 130
         finally:

@@ -43,12 +43,7 @@ def parser() -> ArgumentParser:
 
 
 def replay_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments.
-
-    Raises:
-        FileNotFoundError: when the folder holds no rollouts of the stage.
-        ValueError: on an argument of the grid without values, or files that are not whole.
-    """
+    """Run the command: ``ValueError`` on an argument of the grid without values, or files that are not whole."""
     made = parser()
     config = made.parse_args(args)
     console, out = make_console(), Path(config.out)
@@ -69,12 +64,8 @@ def replay_command(args: list[str]) -> None:
         _show_changes(console, rows, config.show)
     head = ["strategy", *_SHARES.values(), *_LEVELS.values(), "heaviest criteria"]
     lines = [[r["label"], *(f"{r[name]:.3f}" for name in (*_SHARES, *_LEVELS)), _heaviest(r["weight"])] for r in results]
-    table = Cells(
-        *head[:-1],
-        Column(head[-1], overflow="fold"),
-        title=f"{len(rows)} rollouts in {len(batches)} batches, against static",
-        title_justify="left",
-    )
+    title = f"{len(rows)} rollouts in {len(batches)} batches, against static"
+    table = Cells(*head[:-1], Column(head[-1], overflow="fold"), title=title, title_justify="left")
     for line in lines:
         table.add_row(*line)
     console.print(table)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge
 from lightning_focal.judges.combine import is_rule
 from lightning_focal.parsing import CommandParser
 from lightning_focal.rubrics import FORMATS, Reading, RubricRow, read_all
-from lightning_focal.rubrics.summary import summary_of
 from lightning_focal.terminal import Cells, make_console, shortened
 
-__all__ = ["find_problems", "parser", "read_responses", "rubrics_command", "score_responses"]
+__all__ = ["find_problems", "parser", "read_responses", "rubrics_command", "score_responses", "summary_of"]
 
 _IDS = tuple(dict.fromkeys(("id", *(name for known in FORMATS.values() for name in known.id))))
 
@@ -40,13 +40,7 @@ def parser() -> ArgumentParser:
 
 
 def rubrics_command(args: list[str]) -> None:
-    """Run the command; see :func:`parser` for its arguments.
-
-    Raises:
-        FileNotFoundError: where a file is missing.
-        ValueError: on a file that cannot be read at all, or whose format is unknown.
-        SystemExit: with status 1 where there are problems.
-    """
+    """Run the command: ``FileNotFoundError`` or ``ValueError`` where a file cannot be read at all, exit status 1 on problems in it."""
     config = parser().parse_args(args)
     if config.show < 0:
         raise ValueError(f"`show` must be >= 0, got {config.show}")
@@ -86,12 +80,46 @@ def rubrics_command(args: list[str]) -> None:
         raise SystemExit(1)
 
 
-def find_problems(reading: Reading, judge: RuleJudge) -> list[dict[str, str]]:
-    """List what is wrong with a file: malformed rows, repeated ids and names, bad checks, criteria of no points.
+def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:
+    """Count what rows, at least one, hold.
 
-    Returns:
-        ``where`` (file, line, criterion), ``kind`` (``row``, ``check`` or ``points``) and ``message`` of each.
+    ``criteria_per_row`` and ``points_per_row`` (of the positive ones) are ``min``, ``mean``, ``max``; ``distinct_criteria`` goes by name;
+    ``graded`` are criteria of a range other than 0 to 1, ``on_thoughts`` those of a scope other than the answer.
     """
+    criteria = [criterion for row in rows for criterion in row.rubric.criteria]
+    points = [criterion.points for criterion in criteria]
+    return {
+        "rows": len(rows),
+        "criteria": len(criteria),
+        "distinct_criteria": len({criterion.name for criterion in criteria}),
+        "criteria_per_row": _spread([len(row.rubric) for row in rows]),
+        "points_per_row": _spread([row.rubric.max_points for row in rows]),
+        "points": {
+            "sum": sum(points),
+            "positive": sum(each > 0 for each in points),
+            "negative": sum(each < 0 for each in points),
+            "zero": points.count(0),
+        },
+        "tags": _counted(tag for criterion in criteria for tag in criterion.tags),
+        "checks": _counted(str(criterion.check["kind"]) for criterion in criteria if criterion.check is not None),
+        "without_check": sum(criterion.check is None for criterion in criteria),
+        "graded": sum((criterion.low, criterion.high) != (0, 1) for criterion in criteria),
+        "required": sum(criterion.required for criterion in criteria),
+        "on_thoughts": sum(criterion.scope != "answer" for criterion in criteria),
+        "answers": sum(row.answer is not None for row in rows),
+    }
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "mean": sum(values) / len(values), "max": max(values)}
+
+
+def find_problems(reading: Reading, judge: RuleJudge) -> list[dict[str, str]]:
+    """List malformed rows, bad checks and criteria of no points: ``where``, ``kind`` (``row``, ``check``, ``points``) and ``message``."""
     problems = [{"where": error.where, "kind": "row", "message": str(error)} for error in reading.problems]
     for criterion in (criterion for row in reading.rows for criterion in row.rubric.criteria):
         if is_rule(criterion):
@@ -106,17 +134,9 @@ def find_problems(reading: Reading, judge: RuleJudge) -> list[dict[str, str]]:
 
 
 def read_responses(path: str | Path, rows: Sequence[RubricRow]) -> tuple[list[tuple[RubricRow, str]], list[dict[str, str]]]:
-    """Read responses to the prompts of rubric rows.
+    """Read responses to the prompts of rubric rows, from JSON lines with ``response`` and ``id`` (or ``prompt_id``, ``key``, ...).
 
-    Args:
-        path: JSON lines with ``response``, and ``id`` (or ``prompt_id``, ``key``, ...) of the row it answers.
-        rows: the rubric rows.
-
-    Returns:
-        Row and response in file order; and what is wrong with the other lines, as ``where``, ``kind`` (``response``), ``message``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
+    Returns row and response in file order, and what is wrong with the other lines as :func:`find_problems`.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,12 +172,9 @@ def _response(line: str, by_id: Mapping[str, RubricRow]) -> tuple[RubricRow, str
 def score_responses(judge: Judge, responses: Sequence[tuple[RubricRow, str]]) -> dict[str, Any]:
     """Judge responses by the criteria that have a check, and score them.
 
-    Returns:
-        ``responses``: for each its ``id``; ``verdicts`` by criterion (``outcome``, ``met``, ``reason``, and ``score``, which for a
-        fault is ``1 - met``; criteria without a check are "not judged"); ``score``, the mean criterion score under the rubric's own
-        weights, in [0, 1]; ``own_score``, in the terms of its format. Both are over the judged criteria, and None without any.
-        ``score`` and ``own_score`` of the whole file, the latter as its format averages; ``by_tag``, means of the own scores of
-        each tag; ``errors``, the number of checks that failed.
+    ``responses`` holds for each its ``verdicts`` by criterion, its ``score`` (the mean criterion score under the rubric's own weights, in
+    [0, 1], a fault scoring ``1 - met``) and ``own_score`` (in the terms of its format), both over the judged criteria and None without any.
+    Beside it stand the same of the whole file, ``by_tag`` the means of the own scores of each tag, and ``errors``, the checks that failed.
     """
     checked = [[criterion for criterion in row.rubric.criteria if criterion.check is not None] for row, _ in responses]
     requests = [

@@ -24,9 +24,7 @@ __all__ = ["PolicyFolder", "WarmStartCLI", "sft_command"]
 class PolicyFolder(Callback):
     """A line a validation while the run goes on; at its end ``policy/``, and ``warm_start.json`` with what was reached.
 
-    Args:
-        folder: the run folder.
-        quiet: print the last line alone.
+    ``quiet`` prints the last line alone.
     """
 
     def __init__(self, folder: str | Path, quiet: bool = False) -> None:
@@ -74,12 +72,7 @@ class PolicyFolder(Callback):
 
 
 class WarmStartCLI(RunCLI):
-    """The warm start: one run folder, one fit, one policy.
-
-    Args:
-        command: its name.
-        args: as on the command line, behind the name.
-    """
+    """The warm start: one run folder, one fit, one policy."""
 
     run_dir = "runs/sft"
 
@@ -90,12 +83,8 @@ class WarmStartCLI(RunCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--stop_at`` to the others."""
         super().add_default_arguments_to_parser(parser)
-        parser.add_argument(
-            "--stop_at",
-            type=float | None,
-            default=None,
-            help="Stop once the sampled accuracy on held-out questions, the lower one of their wordings, reaches this: in (0, 1].",
-        )
+        limit = "Stop once the sampled accuracy on held-out questions, the lower one of their wordings, reaches this: in (0, 1]."
+        parser.add_argument("--stop_at", type=float | None, default=None, help=limit)
 
     def before_instantiate_classes(self) -> None:
         """Check the threshold, then decide on the run folder."""

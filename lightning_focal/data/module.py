@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 
 from lightning_focal.arguments import given_arguments
+from lightning_focal.data.curriculum import Curriculum
 from lightning_focal.data.loader import PromptLoader
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.seeds import run_seed
@@ -55,6 +56,7 @@ class PromptDataModule(LightningDataModule, ABC):
         limit_val: the same for held-out rows.
         shuffle: permute the training rows anew each epoch.
         seed: of that permutation, and of generated questions; that of the run by default.
+        curriculum: which training prompts come next, by how well they were answered so far; all by default.
 
     Attributes:
         files: what each of ``train``, ``val``, ``test`` and ``predict`` is read from; None = nothing.
@@ -75,6 +77,7 @@ class PromptDataModule(LightningDataModule, ABC):
         limit_val: int | None = None,
         shuffle: bool = True,
         seed: int | None = None,
+        curriculum: Curriculum | None = None,
     ) -> None:
         super().__init__()
         self.arguments = given_arguments(self)
@@ -86,7 +89,7 @@ class PromptDataModule(LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_prompt_tokens, self.on_long_prompt = max_prompt_tokens, on_long_prompt
         self.limits = {"train": limit_train, "val": limit_val}
-        self.shuffle, self.seed = shuffle, run_seed(seed)
+        self.shuffle, self.seed, self.curriculum = shuffle, run_seed(seed), curriculum
         self.rows: dict[str, list[Any]] = {}
         self.dropped: dict[str, int] = {}
 
@@ -162,7 +165,13 @@ class PromptDataModule(LightningDataModule, ABC):
             world_size=self.trainer.world_size if self.trainer else 1,
             name=f"data.{size}",
             content=(lambda: content_mark(self.make_prompts(split, rows))) if split == "train" else None,
+            curriculum=self.curriculum if split == "train" else None,
+            questions=lambda: self._questions(split, rows),
         )
+
+    def _questions(self, split: str, rows: Sequence[Any]) -> Sequence[str]:
+        prompts = self.make_prompts(split, rows)
+        return (prompts.questions or prompts.ids)[: len(rows)]  # originals come first
 
     def drop_long_prompts(self, count_tokens: Callable[[Sequence[Message]], int]) -> None:
         """Leave out, or refuse, rows with a chat longer than the limit; the module calls this once it can count tokens.

@@ -15,7 +15,7 @@ from lightning_focal.functional import extract_boxed
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.rubrics import RubricError
 from lightning_focal.rubrics.readers.fields import decoded, id_of, messages_of, text_of
-from lightning_focal.rubrics.readers.files import raw_rows, stem_of, warn_of_skipped
+from lightning_focal.rubrics.readers.files import RawRow, raw_rows, stem_of, warn_of_skipped
 from lightning_focal.types import Message
 
 __all__ = ["PairRow", "read_pairs", "read_questions", "same_label"]
@@ -108,9 +108,8 @@ def read_pairs(
         return _good(path, [_expect_both(row, layout.second) for row in rows], on_bad_row, both=True)
     others = _parsed(Path(rephrased), both=True)[1]
     if len(rows) != len(others):
-        raise RubricError(
-            str(rephrased), "file", f"as many rows as {path} has ({len(rows)}): the two are aligned by row", len(others)
-        )
+        expected = f"as many rows as {path} has ({len(rows)}): the two are aligned by row"
+        raise RubricError(str(rephrased), "file", expected, len(others))
     return _good(path, [_joined(row, its) for row, its in zip(rows, others, strict=True)], on_bad_row, both=True)
 
 
@@ -201,28 +200,15 @@ def _plain_pair(row: Mapping[str, Any], where: str, both: bool) -> PairRow:
 
 
 _LAYOUTS = (
-    _Layout(
-        "released pairs",
-        "idx, original_question, rephrased_question, solution, and where present level, type, original_message, rephrased_message",
-        ("original_question", "original_message"),
-        "rephrased_question",
-        _released_pair,
-    ),
-    _Layout(
-        "trainer rows",
-        "prompt (a list of {role, content}), reward_model {ground_truth, style}, data_source, ability, extra_info {index, split}",
-        ("reward_model",),
-        "rephrased",
-        _trainer_row,
-    ),
-    _Layout(
-        "plain",
-        "question (or prompt), and where present rephrased, answer, id; a question is a string or a list of {role, content}",
-        _QUESTION,
-        "rephrased",
-        _plain_pair,
-    ),
-)
+    _Layout("released pairs",
+            "idx, original_question, rephrased_question, solution, and where present level, type, original_message, rephrased_message",
+            ("original_question", "original_message"), "rephrased_question", _released_pair),
+    _Layout("trainer rows",
+            "prompt (a list of {role, content}), reward_model {ground_truth, style}, data_source, ability, extra_info {index, split}",
+            ("reward_model",), "rephrased", _trainer_row),
+    _Layout("plain", "question (or prompt), and where present rephrased, answer, id; a question is a string or a list of {role, content}",
+            _QUESTION, "rephrased", _plain_pair),
+)  # fmt: skip
 """Known layouts; the first whose sign a row has is its."""
 
 
@@ -268,7 +254,7 @@ def _parsed(path: Path, both: bool) -> tuple[_Layout, list[Parsed]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r} (looked in {Path.cwd()})")
     raw = raw_rows(path)
-    layout = _recognise([(where, row) for _, where, row in raw])
+    layout = _recognise(raw)
     rows: list[Parsed] = []
     for number, where, row in raw:
         try:
@@ -283,16 +269,15 @@ def _parsed(path: Path, both: bool) -> tuple[_Layout, list[Parsed]]:
     return layout, rows
 
 
-def _recognise(rows: Sequence[tuple[str, Any]]) -> _Layout:
-    for row in [row for _, row in rows if isinstance(row, Mapping)]:
+def _recognise(raw: Sequence[RawRow]) -> _Layout:
+    for row in [row for *_, row in raw if isinstance(row, Mapping)]:
         for layout in _LAYOUTS:
             if any(row.get(sign) is not None for sign in layout.signs):
                 return layout
-    broken = next((row for _, row in rows if isinstance(row, RubricError)), None)
-    if broken is not None:
+    if broken := next((row for *_, row in raw if isinstance(row, RubricError)), None):
         raise broken
     known = "; ".join(f"{layout.name}: {layout.fields}" for layout in _LAYOUTS)
-    where, first = rows[0]
+    _, where, first = raw[0]
     got = f"fields {', '.join(map(str, first)) or 'none'}" if isinstance(first, Mapping) else first
     raise RubricError(where, "", f"in a known layout ({known})", got)
 
@@ -300,13 +285,11 @@ def _recognise(rows: Sequence[tuple[str, Any]]) -> _Layout:
 def _expect_both(row: Parsed, second: str) -> Parsed:
     if isinstance(row, RubricError) or row.rephrased is not None:
         return row
-    return RubricError(
-        row.where,
-        second,
+    missing = (
         "given: a pair has both sides (`lightning_focal rephrase` writes the second one; a row-aligned file of rephrasings is "
-        "named by `train_rephrased`; `pairs: false` trains on the originals alone)",
-        "nothing",
+        "named by `train_rephrased`; `pairs: false` trains on the originals alone)"
     )
+    return RubricError(row.where, second, missing, "nothing")
 
 
 def _joined(row: Parsed, other: Parsed) -> Parsed:
@@ -328,27 +311,23 @@ def _joined(row: Parsed, other: Parsed) -> Parsed:
 def _good(path: Path, rows: Sequence[Parsed], on_bad_row: str, both: bool) -> list[PairRow]:
     """Return the rows in order; raise at the first bad one, or leave bad ones out and say so."""
     expect_choice("on_bad_row", on_bad_row, ("error", "skip"))
-    good: list[PairRow] = []
-    bad: list[RubricError] = []
-    taken: dict[str, str] = {}
+    good, bad, taken = list[PairRow](), list[RubricError](), dict[str, str]()
     for row in rows:
-        error = row if isinstance(row, RubricError) else None
+        error, names = row, list[str]()
         if isinstance(row, PairRow):
             names = [row.id, f"{row.id}/rephrased"] if both else [row.id]
-            twice = next((name for name in names if name in taken), None)
-            if twice is None:
-                good.append(row)
-                taken.update(dict.fromkeys(names, row.where))
-                continue
-            error = RubricError(row.where, "id", f"unique in the file (first at {taken[twice]})", row.id)
-        assert error is not None
-        if on_bad_row == "error":
+            first = next((taken[name] for name in names if name in taken), None)
+            error = row if first is None else RubricError(row.where, "id", f"unique in the file (first at {first})", row.id)
+        if isinstance(error, PairRow):
+            good.append(error)
+            taken |= dict.fromkeys(names, error.where)
+        elif on_bad_row == "error":
             raise error
-        bad.append(error)
+        else:
+            bad.append(error)
     if not good:
-        raise RubricError(
-            str(path), "file", f"rows of which at least one is good (the first bad one: {bad[0]})", f"{len(bad)} bad rows"
-        )
+        expected = f"rows of which at least one is good (the first bad one: {bad[0]})"
+        raise RubricError(str(path), "file", expected, f"{len(bad)} bad rows")
     if bad:
         warn_of_skipped(path, bad, len(rows))
     return good

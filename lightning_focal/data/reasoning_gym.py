@@ -21,15 +21,7 @@ REPHRASED = "Here is something to find out.\n\n{question}"
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A question in both wordings.
-
-    Args:
-        id: of the question.
-        chats: the original and its rephrasing, system message included.
-        answer: the task's own.
-        grader: the task's own scorer.
-        response: a demonstration.
-    """
+    """A question: the chats that ask the original and its rephrasing, the task's own answer and scorer, and a demonstration."""
 
     id: str
     chats: tuple[tuple[Message, ...], tuple[Message, ...]]
@@ -147,9 +139,8 @@ class ReasoningGymData(PromptDataModule):
         template = self.second_template or (REPHRASED if second == first else "{question}")
         original, rephrased = self.template.replace("{question}", first), template.replace("{question}", second)
         if self.pairs and original == rephrased:
-            raise ValueError(
-                f"`data.second_wording` and `data.second_template` must change a question, got {original!r} both times"
-            )
+            both = "`data.second_wording` and `data.second_template`"
+            raise ValueError(f"{both} must change a question, got {original!r} both times")
         answer = None if entry["answer"] is None else str(entry["answer"])
         return TaskRow(
             id=name,

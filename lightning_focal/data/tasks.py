@@ -67,27 +67,17 @@ def split_of(question: str) -> str:
 
 
 def draw_questions(task: str, task_args: Mapping[str, Any], seed: int, split: str, count: int) -> list[dict[str, Any]]:
-    """Draw the first ``count`` questions of a split, no text twice.
+    """Draw the first ``count`` questions of a split (:func:`split_of`), no text twice: ``question``, ``answer``, ``metadata`` of each.
 
-    Args:
-        task: see :func:`make_task`.
-        task_args: see :func:`make_task`.
-        seed: the same one gives the same questions, whatever the global random state, which is left alone.
-        split: ``train``, ``val`` or ``test``; see :func:`split_of`.
-        count: how many.
-
-    Returns:
-        What the family gives: ``question``, ``answer``, ``metadata``.
+    The same ``seed`` gives the same questions, whatever the global random state, which is left alone.
 
     Raises:
         ValueError: if the family has fewer; as :func:`make_task`; for a family whose questions depend on Python's hash seed, unless
             that is fixed.
     """
     if task in _HASHED and not os.environ.get("PYTHONHASHSEED", "").isdecimal():
-        raise ValueError(
-            f"`data.task`: questions of {task!r} change with the hash seed of the Python process; "
-            "set the environment variable PYTHONHASHSEED=0, so that a resumed run and every process see the same ones"
-        )
+        remedy = "set the environment variable PYTHONHASHSEED=0, so that a resumed run and every process see the same ones"
+        raise ValueError(f"`data.task`: questions of {task!r} change with the hash seed of the Python process; {remedy}")
     import numpy as np
 
     found: dict[str, dict[str, Any]] = {}

@@ -104,35 +104,21 @@ def _by_pattern(pattern: str, words: str) -> Wording:
 
 _SUMS: Mapping[str, Wording] = {"spelt": _spelt, "plain": _around("Work out {}."), "told": _told, "bare": _around("{} =")}
 _ASKED = {
-    "products": (
-        r"Solve the following multiplication: (\d+) \* (\d+)\. Give only the result as your final answer\.",
-        r"How much is \1 times \2?",
-    ),
-    "simple_equations": (
-        r"(?:Find the value of|Solve for|Determine the value of) (\w)(?: in the equation| that satisfies)?: (.+) = (.+)",
-        r"Which number must \1 be for \2 to equal \3?",
-    ),
-    "gcd": (
-        r"Find the Greatest Common Divisor \(GCD\) of these numbers: (.+)\. Give only the GCD as your final answer\.",
-        r"What is the largest whole number that divides each of \1 without a remainder?",
-    ),
-    "lcm": (
-        r"Find the Least Common Multiple \(LCM\) of these numbers: (.+)",
-        r"What is the smallest positive whole number that each of \1 divides without a remainder?",
-    ),
-    "letter_counting": (
-        r'How many times does the letter "(\w)" appear in the text: "(.+)"\?',
-        r'Read this text: "\2". Count every "\1" in it. What is the count?',
-    ),
-    "count_bits": (
-        r"How many 1 bits are there in the binary representation of the number (\d+)\?",
-        r"Write \1 in base two. How many of its digits are ones?",
-    ),
-    "spell_backward": (
-        r"Spell this word backward \(example: sun -> nus\): (.+)",
-        r'Write the letters of "\1" from the last to the first, as in: sun -> nus.',
-    ),
-}
+    "products": (r"Solve the following multiplication: (\d+) \* (\d+)\. Give only the result as your final answer\.",
+        r"How much is \1 times \2?"),
+    "simple_equations": (r"(?:Find the value of|Solve for|Determine the value of) (\w)(?: in the equation| that satisfies)?: (.+) = (.+)",
+        r"Which number must \1 be for \2 to equal \3?"),
+    "gcd": (r"Find the Greatest Common Divisor \(GCD\) of these numbers: (.+)\. Give only the GCD as your final answer\.",
+        r"What is the largest whole number that divides each of \1 without a remainder?"),
+    "lcm": (r"Find the Least Common Multiple \(LCM\) of these numbers: (.+)",
+        r"What is the smallest positive whole number that each of \1 divides without a remainder?"),
+    "letter_counting": (r'How many times does the letter "(\w)" appear in the text: "(.+)"\?',
+        r'Read this text: "\2". Count every "\1" in it. What is the count?'),
+    "count_bits": (r"How many 1 bits are there in the binary representation of the number (\d+)\?",
+        r"Write \1 in base two. How many of its digits are ones?"),
+    "spell_backward": (r"Spell this word backward \(example: sun -> nus\): (.+)",
+        r'Write the letters of "\1" from the last to the first, as in: sun -> nus.'),
+}  # fmt: skip
 
 WORDINGS: Mapping[str, Mapping[str, Wording]] = {
     **dict.fromkeys(("chain_sum", "decimal_chain_sum", "basic_arithmetic"), _SUMS),

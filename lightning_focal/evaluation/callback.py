@@ -114,11 +114,7 @@ class LMEval(Callback):
             self.evaluate(trainer, pl_module)
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        """Evaluate the policy now; every process takes part.
-
-        Returns:
-            Scores by ``<task>/<metric>``, on every process.
-        """
+        """Evaluate the policy now; every process takes part, and gets the scores by ``<task>/<metric>``."""
         module: Any = pl_module
         policy, tasks = module.policy, self._loaded
         if policy is None or tasks is None:

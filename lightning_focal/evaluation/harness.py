@@ -22,11 +22,7 @@ _SEED = 1234
 
 
 def expect_lm_eval() -> None:
-    """Say which extra brings lm-evaluation-harness, where it is not installed.
-
-    Raises:
-        ModuleNotFoundError: if it is not.
-    """
+    """Say which extra brings lm-evaluation-harness, where it is not installed: ModuleNotFoundError."""
     if find_spec("lm_eval") is None:
         raise ModuleNotFoundError("evaluation needs lm-evaluation-harness: pip install 'lightning-focal[eval]'")
 
@@ -82,10 +78,7 @@ class Tasks:
 
 
 def task_names(given: str | Sequence[str]) -> list[str]:
-    """Take a comma-separated list apart; each name once.
-
-    Raises:
-        ValueError: if nothing is named.
+    """Take a comma-separated list apart, each name once; ValueError if nothing is named.
 
     >>> task_names("gsm8k, my_task.yaml,gsm8k")
     ['gsm8k', 'my_task.yaml']
@@ -105,9 +98,6 @@ def load_tasks(given: str | Sequence[str], *, include_path: str | None = None, a
             working folder. Names need the harness's index of all tasks, some seconds; files of tasks alone do not.
         include_path: a folder whose YAML files are added to the names.
         allow_code: run tasks that execute what the model writes (CRUXEval, HumanEval, MBPP).
-
-    Returns:
-        The tasks.
 
     Raises:
         ModuleNotFoundError: without the harness, or without a package that a task needs.

@@ -47,9 +47,6 @@ def load_evaluated(
         part: ``policy`` or ``teacher``, for a checkpoint.
         dtype: of the weights; as they are stored by default.
 
-    Returns:
-        A transformers model and its tokenizer.
-
     Raises:
         FileNotFoundError: for a checkpoint without its configuration.
         ValueError: for a checkpoint that does not fit it.
@@ -170,17 +167,7 @@ def __getattr__(name: str) -> Any:
 
 
 def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | None = None, **arguments: Any) -> Any:
-    """Build the harness's vLLM model over an exported folder.
-
-    Args:
-        folder: weights, tokenizer, chat template.
-        dtype: as stored by default.
-        max_length: context in tokens; the model's own by default.
-        arguments: of vLLM's engine.
-
-    Raises:
-        ModuleNotFoundError: without vLLM.
-    """
+    """Build the harness's vLLM model over an exported folder; ``arguments`` are the engine's. ModuleNotFoundError without vLLM."""
     if find_spec("vllm") is None:
         raise ModuleNotFoundError(
             "`--backend vllm` needs vLLM, in an environment of its own: pip install 'lightning-focal[eval,vllm]'"

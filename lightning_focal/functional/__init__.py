@@ -34,19 +34,26 @@ from lightning_focal.functional.diagnostics import (
     repeat_variance,
 )
 from lightning_focal.functional.ema import cosine_ema_weight, ema_update
-from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores
-from lightning_focal.functional.importance import sampling_gap, truncated_importance_weights
+from lightning_focal.functional.groups import batch_moments, batch_std, group_spread, group_zscores, varied_groups
+from lightning_focal.functional.importance import IMPORTANCE_MODES, importance_weights, sampling_gap
 from lightning_focal.functional.item_response import item_response_reward, probit_difficulty
 from lightning_focal.functional.kl import kl_divergence
 from lightning_focal.functional.logprobs import chunked_logp_from_hidden
-from lightning_focal.functional.policy_loss import clipped_policy_loss, policy_statistics
+from lightning_focal.functional.policy_loss import (
+    LOSS_TYPES,
+    RATIO_LEVELS,
+    clipped_policy_loss,
+    importance_ratio,
+    policy_statistics,
+    token_covariance,
+)
 from lightning_focal.functional.reliability import (
     disagreement_sums,
     informed_weights,
     informedness,
     informedness_of_confusion,
 )
-from lightning_focal.functional.rewarding import gated_reward, weighted_reward, worst_of_reward
+from lightning_focal.functional.rewarding import gated_reward, soft_overlong_punishment, weighted_reward, worst_of_reward
 from lightning_focal.functional.saturation import (
     inverse_reward_projection,
     level_index,
@@ -74,6 +81,9 @@ from lightning_focal.intervals import bootstrap_interval, student_interval, stud
 
 __all__ = [
     "AGGREGATIONS",
+    "IMPORTANCE_MODES",
+    "LOSS_TYPES",
+    "RATIO_LEVELS",
     "CriterionSums",
     "Vote",
     "base_weights",
@@ -102,6 +112,8 @@ __all__ = [
     "group_advantage",
     "group_spread",
     "group_zscores",
+    "importance_ratio",
+    "importance_weights",
     "informed_weights",
     "informedness",
     "informedness_of_confusion",
@@ -136,13 +148,15 @@ __all__ = [
     "saw_weights",
     "scatter_sums",
     "self_certainty",
+    "soft_overlong_punishment",
     "softmin_advantage",
     "spread_over_criteria",
     "strict_completion",
     "student_interval",
     "student_quantile",
+    "token_covariance",
     "token_entropy",
-    "truncated_importance_weights",
+    "varied_groups",
     "weighted_reward",
     "worst_criterion",
     "worst_of_reward",

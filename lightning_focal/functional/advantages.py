@@ -101,6 +101,7 @@ def gdpo_advantage(
     ``A_i = sum_c b_c z_ic``, then ``(A_i - mean A) / (std A + epsilon)`` over all valid rollouts of the batch, those judged on
     something that weighs (NVlabs/GDPO; TRL ``normalize_then_sum``). The z-scores of a group add up to 0, so the batch mean is 0
     and is not computed. A score that does not count adds nothing, as if it were the group's mean.
+    Errors are those of :func:`weighted_reward`.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].
@@ -113,10 +114,6 @@ def gdpo_advantage(
 
     Returns:
         ``[P, G]``, at least float32; exactly 0 where nothing was judged and where all rollouts of a group agree.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> gdpo_advantage(torch.tensor([[[1.0, 0.5], [0.0, 0.5]]]), torch.tensor([[0.5, 0.5]]))
     tensor([[ 0.7071, -0.7071]])

@@ -41,4 +41,5 @@ def token_entropy(logits: Tensor) -> Tensor:
     tensor([0.6931, 0.5623])
     """
     logp = logits.float().log_softmax(-1)
-    return -torch.where(logp > -torch.inf, logp.exp() * logp, torch.zeros_like(logp)).sum(-1)
+    # masked before the product: the gradient is finite, too
+    return -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0)).sum(-1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_focal.functional._inputs import expect_bool, expect_scores, kept, wide_dtype, working_dtype
 
-__all__ = ["batch_moments", "batch_std", "group_spread", "group_zscores"]
+__all__ = ["batch_moments", "batch_std", "group_spread", "group_zscores", "varied_groups"]
 
 
 def centre(values: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -78,6 +78,8 @@ def batch_std(moments: Tensor, unbiased: bool = True) -> tuple[Tensor, Tensor]:
 def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = True) -> tuple[Tensor, Tensor]:
     """Deviations from the group mean and standard deviation of every criterion, over the rollouts it was judged on.
 
+    Errors are those of :func:`weighted_reward`.
+
     Args:
         scores: ``[P, G, C]``.
         mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
@@ -86,10 +88,6 @@ def group_spread(scores: Tensor, mask: Tensor | None = None, unbiased: bool = Tr
     Returns:
         ``(deviations [P, G, C], std [P, C])``, at least float32. Deviations are 0 where a score does not count; both are exactly
         0 where all scores agree or only one was judged.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> group_spread(torch.tensor([[[1.0], [0.0]]]), unbiased=False)
     (tensor([[[ 0.5000],
@@ -116,3 +114,29 @@ def group_zscores(scores: Tensor, mask: Tensor | None = None, epsilon: float = 1
     """
     deviations, std = group_spread(scores, mask, unbiased)
     return deviations / (std[:, None] + epsilon).clamp_min(torch.finfo(std.dtype).tiny)
+
+
+def varied_groups(scores: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Which groups hold a contrast: a criterion that weighs and does not have one score on all rollouts it was judged on (ours).
+
+    DAPO (arXiv:2503.14476) and verl ask whether the reward varies. Two rollouts that meet a criterion each, and another one, tie in
+    their sum; there is something to learn from them all the same, under other weights or criterion by criterion.
+
+    Args:
+        scores: ``[P, G, C]``.
+        weights: ``[P, C]`` >= 0; a criterion of weight 0 says nothing.
+        mask: ``[P, G, C]`` bool, True = this score counts; None = all count.
+
+    Returns:
+        ``[P]`` bool.
+
+    Raises:
+        ValueError: on shapes that do not fit.
+        TypeError: if ``mask`` is not boolean.
+
+    >>> ties, same = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]
+    >>> varied_groups(torch.tensor([ties, same]), torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
+    tensor([ True, False])
+    """
+    expect_scores(scores, mask, weights)
+    return ((group_spread(scores, mask)[1] > 0) & (weights > 0)).any(-1)

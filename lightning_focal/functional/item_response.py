@@ -11,7 +11,10 @@ from lightning_focal.functional._inputs import expect_scores, expect_shape, kept
 
 __all__ = ["item_response_reward", "probit_difficulty"]
 
-_STEPS = 8
+_STEPS = 6
+"""Of Newton's method; what is left after them is below 1e-8 for rubrics of up to 64 criteria."""
+_FAR = 12.0
+"""Standard deviations between ability and difficulty beyond which a verdict counts as at this distance: float32 ends there."""
 
 
 def probit_difficulty(moments: Tensor) -> Tensor:
@@ -40,8 +43,8 @@ def item_response_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = 
 
     ``theta_i = argmax sum_c v_ic (s_ic ln Phi(theta - delta_c) + (1 - s_ic) ln Phi(delta_c - theta)) - theta^2 / 2`` over the criteria
     judged on rollout ``i``. Grades count as shares of a verdict, and a criterion as ``v_ic = n_i w_c / sum_k w_k`` verdicts of the
-    ``n_i``, so equal weights give the plain model (both ours). The function is strictly concave; Newton's method is exact after a few
-    steps.
+    ``n_i``, so equal weights give the plain model (both ours). The function is strictly concave; Newton's method is exact after six
+    steps. Errors are those of :func:`weighted_reward`.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].
@@ -51,10 +54,6 @@ def item_response_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = 
 
     Returns:
         ``[P, G]`` ability, any size, at least float32; 0, the mean of the prior, where nothing was judged.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> scores = torch.tensor([[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]])
     >>> item_response_reward(scores, torch.tensor([[0.5, 0.5]]), difficulty=torch.tensor([[-1.0, 1.0]]))
@@ -68,19 +67,16 @@ def item_response_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = 
     share = kept(weights.to(dtype)[:, None].expand_as(scores), counts)
     total = share.sum(-1, keepdim=True)
     share = share * (counts.sum(-1, keepdim=True) / total.masked_fill(total <= 0, 1))
-    met = kept(scores.to(dtype), counts)
-    delta = difficulty.to(dtype)[:, None]
-    theta = torch.zeros(scores.shape[:2], dtype=dtype, device=scores.device)
+    met = kept(scores.to(dtype), counts) * share
+    unmet, delta = share - met, difficulty.to(dtype)[:, None]
+    theta = met.new_zeros((len(met), 1))  # one ability for all: the first step looks at criteria alone
     for _ in range(_STEPS):
-        x = theta[..., None] - delta
-        up, down = _mills(x), _mills(-x)
-        slope = (share * (met * up - (1 - met) * down)).sum(-1) - theta
-        curvature = (share * (met * up * (x + up) + (1 - met) * down * (down - x))).sum(-1) + 1
+        x = (theta[..., None] - delta).clamp_(-_FAR, _FAR)
+        density = x.square().mul_(-0.5).exp_().mul_(math.sqrt(2 / math.pi))  # of both: phi(x) / Phi(x) and phi(x) / Phi(-x)
+        up, down = density / torch.erfc(x * -math.sqrt(0.5)), density / torch.erfc(x * math.sqrt(0.5))
+        gain, loss = met * up, unmet * down
+        apart = gain - loss
+        slope = apart.sum(-1) - theta
+        curvature = (apart * x).addcmul_(gain, up).addcmul_(loss, down).sum(-1) + 1
         theta = theta + slope / curvature
-    return theta
-
-
-def _mills(x: Tensor) -> Tensor:
-    """``phi(x) / Phi(x)`` without underflow."""
-    scaled: Tensor = torch.special.erfcx(x * -math.sqrt(0.5))
-    return math.sqrt(2 / math.pi) / scaled
+    return theta.expand(scores.shape[:2])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_focal.functional._inputs import expect_bool, expect_scores, kept, working_dtype
 
-__all__ = ["gated_reward", "weighted_reward", "worst_of_reward"]
+__all__ = ["gated_reward", "soft_overlong_punishment", "weighted_reward", "worst_of_reward"]
 
 
 def reward_sums(scores: Tensor, weights: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -98,3 +98,30 @@ def gated_reward(scores: Tensor, weights: Tensor, mask: Tensor | None = None, *,
     expect_bool("required", required, "P, C", tuple(weights.shape))
     gates = required[:, None] if mask is None else required[:, None] & mask
     return reward * scores.to(reward.dtype).masked_fill(~gates, 1).prod(-1)
+
+
+def soft_overlong_punishment(lengths: Tensor, max_completion_len: int, soft_punish_cache: int) -> Tensor:
+    """What is added to the reward of a response that is too long (DAPO, arXiv:2503.14476 eq. 13; the names are TRL's).
+
+    0 up to ``max_completion_len - soft_punish_cache`` tokens, from there falling in a straight line to -1 at ``max_completion_len``, -1
+    beyond.
+
+    Args:
+        lengths: any shape, tokens of each response.
+        max_completion_len: tokens, ``L_max``.
+        soft_punish_cache: tokens, ``L_cache``, in [1, ``max_completion_len``].
+
+    Returns:
+        Float32 in [-1, 0], of the shape of ``lengths``.
+
+    Raises:
+        ValueError: for a cache out of range.
+
+    >>> soft_overlong_punishment(torch.tensor([50, 80, 90, 120]), 100, 20) + 0.0
+    tensor([ 0.0000,  0.0000, -0.5000, -1.0000])
+    """
+    if not 1 <= soft_punish_cache <= max_completion_len:
+        raise ValueError(
+            f"`soft_punish_cache` must be in [1, `max_completion_len` = {max_completion_len}], got {soft_punish_cache}"
+        )
+    return ((max_completion_len - soft_punish_cache - lengths).to(torch.float32) / soft_punish_cache).clamp(-1, 0)

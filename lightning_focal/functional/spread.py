@@ -18,6 +18,7 @@ def mo_grpo_weights(scores: Tensor, weights: Tensor, mask: Tensor | None = None,
 
     The standard deviation is that of the group, on raw scores (MO-GRPO, arXiv:2509.22047). A criterion that does not vary in the
     group tells its rollouts nothing and has weight 0; where none varies the base weights stay (ours).
+    Errors are those of :func:`weighted_reward`.
 
     Args:
         scores: ``[P, G, C]`` in [0, 1].
@@ -27,10 +28,6 @@ def mo_grpo_weights(scores: Tensor, weights: Tensor, mask: Tensor | None = None,
 
     Returns:
         ``[P, C]``, at least float32, without gradient; rows sum to 1, or are 0 where nothing was judged.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> mo_grpo_weights(torch.tensor([[[1.0, 0.5], [0.0, 0.0]]]), torch.tensor([[0.5, 0.5]]))  # std in the ratio 2 to 1
     tensor([[0.3333, 0.6667]])

@@ -25,6 +25,7 @@ def base_weights(weights: Tensor, mask: Tensor | None = None) -> Tensor:
     """Base weights over the criteria that apply, each row summing to 1.
 
     ``b_c = m_c |points_c| / sum_k m_k |points_k|`` (public re-implementation: "prior"); equal weights give "uniform".
+    Errors are those of :func:`weighted_reward`.
 
     Args:
         weights: ``[P, C]`` >= 0, any scale.
@@ -32,10 +33,6 @@ def base_weights(weights: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Returns:
         ``[P, C]``, at least float32; rows with nothing that applies are 0.
-
-    Raises:
-        ValueError: on shapes that do not fit.
-        TypeError: if ``mask`` is not boolean.
 
     >>> base_weights(torch.tensor([[3.0, 1.0, 4.0]]), torch.tensor([[True, True, False]]))
     tensor([[0.7500, 0.2500, 0.0000]])

@@ -58,6 +58,10 @@ def named_scores(
     return verdicts_to_scores(verdicts, rubrics)
 
 
+def _number(score: float | None) -> float:
+    return math.nan if score is None else float(score)
+
+
 def _verdict(score: float | None, criterion: Criterion, why: str) -> Verdict:
     if score is None or math.isnan(score):
         return Verdict(Outcome.ERROR, reason=why or "no score")
@@ -127,15 +131,16 @@ def shape_columns(
     >>> shape_columns(FocalReward(gamma=0.0), rows, "aab", {"right": 1, "words": -0.5}, {"words": (0, 4)}).rewards
     tensor([-0.5000, -0.5000,  1.0000])
     """
-    places: dict[Hashable, list[int]] = {}
-    for row, group in enumerate(groups):
-        places.setdefault(group, []).append(row)
-    g = max(map(len, places.values()))
-    padded: list[list[Scores]] = [[rows[i] for i in own] + [{}] * (g - len(own)) for own in places.values()]
-    scores = named_scores(padded, [weights] * len(places), bounds)
-    scores = CriterionScores(
-        scores.scores, scores.mask, scores.weights, scores.names, seeds=draw_seeds(strategy.batches, [*map(str, places)])
-    )
+    numbers, places = {group: p for p, group in enumerate(dict.fromkeys(groups))}, list[tuple[int, int]]()
+    sizes = [0] * len(numbers)
+    for group in groups:
+        places.append((numbers[group], sizes[numbers[group]]))
+        sizes[numbers[group]] += 1
+    i, j = torch.tensor(places).unbind(1)
+    given = torch.full((len(numbers), max(sizes), len(weights)), torch.nan)
+    given[i, j] = torch.tensor([[_number(row.get(name)) for name in weights] for row in rows])
+    seeds = draw_seeds(strategy.batches, [*map(str, numbers)])
+    scores = CriterionScores.of_rewards(given, [*weights], [*weights.values()], bounds, seeds=seeds)
     strategy.observe(scores)
     shaped = strategy.shape(scores)
     spans = [(w, *(bounds or {}).get(name, (0.0, 1.0))) for name, w in weights.items()]
@@ -143,6 +148,4 @@ def shape_columns(
     total, shift = (scores.mask.any(1).double() @ scale)[..., None].unbind(1)
     back = torch.where(shaped.valid, shaped.rewards * total + shift, torch.nan)
     back = torch.where(shaped.valid, back, back.nanmean(1, keepdim=True).nan_to_num(0.0)).float()
-    place = {row: (i, j) for i, own in enumerate(places.values()) for j, row in enumerate(own)}
-    i, j = torch.tensor([place[row] for row in range(len(rows))]).unbind(1)
     return ShapedColumns(back[i, j], shaped.advantages[i, j], shaped.weights[i], shaped.saturation[i], shaped.valid[i, j])

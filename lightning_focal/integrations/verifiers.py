@@ -256,7 +256,8 @@ def reweigh(traces: Sequence[Any], strategy: RewardStrategy, bounds: Bounds | No
     if not weights or "focal" in weights:
         raise ValueError(f"`traces` must have rewards, and none named 'focal', which this adds; got {[*weights]}")
     rows = [_given(trace) for trace in traces]
-    shaped = shape_columns(strategy, rows, [0] * len(traces), weights, bounds)
+    spans = {name: pair for name, pair in (bounds or {}).items() if name in weights}
+    shaped = shape_columns(strategy, rows, [0] * len(traces), weights, spans)
     for i, trace in enumerate(traces):
         for k, name in enumerate(weights):
             if (score := rows[i].get(name)) is not None:

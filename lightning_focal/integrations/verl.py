@@ -1,7 +1,8 @@
 """A strategy of this package inside verl: a replay buffer that makes one reward of several criteria, and an advantage estimator.
 
 verl 0.9 hands what a reward function returns besides its score (``extra_fields["reward_extra_info"]``) to no advantage estimator of
-others, but lets ``trainer.v1.sampler.custom_sampler`` name the class that draws each batch. That class stands here.
+others, but lets ``trainer.v1.sampler.custom_sampler`` name the class that draws each batch. That class stands here, the estimator in
+:mod:`lightning_focal.integrations.verl_plugin`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,9 @@ from torch import Tensor
 
 from lightning_focal.integrations.columns import make_strategy, shape_columns
 
-__all__ = ["given_advantages"]
+__all__ = ["Criteria"]
 
 _KEY = "trainer.v1.sampler.sampler_kwargs"
-
-
-def given_advantages(token_level_rewards: Tensor, response_mask: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-    """Spread what was written with ``write: advantages`` over each response: advantages and returns ``[N, T]``."""
-    advantages = (token_level_rewards * response_mask).sum(-1, keepdim=True) * response_mask
-    return advantages, advantages
 
 
 class Criteria:
@@ -38,6 +33,9 @@ class Criteria:
 
     Raises:
         ValueError: naming the key that is wrong.
+
+    >>> Criteria(["right"], strategy={"gamma": 1.0}).reward([{"right": 1.0}, {"right": 0.0}], ["a", "a"])[0]
+    tensor([1., 0.])
     """
 
     def __init__(
@@ -122,8 +120,6 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _buffer(name: str) -> type:
-    from verl.trainer.ppo import core_algos
     from verl.trainer.ppo.v1 import replay_buffer
 
-    core_algos.register_adv_est("lightning_focal")(given_advantages)
     return type(name, (_Focal, getattr(replay_buffer, name.removeprefix("Focal"))), {"__module__": __name__})

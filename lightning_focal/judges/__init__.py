@@ -10,19 +10,5 @@ from lightning_focal.judges.math_process import Comparison
 from lightning_focal.judges.rules import CHECKS, RuleJudge
 from lightning_focal.judges.scoring import verdicts_to_scores
 
-__all__ = [
-    "CHECKS",
-    "Comparison",
-    "Equivalence",
-    "HTTPJudge",
-    "Judge",
-    "JudgeRequest",
-    "LocalJudge",
-    "MajorityJudge",
-    "Outcome",
-    "RoutedJudge",
-    "RuleJudge",
-    "Verdict",
-    "VerdictCache",
-    "verdicts_to_scores",
-]
+__all__ = ["CHECKS", "Comparison", "Equivalence", "HTTPJudge", "Judge", "JudgeRequest", "LocalJudge", "MajorityJudge", "Outcome"]
+__all__ += ["RoutedJudge", "RuleJudge", "Verdict", "VerdictCache", "verdicts_to_scores"]

@@ -37,9 +37,8 @@ class _JudgeOfJudges(Judge):
 class RoutedJudge(_JudgeOfJudges):
     """Rules and mathematics judge what a program can, another judge the rest.
 
-    A criterion with a ``check``, or tagged ``verifier:rule`` or ``verifier:math``, goes to ``rules``, every other one to
-    ``other``. Each of the two is asked once a batch, about its criteria alone. An empty response scores 0 on every criterion
-    (ours) and is put to neither.
+    A criterion with a ``check``, or tagged ``verifier:rule`` or ``verifier:math``, goes to ``rules``, every other one to ``other``. Each of
+    the two is asked once a batch, about its criteria alone. An empty response scores 0 on every criterion (ours) and is put to neither.
 
     Args:
         rules: judges criteria with a check; :class:`RuleJudge` by default.
@@ -99,9 +98,8 @@ class MajorityJudge(_JudgeOfJudges):
     """The majority of several judges, criterion by criterion (ours).
 
     * An error does not vote. Where fewer than ``least_votes`` judges are left, the verdict is an error.
-    * Met, not met and not applicable are counted; the one with most votes wins. A tie for the first place is an error, since
-      nobody knows, and is masked like any other. An odd number of judges ties only where some fail or find a criterion not
-      applicable.
+    * Met, not met and not applicable are counted; the one with most votes wins. A tie for the first place is an error, since nobody knows,
+      and is masked like any other. An odd number of judges ties only where some fail or find a criterion not applicable.
     * Where a judge grades, all that judge it grade (met is ``high``, not met ``low``) and the verdict is the median grade; with
       an even number of them the mean of the two in the middle. They stand together against not applicable.
 

@@ -22,11 +22,8 @@ _YES = ("yes", "Yes", "YES")
 _NO = ("no", "No", "NO")
 _DIGITS = tuple("0123456789")
 _LEVELS = 5
-_PARTS = {
-    "answer": "Response",
-    "thought": "What was thought before the response",
-    "both": "Response, with what was thought before it",
-}
+_THOUGHT, _BOTH = "What was thought before the response", "Response, with what was thought before it"
+_PARTS = {"answer": "Response", "thought": _THOUGHT, "both": _BOTH}
 
 
 class Question(NamedTuple):
@@ -98,8 +95,7 @@ class LocalJudge(Judge):
         dtype: of its weights: ``float32``, ``bfloat16``, ``float16``, ``auto``.
         device: ``cuda:1``, ``cpu``, ...; None = the current GPU if there is one, else the CPU.
         batch_size: criteria judged at once.
-        least_mass: the least probability that the answers asked for must have together; below it the verdict is an error. In
-            [0, 1].
+        least_mass: the least probability that the answers asked for must have together; below it the verdict is an error. In [0, 1].
         template_kwargs: arguments of its chat template. A template that lets the model think first is told not to, since a verdict is
             the first token.
 
@@ -157,14 +153,13 @@ class LocalJudge(Judge):
             with self._lock:  # one model, whoever asks
                 tokenizer = self._model()[1]
                 marks = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special})
-                found = self._answer(
-                    [
-                        question_for(request, criterion, bind(_harmless, marks))
-                        for request, row in zip(requests, known, strict=True)
-                        for criterion, verdict in zip(request.criteria, row, strict=True)
-                        if verdict is None
-                    ]
-                )
+                questions = [
+                    question_for(request, criterion, bind(_harmless, marks))
+                    for request, row in zip(requests, known, strict=True)
+                    for criterion, verdict in zip(request.criteria, row, strict=True)
+                    if verdict is None
+                ]
+                found = self._answer(questions)
         answers = iter(found)
         return [tuple(next(answers) if verdict is None else verdict for verdict in row) for row in known]
 
@@ -190,9 +185,8 @@ class LocalJudge(Judge):
 
         tokenizer = self._model()[1]
         switch = template_switch(tokenizer.chat_template) if isinstance(tokenizer.chat_template, str) else None
-        row = encode_chat(
-            tokenizer, ({"role": "user", "content": text},), ({switch: False} if switch else {}) | self.template_kwargs
-        )
+        settings = ({switch: False} if switch else {}) | self.template_kwargs
+        row = encode_chat(tokenizer, ({"role": "user", "content": text},), settings)
         if opening := prompt_opening(tokenizer, row):
             row = (*row, *tokenizer.encode(f"\n{closing_of(opening)}\n\n", add_special_tokens=False))
         return row

@@ -16,7 +16,7 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["NOTHING_READ", "compare", "decide", "main", "read", "same_value"]
+__all__ = ["NOTHING_READ", "all_paired", "compare", "decide", "main", "read", "same_value"]
 
 NOTHING_READ = "nothing to read"
 """The error of a text in which math-verify finds no formula."""
@@ -132,6 +132,14 @@ def same_value(a: Fraction, a_step: Fraction | None, b: Fraction, b_step: Fracti
     return 2 * difference <= step or (abs(coarse) < abs(fine) and difference < step)
 
 
+def all_paired(table: list[list[bool | None]]) -> bool | None:
+    """Whether every element of two sets has a like in the other, by a table of who is like whom; None = not known."""
+    lines = [*table, *map(list, zip(*table, strict=True))]
+    if any(all(found is False for found in line) for line in lines):
+        return False
+    return True if all(True in line for line in lines) else None
+
+
 def decide(a: Any, b: Any) -> bool | None:
     """Whether two numbers, or two lists, intervals or matrices of numbers, are the same; None = math-verify must say so.
 
@@ -150,11 +158,7 @@ def decide(a: Any, b: Any) -> bool | None:
     if isinstance(a, sympy.Interval) and isinstance(b, sympy.Interval):
         return (a.left_open, a.right_open) == (b.left_open, b.right_open) and _all(((a.start, b.start), (a.end, b.end)))
     if isinstance(a, sympy.FiniteSet) and isinstance(b, sympy.FiniteSet):
-        table = [[decide(x, y) for y in b.args] for x in a.args]
-        lines = [*table, *map(list, zip(*table, strict=True))]
-        if any(all(found is False for found in line) for line in lines):
-            return False
-        return True if all(True in line for line in lines) else None
+        return all_paired([[decide(x, y) for y in b.args] for x in a.args])
     if not all(isinstance(x, sympy.Expr) and not isinstance(x, (sympy.Symbol, sympy.MatrixExpr)) for x in (a, b)):
         return None
     if a.has(sympy.UnevaluatedExpr) or b.has(sympy.UnevaluatedExpr):

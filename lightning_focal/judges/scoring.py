@@ -46,10 +46,8 @@ def verdicts_to_scores(verdicts: Sequence[Sequence[Sequence[Verdict]]], rubrics:
                 raise ValueError(f"`verdicts[{p}][{g}]` must hold one verdict per criterion ({len(rubric)}), got {len(row)}")
             met = [verdict.met(criterion) for verdict, criterion in zip(row, rubric.criteria, strict=True)]
             padding = width - len(row)
-            score = [
-                0.0 if m is None else 1.0 - m if criterion.is_fault else m
-                for m, criterion in zip(met, rubric.criteria, strict=True)
-            ]
+            parted = zip(met, rubric.criteria, strict=True)
+            score = [0.0 if m is None else 1.0 - m if criterion.is_fault else m for m, criterion in parted]
             scores.append(score + [0.0] * padding)
             mask.append([m is not None for m in met] + [False] * padding)
             failed.append([verdict.outcome is Outcome.ERROR for verdict in row] + [False] * padding)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from lightning_focal.functional import extract_boxed
-from lightning_focal.judges.math_worker import same_value
+from lightning_focal.judges.math_worker import all_paired, same_value
 
 __all__ = ["Answer", "gold_answer", "read_answer", "same_answer", "stated_answer"]
 
@@ -289,13 +289,12 @@ def _number(text: str) -> tuple[Fraction, Fraction | None] | None:
 def _unit(text: str) -> tuple[Unit | None, bool]:
     """A unit in words or signs, None where it is no known one; and whether the text can be one at all."""
     text = _SPEEDS.get(text.strip().lower(), text)
-    factor, powers, sign, times, position = Fraction(1), dict[str, int](), 1, 1, 0
-    known, any_word = True, False
-    while position < len(text):
-        found = _UNIT_WORDS.match(text, position)
-        if found is None:
-            return None, False
-        position, word = found.end(), re.split(r"[\s^]", found[0].strip(), maxsplit=1)[0].rstrip(".")
+    factor, powers, sign, times = Fraction(1), dict[str, int](), 1, 1
+    known, any_word, parts = True, False, list(_UNIT_WORDS.finditer(text))
+    if "".join(part[0] for part in parts) != text:
+        return None, False
+    for found in parts:
+        word = re.split(r"[\s^]", found[0].strip(), maxsplit=1)[0].rstrip(".")
         if word in ("square", "sq"):
             times = 2
         elif word in ("cubic", "cu"):
@@ -602,10 +601,7 @@ def _same_lists(a: Answer, b: Answer) -> bool | None:
     if len(a.parts) * len(b.parts) > 2500:
         return None
     table = [[same_answer(x, y) for y in b.parts] for x in a.parts]
-    lines = [*table, *map(list, zip(*table, strict=True))]
-    if any(all(found is False for found in line) for line in lines):
-        return False
-    return True if all(True in line for line in lines) else None
+    return all_paired(table)
 
 
 _OPERATORS: dict[type, Callable[[Decimal, Decimal], Decimal]] = {
@@ -769,11 +765,8 @@ def stated_answer(text: str, guess: bool = True) -> str | None:
 
 def _said(found: re.Match[str]) -> str:
     """A value in a text, with the unit by which a comma in it is a decimal one."""
-    tail = (
-        re.match(r"\s?[^\W\d_]+", found.string[found.end() : found.end() + 30])
-        if _DECIMAL_COMMA.fullmatch(found[0].strip())
-        else None
-    )
+    tail = re.match(r"\s?[^\W\d_]+", found.string[found.end() : found.end() + 30])
+    tail = tail if _DECIMAL_COMMA.fullmatch(found[0].strip()) else None
     return found[0] + (tail[0] if tail and _unit(tail[0].strip())[0] else "")
 
 

@@ -53,11 +53,7 @@ class _NamedMetric(Metric):
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum", persistent=True)
 
     def index(self, scores: Tensor, keys: Sequence[Sequence[str]] | None) -> Tensor:
-        """Return ``[P, C]`` int64, the position in ``names`` of each criterion, -1 = padding; ``keys`` None = columns are names.
-
-        Raises:
-            ValueError: on an unknown key, or without keys when the columns are not one a name.
-        """
+        """Return ``[P, C]`` int64, the position in ``names`` of each criterion, -1 = padding; ``keys`` None = columns are names."""
         p, _, c = scores.shape
         if keys is not None:
             return level_index(keys, self.names, c).to(scores.device)
@@ -134,17 +130,11 @@ class CriterionSaturation(_NamedMetric):
         return dict(zip(self.names, pool_levels(self.projected, self.judged).unbind(), strict=True))
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the levels, as torchmetrics' own metrics do; needs matplotlib.
+        """Plot the levels, as torchmetrics' own metrics do; returns figure and axes. ModuleNotFoundError without matplotlib.
 
         Args:
             val: a result of :meth:`compute` or of calling the metric, or a list of them, one a step; None = :meth:`compute` now.
             ax: axes to draw into; None = new ones.
-
-        Returns:
-            Figure and axes.
-
-        Raises:
-            ModuleNotFoundError: without matplotlib.
         """
         return plot_single_or_multi_val(
             self.compute() if val is None else val,

@@ -54,6 +54,7 @@ def response_measures(
     temperature: float = 1.0,
     chunk_size: int = 256,
     sizes: Sizes | None = None,
+    gradients: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities of responses, teacher-forced in one pass, and more about each next-token distribution.
 
@@ -79,9 +80,10 @@ def response_measures(
         chunk_size: positions per chunk of logits.
         sizes: of these rows. With it, they are laid out in one row without padding and each prompt is computed once for all the
             responses to it, where the model's attention allows (:func:`~lightning_focal.models.why_not_packed`).
+        gradients: measures carry a gradient, too.
 
     Returns:
-        ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False; measures carry no gradient.
+        ``(logp, measures)``, each ``[N, T]`` float32 in nats, 0 where ``response_mask`` is False; measures carry no gradient by default.
         ``router_loss`` is a scalar and carries one.
 
     Raises:
@@ -104,7 +106,8 @@ def response_measures(
                 f"{type(bare_model(model)).__name__} takes rows of {sorted(set(sizes.lengths))} tokens one length at a time, which one "
                 "call of a model that is split over processes cannot"
             )
-        return _apart(model, rows, parts, given, asked, {"temperature": temperature, "chunk_size": chunk_size})
+        arguments: dict[str, Any] = {"temperature": temperature, "chunk_size": chunk_size, "gradients": gradients}
+        return _apart(model, rows, parts, given, asked, arguments)
     if given is not None and given.pays(prompt_ids.device) and why_not_packed(model) is None:
         pack = Pack.of(prompt_ids, response_ids, sizes)
         inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False, "layout": pack}
@@ -115,9 +118,9 @@ def response_measures(
         wanted = response_ids[:, :kept].flatten().index_select(0, pieces.to(response_ids.device))
     if routed:
         inputs["output_router_logits"] = True
-    scored, router_loss = _score(model, inputs, places, wanted, temperature, chunk_size, measures)
+    scored, router_loss = _score(model, inputs, places, wanted, temperature, chunk_size, measures, gradients)
     logp, *others = (torch.zeros(response_mask.shape, device=scored.device).masked_scatter(response_mask, row) for row in scored)
-    measured = {name: values.detach() for name, values in zip(measures, others, strict=True)}
+    measured = {name: values if gradients else values.detach() for name, values in zip(measures, others, strict=True)}
     return logp, measured | ({"router_loss": router_loss} if routed else {})
 
 
@@ -284,6 +287,7 @@ def _score(
     temperature: float,
     chunk_size: int,
     measures: Sequence[str],
+    gradients: bool,
 ) -> tuple[Tensor, Tensor]:
     """``[1 + M, tokens]``: log-probabilities of ``targets`` and M measures at ``places`` of the flattened last positions; a router's loss."""
     base = bare_model(model)
@@ -297,7 +301,7 @@ def _score(
                 rows, head.weight, targets, temperature, chunk_size, bias=head.bias, measures=measures
             )
             # with a gradient, even one of zeros, the backward pass would make the measures' part of it
-            return torch.stack([logp, *(values.detach() for values in measured.values())])
+            return torch.stack([logp, *(values if gradients else values.detach() for values in measured.values())])
 
         with _replaced(head, score, kept) as made:
             output = model(**accepted(base, inputs))
@@ -313,7 +317,9 @@ def _score(
     scaled = logits.float() / temperature
     logp = torch.log_softmax(scaled, dim=-1).gather(-1, targets[:, None])[:, 0]
     made_of = {"entropy": token_entropy, "self_certainty": self_certainty}
-    return torch.stack([logp, *(made_of[name](scaled.detach()) for name in measures)]), _router_loss(output)
+    return torch.stack([logp, *(made_of[name](scaled if gradients else scaled.detach()) for name in measures)]), _router_loss(
+        output
+    )
 
 
 def _router_loss(output: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
+from lightning_focal.functional import loss_normaliser
 from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.models import (
     adding_backward,
@@ -26,11 +28,13 @@ from lightning_focal.models import (
 )
 from lightning_focal.models.dropout import has_router_loss, training_words
 from lightning_focal.modules.clipping import clip_global_norm
-from lightning_focal.modules.loss import grpo_loss, step_normaliser
+from lightning_focal.modules.dynamic_sampling import DynamicSampling, GroupSampler, Sampled, question_levels
+from lightning_focal.modules.loss import grpo_loss, step_normaliser, without_covariant
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.modules.phases import Phases
 from lightning_focal.modules.policy_module import PolicyModule, check_precision, precision_words
 from lightning_focal.modules.reference import NoReference, Reference
+from lightning_focal.modules.replay_buffer import Judged
 from lightning_focal.modules.schedule import WarmupCosine, make_optimizers
 from lightning_focal.modules.step_log import StepLog
 from lightning_focal.modules.update import Sequences, Update, UpdateSums, micro_batches, mini_batches, sequence_measures
@@ -59,6 +63,7 @@ class GRPOModule(PolicyModule):
         sampling: how training rollouts are drawn.
         val_sampling: how held-out rollouts are drawn; as ``sampling`` by default.
         update: how a batch becomes optimiser steps.
+        dynamic_sampling: refill a batch where groups hold no contrast; off by default.
         generator: who rolls out, or ``hf``, ``vllm``, ``vllm_server`` for one as it comes; transformers in this process by default.
         reference: what the KL term compares with; none by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
@@ -75,6 +80,7 @@ class GRPOModule(PolicyModule):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         val_sampling: Sampling | None = None,
         update: Update = Update(),  # noqa: B008 - frozen
+        dynamic_sampling: DynamicSampling | None = None,
         generator: Generator | GeneratorName | None = None,
         reference: Reference | None = None,
         optimizer: OptimizerCallable | None = None,
@@ -87,6 +93,10 @@ class GRPOModule(PolicyModule):
             raise ValueError(f"`group_size` and `val_group_size` must be >= 1, got {group_size} and {val_group_size}")
         if sampling.temperature == 0:
             raise ValueError("`model.sampling.temperature` must be > 0 in training: greedy rollouts of a prompt are all the same")
+        if dynamic_sampling is not None and group_size < 2:
+            raise ValueError(
+                f"`model.dynamic_sampling` needs `model.group_size` >= 2, got {group_size}: one rollout has no contrast"
+            )
         self.automatic_optimization = False
         self.group_size, self.val_group_size = group_size, val_group_size
         self.sampling, self.val_sampling = sampling, val_sampling or sampling
@@ -100,6 +110,8 @@ class GRPOModule(PolicyModule):
         self.log_names, self._names = log_names, list[str]()
         self.version = self.bad_steps = self.bad_steps_in_a_row = 0  # optimiser steps taken; left out as not finite
         self.phases, self.step_log = Phases(), StepLog()
+        self.sampler = None if dynamic_sampling is None else GroupSampler(dynamic_sampling, self.processes)
+        self._sampled = dict[str, float]()  # what dynamic sampling did to the batch
         self._strategy: RewardStrategy | None = None
         self._teacher: EMATeacher | None = None
         self._synced: int | None = None  # version of the policy that the generator holds
@@ -117,15 +129,32 @@ class GRPOModule(PolicyModule):
         """Find the strategy and measure the prompts, before any weight is read.
 
         Raises:
-            ValueError: without exactly one strategy, with a precision or a layout over processes that a run cannot take, or on
-                prompts that are too long.
+            ValueError: without exactly one strategy, with a precision or a layout over processes that a run cannot take, on prompts
+                that are too long, or for dynamic sampling that has no further prompts or nothing that it may replay.
         """
         self._strategy, self._teacher = find_strategy(self.trainer), find_teacher(self.trainer)
         check_precision(self.trainer)
-        self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None)
+        replays = self.sampler is not None and self.sampler.buffer.size > 0
+        if replays and not self._strategy.source.lasting:
+            raise ValueError(
+                f"`model.dynamic_sampling.replay_buffer_size` must be 0 with {type(self._strategy).__name__}: what it scores a response by "
+                "changes with the group or the policy, so that none can be used again"
+            )
+        self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None or replays)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
         super().setup(stage)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and self.sampler is not None and data is not None:
+            self._expect_spare(data.train_dataloader())
+
+    def _expect_spare(self, loader: Any) -> Any:
+        if not hasattr(loader, "spare"):
+            raise ValueError(
+                "`model.dynamic_sampling` needs a loader that has further prompts, such as lightning_focal.data.PromptLoader, got "
+                f"{type(loader).__name__}"
+            )
+        return loader
 
     def teardown(self, stage: str) -> None:
         """Let the generator free what it holds."""
@@ -197,16 +226,23 @@ class GRPOModule(PolicyModule):
         update, sums = self.update, UpdateSums()
         measures = ["entropy", "router_loss"] if update.router_aux_coef else ["entropy"]
         with self.phases("update"):
-            rows = Sequences.of(scored.rollouts, scored.shaped)
+            rows = Sequences.of(scored.rollouts, scored.shaped, update.mask_truncated_completions)
             self.prove_once(rows.tokens, rows.sizes, self.sampling.temperature)
             rows = self._with_logp(rows)
-            places = self.processes.places(rows, self.group_size) if update.mini_batches > 1 else None
+            if scored.rollouts.versions is not None:
+                rows = self._as_written(rows, scored.rollouts.own.flatten())
+            drawn = update.mini_batches > 1 or update.clip_cov_ratio > 0
+            places = self.processes.places(rows, self.group_size) if drawn else None
             policy, optimizer = self.model.train(), cast(Any, self.optimizers())
             for epoch in range(update.epochs):
                 for mini in mini_batches(rows, update.mini_batches, self._seed("mini", f"{self.version}/{epoch}"), places):
                     normaliser = step_normaliser(mini, update, self.processes.mean)
                     if float(normaliser.sum()) == 0:  # nothing valid on any process: no step
                         continue
+                    tokens = self.processes.mean(loss_normaliser(mini.loss_mask)) if update.entropy_coef > 0 else None
+                    if update.clip_cov_ratio > 0:
+                        seed, logp = self._seed("clip_cov", f"{self.version}/{epoch}"), self._measured(policy, mini)["logp"]
+                        mini = without_covariant(mini, logp, update, seed, self.processes)
                     torch.clear_autocast_cache()  # weights cast before the last step, or without gradient, are stale
                     backward = adding_backward(policy, self.manual_backward)
                     parts = micro_batches(policy, mini, update, self.processes.max_over_ranks)
@@ -215,11 +251,15 @@ class GRPOModule(PolicyModule):
                             if part is None:  # other processes have more
                                 backward(dummy_forward(policy))
                                 continue
-                            temperature = self.sampling.temperature
-                            logp, entropy = response_measures(
-                                policy, *part.tokens, measures, temperature=temperature, sizes=part.sizes
+                            logp, measured = response_measures(
+                                policy,
+                                *part.tokens,
+                                measures,
+                                temperature=self.sampling.temperature,
+                                sizes=part.sizes,
+                                gradients=update.entropy_coef > 0,
                             )
-                            loss, watched = grpo_loss(part, logp, update, normaliser, entropy, len(part) / len(mini))
+                            loss, watched = grpo_loss(part, logp, update, normaliser, measured, len(part) / len(mini), tokens)
                             backward(loss)
                         sums.add(watched)
                     norm = clip_global_norm(policy, update.gradient_clip_val or float("inf"))
@@ -239,25 +279,50 @@ class GRPOModule(PolicyModule):
     # -- rollouts and their scores ----------------------------------------------------------------------------------------
 
     def answer(self, prompts: Prompts, stage: str, batch_idx: int = 0) -> ScoredRollouts:
-        """Roll out, score and shape a batch; in training the teacher moves and the strategy observes it."""
+        """Roll out, score and shape a batch; in training the teacher moves, the batch is refilled and the strategy observes it."""
         training = stage == "train"
-        prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
-        rollouts = self.roll_out(prompts, stage)
-        if training and self._teacher is not None:
-            with self.phases("teacher"):
-                self._teacher_weight = self._teacher.advance(self.model, batches_done(self.trainer), self.planned_batches)
-        with self.phases("score"):
-            scores = self.reward_strategy.score(rollouts, stage).to(self.device)
+        judged = self._judge(prompts, stage, moves_teacher=training)
+        sampled = self._refill(judged) if training and self.sampler is not None else Sampled(judged, None, judged, {})
+        self._sampled = sampled.counts
         with self.phases("shape"):
             if training:
-                self.reward_strategy.observe(scores)
-            shaped = self.reward_strategy.shape(scores)
-        scored = ScoredRollouts(stage, batch_idx, rollouts, scores, shaped)
+                self.reward_strategy.observe(sampled.judged.scores)
+                self._learn_levels(sampled)
+            shape = self.reward_strategy.shape
+            kept, rejected = (
+                None if of is None else ScoredRollouts(stage, batch_idx, *of, shape(of.scores))
+                for of in (sampled.kept, sampled.rejected)
+            )
+        scored = replace(cast(ScoredRollouts, kept), rejected=rejected)
         with self.phases("observe"):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, RolloutObserver):
                     callback.on_rollouts(self.trainer, self, scored)
         return scored
+
+    def _judge(self, prompts: Prompts, stage: str, dice: str | None = None, moves_teacher: bool = False) -> Judged:
+        """Roll out and score; ``dice`` is part of the seeds, the stage by default."""
+        prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
+        rollouts = self.roll_out(prompts, dice or stage)
+        if moves_teacher and self._teacher is not None:
+            with self.phases("teacher"):
+                self._teacher_weight = self._teacher.advance(self.model, batches_done(self.trainer), self.planned_batches)
+        with self.phases("score"):
+            return Judged(rollouts, self.reward_strategy.score(rollouts, stage).to(self.device))
+
+    def _refill(self, first: Judged) -> Sampled:
+        """See :class:`DynamicSampling`; a prompt that is met again in its epoch has other dice."""
+        dice, loader = f"refill/{batches_done(self.trainer)}", self._expect_spare(self.trainer.train_dataloader)
+        judge = functools.partial(self._judge, stage="train", dice=dice)
+        return cast(GroupSampler, self.sampler).fill(first, judge, loader, self.reward_strategy.base_weights)
+
+    def _learn_levels(self, sampled: Sampled) -> None:
+        """Tell the curriculum, where there is one, how good the rollouts of each question are; a collective."""
+        loader: Any = self.trainer.train_dataloader
+        if getattr(loader, "curriculum", None) is not None:
+            levels = question_levels(sampled.judged, self.reward_strategy.base_weights(sampled.judged.scores))
+            loader.observe(dict(self.processes.gather([*levels.items()])))
+            self._sampled = {**self._sampled, "skipped": float(loader.skipped)}
 
     def roll_out(self, prompts: Prompts, stage: str, *, group_size: int | None = None, teacher: bool = False) -> Rollouts:
         """Let the policy, or its teacher, answer.
@@ -318,6 +383,11 @@ class GRPOModule(PolicyModule):
                 rows = replace(rows, ref_logp=self._measured(reference, rows)["logp"])
         return rows
 
+    def _as_written(self, rows: Sequences, own: Tensor) -> Sequences:
+        """Take the ratio of a kept response to the policy that wrote it: the correction for its age."""
+        old = self._measured(self.model, rows)["logp"] if rows.old_logp is None else rows.old_logp
+        return replace(rows, old_logp=torch.where(own[:, None], old, cast(Tensor, rows.sampling_logp)))
+
     def _measured(self, model: nn.Module, rows: Sequences, names: Sequence[str] = ()) -> dict[str, Tensor]:
         return sequence_measures(model, rows, self.sampling.temperature, self.update, self.processes.max_over_ranks, names)
 
@@ -339,6 +409,7 @@ class GRPOModule(PolicyModule):
     def _watched(self, sums: UpdateSums, rows: Sequences) -> dict[str, Tensor]:
         names = ["ratio_mean", "clip_fraction", "old_kl", "entropy", *(["kl"] if self.update.kl_coef > 0 else [])]
         names += ["router_loss"] if self.update.router_aux_coef > 0 else []
+        names += ["clip_cov_fraction"] if self.update.clip_cov_ratio > 0 else []
         if rows.sampling_logp is not None:
             names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if self.update.importance_cap is not None else [])]
         watched = sums.means(names, rows.advantages.device, self.processes.sum)
@@ -354,7 +425,10 @@ class GRPOModule(PolicyModule):
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers] if schedulers is not None else []:
             cast(Any, scheduler).step()  # a plateau scheduler is refused in configure_optimizers
         measures = self._measures("train")
-        measures.add(scored.rollouts, scored.scores, scored.shaped)
+        tokens = 0.0
+        for part in filter(None, (scored, scored.rejected)):  # all that was judged
+            measures.add(part.rollouts, part.scores, part.shaped)
+            tokens += float(part.rollouts.lengths.sum())
         for name, value in watched.items():
             measures.means.add(name, value)
         logged = measures.compute(self.processes.sum)
@@ -363,7 +437,8 @@ class GRPOModule(PolicyModule):
         logged["train/policy/lr"] = rate
         if self._teacher is not None:
             logged["train/teacher/weight"] = self._teacher_weight
-        times = self.processes.times(self.phases.seconds(), float(scored.rollouts.lengths.sum()))
+        logged |= {f"train/sampling/{name}": value for name, value in self._sampled.items()}
+        times = self.processes.times(self.phases.seconds(), tokens)
         self.step_log.show(self, logged | {f"train/time/{name}": value for name, value in times.items()})
 
     # -- held-out prompts ---------------------------------------------------------------------------------------------------
@@ -409,6 +484,8 @@ class GRPOModule(PolicyModule):
         """Add what the weights do not hold: number of updates, bad steps, random state."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["lightning_focal"] |= {name: getattr(self, name) for name in _COUNTS} | {"paths": self._paths}
+        if self.sampler is not None:
+            checkpoint["lightning_focal"]["replay_buffer"] = dict(self.sampler.buffer.entries)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back.
@@ -422,6 +499,8 @@ class GRPOModule(PolicyModule):
         for name in _COUNTS:
             setattr(self, name, int(state.get(name, 0)))
         self._synced, self._began_with = None, state.get("paths")
+        if self.sampler is not None:
+            self.sampler.buffer.entries = dict(state.get("replay_buffer", {}))
 
     _began_with: str | None = None
     _paths = ""

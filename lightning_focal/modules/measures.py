@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -85,7 +86,11 @@ class BatchMeasures:
         self._watched: dict[str, Tensor] = {}
 
     def add(self, rollouts: Rollouts, scores: CriterionScores, shaped: Shaped) -> BatchMeasures:
-        """Add a batch and return self."""
+        """Add a batch and return self; responses of an older policy are left out."""
+        if rollouts.versions is not None:
+            own = rollouts.own.to(scores.mask.device)
+            scores = replace(scores, mask=scores.mask & own[..., None])
+            shaped = replace(shaped, valid=shaped.valid & own)
         means, stage, valid = self.means, self.stage, shaped.valid
         means.add(f"{stage}/reward/mean", shaped.rewards, valid)
         means.add(f"{stage}/reward/static", shaped.static, valid)

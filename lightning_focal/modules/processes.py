@@ -34,6 +34,11 @@ class Processes:
         """Number of processes."""
         return int(self._module.trainer.world_size)
 
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return int(self._module.trainer.global_rank)
+
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum over processes."""
         return self._reduce(value, "sum")
@@ -53,6 +58,14 @@ class Processes:
     def first(self, value: T) -> T:
         """Return what the first process has."""
         return value if self.count == 1 else self._module.trainer.strategy.broadcast(value)
+
+    def gather(self, values: list[T]) -> list[T]:
+        """Return what all processes have, rank by rank; plain data and tensors on the host."""
+        if self.count == 1:
+            return values
+        of_ranks: list[list[T]] = [[] for _ in range(self.count)]
+        torch.distributed.all_gather_object(of_ranks, values)
+        return [value for of_rank in of_ranks for value in of_rank]
 
     def _reduce(self, value: Tensor, op: str) -> Tensor:
         if self.count == 1:
@@ -80,7 +93,7 @@ class Processes:
         """
         if self.count == 1:
             return None
-        rank, n = int(self._module.trainer.global_rank), len(sequences) // group_size
+        rank, n = self.rank, len(sequences) // group_size
         views = [0] * n if sequences.views is None else sequences.views[::group_size].tolist()
         totals = [int(total) for total in self.sum(torch.tensor([views.count(view) for view in range(VIEWS)])).tolist()]
         seen, prompts = [0] * VIEWS, []

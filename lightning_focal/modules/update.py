@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.functional import AGGREGATIONS
+from lightning_focal.functional import AGGREGATIONS, IMPORTANCE_MODES, LOSS_TYPES, RATIO_LEVELS
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.models import Sizes, alike, dummy_forward, reshard, response_measures, why_not_packed
 from lightning_focal.models.weights import eval_mode
@@ -35,17 +35,32 @@ class Update:
         clip_low: lower clip of the policy ratio (PPO).
         clip_high: upper clip of the policy ratio.
         dual_clip: bound on the loss of a negative advantage, > 1; None = off.
+        loss_type: ``clip``, that of PPO and GRPO, or ``cispo``, whose ratio is clipped without cutting off a gradient, see
+            :func:`~lightning_focal.functional.clipped_policy_loss`.
+        importance_sampling_level: of the policy ratio: each ``token``'s, or the ``sequence``'s (GSPO), see
+            :func:`~lightning_focal.functional.importance_ratio`.
+        clip_cov_ratio: share of an optimiser step's tokens that are left out of the policy loss, drawn from those whose log-probability
+            and advantage go together most (Clip-Cov, arXiv:2505.22617), see :func:`~lightning_focal.functional.token_covariance`; in
+            [0, 1), 0.0002 is usual, 0 = off. It takes one more pass over the rows of each step.
+        clip_cov_bounds: lowest and highest such covariance of a token that may be drawn.
+        mask_truncated_completions: leave responses that the length limit cut off out of the loss (DAPO); they still count in the mean
+            of their group.
         loss_aggregation: ``token_mean`` over the whole optimiser step, ``sequence_mean``, or ``fixed_length``.
         fixed_length: tokens, for ``fixed_length`` alone.
         kl_coef: weight of the KL term; 0 = no term, and no reference pass.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
         kl_bias_correction: multiply each token's KL by the policy ratio: the gradient of ``k1`` and ``k3`` is then, in expectation, that
             of the divergence from the reference (DeepSeek-V3.2, arXiv:2512.02556), in a batch's first step, too, where the ratio is 1.
+        entropy_coef: weight of an entropy bonus: this times the mean entropy of a token, in nats, is subtracted from the loss; the mean
+            is over the tokens of the whole optimiser step, whatever ``loss_aggregation`` says. 0 = off.
         router_aux_coef: weight of the load-balancing loss of a mixture of experts, as its own forward computes it over the tokens of a
             micro-batch, prompts included; 0 = off. transformers calls it ``router_aux_loss_coef``, 0.001 to 0.02 are usual.
         importance_cap: multiply the loss of each token by trainer's over sampler's probability, at most this, see
-            :func:`~lightning_focal.functional.truncated_importance_weights`; 2 is usual. Needs a generator that reports
+            :func:`~lightning_focal.functional.importance_weights`; 2 is usual. Needs a generator that reports
             log-probabilities; None = off.
+        importance_sampling_mode: what is done beyond the bounds, and to what: ``token_truncate``, ``token_mask``, ``sequence_truncate``
+            or ``sequence_mask``.
+        importance_floor: least such weight, in [0, 1].
         max_bad_steps: optimiser steps in a row that may be skipped over a loss or gradient that is not finite before the run stops.
 
     Raises:
@@ -60,13 +75,21 @@ class Update:
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float | None = None
+    loss_type: Literal["clip", "cispo"] = "clip"
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    clip_cov_ratio: float = 0.0
+    clip_cov_bounds: tuple[float, float] = (1.0, 5.0)
+    mask_truncated_completions: bool = False
     loss_aggregation: Literal["token_mean", "sequence_mean", "fixed_length"] = "token_mean"
     fixed_length: int | None = None
     kl_coef: float = 0.0
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_bias_correction: bool = False
+    entropy_coef: float = 0.0
     router_aux_coef: float = 0.0
     importance_cap: float | None = None
+    importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
+    importance_floor: float = 0.0
     max_bad_steps: int = 3
 
     def __post_init__(self) -> None:
@@ -75,17 +98,36 @@ class Update:
                 raise ValueError(f"`update.{name}` must be >= 1, got {getattr(self, name)}")
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
             raise ValueError(f"`update.micro_batch_tokens` must be >= 1 or null, got {self.micro_batch_tokens}")
-        for name in ("gradient_clip_val", "clip_high", "kl_coef", "router_aux_coef"):
+        for name in ("gradient_clip_val", "clip_high", "kl_coef", "entropy_coef", "router_aux_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`update.{name}` must be >= 0, got {getattr(self, name)}")
         expect_choice("update.loss_aggregation", self.loss_aggregation, AGGREGATIONS)
         expect_choice("update.kl_estimator", self.kl_estimator, ("k1", "k2", "k3"))
+        expect_choice("update.loss_type", self.loss_type, LOSS_TYPES)
+        expect_choice("update.importance_sampling_level", self.importance_sampling_level, RATIO_LEVELS)
+        expect_choice("update.importance_sampling_mode", self.importance_sampling_mode, IMPORTANCE_MODES)
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"`update.clip_low` must be in [0, 1], got {self.clip_low}")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"`update.dual_clip` must be > 1 or null, got {self.dual_clip}")
+        if self.dual_clip is not None and self.loss_type == "cispo":
+            raise ValueError(
+                f"`update.dual_clip` must be null with loss_type 'cispo', whose loss it does not bound, got {self.dual_clip}"
+            )
         if self.importance_cap is not None and not self.importance_cap >= 1:
             raise ValueError(f"`update.importance_cap` must be >= 1 or null, got {self.importance_cap}")
+        for name, least in (("importance_sampling_mode", "token_truncate"), ("importance_floor", 0.0)):
+            if self.importance_cap is None and getattr(self, name) != least:
+                raise ValueError(
+                    f"`update.{name}` needs `update.importance_cap` (.inf = no upper bound), got {getattr(self, name)!r} alone"
+                )
+        if not 0 <= self.importance_floor <= 1:
+            raise ValueError(f"`update.importance_floor` must be in [0, 1], got {self.importance_floor}")
+        if not 0 <= self.clip_cov_ratio < 1:
+            raise ValueError(f"`update.clip_cov_ratio` must be in [0, 1), got {self.clip_cov_ratio}")
+        low, high = self.clip_cov_bounds
+        if not low < high:
+            raise ValueError(f"`update.clip_cov_bounds` must be (lowest, highest), got {tuple(self.clip_cov_bounds)}")
         if self.loss_aggregation == "fixed_length" and not self.fixed_length:
             raise ValueError("`update.fixed_length` must name a number of tokens with loss_aggregation 'fixed_length'")
 
@@ -112,6 +154,7 @@ class Sequences:
         views: ``[N]`` int64, which view of its question a row answers; the loss is the sum of each view's own.
         sizes: what the host knows of the rows; None = no two rows share a prompt.
         number: ``[N]`` int64 on the host, place of each row in what it was taken from, or None.
+        left_out: ``[N, T]`` bool, True = adds nothing to the policy loss, though it counts in its mean; or None.
     """
 
     prompt_ids: Tensor
@@ -126,12 +169,15 @@ class Sequences:
     views: Tensor | None = None
     sizes: Sizes | None = None
     number: Tensor | None = None
+    left_out: Tensor | None = None
 
     @classmethod
-    def of(cls, rollouts: Rollouts, shaped: Shaped | None = None) -> Sequences:
-        """Flatten groups; without ``shaped`` every advantage is 0."""
+    def of(cls, rollouts: Rollouts, shaped: Shaped | None = None, mask_truncated: bool = False) -> Sequences:
+        """Flatten groups; without ``shaped`` every advantage is 0. ``mask_truncated``: what was cut off takes no part."""
         g, device = rollouts.group_size, rollouts.response_ids.device
         views = torch.tensor(rollouts.prompts.views, device=device).repeat_interleave(g) if rollouts.prompts.views else None
+        valid = rollouts.response_mask.any(-1) if shaped is None else shaped.valid.to(device)
+        valid = valid & ~rollouts.truncated.to(device) if mask_truncated else valid
         prompt_mask, response_mask = rollouts.prompt_mask.repeat_interleave(g, 0), rollouts.response_mask.flatten(0, 1)
         return cls(
             prompt_ids=rollouts.prompt_ids.repeat_interleave(g, 0),
@@ -141,7 +187,7 @@ class Sequences:
             advantages=torch.zeros(len(response_mask), device=device)
             if shaped is None
             else shaped.advantages.flatten().to(device),
-            valid=response_mask.any(1) if shaped is None else shaped.valid.flatten().to(device),
+            valid=valid.flatten(),
             sampling_logp=None if rollouts.logp is None else rollouts.logp.flatten(0, 1),
             views=views,
             sizes=Sizes.of(prompt_mask, response_mask, g),
@@ -221,13 +267,16 @@ def mini_batches(rows: Sequences, count: int, seed: int, places: tuple[Sequence[
     The permutation is one of the rows of all processes: each takes its own out of it, so that a step is made of the same
     rollouts however many processes there are.
 
+    Each row's ``number`` is its place among those of all processes.
+
     Raises:
         ValueError: for more steps than rollouts.
     """
+    mine, total = (range(len(rows)), len(rows)) if places is None else places
+    rows = replace(rows, number=torch.tensor(mine, dtype=torch.int64))
     if count == 1:
         yield rows
         return
-    mine, total = (range(len(rows)), len(rows)) if places is None else places
     if total < count:
         raise ValueError(f"`model.update.mini_batches` is {count}, but a batch has only {total} rollouts")
     at = torch.full((total,), -1)

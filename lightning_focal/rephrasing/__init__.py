@@ -6,19 +6,5 @@ from lightning_focal.rephrasing.numbers import number_words, numbers_changed, nu
 from lightning_focal.rephrasing.work import Tally, rephrase
 from lightning_focal.rephrasing.writers import Ask, LocalWriter, ServerWriter, Writer
 
-__all__ = [
-    "INSTRUCTION",
-    "Ask",
-    "Checks",
-    "Journal",
-    "LocalWriter",
-    "Rejection",
-    "ServerWriter",
-    "Tally",
-    "Writer",
-    "number_words",
-    "numbers_changed",
-    "numerals",
-    "read_instruction",
-    "rephrase",
-]
+__all__ = ["INSTRUCTION", "Ask", "Checks", "Journal", "LocalWriter", "Rejection", "ServerWriter", "Tally", "Writer"]
+__all__ += ["number_words", "numbers_changed", "numerals", "read_instruction", "rephrase"]

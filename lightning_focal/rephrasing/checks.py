@@ -40,12 +40,7 @@ _ALWAYS_ALLOWED = 400  # characters: a short question may need a setting
 
 
 def read_instruction(path: str | Path | None) -> str:
-    """Read an instruction of one's own; None = :data:`INSTRUCTION`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it does not say where the question goes, or does not speak of the markers.
-    """
+    """Read an instruction of one's own (None = :data:`INSTRUCTION`); ValueError if it lacks ``{question}`` or the markers."""
     if path is None:
         return INSTRUCTION
     if not Path(path).is_file():

@@ -118,11 +118,8 @@ def beside(out: Path, what: str) -> Path:
 def pair_line(row: PairRow, rephrased: str) -> dict[str, Any]:
     """Make a row of the plain layout.
 
-    A chat of one turn is written as its text; of any other the last turn asks the rephrasing in the question's place.
-
-    Args:
-        row: the question; its other columns are kept, under ``source_<name>`` where the layout has a meaning of its own for the name.
-        rephrased: the question in new words.
+    A chat of one turn is written as its text; of any other the last turn asks the rephrasing in the question's place. Other columns
+    of the row are kept, under ``source_<name>`` where the layout has a meaning of its own for the name.
     """
 
     def spelt(chat: Sequence[Message]) -> Any:

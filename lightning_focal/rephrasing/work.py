@@ -74,7 +74,7 @@ def rephrase(
     tally: Tally | None = None,
     on_progress: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Rephrase every question that the journal does not hold as finished.
+    """Rephrase every question that the journal does not hold as finished; returns the count over ``rows``, earlier runs included.
 
     Args:
         rows: the questions.
@@ -86,9 +86,6 @@ def rephrase(
         seed: of every reply, together with the row's id and the attempt; None = whatever comes.
         tally: ``Tally.of(rows, journal)``, for who wants to see it whatever happens; made here by default.
         on_progress: called whenever there is something new.
-
-    Returns:
-        The count over ``rows``, earlier runs included.
 
     Raises:
         ChatUnusable: if no request can succeed.

@@ -42,15 +42,7 @@ class Writer(ABC):
 
 
 class ServerWriter(Writer):
-    """An OpenAI-compatible server.
-
-    Args:
-        client: who asks it.
-        body: parameters of every request.
-
-    Raises:
-        ChatUnusable: if nobody answers at its address, or the key is rejected.
-    """
+    """An OpenAI-compatible server; ``body`` holds parameters of every request. ChatUnusable if nobody answers or the key is rejected."""
 
     def __init__(self, client: ChatClient, body: Mapping[str, Any]) -> None:
         self.client, self.body, self.width = client, dict(body), client.concurrency
@@ -75,14 +67,7 @@ class ServerWriter(Writer):
 
 
 class LocalWriter(Writer):
-    """A model in this process, on the GPU where there is one.
-
-    Args:
-        policy: where it comes from, see :func:`~lightning_focal.models.load_policy`.
-        sampling: how replies are drawn.
-        batch_size: questions answered at once.
-        dtype: of the weights.
-    """
+    """A model in this process, on the GPU where there is one. See :func:`~lightning_focal.models.load_policy` for ``policy``."""
 
     def __init__(self, policy: str, sampling: Sampling, batch_size: int = 8, dtype: str = "float32") -> None:
         import torch
@@ -112,8 +97,7 @@ class LocalWriter(Writer):
     def _answers(self, batch: list[tuple[Ask, tuple[int, ...]]]) -> Generator[Answered, None, None]:
         asks, tokens = zip(*batch, strict=True)
         prompts = Prompts(ids=tuple(ask.id for ask in asks), messages=tuple(ask.chat for ask in asks), tokens=tokens)
-        rollouts = self.generator.generate(
-            self.model, self.tokenizer, prompts, group_size=1, seeds=[ask.seed or 0 for ask in asks], sampling=self.sampling
-        )
+        seeds, asked = [ask.seed or 0 for ask in asks], (self.model, self.tokenizer, prompts)
+        rollouts = self.generator.generate(*asked, group_size=1, seeds=seeds, sampling=self.sampling)
         for ask, texts, cut in zip(asks, rollouts.texts, rollouts.truncated[:, 0].tolist(), strict=True):
             yield ask, ChatReply(texts[0], "length" if cut else "stop")

@@ -19,10 +19,7 @@ class WriteReport(Callback):
     A report that cannot be written is logged as an error; the run, which is over by then, does not fail.
 
     Args:
-        rollouts: training rollouts to show at most.
-
-    Raises:
-        ValueError: for a negative number.
+        rollouts: training rollouts to show at most, >= 0.
     """
 
     def __init__(self, rollouts: int = ROLLOUTS) -> None:

@@ -65,6 +65,53 @@ _BALANCE: Parts = {
     },
     ("strict completion", "", "Share of responses that meet every criterion."): {"training": "balance/strict_completion"},
 }
+_THEORY: Parts = {
+    (
+        "variance of the score",
+        "",
+        "Within groups: without it a criterion teaches nothing. Of the judge: by how much it differs when asked twice.",
+    ): {
+        "variance within groups": "theory/variance",
+        "variance of the judge": "theory/judge_variance",
+    },
+    (
+        "unanimous, informedness",
+        "share",
+        "Unanimous: groups whose rollouts all have one score. Informedness: 1 is a judge without errors, 0 one that guesses.",
+    ): {
+        "unanimous groups": "theory/unanimous",
+        "informedness": "theory/informedness",
+    },
+    (
+        "pairs ordered anew",
+        "share",
+        "Pairs of rollouts that the reward orders the other way than static weights. Kendall distance: ties count half.",
+    ): {
+        "flipped pairs": "order/flipped",
+        "Kendall distance": "order/kendall_distance",
+    },
+    ("projection tilt", "", "Saturation minus score, mean over criteria. Near 0 saturation says no more than the score."): {
+        "training": "balance/tilt"
+    },
+    (
+        "weight that goes with length",
+        "share",
+        "Weight times the correlation of each criterion with length. If it rises, the reward pays for longer or shorter responses.",
+    ): {"training": "balance/length_weight"},
+}
+_OF_CRITERIA = {
+    "theory/variance": "train/criterion/{}/variance",
+    "theory/judge_variance": "train/judge_variance/{}",
+    "theory/unanimous": "train/criterion/{}/contrastive",
+    "theory/informedness": "train/informedness/{}",
+}
+_DIAGNOSTICS = (
+    "What theory asks of a weighting, in training. A policy learns a criterion from the variance V of its score within groups. A judge that "
+    "errs adds a variance J, so what is measured within groups is V + J. By theory a criterion's weight should be in proportion to V / (V + J)."
+)
+_JUDGES = {"training judge": "val/held_out", "held-out judge": "val/held_out_judge"}
+_PART = "The held-out judge trains nothing. If its score falls while the other one rises, the policy learns to please its judge."
+_MEAN = "mean over criteria"
 _QUANTITIES = {
     "score": "How far responses meet the criterion. 1: every response meets it.",
     "saturation": "The score where responses with more reward count more. 1: no room is left.",
@@ -85,15 +132,7 @@ def shows(methods: Sequence[Method]) -> dict[str, list[Method]]:
 
 
 def all_figures(methods: Sequence[Method], levels: RunLevels) -> list[Views]:
-    """Return the figures of a report on some methods, those without data left out.
-
-    Args:
-        methods: with their runs.
-        levels: of each run, by its folder.
-
-    Returns:
-        Their first choice is what is drawn together, a key of :func:`shows`.
-    """
+    """Return the figures of a report on some methods, those without data left out; levels are by run folder."""
     several = any(len(method.runs) > 1 for method in methods)
     seeds = " Bands are 95 % intervals over seeds by Student's t, of two seeds their range." if several else ""
     prompts = seeds or " Bands are 95 % intervals, bootstrapped over prompts."
@@ -125,6 +164,7 @@ def all_figures(methods: Sequence[Method], levels: RunLevels) -> list[Views]:
         Views("levels", "Levels", f"Of each criterion in training.{smooth}{seeds}{many}", by, _by_label(drawn, levels, _levels)),
         Views("shares", "Share of the weight", f"{shared}{smooth}{logged}", by[:2], _by_label(drawn, levels, _shares)),
         Views("balance", "Balance", f"Between criteria, in training.{smooth}{seeds}", by[:1], of_methods(balance_figure)),
+        Views("theory", "Diagnostics", _DIAGNOSTICS + smooth + seeds, ("show", "criterion"), _theory(drawn, levels)),
         Views("health", "Responses", f"In training.{smooth}{seeds}", by[:1], of_methods(lambda of: course_figure(of, _HEALTH))),
     ]
     drawn_views = [replace(views, views={choice: figure for choice, figure in views.views.items() if figure}) for views in made]
@@ -159,7 +199,7 @@ def curve_over_seeds(
     known = [dict(zip(curve.x, curve.y, strict=True)) for curve in curves]
     common = [batch for batch in curves[0].x if all(batch in values for values in known)]
     points = [_mean_and_interval([values[batch] for values in known]) for batch in common]
-    points = [point.share() for point in points] if share else points
+    points = [point.within() for point in points] if share else points
     mean, low, high = ([getattr(point, part) for point in points] for part in ("value", "low", "high"))
     return Curve(name, common, mean, low, high, hue=hue, banded=banded)
 
@@ -197,19 +237,34 @@ def _criteria(methods: Sequence[Method]) -> IntervalFigure:
 
 
 def _score_course(methods: Sequence[Method]) -> CourseFigure:
-    curves = []
-    for hue, method in enumerate(methods):
-        measured = [run for run in method.runs if run.held_out_series("val/held_out/mean").batches]
-        if not measured:
-            continue
-        series = [run.held_out_series("val/held_out/mean") for run in measured]
-        curve = curve_over_seeds(method.label, series, 1, hue, len(methods) <= _MOST_BANDS, share=True)
-        low, high = (measured[0].held_out_series(f"val/held_out/{end}").values for end in ("low", "high"))
-        if len(measured) == 1 and len(low) == len(high) == len(curve.x):
-            curve = replace(curve, low=low, high=high, banded=len(methods) <= _MOST_BANDS)
-        curves.append(curve)
-    note = "Under the rubric's own weights, whatever weights the policy is trained with."
-    return CourseFigure((Panel("held-out score", tuple(curves), note=note),) if any(len(curve.x) > 2 for curve in curves) else ())
+    """Held-out score by the judge that trains and by the one that does not: of one method in one panel, of several a panel each."""
+    banded, under = len(methods) <= _MOST_BANDS, "Under the rubric's own weights, whatever weights the policy is trained with."
+    found: dict[str, list[Curve]] = {}
+    for judge, name in _JUDGES.items():
+        for hue, method in enumerate(methods):
+            measured = [run for run in method.runs if run.held_out_series(f"{name}/mean").batches]
+            if not measured:
+                continue
+            curve = curve_over_seeds(
+                method.label, [run.held_out_series(f"{name}/mean") for run in measured], 1, hue, banded, share=True
+            )
+            low, high = (measured[0].held_out_series(f"{name}/{end}").values for end in ("low", "high"))
+            if len(measured) == 1 and len(low) == len(high) == len(curve.x):
+                curve = replace(curve, low=low, high=high, banded=banded)
+            found.setdefault(judge, []).append(curve)
+    if len(found) < 2:
+        panels = [
+            Panel("held-out score", tuple(curves), note=under) for curves in found.values() if any(len(c.x) > 2 for c in curves)
+        ]
+    elif len(methods) == 1:
+        both = tuple(replace(curves[0], name=judge, hue=hue) for hue, (judge, curves) in enumerate(found.items()))
+        panels = [Panel("held-out score", both, note=f"{under} {_PART}")]
+    else:
+        panels = [
+            Panel(f"held-out score by the {judge}", tuple(curves), note=note)
+            for (judge, curves), note in zip(found.items(), (under, _PART), strict=True)
+        ]
+    return CourseFigure(tuple(panels))
 
 
 def hues(levels: Levels) -> dict[str, int]:
@@ -315,6 +370,39 @@ def _levels(several: dict[str, list[Levels]], window: int) -> dict[Choice, Figur
 
 def _shares(several: dict[str, list[Levels]], window: int) -> dict[Choice, Figure]:
     return {(): share_figure(several, window)}
+
+
+def _theory(drawn: Mapping[str, Sequence[Method]], levels: RunLevels) -> dict[Choice, Figure]:
+    """Diagnostics, means over criteria; of few runs also of each criterion, in the panels that know one."""
+    views: dict[Choice, Figure] = {}
+    own = {title: parts for title, parts in _THEORY.items() if set(parts.values()) & set(_OF_CRITERIA)}
+    for show, methods in drawn.items():
+        first = levels[methods[0].runs[0].folder].get("key", Levels())
+        some = [label for label, hue in hues(first).items() if hue >= 0] if len(levels) <= 4 and len(first.labels) > 1 else []
+        for of in (_MEAN, *some):
+            told = [
+                replace(method, runs=tuple(_told(run, "" if of == _MEAN else of) for run in method.runs)) for method in methods
+            ]
+            views[show, of] = course_figure(told, _THEORY if of == _MEAN else own)
+    return views
+
+
+def _told(run: Run, key: str) -> Run:
+    """The run with the diagnostics of a criterion key among its metrics; of all keys without one."""
+    found = dict(run.metrics)
+    for name, column in _OF_CRITERIA.items():
+        columns = [column.format(one) for one in ([key] if key else keys(run.metrics, *column.split("{}")))]
+        known = [
+            pair
+            for of in columns
+            if of in run.metrics
+            for pair in zip(run.metrics[of].batches, run.metrics[of].values, strict=True)
+        ]
+        series = Series()
+        for batch, value in sorted(known):
+            series.add(batch, 1 - value if name == "theory/unanimous" else value)
+        found |= {f"train/{name}": series} if known else {}
+    return replace(run, metrics=found)
 
 
 def balance_figure(methods: Sequence[Method]) -> CourseFigure:

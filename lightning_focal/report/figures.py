@@ -93,10 +93,10 @@ class Point:
         """1 = the interval is above 0, -1 = below, 0 = it includes 0 or there is none."""
         return (self.low > 0) - (self.high < 0)
 
-    def share(self) -> Point:
-        """The same with its interval cut to [0, 1] where the value is in it: a share cannot be outside."""
-        inside = self.known and 0 <= self.value <= 1
-        return Point(self.value, max(0.0, self.low), min(1.0, self.high)) if inside else self
+    def within(self, most: float = 1.0) -> Point:
+        """The same with its interval cut to [0, most] where the value is in it: a share cannot be outside [0, 1]."""
+        inside = self.known and 0 <= self.value <= most
+        return Point(self.value, max(0.0, self.low), min(most, self.high)) if inside else self
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,7 @@ def figure_text(text: str, limit: int = 32) -> str:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty ``matplotlib.figure.Figure``, so many inches large, that no window manager knows of.
-
-    Raises:
-        ImportError: without matplotlib; the message names the extra.
-    """
+    """Return an empty ``matplotlib.figure.Figure``, so many inches large; ImportError, which names the extra, without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

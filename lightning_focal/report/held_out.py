@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,17 +55,20 @@ class Change:
         return {1: "improved", -1: "declined", 0: "unclear"}[self.difference.direction]
 
 
-def prompt_scores(run: Run) -> dict[str, tuple[float, float]]:
+def prompt_scores(run: Run, by: str = "scores") -> dict[str, tuple[float, float]]:
     """Score of every held-out prompt at the first and at the last evaluation, where it has both; empty without two of them."""
     if len(run.evaluations) < 2:
         return {}
-    first, last = run.evaluations[0]["scores"], run.evaluations[-1]["scores"]
+    first, last = (run.evaluations[at].get(by, {}) for at in (0, -1))
     return {key: (first[key], last[key]) for key in first if first[key] is not None and last.get(key) is not None}
 
 
-def score_change(run: Run) -> Change | None:
-    """Prior-weighted score over held-out prompts, first evaluation against last; None without two of them."""
-    scores = np.asarray(list(prompt_scores(run).values()), dtype=np.float64)
+def score_change(run: Run, by: str = "scores") -> Change | None:
+    """Prior-weighted score over held-out prompts, first evaluation against last; None without two of them.
+
+    It is that ``by`` the training judge, or by the ``held_out_judge``.
+    """
+    scores = np.asarray(list(prompt_scores(run, by).values()), dtype=np.float64)
     if not len(scores):
         return None
     both = (scores[:, 0], scores[:, 1], scores[:, 1] - scores[:, 0])
@@ -123,16 +127,8 @@ def ratio_intervals(sums: Any, counts: Any, level: float, draws: int = 4000, see
     """Pooled means before, after, and their difference, with percentile bootstrap intervals over prompts.
 
     Whole prompts are resampled, the same ones for all columns and for before and after (Efron 1979).
-
-    Args:
-        sums: ``[2, N, C]`` sum of scores of each prompt and criterion, before and after.
-        counts: ``[2, N, C]`` number of scores in them.
-        level: coverage, in (0, 1).
-        draws: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        ``(mean, low, high)``, each ``[3, C]``: before, after, difference; NaN where nothing was judged.
+    ``sums`` and ``counts`` are those of the scores of each prompt and criterion, before and after, ``[2, N, C]``. Returned are
+    ``(mean, low, high)``, each ``[3, C]``: before, after, difference; NaN where nothing was judged.
 
     >>> sums, counts = np.array([[[0.0], [1.0]], [[1.0], [1.0]]]), np.ones((2, 2, 1))
     >>> [values.squeeze(-1).tolist() for values in ratio_intervals(sums, counts, 0.95)]
@@ -154,9 +150,9 @@ def over_seeds(values: Sequence[float]) -> Point:
     return Point(*student_interval(values))
 
 
-def score_of(method: Method) -> Change | None:
-    """Held-out score of a method: over prompts where it has one run, over seeds where it has several."""
-    return _pooled([change for run in method.runs if (change := score_change(run))])
+def score_of(method: Method, by: str = "scores") -> Change | None:
+    """Held-out score of a method: over prompts where it has one run, over seeds where it has several; see :func:`score_change`."""
+    return _pooled([change for run in method.runs if (change := score_change(run, by))])
 
 
 def criteria_of(method: Method) -> dict[str, Change]:
@@ -171,7 +167,7 @@ def _pooled(changes: Sequence[Change]) -> Change | None:
         return changes[0] if changes else None
     parts = ([getattr(change, part).value for change in changes] for part in ("before", "after", "difference"))
     before, after, difference = map(over_seeds, parts)
-    return Change(before.share(), after.share(), difference, f"{len(changes)} seeds", min(change.prompts for change in changes))
+    return Change(before.within(), after.within(), difference, f"{len(changes)} seeds", min(change.prompts for change in changes))
 
 
 def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
@@ -181,7 +177,7 @@ def measures_of(method: Method, evaluation: int = -1) -> dict[str, Point]:
     for label, name in _MEASURES.items():
         values = [float(measures[name]) for measures in measured if measures.get(name) is not None]
         if values:
-            found[label] = over_seeds(values) if name == "val/rollout/length" else over_seeds(values).share()
+            found[label] = over_seeds(values).within(math.inf if name == "val/rollout/length" else 1.0)
     return found
 
 

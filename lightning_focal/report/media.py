@@ -19,8 +19,9 @@ from lightning_focal.report.figures import matplotlib_figure
 from lightning_focal.report.levels import run_levels
 from lightning_focal.report.methods import group_runs
 from lightning_focal.report.run import read_run
+from lightning_focal.report.tables import markdown_table
 
-__all__ = ["LogMedia", "log_figures", "log_table", "markdown_table", "takes_media"]
+__all__ = ["LogMedia", "log_figures", "log_table", "takes_media"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,38 +100,23 @@ def takes_media(logger: Logger) -> bool:
 
 
 def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-    """Write a table to a logger that takes one; nothing to others.
-
-    Args:
-        logger: Weights & Biases gets a table, TensorBoard a text in Markdown, MLflow such a file.
-        name: of the table, with ``/`` between its parts.
-        columns: their names.
-        rows: a list of cells each.
-        step: rollout batches done.
-    """
+    """Write a table to a logger: Weights & Biases gets a table, TensorBoard a text in Markdown, MLflow such a file, others nothing."""
     if isinstance(logger, WandbLogger):
         logger.log_table(name, columns=list(columns), data=[list(row) for row in rows], step=step)
     elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text(name, markdown_table(columns, rows), global_step=step)
+        logger.experiment.add_text(name, markdown_table(columns, rows, as_entities), global_step=step)
     elif isinstance(logger, MLFlowLogger):
-        logger.experiment.log_text(logger.run_id, markdown_table(columns, rows), f"{name}-{step:06d}.md")
+        logger.experiment.log_text(logger.run_id, markdown_table(columns, rows, as_entities), f"{name}-{step:06d}.md")
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    r"""Return a table in Markdown; what a cell holds is shown as it is, and is no markup.
+def as_entities(cell: str) -> str:
+    """Escape a text of strangers for a Markdown table: nothing in it is markup, links included.
 
-    >>> print(markdown_table(["response"], [["*a* | <b>\n"]]))
-    | response |
-    |---|
-    | &#42;a&#42; &#124; &#60;b&#62; |
+    >>> as_entities("*a* | <b>")
+    '&#42;a&#42; &#124; &#60;b&#62;'
     """
-    lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[Any]) -> str:
-    plain = (re.sub(r"[^\w\s.,;:?'\"/%=@$-]", lambda found: f"&#{ord(found[0])};", str(cell)) for cell in cells)
-    return f"| {' | '.join(' '.join(cell.split()).replace('://', '&#58;//').replace('_', '&#95;') for cell in plain)} |"
+    plain = re.sub(r"[^\w\s.,;:?'\"/%=@$-]", lambda found: f"&#{ord(found[0])};", cell)
+    return plain.replace("://", "&#58;//").replace("_", "&#95;")
 
 
 def _short(cell: Any, characters: int) -> Any:
@@ -172,6 +158,8 @@ def log_figures(loggers: Sequence[Logger], folder: str | Path, batch: int, rollo
     tags, show = [], [_pictures(logger, batch) for logger in loggers]
     for views in all_figures(group_runs([run]), {run.folder: levels}):
         for at, (choice, figure) in enumerate(views.views.items()):
+            if at and "criterion" in views.choices:
+                break  # a figure for each criterion is for the page alone
             plain = re.sub(r"[^\w.\- ]", "", choice[-1]) if at else ""  # a tag of TensorBoard holds nothing else
             tags.append("/".join(["report", views.name, *([" ".join(plain.split())] if at else [])]))
             drawn = matplotlib_figure(figure)

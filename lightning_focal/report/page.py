@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning_focal
 from lightning_focal.files import write_text
+from lightning_focal.intervals import parted
 from lightning_focal.keys import log_key
 from lightning_focal.report.contents import all_figures, shows
 from lightning_focal.report.figures import GREY, PALETTE, Views
@@ -38,14 +39,7 @@ _BESIDE = 250_000  # bytes of the file beside the library, the figures and the r
 
 @dataclass(frozen=True)
 class Written:
-    """A report that was written.
-
-    Args:
-        path: of the file.
-        size: in bytes.
-        verdict: what happened, a sentence each.
-        notes: what could not be read or was left out.
-    """
+    """A report that was written: its size in bytes, what happened in sentences, and what could not be read or was left out."""
 
     path: Path
     size: int
@@ -93,7 +87,11 @@ def _page(methods: Sequence[Method], limit: float) -> tuple[str, tuple[str, ...]
         ),
     }
     payload["rollouts"], shown, note = _rollouts(runs, limit - sum(map(len, payload.values())) - _BESIDE)
-    warnings = [f"{title}: {fault}" if len(runs) > 1 else fault for title, run in runs for fault in run.notes]
+    warnings = [
+        f"{title}: {fault}" if len(runs) > 1 else fault
+        for title, run in runs
+        for fault in [*run.notes, *filter(None, [parted(run.evaluations, run.level)])]
+    ]
     single = methods[0] if len(methods) == 1 else None
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(_resource("page.html")).render(

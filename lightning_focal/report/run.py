@@ -40,11 +40,7 @@ class RecordedRollouts:
 def read_recorded(folder: Path, stage: str, limit: int, ends_only: bool = False) -> RecordedRollouts:
     """Read rollouts of a stage, whole batches evenly spread over the run, the first and the last among them.
 
-    Args:
-        folder: ``<run folder>/rollouts``; nothing is found where it is missing.
-        stage: ``train`` or ``val``.
-        limit: number of rollouts to read at most; first and last batch are read whatever their size.
-        ends_only: read the first and the last batch alone.
+    At most ``limit`` rollouts are read, but for the first and the last batch; with ``ends_only`` those two alone.
     """
     import pyarrow.parquet as pq
 
@@ -62,7 +58,7 @@ def read_recorded(folder: Path, stage: str, limit: int, ends_only: bool = False)
     for batch in evenly(sorted(files), 2 if ends_only else fitting):
         for path in files[batch]:
             try:
-                table = pq.read_table(path)
+                table = pq.ParquetFile(path).read()
                 if missing := sorted(_NEEDED - set(table.column_names)):
                     raise ValueError(f"no column {missing[0]!r}")
                 found.rows += table.to_pylist()
@@ -150,15 +146,7 @@ class Run:
 
 
 def read_run(folder: str | Path, rollouts: int = 0) -> Run:
-    """Read a run folder.
-
-    Args:
-        folder: of ``lightning_focal fit``.
-        rollouts: training rollouts to read at most; 0 = none, and no held-out ones.
-
-    Raises:
-        ValueError: when the folder is no run folder, or none of a run that trained.
-    """
+    """Read a run folder, and at most so many training rollouts (0: no held-out ones either); ValueError where nothing was trained."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(

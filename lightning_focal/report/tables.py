@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,12 @@ def _repeat(title: str, run: Run) -> dict[str, Any]:
     }
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def with_backslashes(cell: str) -> str:
+    """Mark what Markdown would read as markup."""
+    return re.sub(r"([\\`*\[<|])", r"\\\1", cell)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]], escape: Callable[[str], str] = with_backslashes) -> str:
     r"""Return a Markdown table whose cells are shown as they are.
 
     >>> print(markdown_table(["a", "b"], [["1", "2|3"]]), end="")
@@ -168,5 +173,5 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     | --- | --- |
     | 1 | 2\|3 |
     """
-    lines = [[re.sub(r"([\\`*\[<|])", r"\\\1", " ".join(cell.split())) for cell in row] for row in (head, *rows)]
+    lines = [[escape(" ".join(str(cell).split())) for cell in row] for row in (head, *rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in [lines[0], ["---"] * len(head), *lines[1:]])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from lightning_focal.report.figures import Point
-from lightning_focal.report.held_out import FEWEST_PROMPTS, apart, criteria_of, measures_of, score_of
+from lightning_focal.report.held_out import FEWEST_PROMPTS, Change, apart, criteria_of, measures_of, score_of
 from lightning_focal.report.methods import Method
 from lightning_focal.report.metrics import Series, keys
 from lightning_focal.terminal import shortened
@@ -26,7 +27,8 @@ _MOST_METHODS = 4  # with a sentence of their own
 def verdict(methods: Sequence[Method]) -> tuple[str, ...]:
     """Return what happened, a sentence each: the held-out score, its criteria or how two methods differ, and the responses."""
     if len(methods) == 1:
-        return (_score_sentence(methods[0]), *_criteria_sentences(methods[0]), *_response_sentence(methods[0]))
+        sentences = (_second_judge(methods[0]), _criteria_sentences(methods[0]), _response_sentence(methods[0]))
+        return (_score_sentence(methods[0]), *chain(*sentences))
     return (*_method_sentences(methods), *_apart_sentences(methods))
 
 
@@ -34,10 +36,7 @@ def _score_sentence(method: Method) -> str:
     ends = sorted({run.batches for run in method.runs})
     batches = f"{ends[0]} to {ends[-1]} batches" if len(ends) > 1 else f"{ends[0]} {'batch' if ends == [1] else 'batches'}"
     if change := score_of(method):
-        return (
-            f"The held-out score went from {change.before.value:.3f} to {change.after.value:.3f} over {batches} of training, "
-            f"{_by(change.difference)} over {change.units}: {_WORDS[change.verdict]}."
-        )
+        return f"The held-out score {_went(change, f' over {batches} of training')}"
     reason = "There were no held-out prompts, so nothing can be said about prompts that were not trained on"
     if any(run.evaluations for run in method.runs):
         one = "The run has one evaluation of its held-out prompts alone"
@@ -49,6 +48,12 @@ def _score_sentence(method: Method) -> str:
         f"{reason}; in training, over {batches}, the static score went from {course[0]:.3f} to {course[1]:.3f} "
         "(means of the first and of the last tenth, on different prompts, without an interval)."
     )
+
+
+def _second_judge(method: Method) -> list[str]:
+    """What the held-out judge says of the same answers, where there is one."""
+    change = score_of(method, "held_out_judge")
+    return [f"By the held-out judge, which trains nothing, it {_went(change)}"] if change else []
 
 
 def _first_and_last(method: Method, name: str) -> tuple[float, float] | None:
@@ -113,11 +118,7 @@ def _method_sentences(methods: Sequence[Method]) -> list[str]:
         ]
     ranked = sorted(known, key=lambda pair: -pair[1].difference.value)
     shown = known if len(known) <= _MOST_METHODS else [*ranked[: _MOST_METHODS - 1], ranked[-1]]
-    said = [
-        f"Under {method.label} the held-out score went from {change.before.value:.3f} to {change.after.value:.3f}, "
-        f"{_by(change.difference)} over {change.units}: {_WORDS[change.verdict]}."
-        for method, change in shown
-    ]
+    said = [f"Under {method.label} the held-out score {_went(change)}" for method, change in shown]
     if len(known) > len(shown):
         said.append(f"These are the best {len(shown) - 1} and the last of {len(known)} methods.")
     if without := len(methods) - len(known):
@@ -148,8 +149,9 @@ def _apart_sentences(methods: Sequence[Method]) -> list[str]:
     return [f"{more} ({_interval(difference)}, {units}): the interval {words}.", ends]
 
 
-def _by(difference: Point) -> str:
-    return f"a change of {difference.value:+z.3f} ({_interval(difference)})"
+def _went(change: Change, during: str = "") -> str:
+    ends, by = f"went from {change.before.value:.3f} to {change.after.value:.3f}{during}", change.difference
+    return f"{ends}, a change of {by.value:+z.3f} ({_interval(by)}) over {change.units}: {_WORDS[change.verdict]}."
 
 
 def _interval(point: Point) -> str:

@@ -12,6 +12,7 @@ from lightning_focal.rewards.baselines import (
     SaMrpoAdvantage,
     SawWeighting,
     SoftMinAdvantage,
+    SoftOverlong,
     WorstOf,
 )
 from lightning_focal.rewards.certainty import NegativeEntropy, SelfCertainty
@@ -87,6 +88,7 @@ __all__ = [
     "SelfCertainty",
     "SelfCertaintyReward",
     "SoftMinAdvantage",
+    "SoftOverlong",
     "Stage",
     "StandardisedFocalReward",
     "StaticReward",

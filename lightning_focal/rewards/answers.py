@@ -236,6 +236,7 @@ class GoldAnswers(AnswerScores):
 
     criterion: ClassVar[str] = "correct"
     description: ClassVar[str] = "The answer is right."
+    lasting = True
 
     def __init__(self, unknown: Literal["error", "warn"] = "error", **kwargs: Any) -> None:
         expect_choice("unknown", unknown, ("error", "warn"))

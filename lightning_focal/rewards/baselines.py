@@ -18,11 +18,13 @@ from lightning_focal.functional import (
     probit_difficulty,
     sa_mrpo_weights,
     saw_weights,
+    soft_overlong_punishment,
     softmin_advantage,
+    weighted_reward,
     worst_of_reward,
 )
 from lightning_focal.rewards.stages import Advantage, RewardRule, Weighting, all_reduce_sum
-from lightning_focal.types import CriterionScores
+from lightning_focal.types import CriterionScores, Rollouts
 
 __all__ = [
     "DivaWeighting",
@@ -35,6 +37,7 @@ __all__ = [
     "SaMrpoAdvantage",
     "SawWeighting",
     "SoftMinAdvantage",
+    "SoftOverlong",
     "WorstOf",
 ]
 
@@ -76,6 +79,46 @@ class DivaWeighting(Weighting):
     def __call__(self, scores: CriterionScores, saturation: Tensor, base: Tensor) -> Tensor:
         """See :class:`Weighting`."""
         return diva_weights(scores.scores, base, scores.mask, self.epsilon)
+
+
+class SoftOverlong(RewardRule):
+    """Weighted sum, less for a response that is too long, see :func:`~lightning_focal.functional.soft_overlong_punishment` (DAPO).
+
+    The punishment is logged as ``reward/overlong``. A weighted sum lies in 0 to 1, the reward of the paper was -1 or 1: a factor of 0.5
+    has its proportion.
+
+    Args:
+        max_completion_len: tokens from which on the punishment is whole, ``model.sampling.max_new_tokens`` usually.
+        soft_punish_cache: tokens before that over which it grows.
+        penalty_factor: what it is multiplied by; > 0.
+    """
+
+    def __init__(self, max_completion_len: int, soft_punish_cache: int, penalty_factor: float = 1.0) -> None:
+        if not penalty_factor > 0:
+            raise ValueError(f"`penalty_factor` must be > 0, got {penalty_factor}")
+        soft_overlong_punishment(torch.zeros(0), max_completion_len, soft_punish_cache)  # they fit
+        self.limits, self.penalty_factor = (max_completion_len, soft_punish_cache), penalty_factor
+
+    def check_length(self, max_new_tokens: int) -> None:
+        """See :class:`RewardRule`."""
+        if max_new_tokens <= self.limits[0] - self.limits[1]:
+            raise ValueError(
+                f"`model.sampling.max_new_tokens` must be > {self.limits[0] - self.limits[1]}, from where {type(self).__name__} punishes, "
+                f"got {max_new_tokens}: no response could be too long"
+            )
+
+    def measures(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """See :class:`RewardRule`."""
+        return {"reward/overlong": self.penalty_factor * soft_overlong_punishment(rollouts.lengths, *self.limits)}
+
+    def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:
+        """See :class:`RewardRule`."""
+        if "reward/overlong" not in scores.measures:
+            raise ValueError(
+                f"{type(self).__name__} needs lengths of rollouts, of which another trainer tells a strategy nothing"
+            )
+        rewards = weighted_reward(scores.scores, weights, scores.mask)
+        return rewards + scores.measures["reward/overlong"].to(rewards)
 
 
 class WorstOf(RewardRule):

@@ -43,6 +43,8 @@ class RewardFunctions(ScoreSource):
     ['short']
     """
 
+    lasting = True
+
     def __init__(
         self,
         functions: Sequence[str | Callable[..., Any]],

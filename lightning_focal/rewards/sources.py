@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -29,7 +29,13 @@ class Answerer(Protocol):
 
 
 class ScoreSource(ABC):
-    """Scores a batch of rollouts."""
+    """Scores a batch of rollouts.
+
+    Attributes:
+        lasting: a response has its score whatever the rest of the batch and the policy of the day: it can be kept and used again.
+    """
+
+    lasting: ClassVar[bool] = False
 
     def validate(self, prompts: Prompts) -> None:
         """Raise ``ValueError`` for prompts that cannot be scored; called on every split before a model is loaded."""
@@ -59,6 +65,8 @@ class RubricScores(ScoreSource):
     Args:
         judge: who judges; the default checks rules and needs no model.
     """
+
+    lasting = True
 
     def __init__(self, judge: Judge | None = None) -> None:
         self.judge = judge or RuleJudge()

@@ -21,7 +21,7 @@ from lightning_focal.functional import (
     weighted_reward,
 )
 from lightning_focal.functional.choices import expect_choice
-from lightning_focal.types import CriterionScores
+from lightning_focal.types import CriterionScores, Rollouts
 
 __all__ = [
     "WHOLE_BATCH",
@@ -232,6 +232,13 @@ class RewardRule(Stage, ABC):
     """Folds the criteria of a rollout into one reward. ``uses_weights`` says whether the size of a weight matters to it."""
 
     uses_weights = True
+
+    def measures(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """Return what this needs of rollouts beside their scores, put into ``scores.measures`` and logged; the same names in every batch."""
+        return {}
+
+    def check_length(self, max_new_tokens: int) -> None:
+        """Raise ``ValueError`` when responses of at most this many tokens leave this nothing to do."""
 
     @abstractmethod
     def __call__(self, scores: CriterionScores, weights: Tensor) -> Tensor:

@@ -130,6 +130,8 @@ class RewardStrategy(Callback, ABC):
         In training each prompt gets a seed for what a stage draws, and a share of rollouts is judged twice where the weighting wants it.
         """
         scores = (self.source if stage == "train" else self.held_out)(rollouts)
+        if measures := self.reward.measures(rollouts):
+            scores = replace(scores, measures={**scores.measures, **measures})
         if not len(rollouts.prompts):
             return _nothing(rollouts.group_size, scores.measures)
         if stage != "train":
@@ -243,6 +245,8 @@ class RewardStrategy(Callback, ABC):
         group_size = getattr(pl_module, "group_size", None)
         if stage == "fit" and group_size is not None:
             self.advantage.check_group_size(group_size)
+        if stage == "fit" and (sampling := getattr(pl_module, "sampling", None)) is not None:
+            self.reward.check_length(sampling.max_new_tokens)
         self.learn_keys(self.source.level_keys())
         datamodule, names = getattr(trainer, "datamodule", None), set(self.source.level_keys())
         for split, prompts in getattr(datamodule, "splits", dict)().items():

@@ -38,8 +38,7 @@ def is_number(value: object) -> bool:
 class Criterion:
     """One thing a response does or does not do.
 
-    Negative points describe a fault: its score is ``1 - met`` and its weight ``|points|`` (ours), so every criterion points
-    the same way.
+    Negative points describe a fault: its score is ``1 - met`` and its weight ``|points|`` (ours), so every criterion points the same way.
 
     Args:
         name: short, unique within a rubric; the name it is logged under.

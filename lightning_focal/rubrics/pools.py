@@ -45,13 +45,12 @@ def pool_untagged(rows: Sequence[RubricRow]) -> list[RubricRow]:
             pools.setdefault(name, f"{sources[row.id] if few else row.format}{_ENDING}".removeprefix("-"))
     before = {log_key(c.name, c.tags) for row in rows for c in row.rubric.criteria}
     if pools and not before >= {*pools.values()}:
+        counts = f"{len(pools)} of {len({name for _, name in bare})}"
         _log.warning(
-            "%d of %d names of criteria have no axis and hardly recur: they are logged together as %s, the table of rollouts tells "
+            "%s names of criteria have no axis and hardly recur: they are logged together as %s, the table of rollouts tells "
             "them apart; tag criteria to follow them by what they ask for: `tags: [axis:accuracy]`",
-            len(pools),
-            len({name for _, name in bare}),
-            ", ".join(dict.fromkeys(pools.values())),
-        )
+            counts, ", ".join(dict.fromkeys(pools.values())),
+        )  # fmt: skip
 
     def tagged(criterion: Criterion) -> Criterion:
         tags = tuple(tag for tag in criterion.tags if not (tag.startswith("pool:") and tag.endswith(_ENDING)))

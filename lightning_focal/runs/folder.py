@@ -81,7 +81,7 @@ def _claim(folder: Path) -> bool:
     """Make ``folder`` ours: it must be new, or empty and unclaimed."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(folder / _MARK, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        descriptor = os.open(folder / _MARK, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
     try:
@@ -148,7 +148,7 @@ def take(folder: Path) -> None:
         return
     with contextlib.suppress(OSError):  # a file system without locks
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / _MARK, os.O_CREAT | os.O_RDWR)
+        descriptor = os.open(folder / _MARK, os.O_CREAT | os.O_RDWR, 0o666)
         if not _lock(descriptor):
             os.close(descriptor)
             raise ValueError(

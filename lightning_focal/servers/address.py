@@ -1,19 +1,12 @@
-"""Where an API stands, the way there, and the key it wants."""
+"""Where an API stands, and the key it wants."""
 
 from __future__ import annotations
 
 import os
 import re
-import urllib.request
 from urllib.parse import urlsplit
 
-__all__ = ["Key", "base_url", "proxy_of"]
-
-
-def proxy_of(url: str) -> str | None:
-    """Return the environment's proxy for an address (``HTTPS_PROXY``, ``NO_PROXY``, ...); None = it is asked directly."""
-    parts = urlsplit(url)
-    return None if urllib.request.proxy_bypass(str(parts.hostname)) else urllib.request.getproxies().get(parts.scheme)
+__all__ = ["Key", "base_url"]
 
 
 def base_url(url: str) -> str:

@@ -162,14 +162,9 @@ class ChatClient:
         return asyncio.run_coroutine_threadsafe(job, self._loop)
 
     def run(self, next_job: Callable[[], Coroutine[Any, Any, _T] | None], seconds: float | None = None) -> Iterator[_T]:
-        """Run jobs, ``concurrency`` at a time, until there are none.
+        """Run jobs, ``concurrency`` at a time, for so many seconds (None = no limit); yields what they give, as they end.
 
-        Args:
-            next_job: called whenever there is room for a job; None = there is none at present.
-            seconds: after which no more is waited for; None = no limit.
-
-        Yields:
-            What the jobs give, as they end.
+        ``next_job`` is called whenever there is room for a job; None = there is none at present.
         """
         done: SimpleQueue[Future[_T]] = SimpleQueue()
         running, until = 0, math.inf if seconds is None else time.monotonic() + seconds
@@ -211,25 +206,16 @@ class ChatClient:
                     if tries == self.attempts or time.monotonic() + wait > until:
                         break
                     await asyncio.sleep(wait)
-        raise ChatUnavailable(
-            f"{self.url} gave no usable reply in {tries} of at most {self.attempts} tries and {self.deadline_s:g} s{said}"
-        )
+        limits = f"at most {self.attempts} tries and {self.deadline_s:g} s"
+        raise ChatUnavailable(f"{self.url} gave no usable reply in {tries} of {limits}{said}")
 
     async def models(self) -> list[str]:
-        """Find out whether a server is there and takes the key, without asking for a completion.
-
-        Returns:
-            The models it offers; empty where it has no list of them.
-
-        Raises:
-            ChatUnusable: if nobody answers, or the key is rejected.
-        """
+        """Return the models that a server offers, empty without a list; ChatUnusable if nobody answers or the key is rejected."""
         import openai
 
         try:
-            content = await self._send(
-                self._openai.get("/models", cast_to=bytes, options=self._options), min(self.timeout_s, _CHECK_S)
-            )
+            asking = self._openai.get("/models", cast_to=bytes, options=self._options)
+            content = await self._send(asking, min(self.timeout_s, _CHECK_S))
             return [str(entry["id"]) for entry in json.loads(content)["data"]]
         except AgainError as error:
             raise ChatUnusable(f"no server answers at {self.url} ({error}); is it running?") from None
@@ -266,12 +252,7 @@ class ChatClient:
         return replace(reply, text=self._key.hidden(reply.text), instead=self._key.hidden(reply.instead))
 
     async def _send(self, sending: Awaitable[bytes], seconds: float) -> bytes:
-        """Return the body of a response.
-
-        Raises:
-            AgainError: if nothing, too little or too much came.
-            openai.APIStatusError: on a status that is no success.
-        """
+        """Return the body of a response; AgainError if nothing, too little or too much came."""
         import aiohttp
         import openai
 

@@ -12,17 +12,8 @@ from typing import Any
 
 from lightning_focal.thoughts import is_empty
 
-__all__ = [
-    "AgainError",
-    "ChatError",
-    "ChatRefused",
-    "ChatReply",
-    "ChatUnavailable",
-    "ChatUnusable",
-    "read_reply",
-    "retry_after",
-    "shortened",
-]
+__all__ = ["AgainError", "ChatError", "ChatRefused", "ChatReply", "ChatUnavailable", "ChatUnusable", "read_reply", "retry_after"]
+__all__ += ["shortened"]
 
 
 _TEXTS = (None, "text", "output_text")  # types of parts that are said: others are thoughts, refusals, pictures
@@ -98,11 +89,7 @@ def retry_after(value: str | None) -> float | None:
 
 
 def read_reply(content: bytes) -> ChatReply:
-    """Return the chat completion that was received.
-
-    Raises:
-        AgainError: if it is none.
-    """
+    """Return the chat completion that was received; AgainError if it is none."""
     try:
         received = json.loads(content)
         choice = received["choices"][0]
@@ -115,9 +102,8 @@ def read_reply(content: bytes) -> ChatReply:
         usage, reason = received.get("usage") or {}, choice.get("finish_reason")
         reason = "length" if str(reason).lower() in _CUT else reason
         read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-        return ChatReply(
-            text or "", None if reason is None else str(reason), read, written, _instead(message, text or "", reason)
-        )
+        instead = _instead(message, text or "", reason)
+        return ChatReply(text or "", None if reason is None else str(reason), read, written, instead)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         got = shortened(content[:1000].decode("utf-8", errors="replace"), 100)
         raise AgainError(f"the reply is no chat completion ({type(error).__name__}: {error}; got {got!r})") from None

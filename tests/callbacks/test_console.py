@@ -14,11 +14,13 @@ from rich.console import Console
 from lightning_focal.callbacks import ConsoleReport, HeldOut
 from lightning_focal.callbacks.console import level_table
 from lightning_focal.precision import describe_device
+from lightning_focal.rewards import StaticReward
 from tests.helpers import FakeTrainer, make_answers, make_scores
 
 SEEN = {
     "train/reward/mean": 0.5,
-    "train/reward/static": 0.625,
+    "train/reward/static": 0.75,  # under a strategy's own base weights
+    "train/reward/prior": 0.625,
     "train/balance/worst": 0.25,
     "train/criterion/brevity/score": 0.25,
     "train/saturation/brevity": 0.125,
@@ -78,6 +80,13 @@ def test_the_opening_lines():
         "static: score under the rubric's own (prior) weights, in [0, 1]; compare runs by it\n"
         "reward: what the policy learns from, under the weights in force, which move\n"
     )
+
+
+def test_static_weights_are_not_said_to_move():
+    report, module = recorded(), Module()
+    module.reward_strategy = StaticReward(weights="uniform")
+    report.on_fit_start(fit_trainer(), module)
+    assert printed(report).endswith("under the weights in force, which stay as they are\n")
 
 
 def test_a_line_a_batch():
@@ -215,6 +224,14 @@ def test_a_summary_without_held_out_prompts_or_checkpoints():
     assert "Written to runs/a:" in printed(report)
     assert "held-out score" not in printed(report)
     assert "Next:" not in printed(report)
+
+
+def test_without_checkpoints_the_report_is_next(tmp_path):
+    for name in ("config.yaml", "metrics.csv"):
+        (tmp_path / name).touch()
+    report = recorded()
+    report.on_fit_end(fit_trainer(tmp_path, callbacks=[history(0.5)]), Module())
+    assert printed(report).partition("Next:\n")[2] == f"  lightning_focal report {tmp_path}\n"
 
 
 def test_quiet_says_what_came_out_alone():

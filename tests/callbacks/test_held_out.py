@@ -12,6 +12,7 @@ from lightning_focal.callbacks import HeldOut
 from lightning_focal.callbacks.held_out import prompt_scores
 from lightning_focal.data import RubricDataModule
 from lightning_focal.functional import bootstrap_interval
+from lightning_focal.intervals import parted
 from lightning_focal.judges import Judge, Outcome, Verdict
 from lightning_focal.rewards import FocalReward, StaticReward
 from tests.conftest import rubric_rows, write_rows
@@ -217,7 +218,7 @@ def test_judges_that_part_are_told_apart(tmp_path, caplog):
     assert len(caplog.records) == 1  # nine prompts say nothing
     callback.history[2]["held_out_judge"] = callback.history[2]["scores"] = dict.fromkeys(names, float("nan"))
     callback.history.pop()
-    assert callback.parted() is None
+    assert parted(callback.history) is None
 
 
 def test_a_real_run_is_measured_by_both_judges(tmp_path, run_tiny):

@@ -35,10 +35,7 @@ class Scripted(Judge):
     asked = 0
 
     def __init__(self, *rounds):
-        self.rounds = [
-            [Verdict(WORDS[said]) if isinstance(said, str) else Verdict(Outcome.GRADED, said) for said in said_now]
-            for said_now in rounds
-        ]
+        self.rounds = [[Verdict(WORDS[s]) if isinstance(s, str) else Verdict(Outcome.GRADED, s) for s in said] for said in rounds]
 
     def judge(self, requests):
         assert {request.repeat for request in requests} == {self.asked}  # a cache of verdicts tells repeats apart
@@ -104,41 +101,30 @@ def test_several_responses_labels_left_out_and_other_formats(tmp_path):
     found = [(case.id, case.request.response, case.keys, case.met) for case in cases]
     assert found == [("x#0", "a", ("short",), (1.0,)), ("x#1", "b", ("calm",), (0.0,))]
     rubrics = [{"criterion": "Names the dose.", "points": 5, "tags": ["axis:accuracy"]}]
-    gold = {
-        "prompt_id": "p",
-        "prompt": [{"role": "user", "content": "Q?"}],
-        "rubrics": rubrics,
-        "response": "a",
-        "verdicts": [True],
-    }
-    (case,) = read_gold(write(tmp_path, gold))
+    health = {"prompt_id": "p", "prompt": [{"role": "user", "content": "Q?"}], "rubrics": rubrics}
+    (case,) = read_gold(write(tmp_path, {**health, "response": "a", "verdicts": [True]}))
     assert (case.keys, case.request.criteria[0].description) == (("accuracy",), "Names the dose.")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"response": None}, r"gold.jsonl:1: `response` must be a string, got None"),
-        ({"verdicts": None}, r"`verdicts` must be a list of one verdict per criterion \(2\), or a mapping by name, got None"),
-        ({"verdicts": [True]}, r"`verdicts` must be a list of one verdict per criterion \(2\)"),
-        ({"verdicts": {"shrt": True}}, r"`verdicts` must be by the names short, calm, got 'shrt'"),
-        ({"verdicts": ["maybe", None]}, r"`verdicts\['short'\]` must be true, false, 'met', .* from 0 to 1, got 'maybe'"),
-        ({"verdicts": [2, None]}, r"`verdicts\['short'\]` must be .* a grade, or null .* from 0 to 1, got 2"),
-        ({"responses": [3]}, "`responses` must be a list of mappings with `response` and `verdicts`, got \\[3\\]"),
-        ({"responses": [{"verdicts": []}]}, r"`responses\[0\]\.response` must be a string, got None"),
-        ({"verdicts": [None, None]}, "`verdicts` must be given for at least one criterion, got None"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"response": None}, r"gold.jsonl:1: `response` must be a string, got None"),
+    ({"verdicts": None}, r"`verdicts` must be a list of one verdict per criterion \(2\), or a mapping by name, got None"),
+    ({"verdicts": [True]}, r"`verdicts` must be a list of one verdict per criterion \(2\)"),
+    ({"verdicts": {"shrt": True}}, r"`verdicts` must be by the names short, calm, got 'shrt'"),
+    ({"verdicts": ["maybe", None]}, r"`verdicts\['short'\]` must be true, false, 'met', .* from 0 to 1, got 'maybe'"),
+    ({"verdicts": [2, None]}, r"`verdicts\['short'\]` must be .* a grade, or null .* from 0 to 1, got 2"),
+    ({"responses": [3]}, "`responses` must be a list of mappings with `response` and `verdicts`, got \\[3\\]"),
+    ({"responses": [{"verdicts": []}]}, r"`responses\[0\]\.response` must be a string, got None"),
+    ({"verdicts": [None, None]}, "`verdicts` must be given for at least one criterion, got None"),
+])  # fmt: skip
 def test_malformed(tmp_path, changes, message):
     with pytest.raises(RubricError, match=message):
         read_gold(write(tmp_path, {**row("a", [True, True]), **changes}))
 
 
 def test_the_command(tmp_path, capsys):
-    path, out = (
-        write(tmp_path, row("one two three", [True, False]), row("one two three four!", [True, True])),
-        tmp_path / "out.json",
-    )
+    path = write(tmp_path, row("one two three", [True, False]), row("one two three four!", [True, True]))
+    out = tmp_path / "out.json"
     agreement_command(["--agreement", str(path), "--judge=RuleJudge", "--repeats=2", f"--json={out}"])
     figures = json.loads(out.read_text())
     assert (figures["accuracy"], figures["consistency"], figures["labels"]) == (0.75, 1.0, 4)
@@ -151,15 +137,12 @@ def test_the_command(tmp_path, capsys):
 MAJORITY = "{class_path: MajorityJudge, init_args: {judges: [{class_path: RuleJudge}, {class_path: RuleJudge}]}}"
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (f"judge: {MAJORITY}", "MajorityJudge"),
-        (f"trainer: {{callbacks: [{{class_path: StaticReward, init_args: {{judge: {MAJORITY}}}}}]}}", "MajorityJudge"),
-        ("reward: other.yaml", "MajorityJudge"),  # a file that it names
-        ("reward: {class_path: FocalReward, init_args: {judge: null}}", "RuleJudge"),
-    ],
-)
+@pytest.mark.parametrize(("text", "name"), [
+    (f"judge: {MAJORITY}", "MajorityJudge"),
+    (f"trainer: {{callbacks: [{{class_path: StaticReward, init_args: {{judge: {MAJORITY}}}}}]}}", "MajorityJudge"),
+    ("reward: other.yaml", "MajorityJudge"),  # a file that it names
+    ("reward: {class_path: FocalReward, init_args: {judge: null}}", "RuleJudge"),
+])  # fmt: skip
 def test_the_judge_of_a_configuration(tmp_path, text, name):
     path, out = write(tmp_path, row("one two three", [True, False])), tmp_path / "out.json"
     (tmp_path / "other.yaml").write_text(f"class_path: FocalReward\ninit_args: {{gamma: 1, judge: {MAJORITY}}}")
@@ -170,16 +153,13 @@ def test_the_judge_of_a_configuration(tmp_path, text, name):
     assert figures["judge"]["class_path"].endswith(name)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ([], ValueError, "`--judge` must be given, or `--config` with one, but not both"),
-        (["--judge=RuleJudge", "--config=x.yaml"], ValueError, "`--judge` must be given, or `--config` with one, but not both"),
-        (["--config=x.yaml"], FileNotFoundError, r"`--config` must be an existing file, got 'x\.yaml'"),
-        (["--judge=RoutedJudge"], ValueError, "criterion 'kind' has no `check`"),  # before anything is judged
-        (["--judge=RoutedJudge", "--repeats=0"], ValueError, "`repeats` must be >= 1, got 0"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ([], ValueError, "`--judge` must be given, or `--config` with one, but not both"),
+    (["--judge=RuleJudge", "--config=x.yaml"], ValueError, "`--judge` must be given, or `--config` with one, but not both"),
+    (["--config=x.yaml"], FileNotFoundError, r"`--config` must be an existing file, got 'x\.yaml'"),
+    (["--judge=RoutedJudge"], ValueError, "criterion 'kind' has no `check`"),  # before anything is judged
+    (["--judge=RoutedJudge", "--repeats=0"], ValueError, "`repeats` must be >= 1, got 0"),
+])  # fmt: skip
 def test_arguments_that_do_not_go(tmp_path, arguments, error, message):
     path = write(tmp_path, row("a", [True], rubric=[{"name": "kind", "description": "Is kind."}]))
     with pytest.raises(error, match=message):
@@ -187,15 +167,9 @@ def test_arguments_that_do_not_go(tmp_path, arguments, error, message):
 
 
 def test_the_meta_evaluation_of_healthbench_is_gold_as_it_is(tmp_path):
-    row = {
-        "prompt": [{"role": "user", "content": "My head hurts."}],
-        "prompt_id": "p",
-        "completion": "Rest, please.",
-        "rubric": "Advises rest.",
-        "binary_labels": [True, False],
-        "anonymized_physician_ids": ["a", "b"],
-        "category": "cluster:hedging",
-    }
+    row = {"prompt": [{"role": "user", "content": "My head hurts."}], "prompt_id": "p", "completion": "Rest, please."}
+    row |= {"rubric": "Advises rest.", "category": "cluster:hedging"}
+    row |= {"binary_labels": [True, False], "anonymized_physician_ids": ["a", "b"]}
     path = tmp_path / "meta.jsonl"
     path.write_text("\n".join(json.dumps({**row, "completion_id": name}) for name in "xy"))
     cases = read_gold(path)

@@ -75,9 +75,8 @@ def test_rubrics(run, file, tmp_path):
 def test_agreement(run, tmp_path, tagged):
     tags = [{"tags": [f"axis:{text}"]} if tagged else {} for text in TEXTS]
     rubric = [{**criterion, **more} for criterion, more in zip(criteria(), tags, strict=True)]
-    gold = write_rows(
-        tmp_path / "gold.jsonl", [{"prompt": "q", "rubric": rubric, "response": "a", "verdicts": [True] * len(TEXTS)}]
-    )
+    row = {"prompt": "q", "rubric": rubric, "response": "a", "verdicts": [True] * len(TEXTS)}
+    gold = write_rows(tmp_path / "gold.jsonl", [row])
     run("judge", "--agreement", gold, "--judge", "RuleJudge", "--repeats", 2)
 
 
@@ -89,19 +88,10 @@ def test_judge_check(run, text):
 
 
 def test_replay_and_report(run, tmp_path):
-    folder = make_run(
-        tmp_path / "run[bold]", criteria=tuple((text, ("level:a",)) for text in TEXTS), say=lambda *at: TEXTS[at[3] % 4]
-    )
-    run(
-        "replay",
-        "--rollouts",
-        folder / "rollouts",
-        "--reward=FocalReward",
-        "--grid={gamma: [0, 3]}",
-        "--show",
-        9,
-        shown=["[bold] red"],
-    )
+    named = tuple((text, ("level:a",)) for text in TEXTS)
+    folder = make_run(tmp_path / "run[bold]", criteria=named, say=lambda *at: TEXTS[at[3] % 4])
+    rollouts = f"--rollouts={folder / 'rollouts'}"
+    run("replay", rollouts, "--reward=FocalReward", "--grid={gamma: [0, 3]}", "--show", 9, shown=["[bold] red"])
     assert (tmp_path / "replay" / "replay.png").stat().st_size > 10_000
     said = run("report", folder, shown=["run[bold]"])
     assert "criteri" in said
@@ -183,10 +173,7 @@ def test_nothing_reaches_a_terminal_past_the_console():
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             taken = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             rich = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rich"
-            if (
-                name in ("Console", "print")
-                or (rich and {*taken} - ALLOWED)
-                or (isinstance(node, ast.Import) and node.names[0].name == "rich")
-            ):
+            whole = isinstance(node, ast.Import) and node.names[0].name == "rich"
+            if name in ("Console", "print") or (rich and {*taken} - ALLOWED) or whole:
                 found.append(f"{path.name}:{node.lineno}")
     assert {place.split(":")[0] for place in found} == {"terminal.py"}

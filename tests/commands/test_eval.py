@@ -78,55 +78,49 @@ def test_the_harness_itself_scores_the_exported_folder_the_same(evaluated, tmp_p
     assert greedy(*load_evaluated(path)) != greedy(*load_policy(TINY))  # what was trained makes a difference
     if kind == "adapter":
         named = f"pretrained={export_policy(*load_policy(TINY), tmp_path / 'base')},peft={folder}"
-    assert harness(["-m", "lm_eval"], "hf", named, tasks, tmp_path / "out") == expected
+    assert scores_by_harness("lm_eval", "hf", named, tasks, tmp_path / "out") == expected
 
 
 @pytest.mark.slow
 def test_the_harness_knows_checkpoints_through_our_command(evaluated, tmp_path):
     path, tasks, expected = evaluated(Lora(r=2))
-    program = ["-m", "lightning_focal", "lm-eval"]
-    assert harness(program, "lightning_focal", f"ckpt={path}", tasks, tmp_path / "out") == expected
+    assert scores_by_harness("lightning_focal lm-eval", "lightning_focal", f"ckpt={path}", tasks, tmp_path / "out") == expected
 
 
-def harness(program, model, arguments, tasks, out):
-    command = ["run", "--model", model, "--model_args", arguments, "--tasks", tasks, "--apply_chat_template", "--batch_size", "4"]
-    done = subprocess.run(
-        [sys.executable, *program, *command, "--device", "cpu", "--output_path", str(out)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+def harness(program, model, arguments, tasks, *more, cwd=None):
+    """What the harness prints."""
+    command = [
+        "run",
+        f"--model={model}",
+        f"--model_args={arguments}",
+        f"--tasks={tasks}",
+        "--apply_chat_template",
+        "--device=cpu",
+    ]
+    how = {"capture_output": True, "text": True, "env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "cwd": cwd, "check": False}
+    done = subprocess.run([sys.executable, "-m", *program.split(), *command, *more], **how)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def scores_by_harness(program, model, arguments, tasks, out):
+    harness(program, model, arguments, tasks, "--batch_size", "4", "--output_path", str(out))
     results = json.loads(next(out.rglob("results_*.json")).read_text())["results"]
     return {SCORES[0]: results["words"]["exact_match,word"], SCORES[1]: results["choices"]["acc,none"]}
 
 
 @pytest.mark.slow
-def test_a_task_of_ours_makes_the_harness_know_our_model(evaluated, tmp_path):
+def test_a_task_of_ours_makes_the_harness_know_our_model(evaluated):
     path, _, _ = evaluated()
-    command = ["run", "--model", "lightning_focal", "--model_args", f"ckpt={path}", "--tasks", "configs/eval/rubric.yaml"]
-    command += ["--limit", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", *command, "--apply_chat_template", "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "all_met" in done.stdout
+    task = "configs/eval/rubric.yaml"
+    assert "all_met" in harness("lm_eval", "lightning_focal", f"ckpt={path}", task, "--limit", "2", cwd=ROOT)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--tasks", "nowhere.yaml"], "the file 'nowhere.yaml' does not exist"),
-        (["--tasks", "x.yaml", "--limit", "-1"], "`--limit` > 0, got 16 and -1.0"),
-        (["--tasks", "x.yaml", "--batch_size", "0"], "`--batch_size` must be >= 1"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--tasks", "nowhere.yaml"], "the file 'nowhere.yaml' does not exist"),
+    (["--tasks", "x.yaml", "--limit", "-1"], "`--limit` > 0, got 16 and -1.0"),
+    (["--tasks", "x.yaml", "--batch_size", "0"], "`--batch_size` must be >= 1"),
+])  # fmt: skip
 def test_bad_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(["eval", "--ckpt_path", TINY, *arguments])

@@ -91,16 +91,13 @@ def test_tied_weights(run_tiny, tmp_path):
     assert again.lm_head.weight.equal(model.lm_head.weight + 1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"adapter": True}, "`--adapter` needs a run with `model.lora`"),
-        ({"part": "teacher"}, r"holds no weights named teacher\.model\."),
-        ({"model": {"policy": TINY.replace("layers=1", "layers=2")}}, "does not fit the configuration: .* weights are missing"),
-        ({"model": {"policy": TINY, "lora": {"r": 2}}}, "does not fit the configuration"),
-        ({"ckpt_path": "nowhere.ckpt"}, "'nowhere.ckpt' does not exist"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"adapter": True}, "`--adapter` needs a run with `model.lora`"),
+    ({"part": "teacher"}, r"holds no weights named teacher\.model\."),
+    ({"model": {"policy": TINY.replace("layers=1", "layers=2")}}, "does not fit the configuration: .* weights are missing"),
+    ({"model": {"policy": TINY, "lora": {"r": 2}}}, "does not fit the configuration"),
+    ({"ckpt_path": "nowhere.ckpt"}, "'nowhere.ckpt' does not exist"),
+])  # fmt: skip
 def test_what_does_not_fit_is_refused(trained, tmp_path, arguments, message):
     _, path = trained()
     with pytest.raises((ValueError, FileNotFoundError), match=message):

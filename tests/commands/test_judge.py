@@ -30,14 +30,11 @@ def test_a_good_server_and_one_that_is_wrong(capsys):
     assert "not those expected" in said
 
 
-@pytest.mark.parametrize(
-    ("finish_reason", "more", "words"),
-    [
-        ("stop", (), "takes no notice of `response_format`"),
-        ("length", (), "cut off by the limit of tokens: raise `body.max_tokens`"),
-        ("stop", ("--structured=false",), ""),
-    ],
-)
+@pytest.mark.parametrize(("finish_reason", "more", "words"), [
+    ("stop", (), "takes no notice of `response_format`"),
+    ("length", (), "cut off by the limit of tokens: raise `body.max_tokens`"),
+    ("stop", ("--structured=false",), ""),
+])  # fmt: skip
 def test_a_server_without_verdicts_and_what_may_help(finish_reason, more, words, capsys):
     async def prose(exchange):
         await exchange.send(http(200, completion("The response names Paris.", finish_reason)))
@@ -81,16 +78,13 @@ def test_what_is_said_at_once():
             judge_command(["--check", "--url", server.url, "--model", "judge"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        (["--url", "http://x", "--model", "m"], ValueError, "`judge` must be told what to do"),
-        (["--check"], ValueError, "`--url` must be given"),
-        (["--check", "--url", "http://x"], ValueError, "`--model` must be given"),
-        (["--check", "--config", "none.yaml"], FileNotFoundError, "`--config` must be an existing file"),
-        (["--check", "--config", "rules.yaml"], ValueError, "must name a configuration with an HTTPJudge"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "error", "words"), [
+    (["--url", "http://x", "--model", "m"], ValueError, "`judge` must be told what to do"),
+    (["--check"], ValueError, "`--url` must be given"),
+    (["--check", "--url", "http://x"], ValueError, "`--model` must be given"),
+    (["--check", "--config", "none.yaml"], FileNotFoundError, "`--config` must be an existing file"),
+    (["--check", "--config", "rules.yaml"], ValueError, "must name a configuration with an HTTPJudge"),
+])  # fmt: skip
 def test_arguments_that_do_not_go(arguments, error, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rules.yaml").write_text("reward: FocalReward", encoding="utf-8")

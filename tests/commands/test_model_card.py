@@ -1,11 +1,16 @@
 """Model cards: what they say is what happened, and nothing in them is markup that a run brought along."""
 
+import html
 import json
 import math
+import re
 
 import pytest
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from markdown_it import MarkdownIt
 
+from lightning_focal.callbacks import HeldOut
 from lightning_focal.cli import main
 from lightning_focal.commands.model_card import code, escaped, model_card, run_records
 from lightning_focal.models.checkpoints import trained_batches
@@ -15,30 +20,18 @@ CONFIG = {
     "seed_everything": 7,
     "reward": {"class_path": "lightning_focal.rewards.FocalReward", "init_args": {"gamma": 1.0}},
     "model": {
-        "policy": "somebody/some-model",
-        "group_size": 8,
+        "policy": "somebody/some-model", "group_size": 8,
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}},
     },
-    "data": {
-        "class_path": "lightning_focal.data.RubricDataModule",
-        "init_args": {"train": "train.jsonl", "val": "heldout.jsonl"},
-    },
-}
+    "data": {"class_path": "lightning_focal.data.RubricDataModule", "init_args": {"train": "train.jsonl", "val": "heldout.jsonl"}},
+}  # fmt: skip
 HELD_OUT = {
     "level": 0.95,
     "evaluations": [
-        {
-            "batch": 0,
-            "scores": {"a": 0.2, "b": 0.4, "c": None},
-            "measures": {"val/balance/worst": 0.1, "val/criterion/tone/score": 0.5},
-        },
-        {
-            "batch": 4,
-            "scores": {"a": 0.5, "b": 0.7, "c": 0.9},
-            "measures": {"val/balance/worst": 0.3, "val/criterion/tone/score": 0.4},
-        },
+        {"batch": 0, "scores": {"a": 0.2, "b": 0.4, "c": None}, "measures": {"val/balance/worst": 0.1, "val/criterion/tone/score": 0.5}},
+        {"batch": 4, "scores": {"a": 0.5, "b": 0.7, "c": 0.9}, "measures": {"val/balance/worst": 0.3, "val/criterion/tone/score": 0.4}},
     ],
-}
+}  # fmt: skip
 LM_EVAL = {"settings": {"limit": 50}, "evaluations": [{"batch": 0, "scores": {"gsm8k/acc": 0.25, "gsm8k/acc_stderr": 0.1}}]}
 
 
@@ -97,11 +90,8 @@ def test_no_scores_and_no_method():
 
 
 def test_a_strategy_among_the_callbacks_is_found():
-    config = {
-        **CONFIG,
-        "reward": None,
-        "trainer": {"callbacks": [{"class_path": "lightning_focal.rewards.CoRewardingII", "init_args": {}}]},
-    }
+    callback = {"class_path": "lightning_focal.rewards.CoRewardingII", "init_args": {}}
+    config = {**CONFIG, "reward": None, "trainer": {"callbacks": [callback]}}
     header, body = front_matter(model_card(config, name="policy", adapter=True, part="policy"))
     assert header["library_name"] == "peft"
     assert header["tags"][-1] == "co-rewarding-ii"
@@ -119,12 +109,8 @@ def test_everything_from_a_run_is_escaped():
         "model": {"policy": EVIL, "group_size": EVIL, "lora": {"r": EVIL}},
         "data": {"class_path": EVIL, "init_args": {"train": EVIL, "val": EVIL}},
     }
-    held_out = {
-        "level": 0.9,
-        "evaluations": [
-            {"batch": batch, "scores": {EVIL: 0.5}, "measures": {f"val/criterion/{EVIL}/score": 0.5}} for batch in (0, 1)
-        ],
-    }
+    measured = {"scores": {EVIL: 0.5}, "measures": {f"val/criterion/{EVIL}/score": 0.5}}
+    held_out = {"level": 0.9, "evaluations": [{"batch": batch, **measured} for batch in (0, 1)]}
     lm_eval = {"settings": {"limit": EVIL}, "evaluations": [{"batch": 0, "scores": {EVIL: 0.5}}]}
     card = model_card(config, name=EVIL, records={"held_out": held_out, "lm_eval": lm_eval})
     header, body = front_matter(card)
@@ -142,36 +128,22 @@ def test_everything_from_a_run_is_escaped():
 
 @pytest.mark.parametrize("text", ["a|b", "`", "<b>", "*a*", "_a_", "[a](b)", "\\", "a\nb", "&lt;"])
 def test_escaped_texts_come_back_from_markdown_as_they_were(text):
-    markdown_it = pytest.importorskip("markdown_it")
-    reader = markdown_it.MarkdownIt("commonmark")
+    reader = MarkdownIt("commonmark")
     plain = " ".join(text.split())
     assert as_text(reader.render(escaped(text))) == plain
     assert as_text(reader.render(code(text))) == plain
 
 
 def as_text(page):
-    import html
-    import re
-
     assert not re.search(r"<(em|strong|a|b|script)\b", page)
     return html.unescape(re.sub(r"</?(p|code)>", "", page)).strip()
 
 
 def test_an_exported_run_has_its_card(run_tiny, tmp_path, rubric_file):
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
-    from lightning_focal.callbacks import HeldOut
-
     watch = HeldOut()
     saving = ModelCheckpoint(tmp_path / "run" / "checkpoints", filename="{step}", save_top_k=-1, every_n_train_steps=1)
-    run = run_tiny(
-        None,
-        watch,
-        saving,
-        trainer_enable_checkpointing=True,
-        trainer_limit_train_batches=2,
-        data_val=rubric_file(3, name="val.jsonl"),
-    )
+    more = {"trainer_enable_checkpointing": True, "trainer_limit_train_batches": 2, "data_val": rubric_file(3, name="val.jsonl")}
+    run = run_tiny(None, watch, saving, **more)
     (run.folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "model": {"policy": TINY}}))
     for path in saving.best_k_models or sorted((run.folder / "checkpoints").glob("*.ckpt")):
         assert trained_batches(path) in (1, 2)

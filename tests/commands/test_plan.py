@@ -26,10 +26,7 @@ def qwen(vocabulary, hidden, layers, heads, kv_heads, head, inner, experts=1):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("Qwen3-8B", qwen(151936, 4096, 36, 32, 8, 128, 12288)),
-        ("Qwen3-30B-A3B", qwen(151936, 2048, 48, 32, 4, 128, 768, 128)),
-    ],
+    [("Qwen3-8B", qwen(151936, 4096, 36, 32, 8, 128, 12288)), ("Qwen3-30B-A3B", qwen(151936, 2048, 48, 32, 4, 128, 768, 128))],
 )
 def test_architectures_have_as_many_parameters_as_their_names_say(name, expected):
     began = time.perf_counter()
@@ -72,9 +69,8 @@ def test_bytes_by_hand():
     inside = (8 * 32 + 8 * 32 + 4 * 64) * 2  # bytes a token: norms and sums, then attention and the wide layer
     assert shares["activations"].device == 30 * (32 * 2 + inside)
     samples, learns = (together(list(shares.values()), phase) for phase in ("samples", "learns"))
-    assert samples[0] - learns[0] == shares["key/value cache"].device - sum(
-        shares[name].device for name in ("gradients", "gathered blocks", "activations")
-    )
+    learning = sum(shares[name].device for name in ("gradients", "gathered blocks", "activations"))
+    assert samples[0] - learns[0] == shares["key/value cache"].device - learning
 
 
 def test_offloaded_shards_wait_in_main_memory_and_replicas_gather_nothing():
@@ -103,21 +99,15 @@ def test_every_configuration_of_scale_plans(path, capsys, monkeypatch):
         assert strategy["init_args"]["data_parallel_size"] == declared["devices"] * declared["num_nodes"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--devices=3", "--nodes=2", "--model.lora.r=2", "--memory=0.000001"], "2 x 3 devices, replicated"),
-        (["--model.lora.r=2", "--memory=0.000001"], "trained); all of them on each process"),
-        (["--memory=0.000001"], "does not fit a device of 1e-06 GB"),
-        (["--devices=4", "--trainer.strategy=fsdp"], "4 devices, split by FSDP"),
-        (
-            ["--devices=2", "--trainer.strategy=ModelParallelStrategy"],
-            "`trainer.strategy.tensor_parallel_size` must be 1, got auto",
-        ),
-        (["--config=nowhere.yaml"], "`--config` must be an existing file"),
-        (["--architecture=nowhere.json"], "`--architecture` must be an existing config.json, got 'nowhere.json'"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--devices=3", "--nodes=2", "--model.lora.r=2", "--memory=0.000001"], "2 x 3 devices, replicated"),
+    (["--model.lora.r=2", "--memory=0.000001"], "trained); all of them on each process"),
+    (["--memory=0.000001"], "does not fit a device of 1e-06 GB"),
+    (["--devices=4", "--trainer.strategy=fsdp"], "4 devices, split by FSDP"),
+    (["--devices=2", "--trainer.strategy=ModelParallelStrategy"], "`trainer.strategy.tensor_parallel_size` must be 1, got auto"),
+    (["--config=nowhere.yaml"], "`--config` must be an existing file"),
+    (["--architecture=nowhere.json"], "`--architecture` must be an existing config.json, got 'nowhere.json'"),
+])  # fmt: skip
 def test_devices_and_options_of_fit(capsys, monkeypatch, arguments, said):
     monkeypatch.chdir(ROOT)
     command = ["plan", "--config", "configs/focal_tiny.yaml", *arguments]

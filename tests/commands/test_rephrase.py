@@ -71,13 +71,8 @@ def test_questions_in_pairs_out(run, tmp_path, questions):
     assert f"{COUNT} pairs of {COUNT} questions, 0 dropped" in said
     written = lines(tmp_path / "pairs.jsonl")
     assert [row["id"] for row in written] == [f"q{i}" for i in range(COUNT)]
-    assert written[3] == {
-        "id": "q3",
-        "question": "What is 3 + 4?",
-        "rephrased": "Ann asks: What is 3 + 4?",
-        "answer": "7",
-        "level": 0,
-    }
+    texts = {"question": "What is 3 + 4?", "rephrased": "Ann asks: What is 3 + 4?"}
+    assert written[3] == {"id": "q3", **texts, "answer": "7", "level": 0}
     assert lines(tmp_path / "pairs.rejected.jsonl") == []
     assert fake.requests[0] | {"messages": None} == {"model": "tiny", "messages": None, "temperature": 0.7, "max_tokens": 1024}
     data = PairDataModule(train=str(tmp_path / "pairs.jsonl"), val=str(questions), batch_size=COUNT, shuffle=False)
@@ -130,11 +125,8 @@ def test_rejects_are_counted_and_listed(run, tmp_path):
     assert [row["id"] for row in rejected] == [f"q{i}" for i in range(7)]
     assert rejected[2]["question"] == "What is 2 + 3?"
     assert rejected[2]["reason"] == "numbers"
-    assert rejected[2]["rejected"][1] == {
-        "reason": "numbers",
-        "detail": "lost 3; new 9",
-        "reply": "<rephrased>What is 2 + 9?</rephrased>",
-    }
+    reply = "<rephrased>What is 2 + 9?</rephrased>"
+    assert rejected[2]["rejected"][1] == {"reason": "numbers", "detail": "lost 3; new 9", "reply": reply}
     assert "context length exceeded" in rejected[6]["rejected"][0]["detail"]
 
 
@@ -187,15 +179,11 @@ def test_a_server_that_dies_leaves_what_is_finished(run, tmp_path):
     assert len(lines(tmp_path / "pairs.jsonl")) == COUNT
 
 
-@pytest.mark.parametrize(
-    ("first", "models", "message"),
-    [
-        ((401, {}, "bad key sk-12345-secret"), ("tiny",), "rejects the key in 'SOME_KEY'"),
-        ((404, {}, "no such model"), ("other",), "it offers other"),
-        (None, ("tiny",), "no server answers at http://127.0.0.1:"),
-    ],
-    ids=["key", "model", "nobody"],
-)
+@pytest.mark.parametrize(("first", "models", "message"), [
+    ((401, {}, "bad key sk-12345-secret"), ("tiny",), "rejects the key in 'SOME_KEY'"),
+    ((404, {}, "no such model"), ("other",), "it offers other"),
+    (None, ("tiny",), "no server answers at http://127.0.0.1:"),
+], ids=["key", "model", "nobody"])  # fmt: skip
 def test_what_ends_it_at_once(run, tmp_path, monkeypatch, first, models, message):
     monkeypatch.setenv("SOME_KEY", "sk-12345-secret")
     with serving([first], models=models) as fake:
@@ -224,23 +212,20 @@ def test_an_instruction_and_further_parameters(run, tmp_path):
     assert "max_tokens" not in first
 
 
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        ((), "write either `--server URL --model NAME` or `--policy SOURCE`"),
-        (("--server", "http://h"), "`--server` needs `--model`"),
-        (("--policy", "p", "--model", "m"), "`--model` is for a server, got 'm' together with `--policy`"),
-        (("--policy", "p", "--max_tokens", "null"), "`--max_tokens` must be a number for a local model"),
-        (("--policy", "p", "--attempts", "0"), "`--attempts` must be >= 1, got 0"),
-        (("--policy", "p", "--temperature", "-1"), "`--temperature` must be finite and >= 0, got -1.0"),
-        (("--policy", "p", "--longest", "0"), "`longest` must be > 0, got 0.0"),
-        (("--policy", "p", "--instruction", "nowhere.txt"), "`instruction` must name an existing file, got 'nowhere.txt'"),
-        (("--policy", "p", "--on_bad_row", "ignore"), "`on_bad_row` must be 'error' or 'skip', got 'ignore'"),
-        (("--policy", "no-such-folder/x/y"), "does not exist"),
-        (("--server", "http://h", "--model", "m", "--body", "{model: x}"), "`--body` must hold further parameters, got 'model'"),
-        (("--server", "h", "--model", "m"), "`url` must be the address of an API"),
-    ],
-)
+@pytest.mark.parametrize(("extra", "message"), [
+    ((), "write either `--server URL --model NAME` or `--policy SOURCE`"),
+    (("--server", "http://h"), "`--server` needs `--model`"),
+    (("--policy", "p", "--model", "m"), "`--model` is for a server, got 'm' together with `--policy`"),
+    (("--policy", "p", "--max_tokens", "null"), "`--max_tokens` must be a number for a local model"),
+    (("--policy", "p", "--attempts", "0"), "`--attempts` must be >= 1, got 0"),
+    (("--policy", "p", "--temperature", "-1"), "`--temperature` must be finite and >= 0, got -1.0"),
+    (("--policy", "p", "--longest", "0"), "`longest` must be > 0, got 0.0"),
+    (("--policy", "p", "--instruction", "nowhere.txt"), "`instruction` must name an existing file, got 'nowhere.txt'"),
+    (("--policy", "p", "--on_bad_row", "ignore"), "`on_bad_row` must be 'error' or 'skip', got 'ignore'"),
+    (("--policy", "no-such-folder/x/y"), "does not exist"),
+    (("--server", "http://h", "--model", "m", "--body", "{model: x}"), "`--body` must hold further parameters, got 'model'"),
+    (("--server", "h", "--model", "m"), "`url` must be the address of an API"),
+])  # fmt: skip
 def test_arguments(run, tmp_path, extra, message):
     status, _, error = run(*extra)
     assert status == 1
@@ -299,13 +284,9 @@ def begun(tmp_path, questions):
     def start(number):
         with serving(slow) as fake:
             options = server_of(fake, "--concurrency", "2")
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, str(questions), "--out", str(tmp_path / "pairs.jsonl"), *options],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
+            command = [sys.executable, "-c", code, str(questions), "--out", str(tmp_path / "pairs.jsonl"), *options]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
             try:
                 until = time.monotonic() + 120
                 while not journal.exists() or journal.read_bytes().count(b"\n") < 4:

@@ -20,15 +20,9 @@ from tests.conftest import TINY
 pytest.importorskip("reasoning_gym")
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    f"--model.policy={TINY}",
-    "--model.val_questions=4",
-    "--model.val_group_size=2",
-    "--data.train=32",
-    "--data.val=6",
-    "--data.batch_size=4",
-    "--trainer.max_steps=4",
-    "--trainer.val_check_interval=2",
-)
+    f"--model.policy={TINY}", "--model.val_questions=4", "--model.val_group_size=2", "--data.train=32", "--data.val=6",
+    "--data.batch_size=4", "--trainer.max_steps=4", "--trainer.val_check_interval=2",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -118,23 +112,17 @@ def test_plain_files_with_a_response_column(tmp_path):
 RUBRIC = [{"name": "short", "check": {"kind": "max_words", "words": 5}}]
 
 
-@pytest.mark.parametrize(
-    ("args", "code", "message"),
-    [
-        (["--stop_at=1.5"], 1, "error: `stop_at` must be in (0, 1], got 1.5"),
-        (
-            ["--ckpt_path=nowhere.ckpt"],
-            1,
-            "error: `ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got 'nowhere.ckpt'",
-        ),
-        (["--data.task=chain_sums"], 1, "`data.task` must be one of the"),
-        (["--data.task_args={terms: 2}"], 1, "`data.task_args`: chain_sum knows no 'terms'"),
-        (["--model.val_group_size=0"], 1, "`model.val_group_size` >= 1"),
-        (["--model.group_size=4"], 2, "group_size"),
-        (["--data.train=100000"], 1, "error: `data.train`: 100000 distinct questions wanted, but chain_sum with"),
-        (["--model.max_response_tokens=3"], 1, "tokens, 3 are allowed"),
-    ],
-)
+@pytest.mark.parametrize(("args", "code", "message"), [
+    (["--stop_at=1.5"], 1, "error: `stop_at` must be in (0, 1], got 1.5"),
+    (["--ckpt_path=nowhere.ckpt"], 1,
+     "error: `ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got 'nowhere.ckpt'"),
+    (["--data.task=chain_sums"], 1, "`data.task` must be one of the"),
+    (["--data.task_args={terms: 2}"], 1, "`data.task_args`: chain_sum knows no 'terms'"),
+    (["--model.val_group_size=0"], 1, "`model.val_group_size` >= 1"),
+    (["--model.group_size=4"], 2, "group_size"),
+    (["--data.train=100000"], 1, "error: `data.train`: 100000 distinct questions wanted, but chain_sum with"),
+    (["--model.max_response_tokens=3"], 1, "tokens, 3 are allowed"),
+])  # fmt: skip
 def test_errors_in_words(tmp_path, capsys, args, code, message):
     with pytest.raises(SystemExit) as stop:
         run(tmp_path / "sft", *args)

@@ -134,18 +134,12 @@ def test_the_script_builds_these_very_files(tmp_path):
         assert (tmp_path / f"{split}.jsonl").read_bytes() == (FOLDER / f"{split}.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("block", "message"),
-    [
-        ("How?\nasked: short 40\nunsaid: calm; no_i", "bad.txt:2: expected 4 to 9 criteria, got 3"),
-        ("How?\nasked: short 40\nunsaid: calm; no_i; calm", "bad.txt:2: expected names that occur once"),
-        (
-            "How?\nasked: shorter 40\nunsaid: calm; no_i; you",
-            "bad.txt:2: expected a criterion of everyday/criteria.py, got 'shorter 40'",
-        ),
-        ("How?\nunsaid: calm\nasked: short 40", "bad.txt:2: expected a line that starts with 'asked:'"),
-    ],
-)
+@pytest.mark.parametrize(("block", "message"), [
+    ("How?\nasked: short 40\nunsaid: calm; no_i", "bad.txt:2: expected 4 to 9 criteria, got 3"),
+    ("How?\nasked: short 40\nunsaid: calm; no_i; calm", "bad.txt:2: expected names that occur once"),
+    ("How?\nasked: shorter 40\nunsaid: calm; no_i; you", "bad.txt:2: expected a criterion of everyday/criteria.py, got 'shorter 40'"),
+    ("How?\nunsaid: calm\nasked: short 40", "bad.txt:2: expected a line that starts with 'asked:'"),
+])  # fmt: skip
 def test_a_malformed_block_is_refused_with_its_place(tmp_path, monkeypatch, block, message):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from build_everyday import read_requests

@@ -100,14 +100,11 @@ def test_resuming_on_another_number_of_ranks():
         assert sorted(a + b) == sorted(whole)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"batch_size": 0, "name": "data.batch_size"}, "`data.batch_size` must be >= 1, got 0"),
-        ({"size": 0}, "a loader needs at least one prompt, got 0"),
-        ({"size": 3, "drop_last": True}, "`batch_size` is 4, but there are only 3 prompts: no batch would be full"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"batch_size": 0, "name": "data.batch_size"}, "`data.batch_size` must be >= 1, got 0"),
+    ({"size": 0}, "a loader needs at least one prompt, got 0"),
+    ({"size": 3, "drop_last": True}, "`batch_size` is 4, but there are only 3 prompts: no batch would be full"),
+])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         loader(**arguments)

@@ -21,34 +21,23 @@ def user(text, system=None):
 
 def released(count=6, **columns):
     """Rows of ``train_pairs.parquet``."""
-    return [
-        {
-            "idx": 10 + i,
-            "original_question": f"What is {i} + 1?",
-            "rephrased_question": f"Ann has {i} plums and gets 1. How many has she?",
-            "solution": f"First \\boxed{{0}}. No: $\\boxed{{{i + 1}}}$.",
-            "level": "Level 1",
-            "type": "Algebra",
-            "original_message": user(f"What is {i} + 1?", "Think, then box."),
-            "rephrased_message": user(f"Ann has {i} plums and gets 1. How many has she?", "Think, then box."),
-            **columns,
-        }
-        for i in range(count)
-    ]
+    return [{
+        "idx": 10 + i, "level": "Level 1", "type": "Algebra",
+        "original_question": f"What is {i} + 1?", "rephrased_question": f"Ann has {i} plums and gets 1. How many has she?",
+        "solution": f"First \\boxed{{0}}. No: $\\boxed{{{i + 1}}}$.",
+        "original_message": user(f"What is {i} + 1?", "Think, then box."),
+        "rephrased_message": user(f"Ann has {i} plums and gets 1. How many has she?", "Think, then box."),
+        **columns,
+    } for i in range(count)]  # fmt: skip
 
 
 def trainer_rows(words, count=6, answers=None):
     """Rows of one of two aligned files."""
-    return [
-        {
-            "prompt": user(words.format(i)),
-            "data_source": "MATH",
-            "ability": "math",
-            "reward_model": {"ground_truth": answers[i] if answers else str(i + 1), "style": "rule"},
-            "extra_info": {"index": i, "split": "train"},
-        }
-        for i in range(count)
-    ]
+    truths = answers or [str(i + 1) for i in range(count)]
+    return [{
+        "prompt": user(words.format(i)), "data_source": "MATH", "ability": "math",
+        "reward_model": {"ground_truth": truths[i], "style": "rule"}, "extra_info": {"index": i, "split": "train"},
+    } for i in range(count)]  # fmt: skip
 
 
 def plain(count=6, **columns):
@@ -138,60 +127,43 @@ def without(rows, field, place=1):
     return [{k: v for k, v in row.items() if k != field or i != place} for i, row in enumerate(rows)]
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (without(released(), "solution"), r"train.jsonl:2: `solution` must be a non-empty string, got None"),
-        (change(released(), 1, solution="It is 2."), r"train.jsonl:2: `solution` must be a text with the answer in \\boxed"),
-        (change(released(), 1, solution="\\boxed{ }"), r"train.jsonl:2: `solution` must be a text with the answer in \\boxed"),
-        (
-            without(without(released(), "rephrased_question"), "rephrased_message"),
-            r"train.jsonl:2: `rephrased_question` must be given: a pair has both sides \(`lightning_focal rephrase` writes",
-        ),
-        (change(plain(), 1, question=" "), r"train.jsonl:2: `question` must be a non-empty string"),
-        (change(plain(), 1, question=user("  ")), r"train.jsonl:2: `question\[0\].content` must be a non-empty string"),
-        (change(plain(), 1, rephrased=""), r"train.jsonl:2: `rephrased` must be a non-empty string"),
-        (without(plain(), "rephrased"), r"train.jsonl:2: `rephrased` must be given: a pair has both sides"),
-        (without(plain(), "question"), r"train.jsonl:2: `question` must be given once, as one of question, prompt, messages"),
-        (change(plain(), 1, answer=["2"]), r"train.jsonl:2: `answer` must be a non-empty string or a number; leave it out"),
-        (change(plain(), 1, answer=True), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
-        (change(plain(), 1, answer=""), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
-        (change(plain(), 1, answer=float("nan")), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
-        (plain(2, id="same"), r"train.jsonl:2: `id` must be unique in the file \(first at .*train.jsonl:1\), got 'same'"),
-        (
-            [{**row, "id": name} for row, name in zip(plain(2), ("a", "a/rephrased"), strict=True)],
-            r"train.jsonl:2: `id` must be unique in the file",
-        ),
-        ([*plain(1), "text"], r"train.jsonl:2: the row must be a mapping, got 'text'"),
-        ([{"text": "?"}], r"train.jsonl:1: the row must be in a known layout \(released pairs: idx, .*got 'fields text'"),
-        (
-            change(plain(), 1, question=[*user("?"), {"role": "assistant", "content": "!"}]),
-            r"train.jsonl:2: `question\[1\].role` must be 'user'",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("rows", "message"), [
+    (without(released(), "solution"), r"train.jsonl:2: `solution` must be a non-empty string, got None"),
+    (change(released(), 1, solution="It is 2."), r"train.jsonl:2: `solution` must be a text with the answer in \\boxed"),
+    (change(released(), 1, solution="\\boxed{ }"), r"train.jsonl:2: `solution` must be a text with the answer in \\boxed"),
+    (without(without(released(), "rephrased_question"), "rephrased_message"),
+     r"train.jsonl:2: `rephrased_question` must be given: a pair has both sides \(`lightning_focal rephrase` writes"),
+    (change(plain(), 1, question=" "), r"train.jsonl:2: `question` must be a non-empty string"),
+    (change(plain(), 1, question=user("  ")), r"train.jsonl:2: `question\[0\].content` must be a non-empty string"),
+    (change(plain(), 1, rephrased=""), r"train.jsonl:2: `rephrased` must be a non-empty string"),
+    (without(plain(), "rephrased"), r"train.jsonl:2: `rephrased` must be given: a pair has both sides"),
+    (without(plain(), "question"), r"train.jsonl:2: `question` must be given once, as one of question, prompt, messages"),
+    (change(plain(), 1, answer=["2"]), r"train.jsonl:2: `answer` must be a non-empty string or a number; leave it out"),
+    (change(plain(), 1, answer=True), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
+    (change(plain(), 1, answer=""), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
+    (change(plain(), 1, answer=float("nan")), r"train.jsonl:2: `answer` must be a non-empty string or a number"),
+    (plain(2, id="same"), r"train.jsonl:2: `id` must be unique in the file \(first at .*train.jsonl:1\), got 'same'"),
+    ([{**row, "id": name} for row, name in zip(plain(2), ("a", "a/rephrased"), strict=True)],
+     r"train.jsonl:2: `id` must be unique in the file"),
+    ([*plain(1), "text"], r"train.jsonl:2: the row must be a mapping, got 'text'"),
+    ([{"text": "?"}], r"train.jsonl:1: the row must be in a known layout \(released pairs: idx, .*got 'fields text'"),
+    (change(plain(), 1, question=[*user("?"), {"role": "assistant", "content": "!"}]),
+     r"train.jsonl:2: `question\[1\].role` must be 'user'"),
+])  # fmt: skip
 def test_bad_rows(tmp_path, rows, message):
     file = save(tmp_path / "train.jsonl", rows)
     with pytest.raises(RubricError, match=message):
         read_pairs(file)
 
 
-@pytest.mark.parametrize(
-    ("second", "message"),
-    [
-        (
-            trainer_rows("{}", 5),
-            r"b.parquet: `file` must be as many rows as .*a.parquet has \(6\): the two are aligned by row, got 5",
-        ),
-        (trainer_rows("{}")[::-1], r"b.parquet: row 1: `id` must be '0' as at .*a.parquet: row 1: .* aligned by row, got '5'"),
-        (
-            trainer_rows("{}", answers=["1", "2", "9", "4", "5", "6"]),
-            r"b.parquet: row 3: `answer` must be '3' as at .*a.parquet: row 3: both sides have one label, got '9'",
-        ),
-        (released(), r"b.parquet: row 1: `id` must be '0'"),
-        (released(6, idx=None), r"b.parquet: row 1: the row must be one side of a pair, as there is a second file"),
-    ],
-)
+@pytest.mark.parametrize(("second", "message"), [
+    (trainer_rows("{}", 5), r"b.parquet: `file` must be as many rows as .*a.parquet has \(6\): the two are aligned by row, got 5"),
+    (trainer_rows("{}")[::-1], r"b.parquet: row 1: `id` must be '0' as at .*a.parquet: row 1: .* aligned by row, got '5'"),
+    (trainer_rows("{}", answers=["1", "2", "9", "4", "5", "6"]),
+     r"b.parquet: row 3: `answer` must be '3' as at .*a.parquet: row 3: both sides have one label, got '9'"),
+    (released(), r"b.parquet: row 1: `id` must be '0'"),
+    (released(6, idx=None), r"b.parquet: row 1: the row must be one side of a pair, as there is a second file"),
+])  # fmt: skip
 def test_two_files_that_do_not_belong_together(tmp_path, second, message):
     first = save(tmp_path / "a.parquet", trainer_rows("{}"))
     with pytest.raises(RubricError, match=message):
@@ -200,9 +172,11 @@ def test_two_files_that_do_not_belong_together(tmp_path, second, message):
 
 def test_chats_and_mappings_that_a_table_keeps_as_json(tmp_path):
     rows = trainer_rows("a{}", 2)
-    texts = [
-        {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()} for row in rows
-    ]
+
+    def text(value):
+        return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+    texts = [{name: text(value) for name, value in row.items()} for row in rows]
     assert read_questions(save(tmp_path / "a.jsonl", texts)) == [
         dataclasses.replace(row, extra={**row.extra, "extra_info": json.dumps(row.extra["extra_info"])})
         for row in read_questions(save(tmp_path / "a.jsonl", rows))
@@ -294,10 +268,8 @@ def test_the_system_message(tmp_path, pairs_file):
     assert [chat[0] for chat in asked.messages] == [{"role": "system", "content": BOXED_ANSWER}] * 2
     assert "\\boxed{}" in BOXED_ANSWER
     assert "step by step" in BOXED_ANSWER
-    assert ready(train=bare, system_prompt=None).splits()["train"].messages == (
-        tuple(user("0 + 1?")),
-        tuple(user("One more than 0?")),
-    )
+    asked = ready(train=bare, system_prompt=None).splits()["train"].messages
+    assert asked == (tuple(user("0 + 1?")), tuple(user("One more than 0?")))
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -337,10 +309,7 @@ def test_a_pair_goes_if_either_side_is_long(tmp_path, caplog):
         data.drop_long_prompts(words)
     assert data.dropped == {"train": 2, "val": 1}  # held out, the original alone is asked
     assert [row.id for row in data.rows["train"]] == ["short", "just"]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{file}: dropped 2 of 4 questions longer than 5 tokens",
-        f"{file}: dropped 1 of 4 questions longer than 5 tokens",
-    ]
+    assert caplog.messages == [f"{file}: dropped {count} of 4 questions longer than 5 tokens" for count in (2, 1)]
     with pytest.raises(ValueError, match=r"p.jsonl: prompt 'long original' has 9 tokens, `data.max_prompt_tokens` allows 5"):
         ready(train=file, max_prompt_tokens=5, system_prompt=None, on_long_prompt="error").drop_long_prompts(words)
     long = ready(train=file, max_prompt_tokens=5)  # the system message counts

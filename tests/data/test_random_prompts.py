@@ -23,14 +23,11 @@ def test_loaders():
     assert [len(prompts) for prompts in data.train_dataloader()] == [4, 4]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"train": 0}, "`train` must be >= 1, got 0"),
-        ({"letters": 0}, "`letters` must be >= 1, got 0"),
-        ({"train": 20, "val": 7, "letters": 1}, "`letters` = 1 gives 26 prompts, 27 are needed"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"train": 0}, "`train` must be >= 1, got 0"),
+    ({"letters": 0}, "`letters` must be >= 1, got 0"),
+    ({"train": 20, "val": 7, "letters": 1}, "`letters` = 1 gives 26 prompts, 27 are needed"),
+])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         RandomPrompts(**arguments)

@@ -111,29 +111,23 @@ def test_a_task_without_an_answer_has_no_demonstration():
     assert (row.answer, row.response, row.grader("x")) == (None, None, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"train": -1}, r"`data.train` must be >= 0, got -1"),
-        ({"skip_train": -1}, r"`data.skip_train` must be >= 0, got -1"),
-        ({"train": 0, "val": 0, "test": 0}, r"`data` needs at least one of"),
-        ({"train": 0}, r"`data.train` must be >= 1 for `lightning_focal fit`, got 0"),
-        ({"batch_size": 0}, r"`data.batch_size` must be >= 1, got 0"),
-        ({"val_view": 2}, r"`data.val_view` must be 0, 1 or 'both', got 2"),
-        ({"template": "Solve!"}, r"`data.template` must have \{question\} in it, got 'Solve!'"),
-        ({"second_template": ""}, r"`data.second_template` must have \{question\} in it, got ''"),
-        ({"response": "Yes."}, r"`data.response` must have \{answer\} in it, got 'Yes.'"),
-        ({"wording": "sung"}, r"`data.wording` must be 'task', 'spelt', 'plain', 'told' or 'bare', got 'sung'"),
-        ({"task": "chain"}, r"`data.task` must be one of the"),
-        ({"task_args": {"terms": 3}}, r"`data.task_args`: chain_sum knows no 'terms'"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"train": -1}, r"`data.train` must be >= 0, got -1"),
+    ({"skip_train": -1}, r"`data.skip_train` must be >= 0, got -1"),
+    ({"train": 0, "val": 0, "test": 0}, r"`data` needs at least one of"),
+    ({"train": 0}, r"`data.train` must be >= 1 for `lightning_focal fit`, got 0"),
+    ({"stage": "validate", "val": 0}, r"`data.val` must be >= 1 for `lightning_focal validate`, got 0"),
+    ({"stage": "test", "test": 0}, r"`data.test` must be >= 1 for `lightning_focal test`, got 0"),
+    ({"stage": "predict", "val": 0}, r"`data.val` must be >= 1 for `lightning_focal predict`, got 0"),
+    ({"batch_size": 0}, r"`data.batch_size` must be >= 1, got 0"),
+    ({"val_view": 2}, r"`data.val_view` must be 0, 1 or 'both', got 2"),
+    ({"template": "Solve!"}, r"`data.template` must have \{question\} in it, got 'Solve!'"),
+    ({"second_template": ""}, r"`data.second_template` must have \{question\} in it, got ''"),
+    ({"response": "Yes."}, r"`data.response` must have \{answer\} in it, got 'Yes.'"),
+    ({"wording": "sung"}, r"`data.wording` must be 'task', 'spelt', 'plain', 'told' or 'bare', got 'sung'"),
+    ({"task": "chain"}, r"`data.task` must be one of the"),
+    ({"task_args": {"terms": 3}}, r"`data.task_args`: chain_sum knows no 'terms'"),
+])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         ready(**arguments)
-
-
-@pytest.mark.parametrize(("stage", "split"), [("validate", "val"), ("test", "test"), ("predict", "val")])
-def test_a_stage_without_questions(stage, split):
-    with pytest.raises(ValueError, match=rf"`data.{split}` must be >= 1 for `lightning_focal {stage}`, got 0"):
-        ready(stage, **{split: 0})

@@ -91,10 +91,8 @@ def test_system_prompt(tmp_path):
 
 def test_skip_leaves_out_a_row_whose_gold_cannot_be_read_and_says_which(tmp_path, caplog):
     path, check = tmp_path / "gold.jsonl", {"kind": "answer", "expected": "$answer"}
-    rows = [
-        {"id": answer, "prompt": "2 + 10?", "answer": answer, "rubric": [{"name": "right", "check": check}]}
-        for answer in ("12", "?!")
-    ]
+    right = {"prompt": "2 + 10?", "rubric": [{"name": "right", "check": check}]}
+    rows = [{"id": answer, "answer": answer, **right} for answer in ("12", "?!")]
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": ""}]))
     with caplog.at_level(logging.WARNING):
         data = ready(train=str(path), on_bad_row="skip")
@@ -142,9 +140,7 @@ def test_long_prompts_are_dropped_and_counted(files, caplog):
         data.drop_long_prompts(words)
     assert data.dropped == {"train": 2, "val": 0}
     assert [row.id for row in data.rows["train"]] == ["train-0", "train-1", "train-2", "train-3"]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{files['train']}: dropped 2 of 6 prompts longer than 4 tokens"
-    ]
+    assert caplog.messages == [f"{files['train']}: dropped 2 of 6 prompts longer than 4 tokens"]
     data.drop_long_prompts(lambda messages: 1_000)  # measured once
     assert data.dropped == {"train": 2, "val": 0}
     data = ready("fit", max_prompt_tokens=6, on_long_prompt="error", **files)
@@ -153,27 +149,22 @@ def test_long_prompts_are_dropped_and_counted(files, caplog):
         ready("fit", max_prompt_tokens=4, on_long_prompt="error", **files).drop_long_prompts(words)
     with pytest.raises(ValueError, match=r"train.jsonl: every prompt is longer than `data.max_prompt_tokens` = 6"):
         ready("fit", max_prompt_tokens=6, **files).drop_long_prompts(lambda messages: 7)
-    assert {split: len(rows) for split, rows in ready("fit", limit_train=4, limit_val=2, **files).rows.items()} == {
-        "train": 4,
-        "val": 2,
-    }
+    limited = ready("fit", limit_train=4, limit_val=2, **files)
+    assert {split: len(rows) for split, rows in limited.rows.items()} == {"train": 4, "val": 2}
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "`data` needs at least one of `train`, `val`, `test`, `predict`"),
-        ({"train": "x", "on_long_prompt": "cut"}, "`data.on_long_prompt` must be 'drop' or 'error', got 'cut'"),
-        ({"train": "x", "batch_size": 0}, "`data.batch_size` must be >= 1, got 0"),
-        ({"train": "x", "eval_batch_size": -1}, "`data.eval_batch_size` must be >= 1, got -1"),
-        ({"train": "x", "max_prompt_tokens": 0}, "`data.max_prompt_tokens` must be >= 1, got 0"),
-        ({"train": "x", "limit_train": 0}, "`data.limit_train` must be >= 1, got 0"),
-        ({"train": "x", "limit_val": -3}, "`data.limit_val` must be >= 1, got -3"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({}, "`data` needs at least one of `train`, `val`, `test`, `predict`"),
+    ({"train": "x", "on_long_prompt": "cut"}, "`data.on_long_prompt` must be 'drop' or 'error', got 'cut'"),
+    ({"train": "x", "batch_size": 0}, "`data.batch_size` must be >= 1, got 0"),
+    ({"train": "x", "eval_batch_size": -1}, "`data.eval_batch_size` must be >= 1, got -1"),
+    ({"train": "x", "max_prompt_tokens": 0}, "`data.max_prompt_tokens` must be >= 1, got 0"),
+    ({"train": "x", "limit_train": 0}, "`data.limit_train` must be >= 1, got 0"),
+    ({"train": "x", "limit_val": -3}, "`data.limit_val` must be >= 1, got -3"),
+])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         RubricDataModule(**arguments)
@@ -182,9 +173,8 @@ def test_arguments_are_checked(arguments, message):
 def test_criteria_of_one_prompt_each_are_logged_together(tmp_path, caplog):
     """Also under another stage later; every name keeps a level of its own."""
     rows = [{"prompt": f"q{i}", "rubric": [{"description": f"Text {i}.{j}?"} for j in range(8)]} for i in range(120)]
-    files = {
-        name: str(write_rows(tmp_path / f"{name}.jsonl", part)) for name, part in (("train", rows[:100]), ("val", rows[100:]))
-    }
+    parts = {"train": rows[:100], "val": rows[100:]}
+    files = {name: str(write_rows(tmp_path / f"{name}.jsonl", part)) for name, part in parts.items()}
     data = ready("fit", **files)
     assert "`tags: [axis:accuracy]`" in caplog.text
     data.setup("test")

@@ -96,6 +96,8 @@ def fit(given, url):
     added = {**FORCED, **{key: value for key, value in SMALLER.items() if key not in named}}
     if "co_rewarding" in " ".join(given):
         added |= {key: value for key, value in FEW_QUESTIONS.items() if key not in named}
+    if "losses/dapo.yaml" in " ".join(given):
+        added |= {"reward.reward.max_completion_len": "4", "reward.reward.soft_punish_cache": "2"}
     if "LocalJudge" in " ".join(given):
         second = "--reward.held_out_judge=LocalJudge" in given
         added["reward.held_out_judge.source" if second else "reward.judge.other.source"] = TINY

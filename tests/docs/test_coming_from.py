@@ -1,8 +1,10 @@
 """What the page about TRL and verl says of both sides."""
 
 import dataclasses
+import fnmatch
 import inspect
 import re
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,17 +46,12 @@ def test_our_keys_exist():
         assert f"| `{known}` |" in CONFIGURATION or f"`{known}`" in CONFIGURATION, key
 
 
-def theirs(heading, prefix=r""):
-    """Keys that a table names on their side, once each."""
-    found = [name for cell in column(heading, 1) for name in re.findall(rf"`{prefix}([a-z_0-9]+)", cell)]
-    return [name for name in found if name != "loss_type"]
-
-
 @pytest.mark.trl
 def test_every_key_of_trl_is_here():
     trl = pytest.importorskip("trl")
     fields = {field.name: field.default for field in dataclasses.fields(trl.GRPOConfig)}
-    named = theirs("Keys of TRL")
+    found = [name for cell in column("Keys of TRL", 1) for name in re.findall(r"`([a-z_0-9]+)", cell)]
+    named = [name for name in found if name != "loss_type"]
     assert sorted(set(named)) == sorted(named)
     assert set(named) - set(fields) == {"model", "reward_funcs", "train_dataset", "peft_config"}  # of the trainer
     assert set(fields) - set(named) == {"loss_type"}  # by its values
@@ -62,21 +59,44 @@ def test_every_key_of_trl_is_here():
     assert fields["use_bias_correction_kl"] is True
 
 
+def leaves(config, above=""):
+    """Whole names of keys that hold a value, or nothing."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{above}{key}.")
+        elif key != "_target_":
+            yield above + key
+
+
+def keys_of_verl():
+    """Names of the table as verl has them, with what stands beside each: `.name` follows the full name before it."""
+    for cell, ours in zip(column("Keys of verl", 1), column("Keys of verl", 2), strict=True):
+        parent = None
+        for name in re.findall(r"`([\w.]+\*?)", cell):
+            if name.startswith("."):
+                yield parent + name, ours
+            else:
+                full = re.sub(r"^(actor|rollout|ref)\.", r"actor_rollout_ref.\1.", name)
+                parent = full.removesuffix(".*").rpartition(".")[0]
+                yield full, ours
+
+
 @pytest.mark.verl
 def test_every_key_of_verl_is_here():
-    """By the configuration that verl ships, all its parts put together."""
+    """By the configurations that verl ships, all their parts put together: each key once, and no name that stands for none."""
     spec = find_spec("verl")
     if spec is None:
         pytest.skip("verl is not installed")
-    config = yaml.safe_load((Path(spec.submodule_search_locations[0]) / "trainer/config/_generated_ppo_trainer.yaml").read_text())
-    for name, part in (
-        ("actor", config["actor_rollout_ref"]["actor"]),
-        ("rollout", config["actor_rollout_ref"]["rollout"]),
-        *((name, config[name]) for name in ("algorithm", "data", "trainer")),
-    ):
-        named = theirs("Keys of verl", rf"{name}\.")
-        assert sorted(set(named)) == sorted(named)
-        assert set(named) == set(part) - {"_target_"}, name
+    files = [*(Path(spec.submodule_search_locations[0]) / "trainer" / "config").glob("_generated_ppo_*trainer.yaml")]
+    keys = {key for file in files for key in leaves(yaml.safe_load(file.read_text()))}
+    named = dict(keys_of_verl())
+    assert len(files) == 4
+    assert len(named) == len([*keys_of_verl()])
+    held = {name: fnmatch.filter(keys, name) for name in named}
+    assert not [name for name, found in held.items() if not found]
+    assert not [name for name, ours in named.items() if "*" in name and ours.strip()]  # a group is of keys that are not here
+    times = Counter(key for found in held.values() for key in found)
+    assert {key: times[key] for key in keys if times[key] != 1} == {}
 
 
 @pytest.mark.parametrize("delta", [None, 1.5])

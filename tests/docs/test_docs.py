@@ -40,6 +40,25 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(linked), f"{title(page)} links to {target}, which has no such heading"
 
 
+NOTHING_TO_SEE = {
+    "pairs": "writes files, which the page shows",
+    "reasoning_gym": "data, of which the page prints one",
+    "trl": "TRL's trainer prints and draws",
+    "verifiers": "verifiers' and prime-rl's trainers print and draw",
+    "verl": "verl's trainer prints and draws",
+    "vllm": "a run looks as it does without vLLM",
+}
+"""How-tos without a picture, and why."""
+
+
+def test_how_tos_have_small_pictures():
+    for page in sorted((DOCS / "howto").glob("*.md")):
+        pictures = re.findall(r"!\[([^\]]+)\]\(\.\./_static/(\S+)\)", page.read_text(encoding="utf-8"))
+        assert bool(pictures) != (page.stem in NOTHING_TO_SEE), page.name
+        for _, name in pictures:
+            assert 1_000 < (DOCS / "_static" / name).stat().st_size < 60_000, name
+
+
 def test_every_page_is_in_a_table_of_contents():
     """Some entries are patterns, so that a new page is listed by itself."""
     trees = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -108,7 +127,7 @@ def test_every_method_has_a_page():
     bases = (rewards.RewardStrategy, rewards.Weighting, rewards.RewardRule, rewards.Advantage)
     general = {rewards.RewardStrategy, rewards.StaticWeighting, rewards.FocalWeighting, rewards.WeightedSum, *bases}
     methods = {part.__name__ for part in parts if issubclass(part, bases) and part not in general}
-    assert len(methods) == 28
+    assert len(methods) == 29
     concepts = DOCS / "concepts"
     overview = "".join((concepts / f"{name}.md").read_text(encoding="utf-8") for name in ("advantages", "co-rewarding"))
     told = set()

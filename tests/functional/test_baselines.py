@@ -134,9 +134,17 @@ def test_10_000_ragged_cases_of_the_batch_agree_with_the_loops():
             assert np.abs(gd2po_advantage(*case, agreement=0.4).numpy() - oracles.gd2po(*loop, agreement=0.4)).max() < 1e-6
 
 
-def test_abilities_agree_with_bisection():
+@pytest.mark.parametrize("long", [False, True])
+def test_abilities_agree_with_bisection(long):
+    rng = np.random.default_rng(9)
     scores, weights, mask = next(batches(seed=9))
-    difficulty = np.random.default_rng(9).normal(0, 2, weights.shape)
+    if long:  # 64 criteria, all met, none, or some: the farthest from where the search begins
+        scores, weights = (
+            np.stack([np.ones((3, 64)), np.zeros((3, 64)), rng.random((3, 64)) < 0.1], 1).astype(float),
+            np.ones((3, 64)),
+        )
+        mask = np.full(scores.shape, True)
+    difficulty = rng.normal(0, 2, weights.shape)
     got = item_response_reward(*tensors(scores, weights, mask), difficulty=torch.from_numpy(difficulty))
     for p in range(len(scores)):
         assert np.abs(got[p].numpy() - oracles.item_response(scores[p], weights[p], mask[p], difficulty[p])).max() < 1e-6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_focal.functional import sampling_gap, truncated_importance_weights
+from lightning_focal.functional import importance_weights, sampling_gap
 
 
 def drawn(seed=0, n=5, t=7):
@@ -23,7 +23,7 @@ def loop_weights(logp, sampling, mask, cap):
 @pytest.mark.parametrize("cap", [1.0, 2.0, 10.0])
 def test_weights_are_those_of_a_loop(cap):
     logp, sampling, mask = drawn()
-    got = truncated_importance_weights(torch.tensor(logp), torch.tensor(sampling), torch.tensor(mask), cap)
+    got = importance_weights(torch.tensor(logp), torch.tensor(sampling), torch.tensor(mask), cap)
     np.testing.assert_allclose(got.numpy(), loop_weights(logp, sampling, mask, cap), rtol=1e-12)
     assert (got.numpy()[mask] == cap).any()
     assert (got.numpy()[mask] < 1).any()
@@ -32,7 +32,7 @@ def test_weights_are_those_of_a_loop(cap):
 def test_weights_have_no_gradient_and_ignore_padding():
     logp = torch.tensor([[-1.0, 5.0, 0.0]], requires_grad=True)
     sampling = torch.tensor([[-1.0, -torch.inf, torch.nan]])
-    got = truncated_importance_weights(logp, sampling, torch.tensor([[True, False, False]]))
+    got = importance_weights(logp, sampling, torch.tensor([[True, False, False]]))
     assert not got.requires_grad
     assert got.tolist() == [[1.0, 1.0, 1.0]]
 
@@ -64,6 +64,6 @@ def test_no_token_is_no_gap():
 def test_refused():
     logp, mask = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"`cap` must be >= 1, got 0\.5"):
-        truncated_importance_weights(logp, logp, mask, 0.5)
+        importance_weights(logp, logp, mask, 0.5)
     with pytest.raises(ValueError, match="sampling_logp"):
         sampling_gap(logp, torch.zeros(1, 3), mask)

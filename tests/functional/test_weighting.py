@@ -49,6 +49,17 @@ def test_10_000_ragged_cases_agree_with_the_loop():
             np.testing.assert_allclose(rewards[p], oracles.static_reward(scores[p], expected, mask[p]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("mix", "bounds"), [(0.7, None), (1.0, (0.1, 0.4)), (0.7, (0.05, 0.3))])
+def test_mix_and_then_bounds_agree_with_the_loop(mix, bounds):
+    rng = np.random.default_rng(3)
+    levels, base = rng.random((500, 5)), rng.dirichlet(np.ones(5), 500)
+    got = focal_weights(*tensors(levels, base), gamma=2.0, mix=mix, bounds=bounds)
+    for p in range(500):
+        expected = mix * oracles.focal_weights(levels[p], base[p], np.full(5, True), 2.0) + (1 - mix) * base[p]
+        expected = oracles.bounded(expected, *bounds) if bounds else expected
+        np.testing.assert_allclose(got[p], expected, rtol=0, atol=1e-6)
+
+
 @given(st.integers(1, 70), SEEDS, DTYPES, GAMMAS)
 def test_gamma_zero_and_equal_levels_are_static(c, seed, dtype, gamma):
     b = prior(4, c, seed, dtype)

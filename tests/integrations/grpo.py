@@ -41,10 +41,12 @@ class Remembering(FocalGRPOTrainer):
         return self.seen[-1][1]
 
 
-def make(folder, reward=None, functions=FUNCTIONS, rows=ROWS, bounds=None, peft_config=None, kind=Remembering, **settings):
-    """A trainer of TRL's own without ``reward``."""
+def make(
+    folder, reward=None, functions=FUNCTIONS, rows=ROWS, bounds=None, peft_config=None, kind=Remembering, policy=None, **settings
+):
+    """A trainer of TRL's own without ``reward``; ``policy`` is a folder."""
     torch.manual_seed(0)
-    policy, tokenizer = load_policy(TINY)
+    policy, tokenizer = (policy, None) if policy else load_policy(TINY)
     given = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 12,
         "learning_rate": 1e-2, "beta": 0.0, "reward_weights": WEIGHTS if functions is FUNCTIONS else None, "bf16": False,
@@ -81,14 +83,15 @@ def parameters(trainer):
 
 
 def two_processes(rank, folder):
-    """What one of two processes does: TRL's own run, ours with gamma 0, and with gamma 1; groups lie across both."""
+    """What one of two processes does: TRL's own run, ours with gamma 0, and with gamma 1 in each scope; groups lie across both."""
     from lightning_focal.rewards import FocalReward
 
     settings = {"per_device_train_batch_size": 2, "max_steps": 4}
     runs = [fit(f"{folder}/{name}", reward, **settings) for name, reward in (("trl", None), ("static", FocalReward(gamma=0.0)))]
     focal = fit(f"{folder}/focal", FocalReward(gamma=1.0, scope="running"), **settings)
     levels = focal.strategy.state_dict()
+    grouped = fit(f"{folder}/grouped", FocalReward(gamma=1.0), **settings)
     torch.save(
-        {"logs": [logs(run) for run in (*runs, focal)], "weights": [parameters(run) for run in (*runs, focal)],
-         "seen": focal.seen, "state": levels}, f"{folder}/{rank}.pt",
+        {"logs": [logs(run) for run in (*runs, focal, grouped)], "weights": [parameters(run) for run in (*runs, focal)],
+         "seen": focal.seen, "grouped": grouped.seen, "state": levels}, f"{folder}/{rank}.pt",
     )  # fmt: skip

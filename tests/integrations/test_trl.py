@@ -106,7 +106,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     """Groups of four lie across two processes; each holds all rewards, and nothing is counted twice."""
     run_ranks(two_processes, str(tmp_path), init=False, timeout=280)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
-    theirs, static, focal = first["logs"]
+    theirs, static, focal, grouped = first["logs"]
     for got, want in zip(static, theirs, strict=True):
         assert {key: got[key] for key in want} == want
     for name, value in first["weights"][0].items():
@@ -121,6 +121,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     assert torch.equal(first["state"]["levels"].nan_to_num(), strategy.state_dict()["levels"].nan_to_num())
     assert torch.equal(first["state"]["levels"].nan_to_num(), second["state"]["levels"].nan_to_num())
     assert focal[0]["weight/short"] == pytest.approx(float(strategy_weights(first["seen"][0][0])), abs=1e-6)
+    assert_ours(first["grouped"], grouped[:-1])
 
 
 def strategy_weights(rewards):

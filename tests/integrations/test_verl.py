@@ -6,6 +6,8 @@ import torch
 
 pytest.importorskip("verl")
 pytest.importorskip("transfer_queue")
+from tests.test_package import fresh
+
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
 
 UIDS, G, LENGTHS = ("p", "q"), 4, (3, 5, 2, 4)
@@ -134,6 +136,15 @@ def test_our_advantages_through_our_estimator(queue):
     rows_ = [{"right": RIGHT[uid][i], "short": SHORT[uid][i]} for uid in UIDS for i in range(G)]
     ours = shape_columns(StandardisedFocalReward(), rows_, [uid for uid in UIDS for _ in range(G)], {"right": 1.0, "short": 1.0})
     torch.testing.assert_close(rows.reshape(-1), ours.advantages)
+
+
+def test_verl_finds_the_estimator_by_itself():
+    """By its entry point, in any process that imports verl; no Lightning is loaded by that."""
+    code = (
+        "import sys, verl; from verl.trainer.ppo.core_algos import get_adv_estimator_fn as find; "
+        "print(find('lightning_focal').__module__, 'lightning' in sys.modules)"
+    )
+    assert fresh(code).splitlines()[-1] == "lightning_focal.integrations.verl_plugin False"
 
 
 @pytest.mark.parametrize(

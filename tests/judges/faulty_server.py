@@ -3,9 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-_spec = importlib.util.spec_from_file_location(
-    "benchmark_faulty_server", Path(__file__).parents[2] / "benchmarks" / "faulty_server.py"
-)
+PATH = Path(__file__).parents[2] / "benchmarks" / "faulty_server.py"
+_spec = importlib.util.spec_from_file_location("benchmark_faulty_server", PATH)
 server = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(server)
 

@@ -7,10 +7,8 @@ import pytest
 from lightning_focal.judges import CHECKS, Outcome
 from lightning_focal.judges.rules import ResponseView, compile_check
 
-CHAT = (
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "How do bicycles stay upright while riding slowly?"},
-)
+ASKED = {"role": "user", "content": "How do bicycles stay upright while riding slowly?"}
+CHAT = ({"role": "system", "content": "Be brief."}, ASKED)
 LIST = "Buy:\n- milk\n* bread\n• eggs"
 STEPS = "First:\n1. Boil water\n2) Add tea\nDone."
 HARD = "Institutional administrative responsibilities necessitate consideration."
@@ -192,25 +190,22 @@ def test_every_kind_is_tested():
     assert {case[0] for case in CASES} | {case[0] for case in GRADES} == set(CHECKS)
 
 
-@pytest.mark.parametrize(
-    ("kind", "arguments", "text", "reason"),
-    [
-        ("max_words", {"words": 3}, "one two three four", "4 words, at most 3 allowed"),
-        ("min_words", {"words": 3}, "one", "1 words, at least 3 asked"),
-        ("sentences_between", {"min": 2, "max": 3}, "One.", "1 sentences, 2 to 3 asked"),
-        ("numbered_list", {"min": 2, "max": 2}, "1. one", "1 numbered items, 2 asked"),
-        ("no_exclamation", {}, "Hey!", "1 exclamation marks, none allowed"),
-        ("keywords", {"words": ["tea", "milk"]}, "Tea.", "1 of 2 keywords, at least 2 asked; missing 'milk'"),
-        ("forbidden_words", {"words": ["very"]}, "Very.", "forbidden: 'very'"),
-        ("ends_with_question", {}, "So.", "last character '.'"),
-        ("no_first_person", {}, "I and my cat.", "first person: 'i', 'my'"),
-        ("json", {"schema": {"required": ["a"]}}, "{}", "JSON does not fit the schema at $: 'a' is a required property"),
-        ("target_words", {"words": 50}, "one two", "2 words, 50 aimed at"),
-        # 6 words, 1 sentence, 6 syllables: 206.835 - 1.015 * 6 - 84.6 = 116.145
-        ("readability", {"min": 60}, "The cat sat on the mat.", "Flesch reading ease 116.1, at least 60 asked"),
-        ("answer", {"expected": "42"}, r"\boxed{41}", "answer '41', expected '42'"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "arguments", "text", "reason"), [
+    ("max_words", {"words": 3}, "one two three four", "4 words, at most 3 allowed"),
+    ("min_words", {"words": 3}, "one", "1 words, at least 3 asked"),
+    ("sentences_between", {"min": 2, "max": 3}, "One.", "1 sentences, 2 to 3 asked"),
+    ("numbered_list", {"min": 2, "max": 2}, "1. one", "1 numbered items, 2 asked"),
+    ("no_exclamation", {}, "Hey!", "1 exclamation marks, none allowed"),
+    ("keywords", {"words": ["tea", "milk"]}, "Tea.", "1 of 2 keywords, at least 2 asked; missing 'milk'"),
+    ("forbidden_words", {"words": ["very"]}, "Very.", "forbidden: 'very'"),
+    ("ends_with_question", {}, "So.", "last character '.'"),
+    ("no_first_person", {}, "I and my cat.", "first person: 'i', 'my'"),
+    ("json", {"schema": {"required": ["a"]}}, "{}", "JSON does not fit the schema at $: 'a' is a required property"),
+    ("target_words", {"words": 50}, "one two", "2 words, 50 aimed at"),
+    # 6 words, 1 sentence, 6 syllables: 206.835 - 1.015 * 6 - 84.6 = 116.145
+    ("readability", {"min": 60}, "The cat sat on the mat.", "Flesch reading ease 116.1, at least 60 asked"),
+    ("answer", {"expected": "42"}, r"\boxed{41}", "answer '41', expected '42'"),
+])  # fmt: skip
 def test_reasons_say_what_was_measured(kind, arguments, text, reason):
     assert judge(kind, arguments, text).reason == reason
 

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from lightning_focal.judges import MajorityJudge, Outcome, RoutedJudge, RuleJudge, Verdict
+from lightning_focal.judges import MajorityJudge, Outcome, RoutedJudge, RuleJudge
 from lightning_focal.rubrics import Criterion
 from tests.judges.judges import WORDS, Saying, request
 
@@ -25,15 +25,12 @@ def outcomes(rows):
 
 def test_checks_go_to_the_rules_and_the_rest_to_the_other():
     other = Saying(kind="yes", rude="error")
-    rows = RoutedJudge(other=other).judge(
-        [request("one two", KIND, SHORT, RUDE), request("one two three four", SHORT), request("a", RUDE)]
-    )
+    three = [request("one two", KIND, SHORT, RUDE), request("one two three four", SHORT), request("a", RUDE)]
+    rows = RoutedJudge(other=other).judge(three)
     assert outcomes(rows) == [["met", "met", "error"], ["not_met"], ["error"]]
     assert rows[0][0] is WORDS["yes"]
-    # one call for the batch, about its own criteria alone
-    assert [[(asked.response, asked.criteria) for asked in call] for call in other.asked] == [
-        [("one two", (KIND, RUDE)), ("a", (RUDE,))]
-    ]
+    put = [[(asked.response, asked.criteria) for asked in call] for call in other.asked]
+    assert put == [[("one two", (KIND, RUDE)), ("a", (RUDE,))]]  # one call for the batch, about its own criteria alone
 
 
 def test_tags_go_to_the_rules_too():
@@ -61,14 +58,6 @@ def test_preparing_and_measures_reach_both():
     assert RoutedJudge().measures() == {}
 
 
-@pytest.mark.parametrize("response", ["", " \n", "\u200b"])
-def test_an_empty_response_scores_zero_and_is_put_to_nobody(response):
-    other = Saying(kind="yes", rude="no")
-    (row,) = RoutedJudge(other=other).judge([request(response, KIND, RUDE, SHORT)])
-    assert row == tuple(Verdict(Outcome(outcome), reason="empty response") for outcome in ("not_met", "met", "not_met"))
-    assert other.asked == [[]]
-
-
 def test_validate_says_what_nobody_can_judge():
     other = Saying()
     alone, both = RoutedJudge(), RoutedJudge(other=other)
@@ -79,9 +68,7 @@ def test_validate_says_what_nobody_can_judge():
     with pytest.raises(ValueError, match=r"^a\.jsonl:5: criterion 'rude' has no `check`"):
         alone.judge([request("a", SHORT, RUDE)])
     for criterion in (TAGGED, MATHS):  # a rule is asked for, and none is given
-        with pytest.raises(
-            ValueError, match=rf"^a\.jsonl:\d: criterion '{criterion.name}' has no `check`: a rule judge needs one"
-        ):
+        with pytest.raises(ValueError, match=rf"^a\.jsonl:\d: criterion '{criterion.name}' has no `check`: a rule judge needs"):
             both.validate(criterion)
     other.refuses = ("kind",)
     with pytest.raises(ValueError, match=r"^a\.jsonl:4: not kind"):
@@ -100,37 +87,31 @@ def vote(*says, criterion=TONE, **kwargs):
     return verdict
 
 
-@pytest.mark.parametrize(
-    ("says", "outcome", "reason"),
-    [
-        (("yes",), "met", "met 1 of 1: seen"),
-        (("yes", "yes", "no"), "met", "met 2, not met 1 of 3: seen"),
-        (("no", "yes", "no"), "not_met", "not met 2, met 1 of 3: not seen"),
-        (("error", "yes", "error"), "met", "met 1 of 3: seen"),
-        (("error", "yes", "no"), "error", "a tie: met 1, not met 1 of 3"),
-        (("error", "error"), "error", "0 of 2 judges judged, 1 asked: time-out"),
-        (("n/a", "n/a", "yes"), "not_applicable", "not applicable 2, met 1 of 3: not asked for"),
-        (("n/a", "yes", "no"), "error", "a tie: not applicable 1, met 1, not met 1 of 3"),
-        ((2.0, "n/a"), "error", "a tie: graded 1, not applicable 1 of 2"),
-        ((2.0, "n/a", "n/a"), "not_applicable", "not applicable 2, graded 1 of 3: not asked for"),
-    ],
-)
+@pytest.mark.parametrize(("says", "outcome", "reason"), [
+    (("yes",), "met", "met 1 of 1: seen"),
+    (("yes", "yes", "no"), "met", "met 2, not met 1 of 3: seen"),
+    (("no", "yes", "no"), "not_met", "not met 2, met 1 of 3: not seen"),
+    (("error", "yes", "error"), "met", "met 1 of 3: seen"),
+    (("error", "yes", "no"), "error", "a tie: met 1, not met 1 of 3"),
+    (("error", "error"), "error", "0 of 2 judges judged, 1 asked: time-out"),
+    (("n/a", "n/a", "yes"), "not_applicable", "not applicable 2, met 1 of 3: not asked for"),
+    (("n/a", "yes", "no"), "error", "a tie: not applicable 1, met 1, not met 1 of 3"),
+    ((2.0, "n/a"), "error", "a tie: graded 1, not applicable 1 of 2"),
+    ((2.0, "n/a", "n/a"), "not_applicable", "not applicable 2, graded 1 of 3: not asked for"),
+])  # fmt: skip
 def test_votes(says, outcome, reason):
     verdict = vote(*says)
     assert (verdict.outcome.value, verdict.reason) == (outcome, reason)
 
 
-@pytest.mark.parametrize(
-    ("says", "grade"),
-    [
-        ((2.0, 5.0, 3.0), 3.0),
-        ((2.0, 3.0), 2.5),
-        ((2.0, 4.0, "error"), 3.0),
-        ((2.0, "yes", 3.0), 3.0),  # met is the highest grade
-        ((2.0, "no", "no"), 1.0),
-        ((2.0, 3.0, "n/a"), 2.5),
-    ],
-)
+@pytest.mark.parametrize(("says", "grade"), [
+    ((2.0, 5.0, 3.0), 3.0),
+    ((2.0, 3.0), 2.5),
+    ((2.0, 4.0, "error"), 3.0),
+    ((2.0, "yes", 3.0), 3.0),  # met is the highest grade
+    ((2.0, "no", "no"), 1.0),
+    ((2.0, 3.0, "n/a"), 2.5),
+])  # fmt: skip
 def test_grades_give_their_median(says, grade):
     for order in itertools.permutations(says):
         assert (vote(*order).outcome, vote(*order).value) == (Outcome.GRADED, grade)

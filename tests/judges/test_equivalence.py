@@ -38,12 +38,8 @@ def test_the_same_answer_and_different_ones(a, b, same):
 
 def test_strings_as_they_stand():
     same = Equivalence("string")
-    assert [same(*pair) for pair in ((" a b ", "a b"), ("1/2", "1/2\n"), ("0.5", "1/2"), ("A", "a"))] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    pairs = {(" a b ", "a b"): True, ("1/2", "1/2\n"): True, ("0.5", "1/2"): False, ("A", "a"): False}
+    assert {pair: same(*pair) for pair in pairs} == pairs
     assert (same.undecided, same.cut_off) == (0, 0)
 
 
@@ -76,19 +72,13 @@ FORMULAS = [
 def test_formulas_decided_by_their_values_are_what_math_verify_says():
     pairs = [tuple(sorted(pair)) for pair in itertools.combinations(FORMULAS, 2)]
     decided = {pair: same_answer(*map(read_answer, pair)) for pair in pairs}
-    wrong = {
-        pair: said
-        for pair, said in decided.items()
-        if said is not None
-        and said != (compare_texts(*(rf"\boxed{{{one}}}" for one in pair), 10.0).comparison is Comparison.EQUAL)
-    }
+    wrong = {}
+    for pair, said in decided.items():
+        equal = said is None or compare_texts(*(rf"\boxed{{{one}}}" for one in pair), 10.0).comparison is Comparison.EQUAL
+        wrong |= {} if said in (None, equal) else {pair: said}
     assert (wrong, sum(said is True for said in decided.values()) > 15) == ({}, True)
-    big = (
-        (r"\sqrt{2}+10^{70}+1-10^{70}", r"\sqrt{2}"),
-        (r"\sqrt{2}+10^{-40}", r"\sqrt{2}"),
-        ("x^{-90}", "y^{-90}"),
-        ("nN", "n^2"),
-    )
+    root = r"\sqrt{2}"
+    big = ((rf"{root}+10^{{70}}+1-10^{{70}}", root), (rf"{root}+10^{{-40}}", root), ("x^{-90}", "y^{-90}"), ("nN", "n^2"))
     assert [same_answer(*map(read_answer, pair)) for pair in big] == [None] * 4
 
 
@@ -163,17 +153,14 @@ def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
     assert (same.cut_off, len(asked)) == (31, 5)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "questions", "blamed"),
-    [
-        ("unreadable!", "x!", 1, {"unreadable!"}),  # it could not even be read: no need to ask further
-        ("x!", "unreadable!", 1, {"unreadable!"}),
-        ("endless!", "x!", 2, {"endless!"}),
-        ("a!", "endless!", 3, {"endless!"}),
-        ("7", "endless!", 2, {"endless!"}),  # a number needs no test
-        ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
-    ],
-)
+@pytest.mark.parametrize(("first", "second", "questions", "blamed"), [
+    ("unreadable!", "x!", 1, {"unreadable!"}),  # it could not even be read: no need to ask further
+    ("x!", "unreadable!", 1, {"unreadable!"}),
+    ("endless!", "x!", 2, {"endless!"}),
+    ("a!", "endless!", 3, {"endless!"}),
+    ("7", "endless!", 2, {"endless!"}),  # a number needs no test
+    ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
+])  # fmt: skip
 def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, second, questions, blamed):
     asked = []
 
@@ -235,15 +222,12 @@ def test_the_cache_does_not_grow_without_end(monkeypatch):
     assert (len(same._seen) <= 3, same.undecided) == (True, 5)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"),
-        ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
-        ({"seconds": float("nan")}, "`seconds` must be positive and finite, got nan"),
-        ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"),
+    ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
+    ({"seconds": float("nan")}, "`seconds` must be positive and finite, got nan"),
+    ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
+])  # fmt: skip
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Equivalence(**arguments)

@@ -40,18 +40,9 @@ def test_turns_of_a_chat_template_are_broken(tag):
     assert f"a{tag[0]}\u200b{tag[1:]}system" in text
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a < b | c > d",
-        "<b>bold</b>",
-        "x[INSTANCE]",
-        "1 <| 2",
-        "{criteria}{format}{response}{nonce}",
-        "{x} {{conversation}}",
-        "\\1",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "a < b | c > d", "<b>bold</b>", "x[INSTANCE]", "1 <| 2", "{criteria}{format}{response}{nonce}", "{x} {{conversation}}", "\\1",
+])  # fmt: skip
 def test_other_text_and_fields_in_the_data_stay_as_they_are(text):
     assert f"<response-5f0c>\n{text}\n</response-5f0c>" in prompt(text)
 

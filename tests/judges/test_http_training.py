@@ -10,18 +10,12 @@ from lightning_focal.servers import ChatUnusable
 from tests.judges.faulty_server import asked, serving
 from tests.modules.helpers import column, metrics
 
-ROWS = [
-    {
-        "prompt_id": f"p{i}",
-        "prompt": [{"role": "user", "content": f"Number {i}?"}],
-        "rubrics": [
-            {"criterion": f"Says {axis}.", "points": points, "tags": ["level:example", f"axis:{axis}"]}
-            for axis, points in (("accuracy", 5), ("completeness", 3), ("tone", -2))
-        ],
-        "example_tags": [],
-    }
-    for i in range(4)
+RUBRICS = [
+    {"criterion": f"Says {axis}.", "points": points, "tags": ["level:example", f"axis:{axis}"]}
+    for axis, points in (("accuracy", 5), ("completeness", 3), ("tone", -2))
 ]
+CHATS = [[{"role": "user", "content": f"Number {i}?"}] for i in range(4)]
+ROWS = [{"prompt_id": f"p{i}", "prompt": chat, "rubrics": RUBRICS, "example_tags": []} for i, chat in enumerate(CHATS)]
 
 
 @pytest.fixture
@@ -34,10 +28,8 @@ def health(tmp_path):
 def by_length(prompt):
     """The words of a tiny policy mean nothing: what it is judged by is how many characters it wrote."""
     response, criteria = asked(prompt)
-    said = ["met" if len(response) % 3 == j else "not_met" for j in range(len(criteria))]
-    made = [
-        {"id": id_, "verdict": verdict, "value": None, "reason": ""} for (id_, _), verdict in zip(criteria, said, strict=True)
-    ]
+    said = [(id_, "met" if len(response) % 3 == j else "not_met") for j, (id_, _) in enumerate(criteria)]
+    made = [{"id": id_, "verdict": verdict, "value": None, "reason": ""} for id_, verdict in said]
     return json.dumps({"verdicts": made})
 
 

@@ -67,27 +67,24 @@ def test_understood(text):
     assert read_verdicts(text, FORM) == (RIGHT, "")
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("", "no verdicts in the reply: "),
-        ("met, 4", "no verdicts in the reply: met, 4"),
-        (reply(KIND, TONE)[:-3], "broken JSON in the reply"),
-        (reply(KIND, TONE).replace("4", "NaN"), "broken JSON in the reply"),
-        (reply(KIND, TONE).replace('"verdict": "met"', '"verdict": "met", "verdict": "met"'), "broken JSON in the reply"),
-        (reply(KIND, TONE) + reply(KIND, TONE), "2 lists of verdicts in the reply"),
-        (json.dumps({"verdicts": [KIND, TONE], "notes": ""}), "keys beside `verdicts` in the reply"),
-        (json.dumps([KIND, TONE]), "no verdicts in the reply"),
-        (json.dumps({"verdicts": {"1-5f0c": "met"}}), "no verdicts in the reply"),
-        (reply({**KIND, "id": "1"}, {**TONE, "id": "2"}), "no verdicts in the reply"),
-        ('{"verdicts": [' * 3000 + reply(KIND, TONE), "more than 64 lists of verdicts in the reply"),
-        ("x" * (1 << 20) + reply(KIND, TONE), "a reply of "),
-        (f"<think>{reply(KIND, TONE)}", "no verdicts in the reply, whose thought does not end: <think>"),
-        (f"{ANALYSIS}{reply(KIND, TONE)}", "no verdicts in the reply, whose thought does not end: "),
-        (f"<think>{reply(KIND, TONE)}</think>Done.", "no verdicts in the reply: "),
-        (f"{reply(KIND, TONE)}\n</think>", "no verdicts in the reply: "),
-    ],
-)
+@pytest.mark.parametrize(("text", "fault"), [
+    ("", "no verdicts in the reply: "),
+    ("met, 4", "no verdicts in the reply: met, 4"),
+    (reply(KIND, TONE)[:-3], "broken JSON in the reply"),
+    (reply(KIND, TONE).replace("4", "NaN"), "broken JSON in the reply"),
+    (reply(KIND, TONE).replace('"verdict": "met"', '"verdict": "met", "verdict": "met"'), "broken JSON in the reply"),
+    (reply(KIND, TONE) + reply(KIND, TONE), "2 lists of verdicts in the reply"),
+    (json.dumps({"verdicts": [KIND, TONE], "notes": ""}), "keys beside `verdicts` in the reply"),
+    (json.dumps([KIND, TONE]), "no verdicts in the reply"),
+    (json.dumps({"verdicts": {"1-5f0c": "met"}}), "no verdicts in the reply"),
+    (reply({**KIND, "id": "1"}, {**TONE, "id": "2"}), "no verdicts in the reply"),
+    ('{"verdicts": [' * 3000 + reply(KIND, TONE), "more than 64 lists of verdicts in the reply"),
+    ("x" * (1 << 20) + reply(KIND, TONE), "a reply of "),
+    (f"<think>{reply(KIND, TONE)}", "no verdicts in the reply, whose thought does not end: <think>"),
+    (f"{ANALYSIS}{reply(KIND, TONE)}", "no verdicts in the reply, whose thought does not end: "),
+    (f"<think>{reply(KIND, TONE)}</think>Done.", "no verdicts in the reply: "),
+    (f"{reply(KIND, TONE)}\n</think>", "no verdicts in the reply: "),
+])  # fmt: skip
 def test_refused_as_a_whole(text, fault):
     found, said = read_verdicts(text, FORM)
     assert found == {}
@@ -136,19 +133,11 @@ def test_other_faults_of_an_entry():
     assert read_verdicts(reply(short, TONE), FORM)[0] == {0: Verdict(Outcome.MET), 1: RIGHT[1]}
 
 
-@pytest.mark.parametrize(
-    ("value", "fault"),
-    [
-        (0.999, "a value outside 1 to 5"),
-        (5.001, "a value outside 1 to 5"),
-        (-3, "a value outside 1 to 5"),
-        (10**400, "a value outside 1 to 5"),
-        ("4", "a value of type str"),
-        (True, "a value of type bool"),
-        (None, "a value of type NoneType"),
-        ([4], "a value of type list"),
-    ],
-)
+@pytest.mark.parametrize(("value", "fault"), [
+    (0.999, "a value outside 1 to 5"), (5.001, "a value outside 1 to 5"), (-3, "a value outside 1 to 5"),
+    (10**400, "a value outside 1 to 5"), ("4", "a value of type str"), (True, "a value of type bool"),
+    (None, "a value of type NoneType"), ([4], "a value of type list"),
+])  # fmt: skip
 def test_grades_out_of_range(value, fault):
     found, said = read_verdicts(reply(KIND, {**TONE, "value": value}), FORM)
     assert found == {0: RIGHT[0]}

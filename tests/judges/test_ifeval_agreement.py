@@ -58,15 +58,12 @@ def test_own_checks_differ_only_where_the_docs_say_so(instruction, splitter):
     assert found["own_check"] >= (90 if instruction in ifeval_agreement.NAMED else 100)
 
 
-@pytest.mark.parametrize(
-    ("instruction", "arguments", "response", "own", "theirs"),
-    [
-        ("length_constraints:number_words", {"num_words": 2, "relation": "at least"}, "I'm", "not_met", "met"),
-        ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "*Note* this.", "not_met", "met"),
-        ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "+ one", "met", "not_met"),
-        ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "---", "not_met", "met"),
-    ],
-)
+@pytest.mark.parametrize(("instruction", "arguments", "response", "own", "theirs"), [
+    ("length_constraints:number_words", {"num_words": 2, "relation": "at least"}, "I'm", "not_met", "met"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "*Note* this.", "not_met", "met"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "+ one", "met", "not_met"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 1}, "---", "not_met", "met"),
+])  # fmt: skip
 def test_the_differences_that_the_docs_name(instruction, arguments, response, own, theirs, splitter):
     assert ifeval_agreement.ours(ifeval_agreement.OWN[instruction](arguments), response).value == own
     check = {"kind": "ifeval", "instruction": instruction, "arguments": arguments}
@@ -74,24 +71,13 @@ def test_the_differences_that_the_docs_name(instruction, arguments, response, ow
     assert ifeval_agreement.NAMED[instruction](response)
 
 
-@pytest.mark.parametrize(
-    ("instruction", "arguments", "absent", "message"),
-    [
-        (
-            "length_constraints:number_sentences",
-            {"num_sentences": 2, "relation": "at least"},
-            LookupError("  Resource 'punkt_tab' not found.\n  >>> nltk.download('punkt_tab')"),
-            "`instruction` length_constraints:number_sentences needs the data punkt_tab of nltk: python -m nltk.downloader punkt_tab",
-        ),
-        (
-            "length_constraints:number_sentences",
-            {"num_sentences": 2, "relation": "at least"},
-            ImportError("No x"),
-            "needs a package",
-        ),
-        ("keywords:existence", {"keywords": ["a(b"]}, None, r"must be regular expressions, got {'keywords': ['a(b']}"),
-    ],
-)
+@pytest.mark.parametrize(("instruction", "arguments", "absent", "message"), [
+    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"},
+     LookupError("  Resource 'punkt_tab' not found.\n  >>> nltk.download('punkt_tab')"),
+     "`instruction` length_constraints:number_sentences needs the data punkt_tab of nltk: python -m nltk.downloader punkt_tab"),
+    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, ImportError("No x"), "needs a package"),
+    ("keywords:existence", {"keywords": ["a(b"]}, None, r"must be regular expressions, got {'keywords': ['a(b']}"),
+])  # fmt: skip
 def test_what_would_fail_on_every_response_is_refused_beforehand(monkeypatch, instruction, arguments, absent, message):
     def load():
         raise absent

@@ -138,17 +138,14 @@ def test_the_conversation_is_shown():
     assert "How strongly does the criterion apply? Answer with one digit from 1 (not at all) to 5 (fully)." in text
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "options", "values"),
-    [
-        (0, 1, None, None),
-        (1, 5, "12345", (1, 2, 3, 4, 5)),
-        (0, 9, "0123456789", tuple(range(10))),
-        (0, 10, "12345", (0, 2.5, 5, 7.5, 10)),
-        (-1, 1, "12345", (-1, -0.5, 0, 0.5, 1)),
-        (0.5, 1, "12345", (0.5, 0.625, 0.75, 0.875, 1)),
-    ],
-)
+@pytest.mark.parametrize(("low", "high", "options", "values"), [
+    (0, 1, None, None),
+    (1, 5, "12345", (1, 2, 3, 4, 5)),
+    (0, 9, "0123456789", tuple(range(10))),
+    (0, 10, "12345", (0, 2.5, 5, 7.5, 10)),
+    (-1, 1, "12345", (-1, -0.5, 0, 0.5, 1)),
+    (0.5, 1, "12345", (0.5, 0.625, 0.75, 0.875, 1)),
+])  # fmt: skip
 def test_options(low, high, options, values):
     question = question_for(request("a"), Criterion("x", "y", low=low, high=high))
     assert question.values == values

@@ -50,9 +50,8 @@ def wait_until_gone(pid, seconds=30):
 def stand_in(monkeypatch, tmp_path, code):
     """Let a script take the place of the worker; ``pipe`` is its end."""
     script = tmp_path / "worker.py"
-    script.write_text(
-        f"import sys, time\nfrom multiprocessing.connection import Connection\npipe = Connection(int(sys.argv[1]))\n{code}\n"
-    )
+    start = "import sys, time\nfrom multiprocessing.connection import Connection\npipe = Connection(int(sys.argv[1]))"
+    script.write_text(f"{start}\n{code}\n")
     stop_process()
     monkeypatch.setattr(math_process, "_SCRIPT", script)
 
@@ -94,14 +93,11 @@ def test_a_process_that_dies_of_the_question_leaves_it_undecided(monkeypatch, tm
     assert equal()
 
 
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        ("raise SystemExit(3)", "it ended with status 3"),
-        ("pipe.send('ModuleNotFoundError: No module named math_verify')", "No module named math_verify"),
-        ("time.sleep(60)", "no word from it in 0.5 s"),
-    ],
-)
+@pytest.mark.parametrize(("code", "why"), [
+    ("raise SystemExit(3)", "it ended with status 3"),
+    ("pipe.send('ModuleNotFoundError: No module named math_verify')", "No module named math_verify"),
+    ("time.sleep(60)", "no word from it in 0.5 s"),
+])  # fmt: skip
 def test_a_process_that_does_not_start_is_an_error_in_words(monkeypatch, tmp_path, code, why):
     stand_in(monkeypatch, tmp_path, code)
     monkeypatch.setattr(math_process, "_START_SECONDS", 0.5 if "sleep" in code else 60.0)

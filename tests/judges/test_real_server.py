@@ -58,9 +58,8 @@ def server(request, tmp_path_factory):
     model = ["--model", str(folder)] if request.param == "vllm" else [str(folder)]
     at = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16"]
     with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*command, *model, *at], env={**os.environ, **SETTINGS}, stdout=stream, stderr=stream, start_new_session=True
-        )
+        how = {"env": {**os.environ, **SETTINGS}, "stdout": stream, "stderr": stream, "start_new_session": True}
+        process = subprocess.Popen([*command, *model, *at], **how)
     try:
         until = time.monotonic() + 300
         while not ready(port):
@@ -81,9 +80,8 @@ def judge_of(server, **changed):
 
 def test_a_run(server, run_tiny, health, tmp_path):  # noqa: F811
     judge = judge_of(server, cache=str(tmp_path / "verdicts.sqlite"))
-    run = run_tiny(
-        FocalReward(judge=judge), JudgeWatch(max_failure_rate=1.0), data_train=health, group_size=2, data_limit_train=2
-    )
+    watch = JudgeWatch(max_failure_rate=1.0)
+    run = run_tiny(FocalReward(judge=judge), watch, data_train=health, group_size=2, data_limit_train=2)
     assert column(run.folder, "train/judge/requests") == [4.0]
     assert column(run.folder, "train/judge/prompt_tokens")[0] > 1000
     assert column(run.folder, "train/judge/completion_tokens")[0] >= 4 * 8

@@ -34,47 +34,44 @@ def judge(response, *criteria, **kwargs):
     return RuleJudge(**kwargs).judge([JudgeRequest(CHAT, response, criteria)])[0]
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        (None, "a.jsonl:3: criterion 'c' has no `check`: a rule judge needs one, a model judge does not"),
-        ("max_word", "a.jsonl:3: criterion 'c': `kind` must be a known check, got 'max_word' (did you mean 'max_words', "),
-        ("zzz", "`kind` must be a known check, got 'zzz' (known: addresses_reader, answer, "),
-        ("max_words", "check 'max_words' needs `words` (a whole number), got {'kind': 'max_words'}"),
-        ({"kind": "max_words", "words": None}, "check 'max_words' needs `words` (a whole number)"),
-        ({"kind": "max_words", "word": 3}, "check 'max_words' takes `words`, got `word`"),
-        ({"kind": "no_commas", "words": 3}, "check 'no_commas' takes no arguments, got `words`"),
-        ({"kind": "max_words", "words": True}, "`words` of check 'max_words' must be a whole number, got True"),
-        ({"kind": "max_words", "words": -1}, "check 'max_words': `words` must be at least 0, got -1"),
-        ({"kind": "words_between", "min": 3, "max": 2}, "check 'words_between': `min` must be at most `max` (2), got 3"),
-        ({"kind": "keywords", "words": "tea"}, "`words` of check 'keywords' must be a list of non-empty strings, got 'tea'"),
-        ({"kind": "keywords", "words": ["tea", " "]}, "must be a list of non-empty strings, got ['tea', ' ']"),
-        ({"kind": "keywords", "words": ["a"], "at_least": 2}, "`at_least` must be from 1 to the number of words (1), got 2"),
-        ({"kind": "keyword_count", "word": " "}, "check 'keyword_count': `word` must not be blank, got ' '"),
-        ({"kind": "exact", "text": ""}, "`text` of check 'exact' must be a non-empty string or a list of non-empty strings, got"),
-        ({"kind": "contains", "text": "a", "ignore_case": 1}, "`ignore_case` of check 'contains' must be true or false, got 1"),
-        ({"kind": "regex", "pattern": "a(b"}, "`pattern` must be a regular expression, got 'a(b' (missing ) at position 3)"),
-        ({"kind": "json", "schema": {"type": "thing"}}, "check 'json': `schema` must be a JSON schema, got {'type': 'thing'} ("),
-        ({"kind": "json", "schema": 3}, "`schema` of check 'json' must be a mapping, got 3"),
-        ({"kind": "headings", "level": 7}, "`level` must be from 1 to 6, got 7"),
-        ({"kind": "target_words", "words": 5, "spread": 0}, "`spread` must be at least 1, got 0"),
-        ({"kind": "min_unique_words", "ratio": 2}, "`ratio` must be from 0 to 1, got 2"),
-        ({"kind": "min_unique_words", "ratio": float("nan")}, "`ratio` of check 'min_unique_words' must be a finite number, got"),
-        ("readability", "check 'readability': `min` or `max` must be given, got neither"),
-        ({"kind": "readability", "min": 9, "max": 1}, "`min` must be at most `max` (1), got 9"),
-        ({"kind": "no_repeated_ngram", "n": 0}, "`n` must be at least 1, got 0"),
-        ({"kind": "mentions_prompt", "at_least": 0}, "`at_least` must be at least 1, got 0"),
-        ({"kind": "no_prompt_echo", "words": 0}, "`words` must be at least 1, got 0"),
-        ({"kind": "python", "target": "math.sqrt"}, "`target` must read 'package.module:function', got 'math.sqrt'"),
-        ({"kind": "python", "target": "no_such_module:f"}, "`target` must name a module that can be imported, got 'no_such_"),
-        ({"kind": "python", "target": "math:no_such"}, "`target` must name a function of math, got 'math:no_such'"),
-        (PYTHON | {"arguments": {"line": 1}}, "`arguments` must fit tests.judges.functions:has_lines(messages, response, ...), got {'line'"),
-        ({"kind": "ifeval", "instruction": "no_comma"}, "`instruction` must be one of IFEval or IFBench (change_case:"),
-        ({"kind": "ifeval", "instruction": "keywords:existence"}, "`arguments` of keywords:existence must hold keywords, got {}"),
-        ({"kind": "ifeval", "instruction": "punctuation:no_comma", "arguments": {"x": 1}}, "must fit punctuation:no_comma, got {'x': 1}"),
-        ({"kind": "answer", "expected": " "}, "`expected` must be a number or formula math-verify can read, got ' '"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spec", "message"), [
+    (None, "a.jsonl:3: criterion 'c' has no `check`: a rule judge needs one, a model judge does not"),
+    ("max_word", "a.jsonl:3: criterion 'c': `kind` must be a known check, got 'max_word' (did you mean 'max_words', "),
+    ("zzz", "`kind` must be a known check, got 'zzz' (known: addresses_reader, answer, "),
+    ("max_words", "check 'max_words' needs `words` (a whole number), got {'kind': 'max_words'}"),
+    ({"kind": "max_words", "words": None}, "check 'max_words' needs `words` (a whole number)"),
+    ({"kind": "max_words", "word": 3}, "check 'max_words' takes `words`, got `word`"),
+    ({"kind": "no_commas", "words": 3}, "check 'no_commas' takes no arguments, got `words`"),
+    ({"kind": "max_words", "words": True}, "`words` of check 'max_words' must be a whole number, got True"),
+    ({"kind": "max_words", "words": -1}, "check 'max_words': `words` must be at least 0, got -1"),
+    ({"kind": "words_between", "min": 3, "max": 2}, "check 'words_between': `min` must be at most `max` (2), got 3"),
+    ({"kind": "keywords", "words": "tea"}, "`words` of check 'keywords' must be a list of non-empty strings, got 'tea'"),
+    ({"kind": "keywords", "words": ["tea", " "]}, "must be a list of non-empty strings, got ['tea', ' ']"),
+    ({"kind": "keywords", "words": ["a"], "at_least": 2}, "`at_least` must be from 1 to the number of words (1), got 2"),
+    ({"kind": "keyword_count", "word": " "}, "check 'keyword_count': `word` must not be blank, got ' '"),
+    ({"kind": "exact", "text": ""}, "`text` of check 'exact' must be a non-empty string or a list of non-empty strings, got"),
+    ({"kind": "contains", "text": "a", "ignore_case": 1}, "`ignore_case` of check 'contains' must be true or false, got 1"),
+    ({"kind": "regex", "pattern": "a(b"}, "`pattern` must be a regular expression, got 'a(b' (missing ) at position 3)"),
+    ({"kind": "json", "schema": {"type": "thing"}}, "check 'json': `schema` must be a JSON schema, got {'type': 'thing'} ("),
+    ({"kind": "json", "schema": 3}, "`schema` of check 'json' must be a mapping, got 3"),
+    ({"kind": "headings", "level": 7}, "`level` must be from 1 to 6, got 7"),
+    ({"kind": "target_words", "words": 5, "spread": 0}, "`spread` must be at least 1, got 0"),
+    ({"kind": "min_unique_words", "ratio": 2}, "`ratio` must be from 0 to 1, got 2"),
+    ({"kind": "min_unique_words", "ratio": float("nan")}, "`ratio` of check 'min_unique_words' must be a finite number, got"),
+    ("readability", "check 'readability': `min` or `max` must be given, got neither"),
+    ({"kind": "readability", "min": 9, "max": 1}, "`min` must be at most `max` (1), got 9"),
+    ({"kind": "no_repeated_ngram", "n": 0}, "`n` must be at least 1, got 0"),
+    ({"kind": "mentions_prompt", "at_least": 0}, "`at_least` must be at least 1, got 0"),
+    ({"kind": "no_prompt_echo", "words": 0}, "`words` must be at least 1, got 0"),
+    ({"kind": "python", "target": "math.sqrt"}, "`target` must read 'package.module:function', got 'math.sqrt'"),
+    ({"kind": "python", "target": "no_such_module:f"}, "`target` must name a module that can be imported, got 'no_such_"),
+    ({"kind": "python", "target": "math:no_such"}, "`target` must name a function of math, got 'math:no_such'"),
+    (PYTHON | {"arguments": {"line": 1}}, "`arguments` must fit tests.judges.functions:has_lines(messages, response, ...), got {'line'"),
+    ({"kind": "ifeval", "instruction": "no_comma"}, "`instruction` must be one of IFEval or IFBench (change_case:"),
+    ({"kind": "ifeval", "instruction": "keywords:existence"}, "`arguments` of keywords:existence must hold keywords, got {}"),
+    ({"kind": "ifeval", "instruction": "punctuation:no_comma", "arguments": {"x": 1}}, "must fit punctuation:no_comma, got {'x': 1}"),
+    ({"kind": "answer", "expected": " "}, "`expected` must be a number or formula math-verify can read, got ' '"),
+])  # fmt: skip
 def test_bad_checks_are_refused_beforehand(spec, message):
     bad = criterion(spec, where="a.jsonl:3")
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared whole
@@ -113,15 +110,12 @@ def test_a_catastrophic_answer_is_an_error_and_spoils_no_other():
     assert [verdict.outcome for (verdict,) in rows[1:]] == [Outcome.MET, Outcome.NOT_MET]
 
 
-@pytest.mark.parametrize(
-    ("reply", "verdict"),
-    [
-        (Reply(Comparison.UNDECIDED, error="TypeError"), ("error", "math-verify could not compare the answer (TypeError)")),
-        (Reply(Comparison.UNDECIDED, "given", "RecursionError"), ("not_met", "the answer cannot be read (RecursionError)")),
-        (Reply(Comparison.UNDECIDED, "given", "nothing to read"), ("not_met", "no answer found")),
-        (Reply(Comparison.CUT_OFF, unread="gold"), None),
-    ],
-)
+@pytest.mark.parametrize(("reply", "verdict"), [
+    (Reply(Comparison.UNDECIDED, error="TypeError"), ("error", "math-verify could not compare the answer (TypeError)")),
+    (Reply(Comparison.UNDECIDED, "given", "RecursionError"), ("not_met", "the answer cannot be read (RecursionError)")),
+    (Reply(Comparison.UNDECIDED, "given", "nothing to read"), ("not_met", "no answer found")),
+    (Reply(Comparison.CUT_OFF, unread="gold"), None),
+])  # fmt: skip
 def test_answers_that_cannot_be_compared(monkeypatch, reply, verdict):
     monkeypatch.setattr("lightning_focal.judges.equivalence.compare_texts", lambda *args: reply)
     if verdict is not None:
@@ -185,11 +179,8 @@ def test_ifeval_without_its_package_names_the_extra(monkeypatch):
         RuleJudge().validate(criterion({"kind": "ifeval", "instruction": "punctuation:no_comma"}))
 
 
-TEXT_CRITERIA = tuple(
-    Criterion(kind, "d", check=CHECKS[kind].example, points=-1 if i % 2 else 1)
-    for i, kind in enumerate(CHECKS)
-    if kind not in ("python", "answer")
-)
+KINDS = [kind for kind in CHECKS if kind not in ("python", "answer")]
+TEXT_CRITERIA = tuple(Criterion(k, "d", check=CHECKS[k].example, points=-1 if i % 2 else 1) for i, k in enumerate(KINDS))
 
 
 @settings(max_examples=150, deadline=None)

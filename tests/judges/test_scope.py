@@ -5,7 +5,7 @@ import pytest
 from lightning_focal.judges import JudgeRequest, LocalJudge, Outcome, RoutedJudge, RuleJudge, Verdict
 from lightning_focal.judges.local import question_for
 from lightning_focal.models import load_policy
-from lightning_focal.rubrics import Criterion, RubricError
+from lightning_focal.rubrics import Criterion
 from tests.judges.faulty_server import asked, serving
 from tests.judges.judges import Saying
 from tests.judges.test_http_judge import all_right, judge_of
@@ -19,16 +19,13 @@ def criterion(words, scope="answer", **more):
     return Criterion(f"{words} {scope}", words, scope=scope, **more)
 
 
-@pytest.mark.parametrize(
-    ("text", "counts"),
-    [
-        (TEXT, (3, 2, 5)),
-        ("plum", (1, 0, 1)),
-        ("<think>\napple", (0, 1, 1)),
-        ("<think></think>plum", (1, 0, 1)),
-        ("<|channel|>analysis<|message|>apple pear<|end|><|start|>assistant<|channel|>final<|message|>plum", (1, 2, 3)),
-    ],
-)
+@pytest.mark.parametrize(("text", "counts"), [
+    (TEXT, (3, 2, 5)),
+    ("plum", (1, 0, 1)),
+    ("<think>\napple", (0, 1, 1)),
+    ("<think></think>plum", (1, 0, 1)),
+    ("<|channel|>analysis<|message|>apple pear<|end|><|start|>assistant<|channel|>final<|message|>plum", (1, 2, 3)),
+])  # fmt: skip
 def test_rules_count_the_words_of_a_part_without_marks(text, counts):
     for scope, count in zip(SCOPES, counts, strict=True):
         for words, outcome in ((count, Outcome.MET), (count - 1, Outcome.NOT_MET)):
@@ -37,17 +34,15 @@ def test_rules_count_the_words_of_a_part_without_marks(text, counts):
             assert verdict.outcome is (outcome if count else Outcome.NOT_MET)
 
 
-@pytest.mark.parametrize(
-    ("text", "reasons"),
-    [
-        ("<think>\nplum", ("no answer: the thought did not end", None, None)),
-        ("<think>\nplum</think>\n", ("no answer", None, None)),
-        ("plum", (None, "no thought", None)),
-        ("<think></think>plum", (None, "no thought", None)),
-        (" \n", ("empty response",) * 3),
-        ("", ("empty response",) * 3),
-    ],
-)
+@pytest.mark.parametrize(("text", "reasons"), [
+    ("<think>\nplum", ("no answer: the thought did not end", None, None)),
+    ("<think>\nplum</think>\n", ("no answer", None, None)),
+    ("plum", (None, "no thought", None)),
+    ("<think></think>plum", (None, "no thought", None)),
+    (" \n", ("empty response",) * 3),
+    ("", ("empty response",) * 3),
+    ("\u200b", ("empty response",) * 3),
+])  # fmt: skip
 def test_a_part_that_is_empty_scores_zero_whoever_judges(text, reasons):
     other = Saying(**{f"ok {scope}": "yes" for scope in SCOPES}, **{f"bad {scope}": "no" for scope in SCOPES})
     criteria = tuple(criterion(words, scope, points=p) for scope in SCOPES for words, p in (("ok", 1), ("bad", -1)))
@@ -135,8 +130,3 @@ def test_no_text_of_a_response_reads_as_a_mark_of_the_local_judge():
     tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)
     (verdict,) = LocalJudge.judge(judge, [JudgeRequest(CHAT, "[THINK]a", (criterion("Is kind."),))])[0]
     assert verdict.reason == "no answer: the thought did not end"
-
-
-def test_an_unknown_scope_is_refused():
-    with pytest.raises(RubricError, match=r"a.jsonl:3: criterion 'a': `scope` must be answer, thought or both, got 'reply'"):
-        Criterion("a", "a", scope="reply", where="a.jsonl:3")

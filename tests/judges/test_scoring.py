@@ -56,14 +56,11 @@ def test_no_prompts():
     assert tuple(verdicts_to_scores([], []).scores.shape) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "rubrics", "message"),
-    [
-        ([[(MET,)]], [], r"`verdicts` must hold one group per rubric \(0\), got 1"),
-        ([[(MET,)], []], [SHORT, SHORT], r"`verdicts\[1\]` must hold 1 rollouts like the first group, got 0"),
-        ([[(MET, MET)]], [SHORT], r"`verdicts\[0\]\[0\]` must hold one verdict per criterion \(1\), got 2"),
-    ],
-)
+@pytest.mark.parametrize(("verdicts", "rubrics", "message"), [
+    ([[(MET,)]], [], r"`verdicts` must hold one group per rubric \(0\), got 1"),
+    ([[(MET,)], []], [SHORT, SHORT], r"`verdicts\[1\]` must hold 1 rollouts like the first group, got 0"),
+    ([[(MET, MET)]], [SHORT], r"`verdicts\[0\]\[0\]` must hold one verdict per criterion \(1\), got 2"),
+])  # fmt: skip
 def test_lengths_are_checked(verdicts, rubrics, message):
     with pytest.raises(ValueError, match=message):
         verdicts_to_scores(verdicts, rubrics)

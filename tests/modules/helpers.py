@@ -50,10 +50,12 @@ def logp_of(model, rows, temperature=1.0, micro_batch_size=8, micro_batch_tokens
 def backward_of_step(model, rows, update, temperature=1.0, normaliser=None, sums=None):
     """Forward and backward of one optimiser step as ``GRPOModule.training_step`` makes them; returns the step's losses."""
     normaliser, sums = step_normaliser(rows, update) if normaliser is None else normaliser, sums or UpdateSums()
+    bonus, tokens = update.entropy_coef > 0, rows.loss_mask.sum()
     for part in micro_batches(model, rows, update):
         names = ["entropy", "router_loss"] if update.router_aux_coef else ["entropy"]
-        logp, measured = response_measures(model, *part.tokens, names, temperature=temperature, sizes=part.sizes)
-        loss, watched = grpo_loss(part, logp, update, normaliser, measured, len(part) / len(rows))
+        options = {"temperature": temperature, "sizes": part.sizes, "gradients": bonus}
+        logp, measured = response_measures(model, *part.tokens, names, **options)
+        loss, watched = grpo_loss(part, logp, update, normaliser, measured, len(part) / len(rows), tokens)
         loss.backward()
         sums.add(watched)
     return {name.removeprefix("loss/"): value for name, value in sums.step.items()}

@@ -17,13 +17,13 @@ from torch.distributed.fsdp import (
 )
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
-from lightning_focal.data import ReasoningGymData, RubricDataModule
+from lightning_focal.data import Curriculum, ReasoningGymData, RubricDataModule
 from lightning_focal.generation import HFGenerator, Sampling
 from lightning_focal.models import Lora, load_policy
 from lightning_focal.models.weights import full_weights
-from lightning_focal.modules import FrozenReference, GRPOModule, TeacherReference, Update
+from lightning_focal.modules import DynamicSampling, FrozenReference, GRPOModule, TeacherReference, Update
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, CoRewardingIII, FocalReward, SelfCertaintyReward, StaticReward
-from tests.conftest import adam, make_trainer, rubric_rows, write_rows
+from tests.conftest import adam, hard_rows, make_trainer, rubric_rows, write_rows
 from tests.modules.test_label_free_runs import Boxing
 
 STEPS = 10
@@ -32,6 +32,26 @@ LAYERS = "random:tiny-llama?hidden=32&layers=2&heads=4&kv_heads=2&std=0.1"
 CASES = {
     "static": lambda: (StaticReward(), {"update": Update(kl_coef=0.05), "reference": FrozenReference()}),
     "focal": lambda: (FocalReward(gamma=1.0, scope="running"), {"update": Update(micro_batch_tokens=120)}),
+    "losses": lambda: (
+        StaticReward(),
+        {
+            "update": Update(
+                mini_batches=2,
+                micro_batch_size=3,
+                importance_sampling_level="sequence",
+                loss_aggregation="sequence_mean",
+                clip_cov_ratio=0.05,
+                clip_cov_bounds=(0.0, 50.0),
+                entropy_coef=0.05,
+                importance_cap=2.0,
+                importance_sampling_mode="sequence_mask",
+            )
+        },
+    ),
+    "dynamic": lambda: (
+        FocalReward(gamma=1.0, scope="running"),
+        {"update": Update(mini_batches=2), "dynamic_sampling": DynamicSampling(max_rounds=3, replay_buffer_size=4)},
+    ),
     "co_rewarding_1": lambda: (CoRewardingI("string"), {"update": Update(mini_batches=2, micro_batch_size=3)}),
     "co_rewarding_2": lambda: (
         CoRewardingII(equivalence="string"),
@@ -46,6 +66,8 @@ CASES = {
         {"update": Update(kl_coef=0.05), "reference": TeacherReference(), "lora": Lora(r=2)},
     ),
 }
+
+WITH_RUBRICS = ("static", "focal", "losses", "dynamic")
 
 
 class FlatOnCPU(FSDPStrategy):
@@ -93,27 +115,37 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     seed_everything(0, verbose=False)  # the adapters' first weights
     reward, arguments = CASES[case]()
     folder = Path(folder)
+    epochs = 2 if case == "dynamic" else 1  # a level is known once a prompt was met
     built = GRPOModule(
         **{
             "policy": LAYERS,
             "group_size": 4,
             "val_group_size": 2,
             "sampling": Sampling(max_new_tokens=6),
-            "generator": HFGenerator() if case in ("static", "focal") else Boxing(),
+            "generator": HFGenerator() if case in WITH_RUBRICS else Boxing(),
             "optimizer": adam(3e-4),
             "seed": 0,
             **arguments,
             **module,
         }
     )
-    if case in ("static", "focal"):
-        files = [write_rows(folder / f"rows-{count}-{count}.jsonl", rubric_rows(count)) for count in (5 * steps, 3)]
-        data = RubricDataModule(train=str(files[0]), val=str(files[1]), batch_size=5, eval_batch_size=2, seed=0)
+    if case in WITH_RUBRICS:
+        make = hard_rows if case == "dynamic" else rubric_rows
+        files = [write_rows(folder / f"rows-{count}-{count}.jsonl", make(count)) for count in (5 * steps // epochs, 3)]
+        curriculum = Curriculum(band=(0.1, 0.9), revisit=0.3) if case == "dynamic" else None
+        sizes = {"batch_size": 5, "eval_batch_size": 2, "seed": 0}
+        data = RubricDataModule(train=str(files[0]), val=str(files[1]), curriculum=curriculum, **sizes)
     else:
         pairs = case in ("co_rewarding_1", "co_rewarding_3")
         data = ReasoningGymData(task="chain_sum", train=5 * steps, val=3, pairs=pairs, batch_size=5, eval_batch_size=2, seed=0)
     taught = [EMATeacher(0.5, 0.9)] if "TeacherReference" in str(arguments.get("reference")) else []
-    settings = {"devices": devices, "strategy": strategy, "precision": precision, "enable_checkpointing": bool(callbacks)}
+    settings = {
+        "devices": devices,
+        "strategy": strategy,
+        "precision": precision,
+        "max_epochs": epochs,
+        "enable_checkpointing": bool(callbacks),
+    }
     trainer = make_trainer(folder, [reward, HeldOut(), *taught, *callbacks], **settings)
     trainer.fit(built, datamodule=data, ckpt_path=ckpt_path)
     return built

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.modules import parallel
-from tests.modules.helpers import metrics
+from tests.modules.helpers import column, metrics
 from tests.processes import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two fresh processes import everything and train fifteen runs
@@ -60,6 +60,12 @@ def test_everything_that_is_logged_equals_that_of_one_process(runs, strategy, ca
                 relative = 1e-4 if "length_" in name or name == "train/policy/grad_norm" else TOLERANCE
                 absolute = 1e-4 if "length_" in name else TOLERANCE  # a correlation divides by a spread that may be small
                 assert float(theirs[name]) == pytest.approx(float(value), abs=absolute, rel=relative, nan_ok=True), name
+
+
+def test_batches_were_refilled_replayed_into_and_passed_over(runs):
+    """What the case of dynamic sampling is about came to pass."""
+    for name in ("rejected", "replayed", "skipped"):
+        assert sum(column(runs / "one-dynamic", f"train/sampling/{name}")) > 0
 
 
 @pytest.mark.parametrize(("strategy", "case"), RUNS)

@@ -2,6 +2,7 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from lightning_focal.functional import loss_normaliser
 from lightning_focal.generation import Sampling, ScriptedGenerator
 from lightning_focal.models import load_policy
 from lightning_focal.modules import Update
-from lightning_focal.modules.loss import step_normaliser
+from lightning_focal.modules.loss import grpo_loss, step_normaliser, without_covariant
 from lightning_focal.modules.update import Sequences, UpdateSums
 from lightning_focal.types import Shaped
 from tests.generation.helpers import make_prompts
@@ -287,3 +288,133 @@ def test_without_a_cap_the_sampler_has_no_say(tiny, sequences):
     known = replace(sequences, sampling_logp=torch.full(sequences.response_ids.shape, -1.0))
     grads, others = (gradients(tiny[0], given, Update())[1] for given in (sequences, known))
     assert all(grads[name].equal(others[name]) for name in grads)
+
+
+OPTIONS = {
+    "gspo": {"importance_sampling_level": "sequence", "loss_aggregation": "sequence_mean", "clip_low": 0.02, "clip_high": 0.02},
+    "cispo": {"loss_type": "cispo"},
+    "entropy": {"entropy_coef": 0.5, "loss_aggregation": "sequence_mean"},
+    "sequence_mask": {"importance_cap": 1.5, "importance_floor": 0.5, "importance_sampling_mode": "sequence_mask"},
+    "clip_cov": {"clip_cov_ratio": 0.2, "clip_cov_bounds": (0.0, math.inf)},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_micro_batches_change_no_option(tiny, sequences, name):
+    old = logp_of(tiny[0], sequences, TEMPERATURE, 8)
+    noise = 0.1 * torch.randn(old.shape, generator=torch.Generator().manual_seed(0))
+    rows = replace(sequences, old_logp=old + noise, sampling_logp=old - noise, number=torch.arange(8))
+    plain, _ = gradients(tiny[0], rows, Update())
+    if name == "clip_cov":
+        rows = without_covariant(rows, old, Update(**OPTIONS[name]), 0, Alone())
+    results = [gradients(tiny[0], rows, Update(micro_batch_size=8 // count, **OPTIONS[name])) for count in (1, 2, 4)]
+    assert abs(float(results[0][0]["total"]) - float(plain["total"])) > 1e-4
+    for losses, grads in results[1:]:
+        assert float(losses["total"]) == pytest.approx(float(results[0][0]["total"]), abs=1e-6)
+        for key, grad in results[0][1].items():
+            assert torch.allclose(grad, grads[key], atol=1e-5), key
+
+
+@pytest.mark.parametrize("whole_logits", [False, True])
+def test_the_entropy_bonus_has_the_gradient_of_the_mean_entropy(tiny, sequences, whole_logits, monkeypatch):
+    """By transformers' own logits, where the output layer gives log-probabilities and where it gives up whole logits."""
+    if whole_logits:
+        monkeypatch.setattr("lightning_focal.models.logp._is_plain", lambda head: False)
+    given = replace(sequences, advantages=torch.zeros(8))
+    losses, grads = gradients(tiny[0], given, Update(entropy_coef=0.3, micro_batch_size=3))
+    model, total = copy.deepcopy(tiny[0]), torch.zeros(())
+    for row, (prompt, response) in enumerate(rows_of(given)):
+        logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1] / TEMPERATURE
+        total = total + torch.distributions.Categorical(logits=logits).entropy().sum() * given.valid[row]
+    loss = -0.3 * total / given.loss_mask.sum()
+    loss.backward()
+    assert float(losses["total"]) == pytest.approx(float(loss.detach()), abs=1e-6)
+    assert float(losses["policy"]) == 0.0
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            grads[name], parameter.grad, atol=1e-5 * float(parameter.grad.abs().max()), rtol=1e-4, msg=name
+        )
+
+
+class Alone:
+    """The only process."""
+
+    sum = gather = max_over_ranks = staticmethod(lambda value: value)
+
+
+def covariant_rows(seed=0, n=12, t=20):
+    dice = torch.Generator().manual_seed(seed)
+    mask = torch.arange(t) < torch.randint(1, t + 1, (n, 1), generator=dice)
+    logp = -torch.rand(n, t, generator=dice) * 3
+    old = torch.where(mask, logp + 0.2 * torch.randn(n, t, generator=dice), torch.nan)
+    advantages = torch.randn(n, generator=dice)
+    zeros = torch.zeros(n, t, dtype=torch.int64)
+    valid = torch.arange(n) != 3
+    return Sequences(zeros, mask, zeros, mask, advantages, valid, old, number=torch.arange(n)), logp
+
+
+def test_clip_cov_leaves_out_what_the_paper_says():
+    """eq. 10: floor(r N) tokens of a band of covariances, none whose gradient a clip has cut off already."""
+    rows, logp = covariant_rows()
+    mask = rows.loss_mask.numpy()
+    x, a = logp.numpy().astype(float), np.broadcast_to(rows.advantages.numpy()[:, None], mask.shape).astype(float)
+    covariance, ratio = (x - x[mask].mean()) * (a - a[mask].mean()), np.exp(x - rows.old_logp.numpy())
+    cut = ((a > 0) & (ratio > 1.2)) | ((a < 0) & (ratio < 0.8))
+    band = mask & (covariance > 0.5) & (covariance < 2.0) & ~cut
+    assert 10 < band.sum() < (mask & (covariance > 0.5) & (covariance < 2.0)).sum()
+    drawn = []
+    for seed in range(200):
+        update = Update(clip_cov_ratio=0.05, clip_cov_bounds=(0.5, 2.0))
+        left_out = without_covariant(rows, logp, update, seed, Alone()).left_out.numpy()
+        assert left_out.sum() == int(0.05 * mask.sum())
+        assert not (left_out & ~band).any()
+        drawn.append(left_out[band])
+    share = np.mean(drawn, 0)  # of each candidate alike
+    assert share.std() < 3 * math.sqrt(share.mean() * (1 - share.mean()) / 200)
+    assert share.mean() == pytest.approx(int(0.05 * mask.sum()) / band.sum())
+    every = without_covariant(rows, logp, Update(clip_cov_ratio=0.9, clip_cov_bounds=(0.5, 2.0)), 0, Alone()).left_out
+    assert (every.numpy() == band).all()
+    one = without_covariant(rows, logp, Update(clip_cov_ratio=1e-6, clip_cov_bounds=(0.5, 2.0)), 0, Alone()).left_out
+    assert int(one.sum()) == 1
+    none = without_covariant(rows, logp, Update(clip_cov_ratio=0.1, clip_cov_bounds=(1e3, 2e3)), 0, Alone()).left_out
+    assert not none.any()
+
+
+def test_left_out_tokens_have_no_gradient_and_count_in_the_mean():
+    rows, logp = covariant_rows()
+    update = Update(clip_cov_ratio=0.1, clip_cov_bounds=(0.0, math.inf))
+    rows = without_covariant(rows, logp, update, 0, Alone())
+    x = logp.clone().requires_grad_()
+    loss, watched = grpo_loss(rows, x, update, step_normaliser(rows, update))
+    loss.backward()
+    y = logp.clone().requires_grad_()
+    grpo_loss(replace(rows, left_out=None), y, update, step_normaliser(rows, update))[0].backward()
+    assert not x.grad[rows.left_out].any()
+    assert torch.equal(x.grad, y.grad.masked_fill(rows.left_out, 0))
+    assert float(watched["clip_cov_fraction"]) == pytest.approx(float(rows.left_out.sum() / rows.loss_mask.sum()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"loss_type": "dapo"}, "`update.loss_type` must be 'clip' or 'cispo', got 'dapo'"),
+        ({"loss_type": "cispo", "dual_clip": 3.0}, "`update.dual_clip` must be null with loss_type 'cispo'"),
+        ({"importance_sampling_level": "group"}, "`update.importance_sampling_level` must be 'token' or 'sequence', got 'group'"),
+        (
+            {"importance_sampling_mode": "mask", "importance_cap": 2.0},
+            "`update.importance_sampling_mode` must be 'token_truncate'",
+        ),
+        (
+            {"importance_sampling_mode": "sequence_mask"},
+            "`update.importance_sampling_mode` needs `update.importance_cap` .* got 'sequence_mask'",
+        ),
+        ({"importance_floor": 0.5}, "`update.importance_floor` needs `update.importance_cap` .* got 0.5 alone"),
+        ({"importance_floor": 1.5, "importance_cap": 2.0}, r"`update.importance_floor` must be in \[0, 1\], got 1.5"),
+        ({"clip_cov_ratio": 1.0}, r"`update.clip_cov_ratio` must be in \[0, 1\), got 1.0"),
+        ({"clip_cov_bounds": (5.0, 1.0)}, r"`update.clip_cov_bounds` must be \(lowest, highest\), got \(5.0, 1.0\)"),
+        ({"entropy_coef": -0.1}, "`update.entropy_coef` must be >= 0, got -0.1"),
+    ],
+)
+def test_bad_losses_are_refused_before_training(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        Update(**arguments)

@@ -129,27 +129,16 @@ def test_what_concerns_every_question_ends_the_work(tmp_path):
 
 
 def test_progress_is_told(tmp_path):
-    seen = []
-    tally = Tally(2)
-    rows = ROWS[:2]
-    work(
-        tmp_path, {"a": ["x"], "b": [good("b")]}, rows, attempts=1, tally=tally, on_progress=lambda now: seen.append(now.finished)
-    )
+    seen, tally, script = [], Tally(2), {"a": ["x"], "b": [good("b")]}
+    work(tmp_path, script, ROWS[:2], attempts=1, tally=tally, on_progress=lambda now: seen.append(now.finished))
     assert seen == [0, 1, 2]
     assert tally.pairs == 1
 
 
 def test_a_pair_as_a_plain_row():
     row = PairRow("a", "1 + 1?", user("1 + 1?"), None, "2", {"level": 3, "prompt": "p", "score": float("nan")})
-    assert pair_line(row, "Twice one?") == {
-        "id": "a",
-        "question": "1 + 1?",
-        "rephrased": "Twice one?",
-        "answer": "2",
-        "level": 3,
-        "source_prompt": "p",
-        "score": None,
-    }
+    texts = {"question": "1 + 1?", "rephrased": "Twice one?", "answer": "2"}
+    assert pair_line(row, "Twice one?") == {"id": "a", **texts, "level": 3, "source_prompt": "p", "score": None}
 
 
 def test_a_chat_keeps_what_stands_around_the_question():

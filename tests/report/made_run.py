@@ -9,7 +9,7 @@ from lightning_focal.callbacks import ScoredRollouts
 from lightning_focal.callbacks.held_out import prompt_scores
 from lightning_focal.callbacks.rollout_table import rollout_rows, rollout_schema
 from lightning_focal.files import write_json, write_parquet, write_text
-from lightning_focal.functional import bootstrap_interval
+from lightning_focal.intervals import bootstrap_interval as interval_of
 from lightning_focal.modules.measures import BatchMeasures
 from lightning_focal.rewards import FocalReward
 from lightning_focal.runs import CSVLog
@@ -45,6 +45,7 @@ def make_run(
     rollouts=True,
     say=None,
     extra=None,
+    second=None,
 ):
     """Write a run folder.
 
@@ -59,6 +60,7 @@ def make_run(
         rollouts: write rollouts/*.parquet.
         say: ``say(stage, batch, prompt, rollout)`` in place of made-up responses.
         extra: ``extra(batch)`` gives further values to log.
+        second: ``second(batch, score)`` gives the score of a held-out prompt by a second judge.
     """
     dice = random.Random(seed)
     focal, parts = strategy == "FocalReward", folder / "rollouts"
@@ -69,9 +71,13 @@ def make_run(
             answers = made.answers("val", batch, [f"held-{i}" for i in range(held_out)], batch / max(1, batches))
             measures = BatchMeasures("val", keys).add(answers.rollouts, answers.scores, answers.shaped).compute()
             scores = prompt_scores(answers)
-            interval = bootstrap_interval(torch.tensor(list(scores.values()), dtype=torch.float64))
+            interval = interval_of(list(scores.values()))
             measures |= dict(zip(("val/held_out/mean", "val/held_out/low", "val/held_out/high"), interval, strict=True))
             history.append({"batch": batch, "scores": scores, "measures": measures})
+            if second:
+                other = history[-1]["held_out_judge"] = {name: second(batch, score) for name, score in scores.items()}
+                ends = dict(zip(("mean", "low", "high"), interval_of(list(other.values())), strict=True))
+                measures |= {f"val/held_out_judge/{name}": value for name, value in ends.items()}
             write_json(folder / "held_out.json", {"level": 0.95, "evaluations": history})
             if rollouts:
                 write_parquet(parts / f"val-{batch:06d}-0000-r0.parquet", rollout_rows(answers, batch), rollout_schema())

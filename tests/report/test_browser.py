@@ -77,11 +77,11 @@ SHOWN = """[...document.querySelectorAll(".plot")].map(plot => ({
   wrong: (Plotly.validate(plot.data, plot.layout) || []).map(found => found.msg),
 }))"""
 FIGURES = {
-    "one": ["score", "criteria", "levels", "shares", "balance", "health"],
-    "several": ["criteria", "levels", "shares", "balance", "health"],
-    "many": ["criteria", "levels", "shares", "balance", "health"],
-    "votes": ["criteria", "votes", "levels", "health"],
-    "evil": ["criteria", "levels", "shares", "balance", "health"],
+    "one": ["score", "criteria", "levels", "shares", "balance", "theory", "health"],
+    "several": ["criteria", "levels", "shares", "balance", "theory", "health"],
+    "many": ["criteria", "levels", "shares", "balance", "theory", "health"],
+    "votes": ["criteria", "votes", "levels", "theory", "health"],
+    "evil": ["criteria", "levels", "shares", "balance", "theory", "health"],
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from lightning_focal.callbacks import HeldOut, RolloutTable
 from lightning_focal.cli import main
 from lightning_focal.report import LogMedia, WriteReport, callbacks, media
+from lightning_focal.report.tables import markdown_table
 from lightning_focal.runs import EventLog
 from tests.conftest import rubric_rows, write_rows
 from tests.report.made_run import make_run
@@ -45,7 +46,14 @@ def test_by_their_short_names_in_a_configuration(tmp_path, rubric_file):
     main(["fit", *arguments.split(), "--trainer.enable_checkpointing=false"])
     assert "version and commit" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")  # they are recorded
     by_name = {f"report/{figure}/criterion name" for figure in ("levels", "shares")}
-    assert set(tags(tmp_path / "r")) == {"report/levels", "report/shares", "report/balance", "report/health", *by_name}
+    assert set(tags(tmp_path / "r")) == {
+        "report/levels",
+        "report/shares",
+        "report/balance",
+        "report/theory",
+        "report/health",
+        *by_name,
+    }
 
 
 def tags(folder):
@@ -61,7 +69,7 @@ def test_figures_every_few_batches(tmp_path, run_tiny):
     built = run_tiny(None, LogMedia(every_n_batches=2), folder="live", fit=False)
     built.trainer.loggers = [*built.trainer.loggers, EventLog(tmp_path / "live")]
     built.trainer.fit(built.module, datamodule=built.data)
-    assert tags(tmp_path / "live") == {f"report/{name}": [2, 4] for name in ("levels", "shares", "balance", "health")}
+    assert tags(tmp_path / "live") == {f"report/{name}": [2, 4] for name in ("levels", "shares", "balance", "theory", "health")}
 
 
 def test_figures_show_held_out_prompts_and_tags(tmp_path):
@@ -125,7 +133,9 @@ def test_a_table_shows_markup_as_it_is():
         "1\n\n- 2",
         "\\|",
     ]
-    shown = markdown.markdown(media.markdown_table(["a", "b"], [[cell, cell] for cell in nasty]), extensions=["tables"])
+    shown = markdown.markdown(
+        markdown_table(["a", "b"], [[cell, cell] for cell in nasty], media.as_entities), extensions=["tables"]
+    )
     cells = re.findall(r"<td>(.*?)</td>", shown, flags=re.DOTALL)
     assert [html.unescape(cell) for cell in cells] == [" ".join(cell.split()) for cell in nasty for _ in range(2)]
     assert not re.findall(r"<(?!/?(?:table|thead|tbody|tr|td|th)>)", shown)

@@ -160,6 +160,61 @@ def test_votes_are_drawn_where_there_are_some(tmp_path):
     assert [[curve.name for curve in panel.curves] for panel in figure.panels] == [["votes for the label"], ["signs"]]
 
 
+def test_both_judges_are_drawn_together(tmp_path):
+    def falls(batch, score):
+        return score - batch / 100
+
+    one, other = (make_run(tmp_path / name, batches=4, strategy=name, second=falls) for name in ("FocalReward", "StaticReward"))
+    (panel,) = figures_of(one)["score"][("FocalReward",)].panels
+    first, second = panel.curves
+    assert ([curve.name for curve in panel.curves], list(second.x)) == (["training judge", "held-out judge"], [0, 4])
+    assert [a - b for a, b in zip(first.y, second.y, strict=True)] == pytest.approx([0, 0.04])
+    assert (first.hue, second.hue, len(second.low)) == (0, 1, 2)
+    panels = figures_of(one, other)["score"][("every run",)].panels
+    assert [panel.title for panel in panels] == ["held-out score by the training judge", "held-out score by the held-out judge"]
+    assert [[curve.name for curve in panel.curves] for panel in panels] == [["FocalReward", "StaticReward"]] * 2
+    assert "score" not in figures_of(make_run(tmp_path / "alone", batches=2))  # two evaluations by one judge are in the bars
+
+
+def test_diagnostics_are_drawn_where_they_are_logged(tmp_path):
+    def logged(batch):
+        return {
+            f"train/{name}/{key}": at / 10
+            for name in ("judge_variance", "informedness")
+            for key, at in (("tone", 3), ("format", 5))
+        }
+
+    run = read_run(make_run(tmp_path / "a", batches=3, extra=logged))
+    views = figures_of(run.folder)["theory"]
+    panels = {panel.title: [curve.name for curve in panel.curves] for panel in views["FocalReward", "mean over criteria"].panels}
+    assert panels == {
+        "variance of the score": ["variance within groups", "variance of the judge"],
+        "unanimous, informedness, share": ["unanimous groups", "informedness"],
+        "pairs ordered anew, share": ["flipped pairs", "Kendall distance"],
+        "projection tilt": ["training", "held-out prompts"],
+        "weight that goes with length, share": ["training", "held-out prompts"],
+    }
+    assert all(panel.note for panel in views["FocalReward", "mean over criteria"].panels)
+    variance, told = views["FocalReward", "tone"].panels
+    assert list(variance.curves[0].y) == run.metrics["train/criterion/tone/variance"].values
+    assert list(variance.curves[1].y) == [0.3] * 3
+    assert list(told.curves[0].y) == pytest.approx(
+        [1 - value for value in run.metrics["train/criterion/tone/contrastive"].values]
+    )
+    assert list(views["FocalReward", "mean over criteria"].panels[0].curves[1].y) == pytest.approx([0.4] * 3)
+    plain = figures_of(make_run(tmp_path / "b", batches=3))["theory"]
+    assert [curve.name for curve in plain["FocalReward", "tone"].panels[0].curves] == ["variance within groups"]
+    old = make_run(tmp_path / "c", batches=3)
+    lines = [line.split(",") for line in (old / "metrics.csv").read_text().splitlines()]
+    kept = [
+        i
+        for i, name in enumerate(lines[0])
+        if not any(part in name for part in ("variance", "contrastive", "order/", "tilt", "length_w"))
+    ]
+    (old / "metrics.csv").write_text("".join(",".join(line[i] for i in kept) + "\n" for line in lines))
+    assert "theory" not in figures_of(old)
+
+
 def test_many_criteria_show_those_that_moved_most():
     changes = {f"c{i}": Change(Point(0.5), Point(0.5), Point(i / 100)) for i in range(40)}
     figure = change_figure({"after": changes})

@@ -38,8 +38,8 @@ def test_an_empty_figure_is_drawn():
 
 def test_intervals_and_their_direction():
     assert [point.direction for point in (Point(1, 0.5, 2), Point(-1, -2, -0.5), Point(0, -1, 1), Point(1))] == [1, -1, 0, 0]
-    assert Point(0.5, -0.19, 1.57).share() == Point(0.5, 0.0, 1.0)
-    assert Point(2.0, -1, 3).share() == Point(2.0, -1, 3)  # no share
+    assert Point(0.5, -0.19, 1.57).within() == Point(0.5, 0.0, 1.0)
+    assert Point(2.0, -1, 3).within() == Point(2.0, -1, 3)  # no share
     figure = CourseFigure((Panel("score", (Curve("a", [0, 1], [0.5, 0.5], [0.4, 0.4], [0.6, 0.6]),)),))
     assert len(matplotlib_figure(figure).axes[0].collections) == 1  # a band
 

@@ -62,8 +62,19 @@ def test_one_file_in_the_run_folder(focal, tmp_path):
 
 def test_sections_figures_and_tables(focal, tmp_path):
     page = Page(write_report([focal], tmp_path / "r.html"))
-    assert page.sections == ["verdict", "criteria", "levels", "shares", "balance", "health", "numbers", "rollouts", "repeat"]
-    assert list(page.figures) == ["criteria", "levels", "shares", "balance", "health"]
+    assert page.sections == [
+        "verdict",
+        "criteria",
+        "levels",
+        "shares",
+        "balance",
+        "theory",
+        "health",
+        "numbers",
+        "rollouts",
+        "repeat",
+    ]
+    assert list(page.figures) == ["criteria", "levels", "shares", "balance", "theory", "health"]
     for views in page.figures.values():
         for view in views:
             curves = [curve["y"] for panel in view.get("panels", ()) for curve in panel["curves"]]
@@ -192,6 +203,12 @@ def test_only_what_is_wrong_is_a_warning(focal, tmp_path):
     page = Page(write_report([run]))
     assert sum(a.get("class") == "warnings" for _, a in page.tags) == 3
     assert "1 warning\n" in page.text
+    parting = make_run(
+        tmp_path / "parts", held_out=12, batches=30, say=lambda *_: "x", second=lambda batch, score: 0.5 - batch / 100
+    )
+    said = "the judges part: from batch 0 to 30 the held-out score changed by +"
+    assert said in Page(write_report([parting])).text
+    assert said in write_report([parting, run], tmp_path / "r.html").notes[0]
 
 
 def test_runs_of_different_criteria(tmp_path):

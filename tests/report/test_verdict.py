@@ -27,6 +27,16 @@ def test_it_names_what_rose_what_fell_and_what_is_open(tmp_path):
     assert fourth == "Responses have 8 tokens on average, 8 before training."
 
 
+def test_it_says_what_the_held_out_judge_says(tmp_path):
+    folder = make_run(tmp_path / "a", batches=4, held_out=12, second=lambda batch, score: 0.5 - batch / 10)
+    said = verdict([method("m", read_run(folder))])
+    assert said[1] == (
+        "By the held-out judge, which trains nothing, it went from 0.500 to 0.100, a change of -0.400 (95 % interval -0.400 to -0.400) "
+        "over 12 prompts: that is a decline, because the whole interval is below 0."
+    )
+    assert not any("held-out judge" in sentence for sentence in verdict([method("m", read_run(make_run(tmp_path / "b")))]))
+
+
 def test_of_a_fall():
     first, second = verdict([method("m", twelve(0.7, 0.4, measures=keyed({"x": 0.7}, {"x": 0.4})))])
     assert first == (

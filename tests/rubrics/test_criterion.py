@@ -10,13 +10,10 @@ import pytest
 from lightning_focal.rubrics import Criterion, Rubric, RubricError
 
 
-def test_defaults():
+def test_defaults_and_what_equality_looks_at():
     assert Criterion("short", "At most 60 words.") == Criterion("short", "At most 60 words.", 1.0, (), None, 0.0, 1.0, False)
     assert (Criterion("rude", "", -2).is_fault, Criterion("kind", "").is_fault) == (True, False)
     assert Criterion("plain", "", check="no_commas").check == {"kind": "no_commas"}
-
-
-def test_equality_ignores_where_and_looks_at_the_check_which_is_a_copy():
     check = {"kind": "max_words", "words": 60}
     one, same = (Criterion("short", "x", check=check, where=where) for where in ("a:1", "b:2"))
     assert one == same == pickle.loads(pickle.dumps(one))
@@ -25,21 +22,19 @@ def test_equality_ignores_where_and_looks_at_the_check_which_is_a_copy():
     assert one != Criterion("short", "x", check=check, where="a:1")
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"name": " "}, "a.jsonl:3: `name` must be a non-empty string, got ' '"),
-        ({"description": 3}, "a.jsonl:3: criterion 'n': `description` must be a string, got 3"),
-        ({"points": math.nan}, "`points` must be a finite number, got nan"),
-        ({"points": "3"}, "`points` must be a finite number, got '3'"),
-        ({"points": True}, "`points` must be a finite number, got True"),
-        ({"low": 1, "high": 1}, "`low` must be below `high` \\(1.0\\), got 1.0"),
-        ({"high": math.inf}, "`high` must be a finite number, got inf"),
-        ({"tags": "axis:x"}, "`tags` must be a list of strings, got 'axis:x'"),
-        ({"required": 1}, "`required` must be true or false, got 1"),
-        ({"check": {"words": 3}}, "`check` must be the name of a kind or a mapping with a string `kind`, got {'words': 3}"),
-    ],
-)
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"name": " "}, "a.jsonl:3: `name` must be a non-empty string, got ' '"),
+    ({"description": 3}, "a.jsonl:3: criterion 'n': `description` must be a string, got 3"),
+    ({"points": math.nan}, "`points` must be a finite number, got nan"),
+    ({"points": "3"}, "`points` must be a finite number, got '3'"),
+    ({"points": True}, "`points` must be a finite number, got True"),
+    ({"low": 1, "high": 1}, "`low` must be below `high` \\(1.0\\), got 1.0"),
+    ({"high": math.inf}, "`high` must be a finite number, got inf"),
+    ({"tags": "axis:x"}, "`tags` must be a list of strings, got 'axis:x'"),
+    ({"required": 1}, "`required` must be true or false, got 1"),
+    ({"scope": "reply"}, "a.jsonl:3: criterion 'n': `scope` must be answer, thought or both, got 'reply'"),
+    ({"check": {"words": 3}}, "`check` must be the name of a kind or a mapping with a string `kind`, got {'words': 3}"),
+])  # fmt: skip
 def test_refused(fields, message):
     with pytest.raises(RubricError, match=message):
         Criterion(**{"name": "n", "description": "d", "where": "a.jsonl:3", **fields})
@@ -75,18 +70,12 @@ def test_raw_score_in_healthbench_terms():
 A = Criterion("a", "")
 
 
-@pytest.mark.parametrize(
-    ("criteria", "message"),
-    [
-        ((), "f:1: `criteria` must be at least one criterion, got \\[\\]"),
-        ((Criterion("a", "", 0),), "`points` must be other than zero for some criterion, got \\[0.0\\]"),
-        (
-            (A, Criterion("b", ""), A),
-            "`criteria\\[2\\].name` must be unique within the rubric \\(first at criteria\\[0\\]\\), got 'a'",
-        ),
-        (("a",), "`criteria\\[0\\]` must be a Criterion, got 'a'"),
-    ],
-)
+@pytest.mark.parametrize(("criteria", "message"), [
+    ((), "f:1: `criteria` must be at least one criterion, got \\[\\]"),
+    ((Criterion("a", "", 0),), "`points` must be other than zero for some criterion, got \\[0.0\\]"),
+    ((A, Criterion("b", ""), A), "`criteria\\[2\\].name` must be unique within the rubric \\(first at criteria\\[0\\]\\), got 'a'"),
+    (("a",), "`criteria\\[0\\]` must be a Criterion, got 'a'"),
+])  # fmt: skip
 def test_rubric_refused(criteria, message):
     with pytest.raises(RubricError, match=message):
         Rubric(criteria, where="f:1")

@@ -13,20 +13,8 @@ from tests.conftest import write_rows
 
 OPENINGS = ("The response provide a detailed explanation of the", "Explains how the", "Gives the", "States that the")
 THINGS = [
-    "clay structures",
-    "RCNN framework",
-    "dose",
-    "cell",
-    "price",
-    "river",
-    "soil",
-    "wheat",
-    "tax",
-    "method",
-    "energy",
-    "model",
-    "patient",
-]
+    "clay structures", "RCNN framework", "dose", "cell", "price", "river", "soil", "wheat", "tax", "method", "energy", "model", "patient",
+]  # fmt: skip
 ENDS = (".", "!", "", " in mg.", " in ml.", "\n")
 
 
@@ -44,11 +32,7 @@ def row_of(texts, layout):
     chat = [{"role": "user", "content": "Q"}]
     entries = [{"criterion": text, "points": 1, "tags": []} for text in texts]
     return {
-        "ruscarl": {
-            "data_source": "rar",
-            "prompt": chat,
-            "reward_model": {"style": "rubric", "ground_truth": "", "rubrics": entries},
-        },
+        "ruscarl": {"data_source": "rar", "prompt": chat, "reward_model": {"ground_truth": "", "rubrics": entries}},
         "healthbench": {"prompt_id": texts[0], "prompt": chat, "rubrics": entries},
         "rubrichub": {"question": "Q", "rubrics": entries},
         "rar": {"question": "Q", "rubric": [{"title": "Same", "description": text, "weight": 1} for text in texts]},
@@ -115,17 +99,10 @@ def test_what_recurs_or_has_an_axis_is_followed_by_itself(tmp_path):
     assert sorted(keys(pool_untagged(rows))) == ["dose", "plain-untagged", "polite"]
 
 
-@pytest.mark.parametrize(
-    ("names", "rows", "followed"),
-    [
-        (["a", "b", "a"], 2, 2),
-        ([str(i) for i in range(32)], 32, 32),
-        ([str(i) for i in range(33)], 33, 0),
-        ([str(i) for i in range(33)] * 2, 2, 32),
-        ([*"aab", *map(str, range(40))], 20, 1),
-        ([*"aab", *map(str, range(40))], 21, 0),
-        ([], 0, 0),
-    ],
-)
+@pytest.mark.parametrize(("names", "rows", "followed"), [
+    (["a", "b", "a"], 2, 2), ([str(i) for i in range(32)], 32, 32), ([str(i) for i in range(33)], 33, 0),
+    ([str(i) for i in range(33)] * 2, 2, 32), ([*"aab", *map(str, range(40))], 20, 1), ([*"aab", *map(str, range(40))], 21, 0),
+    ([], 0, 0),
+])  # fmt: skip
 def test_few(names, rows, followed):
     assert len(few_of(names, rows)) == followed

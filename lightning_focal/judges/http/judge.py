@@ -100,19 +100,9 @@ class HTTPJudge(Judge):
         priced = (prompt_price, completion_price) != (None, None)
         self.prices = (prompt_price or 0.0, completion_price or 0.0) if priced else None
         self.template = read_template(template)
-        self._client = bind(
-            ChatClient,
-            url,
-            model,
-            key_env,
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            attempts=attempts,
-            timeout_s=timeout_s,
-            deadline_s=deadline_s,
-            first_wait_s=first_wait_s,
-            max_wait_s=max_wait_s,
-        )
+        limits: dict[str, Any] = {"attempts": attempts, "concurrency": concurrency, "requests_per_minute": requests_per_minute}
+        limits |= {"timeout_s": timeout_s, "deadline_s": deadline_s, "first_wait_s": first_wait_s, "max_wait_s": max_wait_s}
+        self._client = bind(ChatClient, url, model, key_env, **limits)
         client = self._client()  # says what is wrong with the arguments, and that the key is there
         self.longest_s = client.longest_s
         """Seconds that one request can take, with its repetitions."""
@@ -241,9 +231,8 @@ class _Batch:
                 again = [request.repeat] if request.repeat else []
                 about = hashlib.sha256(json.dumps([identity, chat, request.text(criterion), *again]).encode()).digest()
                 words, part = criterion.description.strip() or criterion.name, criterion.scope
-                asked = json.dumps(
-                    [words, criterion.low, criterion.high, criterion.is_fault, *([part] if part != "answer" else [])]
-                )
+                parts = [part] if part != "answer" else []
+                asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault, *parts])
                 key = hashlib.sha256(about + hashlib.sha256(asked.encode()).digest()).digest()
                 batch.keys[-1].append(key)
                 batch.questions.setdefault(key, _Question(key, criterion, place))

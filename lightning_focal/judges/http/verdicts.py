@@ -23,14 +23,8 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-_ENTRY = _object(
-    {
-        "id": {"type": "string"},
-        "verdict": {"type": "string", "enum": [*_PLAIN, "graded"]},
-        "value": {"type": ["number", "null"]},
-        "reason": {"type": "string"},
-    }
-)
+_VERDICT, _NUMBER, _TEXT = {"type": "string", "enum": [*_PLAIN, "graded"]}, {"type": ["number", "null"]}, {"type": "string"}
+_ENTRY = _object({"id": _TEXT, "verdict": _VERDICT, "value": _NUMBER, "reason": _TEXT})
 RESPONSE_FORMAT: Mapping[str, Any] = {
     "type": "json_schema",
     "json_schema": {"name": "verdicts", "strict": True, "schema": _object({"verdicts": {"type": "array", "items": _ENTRY}})},

@@ -50,22 +50,10 @@ def _target_words(view: ResponseView, words: int, spread: int | None = None) -> 
     return Verdict(Outcome.GRADED, max(0.0, 1 - abs(count - words) / (spread or words)), f"{count} words, {words} aimed at")
 
 
-def _average_sentence(view: ResponseView) -> float:
-    return len(view.prose_words) / max(1, len(view.sentences))
-
-
-def _longest_sentence(view: ResponseView) -> int:
-    return max((len(split_words(sentence)) for sentence in view.sentences), default=0)
-
-
-_bounded("max_average_sentence", "words a sentence", _average_sentence, "", "words",
+_bounded("max_average_sentence", "words a sentence", lambda view: len(view.prose_words) / max(1, len(view.sentences)), "", "words",
          "At most `words` words a sentence on average.", 20, of=float)  # fmt: skip
-_bounded("max_longest_sentence", "words in the longest sentence", _longest_sentence, "", "words",
-         "No sentence of more than `words` words.", 30)  # fmt: skip
-
-
-def _headings(view: ResponseView, level: int | None = None) -> int:
-    return sum(level in (None, found) for found in view.markup.headings)
+_bounded("max_longest_sentence", "words in the longest sentence", lambda view: max(map(len, map(split_words, view.sentences)), default=0),
+         "", "words", "No sentence of more than `words` words.", 30)  # fmt: skip
 
 
 def _items(view: ResponseView) -> int:
@@ -93,7 +81,7 @@ def headings(min: int = 1, max: int | None = None, level: int | None = None) -> 
     """From `min` to `max` markdown headings, of `level` where given."""
     if level is not None and not 1 <= level <= 6:
         raise ValueError(f"`level` must be from 1 to 6, got {level}")
-    return count_between(lambda view: _headings(view, level), "headings", min, max)
+    return count_between(lambda view: sum(level in (None, found) for found in view.markup.headings), "headings", min, max)
 
 
 register("table", lambda: count_between(lambda view: view.markup.tables, "tables", 1, None), {},

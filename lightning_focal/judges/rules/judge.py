@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.rules.registry import CheckKind, Run, compile_check
@@ -12,8 +12,6 @@ from lightning_focal.judges.rules.view import ResponseView
 from lightning_focal.rubrics.criterion import Criterion
 
 __all__ = ["RuleJudge"]
-
-_MOST_COMPILED = 100_000
 
 
 class RuleJudge(Judge):
@@ -23,8 +21,7 @@ class RuleJudge(Judge):
     not met, and a fault counts as met, since "at most 60 words" or "no exclamation marks" would otherwise reward saying nothing.
     Empty = nothing visible.
 
-    A check that fails by itself (a pattern cut off by the time limit, a Python function that raises) gives ``ERROR``, never
-    ``NOT_MET``.
+    A check that fails by itself (a pattern cut off by the time limit, a Python function that raises) gives ``ERROR``, never ``NOT_MET``.
 
     Args:
         regex_timeout: seconds a pattern of a rubric may search one response.
@@ -41,21 +38,16 @@ class RuleJudge(Judge):
         if not (isinstance(regex_timeout, (int, float)) and 0 < regex_timeout < math.inf):
             raise ValueError(f"`regex_timeout` must be a positive number of seconds, got {regex_timeout!r}")
         self.regex_timeout = float(regex_timeout)
-        self._compiled: dict[Criterion, tuple[CheckKind, Run]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # closures do not pickle: another process compiles its own
-        return {**self.__dict__, "_compiled": {}}
 
     def validate(self, criterion: Criterion) -> None:
         """Refuse a criterion without a check, or with one that cannot be made: ``ValueError`` that starts with its place."""
-        self._compile(criterion)
+        _compile(criterion)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request; ``ValueError`` for a criterion that :meth:`validate` refuses."""
         verdicts = []
         for request in requests:
-            checks = [self._check_of(criterion) for criterion in request.criteria]
+            checks = [_compiled(criterion) for criterion in request.criteria]
             views, found = dict[str, ResponseView](), list[Verdict]()  # one view for each part of the response
             for check, criterion in zip(checks, request.criteria, strict=True):
                 verdict = request.empty(criterion)
@@ -67,22 +59,17 @@ class RuleJudge(Judge):
             verdicts.append(tuple(found))
         return verdicts
 
-    def _check_of(self, criterion: Criterion) -> tuple[CheckKind, Run]:
-        found = self._compiled.get(criterion)
-        if found is None:
-            if len(self._compiled) >= _MOST_COMPILED:
-                self._compiled.clear()
-            found = self._compiled[criterion] = self._compile(criterion)
-        return found
 
-    @staticmethod
-    def _compile(criterion: Criterion) -> tuple[CheckKind, Run]:
-        if criterion.check is None:
-            raise ValueError(f"{criterion.place} has no `check`: a rule judge needs one, a model judge does not")
-        try:
-            return compile_check(criterion.check)
-        except ValueError as error:
-            raise ValueError(f"{criterion.place}: {error}") from error
+def _compile(criterion: Criterion) -> tuple[CheckKind, Run]:
+    if criterion.check is None:
+        raise ValueError(f"{criterion.place} has no `check`: a rule judge needs one, a model judge does not")
+    try:
+        return compile_check(criterion.check)
+    except ValueError as error:
+        raise ValueError(f"{criterion.place}: {error}") from error
+
+
+_compiled = lru_cache(maxsize=100_000)(_compile)
 
 
 def _text(request: JudgeRequest, criterion: Criterion) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from lightning_focal.judges.base import Outcome, Verdict
 from lightning_focal.judges.rules.view import ResponseView
 
-__all__ = ["CHECKS", "CheckKind", "Count", "Run", "check", "check_table", "compile_check", "count_between"]
-__all__ += ["listed", "negated", "none", "register", "rule", "several", "verdict"]
+__all__ = ["CHECKS", "CheckKind", "Count", "Run", "check", "compile_check", "count_between"]
+__all__ += ["described", "listed", "negated", "none", "register", "rule", "several", "verdict"]
 
 Run = Callable[[ResponseView], Verdict]
 """A check whose arguments are settled."""
@@ -63,13 +62,11 @@ def register(
     CHECKS[kind] = CheckKind(kind, factory, parameters, summary, {"kind": kind, **(example or {})}, graded)
 
 
-def check(
-    kind: str, example: Mapping[str, Any] | None = None, graded: bool = False
-) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
+def check(kind: str, example: Mapping[str, Any] | None = None) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
     """Register a factory of checks under ``kind``, as :func:`register`; its docstring's first line says when the check is met."""
 
     def add(factory: Callable[..., Run]) -> Callable[..., Run]:
-        register(kind, factory, _parameters(factory), (inspect.getdoc(factory) or "").split("\n")[0], example, graded)
+        register(kind, factory, _parameters(factory), (inspect.getdoc(factory) or "").split("\n")[0], example)
         return factory
 
     return add
@@ -191,11 +188,11 @@ def compile_check(spec: Mapping[str, Any]) -> tuple[CheckKind, Run]:
             takes = ", ".join(f"`{parameter}`" for parameter in kind.parameters) or "no arguments"
             raise ValueError(f"check {name!r} takes {takes}, got `{key}`")
         annotation = kind.parameters[key][0]
-        if not _accepts(annotation, value):
-            raise ValueError(f"`{key}` of check {name!r} must be {_describe(annotation)}, got {value!r}")
+        if not any(accepts(value) for _, accepts in _types(annotation)):
+            raise ValueError(f"`{key}` of check {name!r} must be {described(annotation)}, got {value!r}")
     for key, (annotation, default) in kind.parameters.items():
         if default is ... and key not in given:
-            raise ValueError(f"check {name!r} needs `{key}` ({_describe(annotation)}), got {dict(spec)!r}")
+            raise ValueError(f"check {name!r} needs `{key}` ({described(annotation)}), got {dict(spec)!r}")
     try:
         return kind, kind.factory(**given)
     except ValueError as error:
@@ -208,16 +205,14 @@ _TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     float: ("a finite number", lambda value: type(value) in (int, float) and math.isfinite(value)),
     str: ("a non-empty string", lambda value: isinstance(value, str) and bool(value)),
     # with an empty list or a blank entry, nothing or everything would meet the check
-    list: ("a list of non-empty strings", lambda value: bool(value) and isinstance(value, (list, tuple)) and all(map(_is_text, value))),
+    list: ("a list of non-empty strings", lambda value: isinstance(value, (list, tuple)) and len(value) > 0
+           and all(isinstance(entry, str) and entry.strip() for entry in value)),
     dict: ("a mapping", lambda value: isinstance(value, Mapping)),
 }  # fmt: skip
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def _types(annotation: Any) -> list[tuple[str, Callable[[Any], bool]]]:
+    """What an argument may be: in words, and a test of a value."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return [_type(option) for option in options if option is not types.NoneType]
 
@@ -226,26 +221,6 @@ def _type(annotation: Any) -> tuple[str, Callable[[Any], bool]]:
     return _TYPES.get(get_origin(annotation) or annotation, (str(annotation), lambda value: isinstance(value, annotation)))
 
 
-def _accepts(annotation: Any, value: Any) -> bool:
-    return any(accepts(value) for _, accepts in _types(annotation))
-
-
-def _describe(annotation: Any) -> str:
+def described(annotation: Any) -> str:
+    """Say in words what an argument may be."""
     return " or ".join(words for words, _ in _types(annotation))
-
-
-def check_table() -> str:
-    """Write the registered check kinds as a markdown table: kind, arguments, an example, when it is met.
-
-    >>> print(check_table().splitlines()[0])
-    | kind | arguments | example | met when |
-    """
-    rows = ["| kind | arguments | example | met when |", "|---|---|---|---|"]
-    for name, kind in CHECKS.items():
-        arguments = []
-        for argument, (annotation, default) in kind.parameters.items():
-            given = "required" if default is ... else f"default {json.dumps(default)}"
-            arguments.append(f"`{argument}`: {_describe(annotation)}, {given}")
-        example = json.dumps(kind.example).replace("|", "\\|")
-        rows.append(f"| `{name}` | {'; '.join(arguments)} | `{example}` | {kind.summary} |")
-    return "\n".join(rows)

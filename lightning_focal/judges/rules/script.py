@@ -110,6 +110,7 @@ def _class_of(char: str) -> str:
     return "katakana" if regex.match(r"[\p{Katakana}ー]", char) else "word" if regex.match(r"\w|\p{M}", char) else ""
 
 
+@lru_cache(maxsize=65536)
 def joins(left: str, right: str) -> bool:
     """Say whether two neighbouring characters of a folded text belong to one word or one character."""
     kind = _class_of(right)

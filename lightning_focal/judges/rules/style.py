@@ -29,10 +29,6 @@ def _marks(name: str) -> Count:
     return lambda view: count_marks(view.prose, name)
 
 
-def _questions(view: ResponseView) -> int:
-    return sum(map(asks, view.sentences))
-
-
 def _last(view: ResponseView) -> str:
     return view.text.rstrip(CLOSERS)[-1:]
 
@@ -51,15 +47,13 @@ def _ends_with_punctuation(view: ResponseView) -> Verdict:
     return verdict(_ENDS.match(last) is not None or asks(view.text[-80:]), f"last character {last!r}")
 
 
-def _quotations(view: ResponseView) -> int:
-    return len(_QUOTATION.findall(view.prose))
-
-
-several("contains_question", "questions", _questions, ": sentences that end in a question mark", min=1)
+several("contains_question", "questions", lambda view: sum(map(asks, view.sentences)),
+        ": sentences that end in a question mark", min=1)  # fmt: skip
 none("no_question", "question marks", _marks("QUESTION MARK"), " of any script; code aside")
 none("no_exclamation", "exclamation marks", _marks("EXCLAMATION MARK"), " of any script; code aside")
 none("no_commas", "commas", _marks("COMMA"), " of any script; code aside")
-several("quotation", "quotations", _quotations, ": passages in double quotation marks", min=1)
+several("quotation", "quotations", lambda view: len(_QUOTATION.findall(view.prose)),
+        ": passages in double quotation marks", min=1)  # fmt: skip
 
 
 @rule("quoted")
@@ -180,8 +174,7 @@ def _syllables(word: str) -> int:
 def readability(min: float | None = None, max: float | None = None) -> Run:
     """Flesch reading ease from `min` to `max` (higher is easier): a heuristic for English, syllables are guessed.
 
-    ``206.835 - 1.015 words/sentences - 84.6 syllables/words`` (Flesch 1948);
-    syllables are groups of vowels, a silent final e aside.
+    ``206.835 - 1.015 words/sentences - 84.6 syllables/words`` (Flesch 1948); syllables are groups of vowels, a silent final e aside.
     """
     if min is None and max is None:
         raise ValueError("`min` or `max` must be given, got neither")

@@ -130,6 +130,7 @@ def regex_not_found(pattern: str, ignore_case: bool = False) -> Run:
 
 
 _NO_LETTER = regex.compile(r"[^\p{L}\p{M}]")
+_prompt_runs = lru_cache(maxsize=4096)(lambda words, length: frozenset(ngrams(words, length)))
 
 
 @lru_cache(maxsize=4096)
@@ -145,11 +146,6 @@ def _mentions_prompt(view: ResponseView, at_least: int = 1, min_letters: int = 5
         return Verdict(Outcome.NOT_APPLICABLE, None, f"the prompt has {len(wanted)} such words, {at_least} asked")
     found = len(wanted & view.word_set)
     return verdict(found >= at_least, f"{found} words of the prompt, at least {at_least} asked")
-
-
-@lru_cache(maxsize=4096)
-def _prompt_runs(words: tuple[str, ...], length: int) -> frozenset[tuple[str, ...]]:
-    return frozenset(ngrams(words, length))
 
 
 @rule("no_prompt_echo", {"words": 8}, least=1)
@@ -202,14 +198,11 @@ def _no_phrases(kind: str, phrases: Sequence[str], what: str, summary: str) -> N
     register(kind, lambda: lambda view: _none_of(view.lower_prose, phrases, what, f"no {what}"), {}, summary)
 
 
-def _cautious(view: ResponseView) -> int:
-    return sum(occurrences(view.lower_prose, word) for word in _HEDGES)
-
-
 _no_phrases("no_apology", _APOLOGIES, "apology", "No apology: sorry, apologise, unfortunately, regret and the like.")
 _no_phrases("no_hedging", _HEDGES, "hedging", "No hedging: perhaps, maybe, might, I think, it seems and the like.")
 _no_phrases("no_ai_disclaimer", _DISCLAIMERS, "AI disclaimer", "No `as an AI`, `as a language model`, `I am an AI` and the like.")
-several("hedging", "cautious words", _cautious, " and phrases: perhaps, maybe, might, I think and the like", min=2)
+several("hedging", "cautious words", lambda view: sum(occurrences(view.lower_prose, word) for word in _HEDGES),
+        " and phrases: perhaps, maybe, might, I think and the like", min=2)  # fmt: skip
 
 
 @rule("no_filler_opening")

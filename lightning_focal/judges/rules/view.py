@@ -19,11 +19,6 @@ def _prompt_words(text: str) -> tuple[str, ...]:
     return tuple(split_words(fold(text)))
 
 
-@lru_cache(maxsize=65536)
-def _joins(left: str, right: str) -> bool:
-    return joins(left, right)
-
-
 def occurrences(text: str, phrase: str) -> int:
     """Count a folded word or phrase in a folded text as whole words.
 
@@ -34,7 +29,7 @@ def occurrences(text: str, phrase: str) -> int:
     start = text.find(phrase)
     while start != -1:
         end = start + size
-        if not (start and _joins(text[start - 1], phrase[0])) and not (end < len(text) and _joins(phrase[-1], text[end])):
+        if not (start and joins(text[start - 1], phrase[0])) and not (end < len(text) and joins(phrase[-1], text[end])):
             count += 1
         start = text.find(phrase, end)
     return count

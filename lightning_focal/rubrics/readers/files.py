@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 from lightning_focal.rubrics.criterion import RubricError
 
-__all__ = ["DatasetSource", "raw_rows", "stem_of", "warn_of_skipped"]
+__all__ = ["DatasetSource", "RawRow", "raw_rows", "stem_of", "warn_of_skipped"]
 
 _log = logging.getLogger(__name__)
 
 RawRow = tuple[int, str, Any]
+"""Line, place and row; a row that is not JSON is the error itself."""
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _ROWS = (
     "data", "rows", "examples", "instances", "samples", "items", "records", "questions", "prompts", "train", "test", "validation",
@@ -48,7 +49,7 @@ def warn_of_skipped(path: str | Path, bad: Sequence[RubricError], total: int) ->
 
 
 def raw_rows(path: Path) -> list[RawRow]:
-    """Read ``(line, where, row)`` of every row; a row that is not JSON stands there as the error itself.
+    """Read every row.
 
     A file may be packed as ``.gz``, or be a data set (:class:`DatasetSource`). A JSON file holds a list of rows, such a list under ``data``
     or a like name, rows by their ids, one row, or a row a line.
@@ -64,10 +65,8 @@ def raw_rows(path: Path) -> list[RawRow]:
             raise RubricError(str(path), "path", "a data set with at least one row", "an empty one")
         return rows
     if not path.is_file():
-        raise FileNotFoundError(
-            f"`path` must be an existing rubric file, got {str(path)!r} (looked in {Path.cwd()}); "
-            "a data set of the hub is written hf:owner/name"
-        )
+        looked = f"(looked in {Path.cwd()}); a data set of the hub is written hf:owner/name"
+        raise FileNotFoundError(f"`path` must be an existing rubric file, got {str(path)!r} {looked}")
     packed = path.suffix.lower() == ".gz"
     suffix = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     if suffix not in _SUFFIXES:
@@ -110,9 +109,8 @@ def _text(path: Path, data: bytes) -> str:
 def _unreadable(error: Exception, where: str, field: str, line: str) -> RubricError:
     if isinstance(error, json.JSONDecodeError):
         return RubricError(where, field, f"JSON ({error.msg} at column {error.colno})", line)
-    return RubricError(
-        where, field, f"JSON that can be read ({str(error).partition(';')[0]})", line
-    )  # numbers of 4300 digits, say
+    why = str(error).partition(";")[0]  # numbers of 4300 digits, say
+    return RubricError(where, field, f"JSON that can be read ({why})", line)
 
 
 def _json_lines(path: Path, text: str) -> Iterator[RawRow]:

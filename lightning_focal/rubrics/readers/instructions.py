@@ -200,9 +200,8 @@ def instruction_entries(row: Row, where: str) -> list[tuple[str, Row]]:
         if instruction in _REFUSED:
             expected = "one that can be checked (its checker takes a tokenizer of sentences or words that no kept package has)"
             raise RubricError(where, path, expected, instruction)
-        check = (
-            _made(_ADDED[instruction], instruction, given, where, path) if instruction in _ADDED else _ifeval(instruction, given)
-        )
+        added = _ADDED.get(instruction)
+        check = _made(added, instruction, given, where, path) if added else _ifeval(instruction, given)
         shown, count = ", ".join(f"{key} = {value}" for key, value in given.items()), ids[:i].count(instruction)
         text = f"Follows the instruction {instruction}{f' ({shown})' if shown else ''}."
         made.append((path, Own(

@@ -65,10 +65,7 @@ def read_all(path: str | Path, rubric_format: str | None = None, *, stop: bool =
 
 
 def read_rows(
-    path: str | Path,
-    on_bad_row: Literal["error", "skip"] = "error",
-    rubric_format: str | None = None,
-    check: Check | None = None,
+    path: str | Path, on_bad_row: Literal["error", "skip"] = "error", rubric_format: str | None = None, check: Check | None = None
 ) -> list[RubricRow]:
     """Read every row of a rubric file.
 
@@ -76,9 +73,8 @@ def read_rows(
     The plain one, which asks for least, is taken where no row looks like another.
 
     Args:
-        path: ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet``, each also as ``.gz``; or a data set of the
-            ``datasets`` library: ``hf:owner/name[:config][@split]``, a folder of data files or one saved by ``save_to_disk``
-            (``folder[@split]``).
+        path: ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet``, each also as ``.gz``; or a data set of the ``datasets`` library:
+            ``hf:owner/name[:config][@split]``, a folder of data files or one saved by ``save_to_disk`` (``folder[@split]``).
         on_bad_row: ``error`` refuses the file at its first bad row; ``skip`` logs how many rows are left out and which, with the first reason.
         rubric_format: name of the format, or None to recognise it.
         check: asked about every criterion (:meth:`RuleJudge.validate <lightning_focal.judges.RuleJudge.validate>`, say): a row is

@@ -1,0 +1,394 @@
+"""Batches refilled where groups hold no contrast: which groups are kept, what is counted, logged and recorded, and what does not change."""
+
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_focal.callbacks import HeldOut, RolloutTable
+from lightning_focal.data import Curriculum, ReasoningGymData
+from lightning_focal.functional import varied_groups
+from lightning_focal.generation import Sampling, ScriptedGenerator
+from lightning_focal.modules import DynamicSampling, GRPOModule, Update
+from lightning_focal.modules.dynamic_sampling import GroupSampler, joined, question_levels, taken
+from lightning_focal.modules.replay_buffer import Judged
+from lightning_focal.rewards import FocalReward, MajorityVoteReward, StaticReward
+from lightning_focal.studies.replay import read_rollouts
+from lightning_focal.types import Prompts
+from tests.conftest import RUBRIC, TINY, hard_rows
+from tests.helpers import make_prompts, make_rollouts, make_scores
+from tests.modules.helpers import column, metrics, same, weights_of
+
+SAME, VARIED = ["a"], ["a", "AAAAAAAA"]
+ONE = SimpleNamespace(count=1, rank=0, sum=lambda value: value, gather=lambda values: values)
+
+
+def rows_of(folder):
+    return [row for path in sorted((folder / "rollouts").glob("train-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def scripted(solved, count=8):
+    """A generator that answers some rows always alike, the others in two ways."""
+    return ScriptedGenerator({f"row-{i}": SAME if i in solved else VARIED for i in range(count)})
+
+
+# -- which groups hold a contrast ------------------------------------------------------------------------------------------------
+
+
+def test_a_group_varies_where_numpy_finds_two_scores_of_a_criterion_that_weighs():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        scores, mask = rng.choice([0.0, 0.3, 1.0], (1, 3, 2)), rng.random((1, 3, 2)) < 0.6
+        weights = rng.choice([0.0, 0.5], (1, 2))
+        expected = any(
+            weights[0, c] > 0 and len({s for s, m in zip(scores[0, :, c], mask[0, :, c], strict=True) if m}) > 1 for c in range(2)
+        )
+        found.append(expected)
+        assert varied_groups(torch.tensor(scores), torch.tensor(weights), torch.tensor(mask)).tolist() == [expected]
+    assert 0.2 < np.mean(found) < 0.8
+
+
+def test_a_tie_of_sums_is_a_contrast(run_tiny, rubric_file):
+    """Both responses miss one of two equal criteria; reward and advantage are the same, the group is kept all the same."""
+    pair = [{**RUBRIC[0], "points": 1}, {"name": "loud", "points": 1, "check": {"kind": "regex", "pattern": "[A-Z]"}}]
+    script = ScriptedGenerator(["a", "AAAAAAAA"])
+    run = run_tiny(
+        StaticReward(),
+        generator=script,
+        data_train=rubric_file(rubric=pair),
+        dynamic_sampling=DynamicSampling(),
+        sampling=Sampling(max_new_tokens=12),
+    )
+    assert column(run.folder, "train/reward/group_std") == [0.0] * 4
+    assert column(run.folder, "train/sampling/rejected") == [0.0] * 4
+
+
+# -- a whole run -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refilled(run_tiny):
+    """Half of the prompts are always answered alike."""
+    return run_tiny(
+        FocalReward(gamma=1.0, scope="running"),
+        RolloutTable(),
+        generator=scripted(range(4)),
+        dynamic_sampling=DynamicSampling(max_rounds=5),
+        trainer_max_epochs=2,
+        sampling=Sampling(max_new_tokens=12),
+    )
+
+
+def test_rejected_groups_are_recorded_counted_and_take_no_part_in_the_update(refilled):
+    rows = rows_of(refilled.folder)
+    by_batch = [[row for row in rows if row["batch"] == batch] for batch in range(8)]
+    assert sum(row["rejected"] for row in rows) > 0
+    for batch, logged in zip(by_batch, metrics(refilled.folder), strict=True):
+        kept = {row["prompt_id"] for row in batch if not row["rejected"]}
+        rejected = {row["prompt_id"] for row in batch if row["rejected"]}
+        assert len(kept) == 2  # a batch has as many groups as without
+        assert not kept & rejected
+        assert kept <= {f"row-{i}" for i in range(4, 8)}
+        assert rejected <= {f"row-{i}" for i in range(4)}
+        assert float(logged["train/sampling/rejected"]) == len(rejected)
+        assert float(logged["train/sampling/generated"]) == len(kept | rejected) / 2
+        assert float(logged["train/sampling/contrastive"]) == 1.0
+        assert float(logged["train/reward/valid_share"]) == 1.0
+    assert refilled.module.version == refilled.trainer.global_step == 8  # a batch is one step
+
+
+def test_levels_are_estimated_on_all_that_was_judged(refilled):
+    """A strategy that observes every recorded group of every batch, kept and rejected, holds the same levels."""
+    fresh = FocalReward(gamma=1.0, scope="running")
+    for batch in read_rollouts(refilled.folder / "rollouts"):
+        fresh.observe(batch.scores)
+    for key in refilled.strategy.keys:
+        assert fresh.level_of(key) == pytest.approx(refilled.strategy.level_of(key), abs=1e-6)
+
+
+def test_what_is_logged_of_rollouts_is_of_all_that_was_judged(refilled):
+    rows = rows_of(refilled.folder)
+    for batch, logged in enumerate(metrics(refilled.folder)):
+        static = [row["static_reward"] for row in rows if row["batch"] == batch]
+        assert float(logged["train/reward/static"]) == pytest.approx(np.mean(static), abs=1e-6)
+
+
+def test_solved_and_hopeless_are_told_apart(run_tiny):
+    script = {f"row-{i}": ["AAAAAAAA"] if i == 0 else ["a"] if i == 1 else VARIED for i in range(8)}
+    run = run_tiny(
+        StaticReward(),
+        generator=ScriptedGenerator(script),
+        dynamic_sampling=DynamicSampling(max_rounds=8),
+        sampling=Sampling(max_new_tokens=12),
+        data_batch_size=4,
+        trainer_max_epochs=3,
+    )
+    sums = {name: sum(column(run.folder, f"train/sampling/{name}")) for name in ("rejected", "solved", "hopeless")}
+    assert sums["solved"] >= 3  # once an epoch at least
+    assert sums["hopeless"] >= 3
+    assert sums["rejected"] == sums["solved"] + sums["hopeless"]
+
+
+def test_a_place_that_cannot_be_filled_keeps_its_group(run_tiny):
+    """Every prompt is solved: the bound ends the search, and the batch is the one it would have been."""
+    options = {"generator": scripted(range(8)), "sampling": Sampling(max_new_tokens=12)}
+    plain = run_tiny(StaticReward(), RolloutTable(), folder="plain", **options)
+    run = run_tiny(StaticReward(), RolloutTable(), dynamic_sampling=DynamicSampling(max_rounds=3), **options)
+    kept = [row["prompt_id"] for row in rows_of(run.folder) if not row["rejected"]]
+    assert kept == [row["prompt_id"] for row in rows_of(plain.folder)]
+    assert column(run.folder, "train/sampling/rounds") == [3.0] * 4
+    assert column(run.folder, "train/sampling/generated") == [3.0] * 4
+    assert column(run.folder, "train/sampling/contrastive") == [0.0] * 4
+    assert same(weights_of(run.module), weights_of(plain.module))
+
+
+def test_with_nothing_to_reject_the_run_is_the_one_without_bit_for_bit(run_tiny):
+    options = {"generator": scripted([]), "sampling": Sampling(max_new_tokens=12), "update": Update(mini_batches=2)}
+    plain = run_tiny(folder="plain", **options)
+    run = run_tiny(dynamic_sampling=DynamicSampling(), **options)
+    assert same(weights_of(run.module), weights_of(plain.module))
+    logged = [{k: v for k, v in row.items() if "/sampling/" not in k} for row in metrics(run.folder)]
+    assert logged == metrics(plain.folder)
+    assert column(run.folder, "train/sampling/generated") == [1.0] * 4
+
+
+def test_without_refill_and_replay_a_real_policy_learns_the_same_bits(run_tiny):
+    plain = run_tiny(folder="plain")
+    run = run_tiny(dynamic_sampling=DynamicSampling(max_rounds=1))
+    assert same(weights_of(run.module), weights_of(plain.module))
+
+
+def test_held_out_prompts_are_left_alone(run_tiny, rubric_file):
+    options = {"data_val": rubric_file(3, "val.jsonl"), "generator": scripted(range(4))}
+    run = run_tiny(StaticReward(), HeldOut(), RolloutTable(), dynamic_sampling=DynamicSampling(), **options)
+    held_out = [row for path in (run.folder / "rollouts").glob("val-*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert len(held_out) == 2 * 3 * 2  # before and after, three prompts, two rollouts
+    assert not any(row["rejected"] for row in held_out)
+
+
+def test_both_views_of_a_question_stay_together():
+    """A question is kept where one of its wordings varies; both are then part of the update."""
+
+    def of_rows(rows):
+        names = [f"q{row}" for row in rows]
+        return Prompts(
+            ids=(*names, *(f"{name}/rephrased" for name in names)),
+            messages=((),) * 2 * len(rows),
+            questions=(*names, *names),
+            views=(0,) * len(rows) + (1,) * len(rows),
+        )
+
+    class AllSame:
+        batch_size = 2
+        take = staticmethod(of_rows)
+
+        def __init__(self):
+            self.left = [2, 3, 4]
+
+        def spare(self, count):
+            found, self.left = self.left[:count], self.left[count:]
+            return found
+
+    def judged(prompts):
+        # q1 varies in its second wording alone, q2 in neither, q3 in both
+        table = {"q3": 0.0, "q3/rephrased": 0.0, "q1/rephrased": 0.0}
+        return Judged(make_rollouts(prompts), make_scores([[[1.0], [table.get(name, 1.0)]] for name in prompts.ids]))
+
+    sampler = GroupSampler(DynamicSampling(max_rounds=9), ONE)
+    sampled = sampler.fill(judged(of_rows([0, 1])), judged, AllSame(), StaticReward().base_weights)
+    assert sampled.kept.rollouts.prompts.ids == ("q3", "q1", "q3/rephrased", "q1/rephrased")  # place by place, originals first
+    assert sampled.rejected.rollouts.prompts.questions == ("q0", "q0", "q2", "q2")
+    assert sampled.counts["rejected"] == 2
+    assert sampled.counts["rounds"] == 3
+
+
+# -- resumed ---------------------------------------------------------------------------------------------------------------------
+
+
+def everything_run(run_tiny, folder, *callbacks, **kwargs):
+    """Refills, replay and a curriculum; three epochs of four batches by a real policy."""
+    return run_tiny(
+        FocalReward(gamma=1.0, scope="running"),
+        RolloutTable(),
+        *callbacks,
+        folder=folder,
+        dynamic_sampling=DynamicSampling(max_rounds=3, replay_buffer_size=4),
+        data_curriculum=Curriculum(band=(0.1, 0.9), revisit=0.3),
+        update=Update(mini_batches=2),
+        trainer_max_epochs=3,
+        trainer_enable_checkpointing=bool(callbacks),
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def whole(run_tiny, rubric_file, tmp_path):
+    saving = ModelCheckpoint(tmp_path / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    run = everything_run(run_tiny, "whole", saving, data_train=rubric_file(rows=hard_rows()))
+    for name in ("rejected", "replayed", "skipped"):  # there is something to go wrong
+        assert sum(column(run.folder, f"train/sampling/{name}")) > 0, name
+    return run
+
+
+@pytest.mark.parametrize("batches", [3, 8, 11])
+def test_resumed_run_equals_the_uninterrupted_one(run_tiny, tmp_path, whole, batches):
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    options = {"data_train": str(tmp_path / "train.jsonl")}
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(tmp_path / "checkpoints" / f"step={2 * batches}.ckpt"))
+    assert same(weights_of(resumed.module), weights_of(whole.module))
+    assert metrics(resumed.folder) == metrics(whole.folder)
+    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    loaders = [run.trainer.train_dataloader.state_dict() for run in (resumed, whole)]
+    assert loaders[0] == loaders[1]
+    kept = [run.module.sampler.buffer.entries for run in (resumed, whole)]
+    assert list(kept[0]) == list(kept[1])
+    assert all(kept[0][name]["response_ids"].equal(kept[1][name]["response_ids"]) for name in kept[0])
+
+
+def test_the_checkpoint_loads_safely(whole, tmp_path):
+    saved = torch.load(tmp_path / "checkpoints" / "step=24.ckpt", weights_only=True)
+    assert len(saved["lightning_focal"]["replay_buffer"]) == 4
+    loader = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert loader["levels"].keys() == {f"row-{i}" for i in range(8)}
+
+
+# -- replay ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_replayed_row_is_an_old_one_and_its_ratio_is_to_the_policy_that_wrote_it(run_tiny, monkeypatch):
+    from lightning_focal.modules import grpo
+
+    seen = []
+    plain = grpo.grpo_loss
+
+    def spy(rows, logp, *arguments):
+        seen.append((rows, logp.detach()))
+        return plain(rows, logp, *arguments)
+
+    monkeypatch.setattr(grpo, "grpo_loss", spy)
+    options = {"trainer_max_epochs": 6, "update": Update(micro_batch_size=1000)}
+    run = run_tiny(StaticReward(), RolloutTable(), dynamic_sampling=DynamicSampling(replay_buffer_size=8), **options)
+    replayed = 0
+    for number, (rows, logp) in enumerate(seen):
+        if rows.old_logp is None:  # nothing replayed in this batch, and its first step: the ratio is 1
+            continue
+        apart = ((rows.old_logp - logp).abs() * rows.response_mask).amax(1) > 1e-4
+        for row in apart.nonzero().flatten().tolist():
+            replayed += 1
+            mask = rows.response_mask[row]
+            matches = [
+                before.sampling_logp[i][before.response_mask[i]]
+                for before, _ in seen[:number]
+                for i in range(len(before))
+                if before.response_ids[i][before.response_mask[i]].tolist() == rows.response_ids[row][mask].tolist()
+                and before.prompt_ids[i][before.prompt_mask[i]].tolist() == rows.prompt_ids[row][rows.prompt_mask[row]].tolist()
+            ]
+            assert any(rows.old_logp[row][mask].equal(found) for found in matches)  # as it was recorded then
+            assert float(rows.advantages[row]) > 0
+    table = [row for row in rows_of(run.folder) if row["policy_version"] < row["batch"]]
+    assert replayed == len(table) == sum(column(run.folder, "train/sampling/replayed")) > 0
+    for row in table:  # the others of its group are alike and worse
+        group = [r for r in rows_of(run.folder) if (r["batch"], r["prompt_id"]) == (row["batch"], row["prompt_id"])]
+        others = {r["static_reward"] for r in group if r["rollout"] != row["rollout"]}
+        assert len(others) == 1
+        assert others.pop() < row["static_reward"]
+
+
+def test_a_kept_rollout_is_mixed_into_its_group_alone():
+    kept = make_scores([[[1.0, 0.0], [0.0, 0.0]]], outcomes=((("met", "not_met"), ("not_met", "not_met")),))
+    old = Judged(make_rollouts(make_prompts(1), tokens=5, logp=torch.full((1, 2, 5), -0.5), version=3), kept)
+    later = make_scores([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]], outcomes=((("not_met",) * 2,) * 2,) * 2)
+    new = Judged(make_rollouts(make_prompts(2), tokens=3, logp=torch.full((2, 2, 3), -1.0), version=9), later)
+
+    class Given:
+        batch_size, take = 2, None
+
+        def spare(self, count):
+            return []
+
+    sampler = GroupSampler(DynamicSampling(max_rounds=1, replay_buffer_size=2), ONE)
+    base = StaticReward().base_weights
+    assert sampler.fill(old, None, Given(), base).counts["replayed"] == 0
+    sampled = sampler.fill(new, None, Given(), base)
+    rollouts, scores = sampled.kept
+    assert sampled.counts["replayed"] == 1
+    assert sampled.counts["contrastive"] == 1
+    assert rollouts.versions.tolist() == [[9, 3], [9, 9]]
+    assert rollouts.lengths.tolist() == [[3, 5], [3, 3]]
+    assert rollouts.logp[0, 1].tolist() == [-0.5] * 5
+    assert rollouts.texts == (("answer 0.0", "answer 0.0"), ("answer 1.0", "answer 1.1"))
+    assert scores.scores.tolist() == [[[0, 0], [1, 0]], [[1, 0], [0, 0]]]
+    assert scores.outcomes[0] == (("not_met", "not_met"), ("met", "not_met"))
+    assert sampled.judged.scores.scores[0].tolist() == [[0, 0], [0, 0]]  # levels see what the policy wrote
+
+
+# -- groups, taken and joined ----------------------------------------------------------------------------------------------------
+
+
+def test_joined_groups_are_those_that_went_in():
+    """Prompts, responses and rubrics of different lengths, outcomes, failures in one part alone, an empty part."""
+    one = Judged(
+        make_rollouts(
+            make_prompts(2), tokens=2, prompt_ids=torch.full((2, 3), 7), prompt_mask=torch.ones(2, 3, dtype=torch.bool)
+        ),
+        make_scores([[[1.0, 0.0], [0.5, None]], [[0.0, 1.0], [0.0, 0.0]]], measures={"judge/x": torch.tensor(1.0)}),
+    )
+    failed = torch.zeros(1, 2, 1, dtype=torch.bool)
+    failed[0, 1] = True
+    two = Judged(
+        make_rollouts(
+            make_prompts(1), tokens=4, prompt_ids=torch.full((1, 5), 9), prompt_mask=torch.ones(1, 5, dtype=torch.bool)
+        ),
+        make_scores([[[1.0], [None]]], failed=failed, measures={"judge/x": torch.tensor(3.0)}),
+    )
+    none = taken(two, [])
+    whole = joined([one, none, two])
+    assert whole.rollouts.prompt_ids.tolist() == [[0, 0, 7, 7, 7]] * 2 + [[9] * 5]
+    assert whole.rollouts.lengths.tolist() == [[2, 2], [2, 2], [4, 4]]
+    assert whole.scores.names == (("a", "b"), ("a", "b"), ("a",))
+    assert whole.scores.mask[2].tolist() == [[True, False], [False, False]]
+    assert whole.scores.failed.nonzero().tolist() == [[2, 1, 0]]
+    assert float(whole.scores.measures["judge/x"].mean()) == pytest.approx((1 + 3 + 3) / 3)
+    type(whole.scores)(**vars(whole.scores))  # still passes its own checks
+    type(whole.rollouts)(**vars(whole.rollouts))
+    back = taken(whole, [2, 0])
+    assert back.scores.names == (("a",), ("a", "b"))
+    assert question_levels(back, StaticReward().base_weights(back.scores)) == {"p0": pytest.approx(2 / 3)}  # failed is not 0
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_work_is_refused_before_a_model_is_loaded(run_tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"`dynamic_sampling\.max_rounds` must be >= 1, got 0"):
+        DynamicSampling(max_rounds=0)
+    with pytest.raises(ValueError, match=r"`dynamic_sampling\.replay_buffer_size` must be >= 0, got -1"):
+        DynamicSampling(replay_buffer_size=-1)
+    with pytest.raises(ValueError, match=r"needs `model\.group_size` >= 2, got 1"):
+        GRPOModule(TINY, group_size=1, dynamic_sampling=DynamicSampling())
+    run = run_tiny(fit=False, dynamic_sampling=DynamicSampling())
+    run.data.train_dataloader = lambda: [None] * 3
+    with pytest.raises(ValueError, match=r"needs a loader that has further prompts.*got list"):
+        run.trainer.fit(run.module, datamodule=run.data)
+    assert run.module.policy is None
+    votes = run_tiny(MajorityVoteReward(equivalence="string"), fit=False, dynamic_sampling=DynamicSampling(replay_buffer_size=1))
+    with pytest.raises(ValueError, match=r"`model\.dynamic_sampling\.replay_buffer_size` must be 0 with MajorityVoteReward"):
+        votes.trainer.fit(votes.module, datamodule=ReasoningGymData("chain_sum", train=4, val=2, batch_size=2))
+    blind = run_tiny(StaticReward(), fit=False, generator=scripted([]), dynamic_sampling=DynamicSampling(replay_buffer_size=1))
+    with pytest.raises(ValueError, match="needs the sampler's log-probabilities"):
+        blind.trainer.fit(blind.module, datamodule=blind.data)
+
+
+def test_the_pages_name_what_is_logged(whole):
+    """In the how-to and in the table of log keys."""
+    logged = {name for name in metrics(whole.folder)[0] if "/sampling/" in name}
+    for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
+        text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged

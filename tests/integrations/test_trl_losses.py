@@ -124,6 +124,9 @@ def theirs(folder, **settings):
     if "old_per_token_logps" in batch:
         torch.testing.assert_close(torch.where(rows.response_mask, batch["old_per_token_logps"], 0), rows.old_logp)
     batch["old_per_token_logps"] = rows.old_logp
+    if "importance_sampling_ratio" in batch:  # some are masked or truncated, some are not
+        ratio = batch["importance_sampling_ratio"].expand_as(rows.old_logp)[rows.response_mask]
+        assert 0 < float(((ratio == 0) | (ratio == 0.8) | (ratio == 1.3)).float().mean()) < 1
     trainer.current_gradient_accumulation_steps = 1
     loss = trainer._compute_loss(model, batch)
     loss.backward()

@@ -137,7 +137,13 @@ def killed_config(prompts: Path) -> Any:
 
     def made(batches: int) -> dict[str, Any]:
         settings = config(prompts, -(-batches // 8))
-        settings["data"]["init_args"] |= {"curriculum": {"band": [0.3, 0.9], "revisit": 0.3}, "limit_train": 40, "batch_size": 5}
+        settings["data"]["init_args"] |= {
+            "val": str(prompts),
+            "limit_val": 4,
+            "curriculum": {"band": [0.3, 0.9], "revisit": 0.3},
+            "limit_train": 40,
+            "batch_size": 5,
+        }
         settings["model"] |= {
             "dynamic_sampling": {"max_rounds": 3, "replay_buffer_size": 8},
             "group_size": 3,

@@ -183,6 +183,10 @@ class PromptLoader:
             state["of"] = {"rows": self.size, "batch_size": self.batch_size, "seed": self.seed, "content": self.mark}
         return state
 
+    def load_pool(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what outlives an epoch, the place among the spare rows and the levels; the Trainer does not at the end of one."""
+        self._spare, self.levels = [*state_dict.get("spare", (0, 0))], {**state_dict.get("levels", {})}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the last batch given out.
 
@@ -192,7 +196,7 @@ class PromptLoader:
         """
         self.epoch, self.position = int(state_dict["epoch"]), int(state_dict["position"])
         self._resume_at = self.position
-        self._spare, self.levels = [*state_dict.get("spare", (0, 0))], {**state_dict.get("levels", {})}
+        self.load_pool(state_dict)
         was = state_dict.get("of")
         if was is None or self.content is None or self.position % (was["rows"] // was["batch_size"] or 1) == 0:
             return

@@ -484,6 +484,9 @@ class GRPOModule(PolicyModule):
         """Add what the weights do not hold: number of updates, bad steps, random state."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["lightning_focal"] |= {name: getattr(self, name) for name in _COUNTS} | {"paths": self._paths}
+        loader: Any = self.trainer.train_dataloader
+        if hasattr(loader, "load_pool"):
+            checkpoint["lightning_focal"]["pool"] = {name: loader.state_dict()[name] for name in ("spare", "levels")}
         if self.sampler is not None:
             checkpoint["lightning_focal"]["replay_buffer"] = dict(self.sampler.buffer.entries)
 
@@ -498,11 +501,12 @@ class GRPOModule(PolicyModule):
         state = checkpoint.get("lightning_focal", {})
         for name in _COUNTS:
             setattr(self, name, int(state.get(name, 0)))
-        self._synced, self._began_with = None, state.get("paths")
+        self._synced, self._began_with, self._pool = None, state.get("paths"), state.get("pool")
         if self.sampler is not None:
             self.sampler.buffer.entries = dict(state.get("replay_buffer", {}))
 
     _began_with: str | None = None
+    _pool: dict[str, Any] | None = None  # place among the further prompts, and levels, of a run that goes on
     _paths = ""
 
     def on_train_start(self) -> None:
@@ -512,6 +516,10 @@ class GRPOModule(PolicyModule):
             _log.warning(
                 "this run began with other numbers, it goes on within rounding alone: %s; now %s", self._began_with, self._paths
             )
+        loader: Any = self.trainer.train_dataloader
+        if self._pool is not None and hasattr(loader, "load_pool"):
+            loader.load_pool(self._pool)
+        self._pool = None
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(self.planned_batches or 1)

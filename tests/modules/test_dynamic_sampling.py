@@ -392,3 +392,14 @@ def test_the_pages_name_what_is_logged(whole):
     for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
         text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
         assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged
+
+
+def test_resumed_between_epochs_knows_levels_and_place(run_tiny, rubric_file, tmp_path):
+    """Saved at the end of an epoch, where the Trainer does not hand a loader its state back."""
+    options = {"data_train": rubric_file(rows=hard_rows())}
+    saving = ModelCheckpoint(tmp_path / "epochs", filename="{epoch}", save_top_k=-1)
+    whole = everything_run(run_tiny, "whole", saving, **options)
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(tmp_path / "epochs" / "epoch=0.ckpt"))
+    assert same(weights_of(resumed.module), weights_of(whole.module))
+    assert metrics(resumed.folder) == metrics(whole.folder)

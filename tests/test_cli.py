@@ -280,7 +280,8 @@ def test_a_quiet_run_says_what_came_out(tiny, capsys):
     folder = tiny("fit", "--quiet", "--trainer.enable_checkpointing=false")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "held-out prompts"
-    assert lines[-2].endswith(f"Written to {folder}:")
+    assert lines[-5].endswith(f"Written to {folder}:")
+    assert lines[-3:] == ["Next:", f"  lightning_focal report {folder}", f"  tensorboard --logdir {folder}"]
     assert not [line for line in lines if line.startswith("batch ")]
 
 

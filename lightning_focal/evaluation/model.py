@@ -173,15 +173,17 @@ def vllm_lm(folder: str | Path, *, dtype: str | None = None, max_length: int | N
             "`--backend vllm` needs vLLM, in an environment of its own: pip install 'lightning-focal[eval,vllm]'"
         )
     import vllm
-    from lm_eval.models.vllm_causallms import VLLM
 
-    kind, asked = type("AnsweringVLLM", (_Answering, VLLM), {}), importlib.metadata.version
+    asked = importlib.metadata.version
 
     def version(distribution_name: str) -> str:
         return str(vllm.__version__) if distribution_name == "vllm" else asked(distribution_name)
 
     importlib.metadata.version = version  # the harness asks for that of `vllm`; the CPU build is installed under another name
     try:
+        from lm_eval.models.vllm_causallms import VLLM
+
+        kind = type("AnsweringVLLM", (_Answering, VLLM), {})
         return kind(pretrained=str(folder), dtype=dtype or "auto", max_length=max_length, batch_size="auto", **arguments)
     finally:
         importlib.metadata.version = asked

@@ -129,7 +129,7 @@ def options_of(command: str, args: Sequence[str] = ()) -> dict[str, str]:
 def class_arguments() -> dict[str, list[str] | None]:
     """Return the arguments of every class that a configuration can name, by the last part of its path; None = it takes any.
 
-    >>> class_arguments()["StaticWeighting"]
+    >>> class_arguments()["TeacherReference"]
     []
     """
     known: dict[str, list[str] | None] = json.loads((HELP / "classes.json").read_text(encoding="utf-8"))

@@ -175,6 +175,7 @@ def hands_over(rank, folder):
     for part in (*policy.model.layers, policy):
         fully_shard(part, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
     generator = VLLMServerGenerator(urls[0], folder=folder, attempts=1)
+    generator._unproven = 0  # the fake's answers are nobody's
     rollouts = roll(generator, policy, tokenizer, Sampling(max_new_tokens=4))
     assert rollouts.response_ids[..., 0].unique().tolist() == [5]
     dist.barrier()  # both have their answers before the next ones are prepared

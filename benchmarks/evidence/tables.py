@@ -11,6 +11,7 @@ in which these are not complete is left out.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def difference(one: Finals, other: Finals, measure: str) -> Interval:
 
 
 def shown(interval: Interval) -> str:
-    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
+    return ("{:+.3f}" if math.isnan(interval[1]) else "{:+.3f} [{:+.3f}, {:+.3f}]").format(*interval)  # one alone has no interval
 
 
 def table(head: str, rows: Iterable[Iterable[Any]]) -> list[str]:

@@ -156,7 +156,12 @@ class VLLMBase(Generator):
         if differs and quantised:
             _log.warning("vLLM's weights are quantised (%s): %s", quantised, differs)
         elif differs:
-            kind = f"{type(base).__name__}{' with adapters' if has_adapters(policy) else ''}"
+            kind = type(base).__name__
+            if has_adapters(policy):
+                layers = {
+                    name.partition(".lora_")[0].rpartition(".")[2] for name, _ in policy.named_parameters() if ".lora_" in name
+                }
+                kind += f" with adapters on {', '.join(sorted(layers))}"
             raise RuntimeError(f"vLLM does not compute {kind} as the policy does: {differs}; write `model.generator: hf`")
         self._unproven, self._proven = self._unproven - 1, self._label
 

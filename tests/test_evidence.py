@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks" / "evidence"))
 import label_free
 from methods import ABLATIONS, STATIC, methods
 from problems import PROBLEMS, VOCABULARY, Count, Verdicts
-from run import _write
+from run import write_rows
 from tables import MEASURES, Cell, wins
 
 
@@ -87,13 +87,13 @@ def test_a_cell_of_the_tables_by_hand(tmp_path):
         for batch in (0, 2)
     ]
     path = tmp_path / "0.8M-noisy.parquet"
-    _write(path, rows)
+    write_rows(path, rows)
     cell = Cell.read(path)
     assert (cell.scale, cell.problem, cell.static, cell.moved) == ("0.8M", "noisy", "static, points", ["GDPO"])
     middle, low, high = cell.against_static("GDPO", "score")  # 0.1 and 0.2; t(1) = 12.706
     assert (middle, high - low) == pytest.approx((0.15, 12.706 * 0.1), abs=1e-3)
     assert wins([cell])[2] == "| GDPO | 1 | 1 (0) | 0 (0) | 1 (0) | 0 (0) | 1 (0) | 0 (0) |"
-    _write(path, [row for row in rows if (row["method"], row["seed"]) != ("static, tuned", 1)])
+    write_rows(path, [row for row in rows if (row["method"], row["seed"]) != ("static, tuned", 1)])
     assert Cell.read(path) is None  # a baseline is not complete
 
 

@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import atexit
 import json
-import logging
 import random
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -30,9 +28,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
-from run import _read as read_rows
-from run import _write as write_rows
-from run import provenance
+from run import in_silence, provenance, read_rows, write_rows
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
 from lightning_focal.data import PromptDataModule
@@ -277,10 +273,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--again", nargs=3, metavar=("TASK", "METHOD", "SEED"))
     given = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_focal"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    in_silence()
     if given.again:
         raise SystemExit(not again(given.out, *given.again[:2], int(given.again[2])))
     run_missing(given.out, given.tasks, given.methods, given.seeds)

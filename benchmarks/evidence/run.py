@@ -99,7 +99,7 @@ def cell(
 ) -> None:
     """Run what a cell lacks."""
     path = out / f"{scale}-{problem}.parquet"
-    rows = _read(path)
+    rows = read_rows(path)
     done = {(row["method"], row["setting"], row["seed"]) for row in rows}
     facts = provenance()
     facts |= {name: version(name) for name in ("lightning", "transformers", "torchmetrics")}
@@ -118,7 +118,7 @@ def cell(
             "steps": steps,
         }
         rows.extend(key | row | {"provenance": json.dumps(facts)} for row in found)
-        _write(path, rows)
+        write_rows(path, rows)
         last = found[-1]
         print(
             f"{scale} {problem} {method} [{setting}] seed {seed}: score {last['score']:.3f} worst {last['worst']:.3f}", flush=True
@@ -152,13 +152,13 @@ def best_setting(rows: list[dict[str, Any]], settings: list[str]) -> str:
     return max(settings, key=final)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     return list(pq.read_table(path).to_pylist()) if path.exists() else []
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -171,7 +171,9 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 def again(out: Path, scale: str, problem: str, method: str, setting: str, seed: int) -> bool:
     """Run once more what is stored; whether every number is the same to the last digit."""
     key = {"scale": scale, "problem": problem, "method": method, "setting": setting, "seed": seed}
-    stored = [row for row in _read(out / f"{scale}-{problem}.parquet") if all(row[name] == value for name, value in key.items())]
+    stored = [
+        row for row in read_rows(out / f"{scale}-{problem}.parquet") if all(row[name] == value for name, value in key.items())
+    ]
     if not stored:
         raise SystemExit(f"{out} holds no run {key}")
     build = ABLATIONS[setting] if method == "ablation" else methods(PROBLEMS[problem])[method][setting]
@@ -179,6 +181,14 @@ def again(out: Path, scale: str, problem: str, method: str, setting: str, seed: 
     same = all(row[name] == old[name] for old, row in zip(stored, found, strict=True) for name in row if name != "seconds")
     print("the same numbers, to the last digit" if same else f"other numbers: stored {stored[-1]}, now {found[-1]}")
     return same
+
+
+def in_silence() -> None:
+    """Compute on one thread and print a line a run, without those of other packages."""
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_focal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
 
 
 def main() -> None:
@@ -192,10 +202,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence"))
     parser.add_argument("--again", nargs=5, metavar=("SCALE", "PROBLEM", "METHOD", "SETTING", "SEED"))
     given = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_focal"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    in_silence()
     if given.again:
         raise SystemExit(not again(given.out, *given.again[:4], int(given.again[4])))
     cells = [(scale, problem) for scale in given.scales for problem in given.problems]

@@ -135,14 +135,14 @@ def test_what_takes_too_long_is_cut_off_and_different(bomb):
 
 
 def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
-    asked = []
+    asked, bomb = [], BOMBS[0]
 
     def counting(gold, given, seconds):
         asked.append((gold, given))
-        return compare_texts(gold, given, seconds)
+        return compare_texts(gold, given, seconds if bomb in gold + given else 60)  # a slow processor must not cut off the others
 
     monkeypatch.setattr(equivalence, "compare_texts", counting)
-    same, bomb = Equivalence(seconds=0.2), BOMBS[0]
+    same = Equivalence(seconds=0.2)
     assert [same.compare(bomb, f"x+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
     assert len(asked) == 2  # the pair, and the bomb by itself
     assert same.cut_off == 30
@@ -195,7 +195,7 @@ def test_a_vote_of_sixty_four_with_classes():
     forms = [r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", r"\sqrt{0.5}", r"2^{-1/2}"]
     answers = [forms[i // 3 % 4] if i % 3 == 0 else None if i % 7 == 0 else f"{i} + x" for i in range(63)] + ["9^{9^{9^{9}}}!"]
     votes = sum(answer is not None for answer in answers)
-    assert majority_vote(answers, Equivalence(seconds=0.5)) == Vote(forms[0], 21, 21 / votes, votes - 21 + 1)
+    assert majority_vote(answers, Equivalence()) == Vote(forms[0], 21, 21 / votes, votes - 21 + 1)
     assert majority_vote(answers).label == "1 + x" or majority_vote(answers).count == 6  # as strings they split
 
 

@@ -411,7 +411,11 @@ class GRPOModule(PolicyModule):
         names += ["router_loss"] if self.update.router_aux_coef > 0 else []
         names += ["clip_cov_fraction"] if self.update.clip_cov_ratio > 0 else []
         if rows.sampling_logp is not None:
-            names += ["sampling_gap", "sampling_kl", *(["importance_weight"] if self.update.importance_cap is not None else [])]
+            names += [
+                "sampling_gap",
+                "sampling_kl",
+                *(["importance_weight", "importance_masked"] if self.update.importance_cap is not None else []),
+            ]
         watched = sums.means(names, rows.advantages.device, self.processes.sum)
         if rows.sampling_logp is not None:
             gap = sums.largest.get("sampling_gap_max", torch.zeros((), device=rows.advantages.device))

@@ -74,6 +74,7 @@ def grpo_loss(
             # the loss of a token is proportional to its advantage
             advantages = weights * (advantages if advantages.ndim == 2 else advantages[:, None])
             watched["importance_weight"] = masked_aggregate(weights, mask)
+            watched["importance_masked"] = masked_aggregate((weights == 0).float(), mask)
     clips = (update.clip_low, update.clip_high, update.dual_clip)
     kind = (update.loss_type, update.importance_sampling_level)
     aggregation = (update.loss_aggregation, normaliser if rows.views is None else normaliser[rows.views], update.fixed_length)

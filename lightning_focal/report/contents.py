@@ -53,6 +53,15 @@ _HEALTH: Parts = {
         "responses cut off": "rollout/truncated",
         "judgements failed": "judge/failure_rate",
     },
+    (
+        "groups left out",
+        "",
+        "Dynamic sampling leaves out groups without a contrast. Solved: every rollout has reward 1. Hopeless: 0.",
+    ): {
+        "left out": "sampling/rejected",
+        "solved": "sampling/solved",
+        "hopeless": "sampling/hopeless",
+    },
     ("entropy and divergence", "nats a token", "A low entropy: the policy says nearly the same each time."): {
         "entropy": "policy/entropy",
         "KL to the reference": "policy/kl",

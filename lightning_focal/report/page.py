@@ -210,6 +210,7 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
                     "change": row["rank_change"],
                     "tokens": row.get("tokens"),
                     "cut": int(bool(row.get("truncated"))),
+                    "out": int(bool(row.get("rejected"))),
                     "outcome": "".join(outcomes),
                     "score": {i: c["score"] for i, c in enumerate(criteria) if outcomes[i] == "p"},
                     "fault": [i for i, c in enumerate(criteria) if c.get("outcome") == "met" and c["score"] == 0],

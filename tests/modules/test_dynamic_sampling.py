@@ -18,6 +18,11 @@ from lightning_focal.generation import Sampling, ScriptedGenerator
 from lightning_focal.modules import DynamicSampling, GRPOModule, Update
 from lightning_focal.modules.dynamic_sampling import GroupSampler, joined, question_levels, taken
 from lightning_focal.modules.replay_buffer import Judged
+from lightning_focal.report.contents import all_figures
+from lightning_focal.report.levels import run_levels
+from lightning_focal.report.methods import group_runs
+from lightning_focal.report.page import pack_rollouts
+from lightning_focal.report.run import read_run
 from lightning_focal.rewards import FocalReward, MajorityVoteReward, StaticReward
 from lightning_focal.studies.replay import read_rollouts
 from lightning_focal.types import Prompts
@@ -101,6 +106,12 @@ def test_rejected_groups_are_recorded_counted_and_take_no_part_in_the_update(ref
         assert float(logged["train/sampling/generated"]) == len(kept | rejected) / 2
         assert float(logged["train/sampling/contrastive"]) == 1.0
         assert float(logged["train/reward/valid_share"]) == 1.0
+    shown = read_run(refilled.folder, rollouts=1000)
+    views = {views.name: views for views in all_figures(group_runs([shown]), {shown.folder: run_levels(shown)})}
+    (health,) = views["health"].views.values()
+    (panel,) = (panel for panel in health.panels if panel.title == "groups left out")
+    assert [curve.name for curve in panel.curves] == ["left out", "solved", "hopeless"]
+    assert sum(pack_rollouts([("run", shown.train.rows)])["out"]) == sum(row["rejected"] for row in rows)
     assert refilled.module.version == refilled.trainer.global_step == 8  # a batch is one step
 
 

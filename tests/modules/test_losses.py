@@ -28,7 +28,11 @@ OPTIONS = {
     "clip_cov": (COVARIANT, {}, {"policy/clip_cov_fraction"}),
     "truncated": ({"mask_truncated_completions": True}, {}, {"rollout/truncated"}),
     **{
-        mode: ({"importance_cap": 1.001, "importance_floor": 0.999, "importance_sampling_mode": mode}, ROUNDED, {"policy/importance_weight"})
+        mode: (
+            {"importance_cap": 1.001, "importance_floor": 0.999, "importance_sampling_mode": mode},
+            ROUNDED,
+            {"policy/importance_weight", "policy/importance_masked"},
+        )
         for mode in ("token_mask", "sequence_truncate", "sequence_mask")
     },
 }  # fmt: skip
@@ -51,6 +55,8 @@ def test_two_batches_of_each(run_tiny, name):
     assert keys <= {key.removeprefix("train/") for key in rows[0]}
     for key in keys:
         assert all(math.isfinite(value) for value in column(runs[0].folder, f"train/{key}"))
+    if "importance_cap" in options:
+        assert (max(column(runs[0].folder, "train/policy/importance_masked")) > 0) == name.endswith("mask")
     assert not same(weights_of(runs[0].module), weights_of(runs[1].module))
     assert all(value.isfinite().all() for value in weights_of(runs[0].module).values())
 

@@ -279,6 +279,7 @@ def test_importance_weights_multiply_the_loss_of_each_token(tiny, sequences, mic
     for (name, got), (_, want) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
         assert torch.allclose(got.grad, want.grad, atol=1e-5), name
     means = {k.removeprefix("policy/"): v for k, v in sums.means([*sums.sums], "cpu", lambda x: x).items()}
+    assert float(means["importance_masked"]) == 0
     assert float(means["importance_weight"]) == pytest.approx(sum(weights) / len(weights), rel=1e-4)
     assert float(means["sampling_gap"]) == pytest.approx(sum(gaps) / len(gaps), rel=1e-4)
     assert float(sums.largest["sampling_gap_max"]) == pytest.approx(max(gaps), rel=1e-4)

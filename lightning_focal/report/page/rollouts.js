@@ -136,6 +136,7 @@ report.facts = function (i) {
     report.make("span", {}, `static score ${number(data.static[i])}`),
     report.make("span", { class: change > 0 ? "up" : change < 0 ? "down" : "" }, moved),
     report.make("span", {}, `${data.tokens[i] ?? "?"} tokens${data.cut[i] ? ", cut off" : ""}`),
+    ...(data.out[i] ? [report.make("span", {}, "left out of the update")] : []),
   );
   return line;
 };

@@ -1,6 +1,7 @@
 """When moving weight helps, on a toy: eight criteria of known difficulty, learnt by logits alone, under every kind of weight.
 
     python benchmarks/toy_balance.py --json benchmarks/results/toy_balance.json --markdown benchmarks/results/toy_balance.md
+    python benchmarks/toy_balance.py --neighbours --json benchmarks/results/toy_neighbours.json --markdown benchmarks/results/toy_neighbours.md
 
 The policy is eight independent Bernoulli variables, one a criterion; the rewards are the library's strategies as a configuration names
 them. A step draws 4 prompts x 8 rollouts, judges them (a judge flips a verdict with the given rate), takes the advantages and moves each
@@ -21,7 +22,19 @@ import torch
 from provenance import provenance
 
 from lightning_focal.functional import student_interval
-from lightning_focal.rewards import FocalReward, GdpoAdvantage, RewardStrategy, StandardisedFocalReward, StaticReward, Weighting
+from lightning_focal.rewards import (
+    DvaoAdvantage,
+    FocalReward,
+    Gate,
+    GdpoAdvantage,
+    RewardStrategy,
+    SawWeighting,
+    SoftMinAdvantage,
+    StandardisedFocalReward,
+    StaticReward,
+    Weighting,
+    WorstOf,
+)
 from lightning_focal.rewards.learning import LearningWeighting
 from lightning_focal.types import CriterionScores
 
@@ -85,6 +98,17 @@ METHODS = {
     "standardised g1 batch": lambda: StandardisedFocalReward(gamma=1.0, **BATCH),
     "standardised g.5 batch x informedness": lambda: StandardisedFocalReward(gamma=0.5, informedness=1.0, **BATCH),
 }
+NEIGHBOURS = {
+    "static": METHODS["static"],
+    "DVAO": lambda: StaticReward(advantage=DvaoAdvantage(), **UNIFORM),
+    "Focal g1 + DVAO": lambda: FocalReward(gamma=1.0, advantage=DvaoAdvantage(), **UNIFORM),
+    "SAW on rewards": lambda: StaticReward(weighting=SawWeighting(), **UNIFORM),
+    "SAW on advantages": lambda: StaticReward(weighting=SawWeighting(), advantage=GdpoAdvantage(), **UNIFORM),
+    "RVPO": lambda: StaticReward(advantage=SoftMinAdvantage(), **UNIFORM),
+    "worst of": lambda: StaticReward(reward=WorstOf(), **UNIFORM),
+    "gate on the easiest": lambda: StaticReward(reward=Gate([NAMES[0]]), **UNIFORM),
+    "gate on the hardest": lambda: StaticReward(reward=Gate([NAMES[-1]]), **UNIFORM),
+}
 
 
 def one_run(strategy: RewardStrategy, condition: Condition, seed: int) -> np.ndarray:
@@ -119,10 +143,11 @@ def summary(values: list[float]) -> list[float]:
 
 
 def table(results: dict) -> str:
-    lines = ["| | " + " | ".join(METHODS) + " |", "|---|" + "---|" * len(METHODS)]
+    methods = list(next(iter(results.values())))
+    lines = ["| | " + " | ".join(methods) + " |", "|---|" + "---|" * len(methods)]
     for name, row in results.items():
         cells = []
-        for method in METHODS:
+        for method in methods:
             worst = f"/{row[method]['worst'][0]:.3f}" if CONDITIONS[name].worst else "/-"
             cells.append(f"{row[method]['mean'][0]:.3f}{worst}".replace("0.", "."))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -132,6 +157,9 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument(
+        "--neighbours", action="store_true", help="the other weightings, advantages and rewards in place of Focal's family"
+    )
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--markdown", type=Path, help="where to write the table")
     arguments = parser.parse_args()
@@ -139,7 +167,7 @@ def main() -> None:
     results, start = {}, time.monotonic()
     for name, condition in CONDITIONS.items():
         row, static = {}, None
-        for method, make in METHODS.items():
+        for method, make in (NEIGHBOURS if arguments.neighbours else METHODS).items():
             rates = np.array([one_run(make(), condition, seed) for seed in range(arguments.seeds)])
             mean, worst = rates.mean(1), rates[:, np.array(condition.learnable)].min(1)
             static = (mean, worst) if static is None else static

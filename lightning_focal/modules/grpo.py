@@ -159,7 +159,7 @@ class GRPOModule(PolicyModule):
     def teardown(self, stage: str) -> None:
         """Let the generator free what it holds."""
         self.generator.close()
-        self._synced = None
+        self._synced = self._pool = None
 
     def configure_model(self) -> None:
         """Load the policy, once, and make its teacher and its reference."""
@@ -271,6 +271,8 @@ class GRPOModule(PolicyModule):
                     optimizer.zero_grad()
             torch.clear_autocast_cache()
         self._log_step(scored, self._watched(sums, rows))
+        if self.sampler is not None or getattr(self.trainer.train_dataloader, "curriculum", None) is not None:
+            self._pool = self._pool_now()  # a checkpoint may be written once the next batch, and spare rows for it, are drawn
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write what the batch logged."""
@@ -488,9 +490,8 @@ class GRPOModule(PolicyModule):
         """Add what the weights do not hold: number of updates, bad steps, random state."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["lightning_focal"] |= {name: getattr(self, name) for name in _COUNTS} | {"paths": self._paths}
-        loader: Any = self.trainer.train_dataloader
-        if hasattr(loader, "load_pool"):
-            checkpoint["lightning_focal"]["pool"] = {name: loader.state_dict()[name] for name in ("spare", "levels")}
+        if pool := self._pool or self._pool_now():
+            checkpoint["lightning_focal"]["pool"] = pool
         if self.sampler is not None:
             checkpoint["lightning_focal"]["replay_buffer"] = dict(self.sampler.buffer.entries)
 
@@ -510,7 +511,12 @@ class GRPOModule(PolicyModule):
             self.sampler.buffer.entries = dict(state.get("replay_buffer", {}))
 
     _began_with: str | None = None
-    _pool: dict[str, Any] | None = None  # place among the further prompts, and levels, of a run that goes on
+    _pool: dict[str, Any] | None = None  # place among the further prompts, and levels, behind the last batch or the checkpoint
+
+    def _pool_now(self) -> dict[str, Any] | None:
+        loader: Any = self.trainer.train_dataloader
+        return {name: loader.state_dict()[name] for name in ("spare", "levels")} if hasattr(loader, "load_pool") else None
+
     _paths = ""
 
     def on_train_start(self) -> None:
@@ -523,7 +529,6 @@ class GRPOModule(PolicyModule):
         loader: Any = self.trainer.train_dataloader
         if self._pool is not None and hasattr(loader, "load_pool"):
             loader.load_pool(self._pool)
-        self._pool = None
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, WarmupCosine):
             scheduler.begin(self.planned_batches or 1)

@@ -24,6 +24,7 @@ from lightning_focal.report.methods import group_runs
 from lightning_focal.report.page import pack_rollouts
 from lightning_focal.report.run import read_run
 from lightning_focal.rewards import FocalReward, MajorityVoteReward, StaticReward
+from lightning_focal.runs.saving import RunCheckpoint
 from lightning_focal.studies.replay import read_rollouts
 from lightning_focal.types import Prompts
 from tests.conftest import RUBRIC, TINY, hard_rows
@@ -403,6 +404,18 @@ def test_the_pages_name_what_is_logged(whole):
     for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
         text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
         assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged
+
+
+@pytest.mark.parametrize("batches", [6, 7])
+def test_resumed_from_a_checkpoint_that_was_written_when_the_next_batch_was_drawn(run_tiny, rubric_file, tmp_path, batches):
+    options = {"data_train": rubric_file(rows=hard_rows())}
+    saving = RunCheckpoint(every_n_batches=1, keep=100)
+    whole = everything_run(run_tiny, "whole", saving, **options)
+    assert sum(column(whole.folder, "train/sampling/skipped")) > 0
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(saving.folder / f"step={2 * batches}.ckpt"))
+    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    assert metrics(resumed.folder) == metrics(whole.folder)
 
 
 def test_resumed_between_epochs_knows_levels_and_place(run_tiny, rubric_file, tmp_path):

@@ -140,13 +140,13 @@ def killed_config(prompts: Path) -> Any:
         settings["data"]["init_args"] |= {
             "val": str(prompts),
             "limit_val": 4,
-            "curriculum": {"band": [0.3, 0.9], "revisit": 0.3},
+            "curriculum": {"band": [0.0, 0.9], "revisit": 0.3},
             "limit_train": 40,
             "batch_size": 5,
         }
         settings["model"] |= {
-            "dynamic_sampling": {"max_rounds": 3, "replay_buffer_size": 8},
-            "group_size": 3,
+            "dynamic_sampling": {"max_rounds": 2, "replay_buffer_size": 40},
+            "group_size": 2,
             "update": {"mini_batches": 2},
         }
         settings["model"]["optimizer"]["init_args"]["lr"] = 0.01

@@ -11,7 +11,8 @@ processes is killed, and the time until the other has ended is taken.
 
 ``identical`` says that both ended alike: every tensor and number of the last checkpoint (policy, teacher, optimiser, scheduler, strategy,
 random states, position in the data, held-out scores), metrics.csv byte for byte without the columns of wall-clock time (``*/time/*``), every
-value in the TensorBoard events, every row of rollouts/*.parquet, held_out.json, and the names of the files in the folder.
+value in the TensorBoard events, every row of rollouts/*.parquet, held_out.json, and the names of the files in the folder,
+but for ``set_aside/``, where a start keeps what it is about to write anew.
 Left out is ``ModelCheckpoint.current_score``, which Lightning saves and never restores: nothing is computed from it.
 ``identical_after`` counts the kills after which the newest whole checkpoint was that of the undisturbed run at the same batch.
 """
@@ -227,7 +228,7 @@ def rollouts(folder: Path) -> dict[str, Any]:
 
 def names(folder: Path) -> list[str]:
     found = [str(path.relative_to(folder)) for path in folder.rglob("*") if "tfevents" not in path.name]
-    return sorted(name for name in found if not re.search(r"checkpoints/step=", name))
+    return sorted(name for name in found if not re.search(r"checkpoints/step=|^set_aside", name))
 
 
 def differences(run: Path, other: Path) -> dict[str, list[str]]:

@@ -77,14 +77,17 @@ def methods(problem: Problem) -> dict[str, dict[str, Build]]:
     return table
 
 
-# What the recipe is made of, one part taken away at a time; not part of the comparison.
-ABLATIONS: dict[str, Build] = {
-    "recipe": lambda source: StandardisedFocalReward(1.0, source=source),
-    "group level": lambda source: StandardisedFocalReward(1.0, scope="group", source=source),
-    "running level": lambda source: StandardisedFocalReward(1.0, scope="running", source=source),
-    "half static": lambda source: StandardisedFocalReward(1.0, mix=0.5, source=source),
-    "bounded": lambda source: StandardisedFocalReward(1.0, bounds=(0.05, 0.3), source=source),
-    "group mean in place of the projection": lambda source: StandardisedFocalReward(1.0, temperature=1e6, source=source),
-    "not standardised": lambda source: FocalReward(1.0, scope="batch", source=source),
-    "informed": lambda source: FocalReward(1.0, scope="batch", source=source, informedness=0.25),
-}
+def ablations(problem: Problem) -> dict[str, Build]:
+    """The recipe and what it is made of, one part changed at a time; not part of the comparison."""
+    table: dict[str, Build] = {
+        "recipe": lambda source: StandardisedFocalReward(1.0, source=source),
+        "group level": lambda source: StandardisedFocalReward(1.0, scope="group", source=source),
+        "running level": lambda source: StandardisedFocalReward(1.0, scope="running", source=source),
+        "half static": lambda source: StandardisedFocalReward(1.0, mix=0.5, source=source),
+        "bounded": lambda source: StandardisedFocalReward(1.0, bounds=(0.05, 0.3), source=source),
+        "group mean in place of the projection": lambda source: StandardisedFocalReward(1.0, temperature=1e6, source=source),
+        "not standardised": lambda source: FocalReward(1.0, scope="batch", source=source),
+    }
+    if problem.flips:
+        table["informed"] = lambda source: StandardisedFocalReward(1.0, source=source, informedness=0.25)
+    return table

@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from methods import ABLATIONS, Build, methods
+from methods import Build, ablations, methods
 from problems import PROBLEMS, Verdicts
 from provenance import provenance
 
@@ -134,7 +134,7 @@ def cell(
         best = best_setting([row for row in rows if row["method"] == method], list(settings))
         for seed in test:
             add(method, best, settings[best], seed, "test")
-    for name, build in ABLATIONS.items() if scale == "0.8M" and not only else ():
+    for name, build in ablations(PROBLEMS[problem]).items() if scale == "0.8M" and not only else ():
         for seed in test:
             add("ablation", name, build, seed, "ablation")
 
@@ -176,7 +176,7 @@ def again(out: Path, scale: str, problem: str, method: str, setting: str, seed: 
     ]
     if not stored:
         raise SystemExit(f"{out} holds no run {key}")
-    build = ABLATIONS[setting] if method == "ablation" else methods(PROBLEMS[problem])[method][setting]
+    build = ablations(PROBLEMS[problem])[setting] if method == "ablation" else methods(PROBLEMS[problem])[method][setting]
     found = one_run(scale, problem, build, seed, stored[0]["steps"])
     same = all(row[name] == old[name] for old, row in zip(stored, found, strict=True) for name in row if name != "seconds")
     print("the same numbers, to the last digit" if same else f"other numbers: stored {stored[-1]}, now {found[-1]}")

@@ -11,7 +11,7 @@ from tests.helpers import make_prompts, make_rollouts
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks" / "evidence"))
 
 import label_free
-from methods import ABLATIONS, STATIC, methods
+from methods import STATIC, ablations, methods
 from problems import PROBLEMS, VOCABULARY, Count, Verdicts
 from run import write_rows
 from tables import MEASURES, Cell, wins
@@ -59,7 +59,7 @@ def test_every_method_of_the_grid_is_made():
         table = methods(problem)
         assert set(STATIC) <= table.keys()
         assert ("standardised Focal, informed" in table) == bool(problem.flips), name
-        for build in [build for settings in table.values() for build in settings.values()] + [*ABLATIONS.values()]:
+        for build in [build for settings in table.values() for build in settings.values()] + [*ablations(problem).values()]:
             strategy = build(Verdicts(problem, 0))
             scores = strategy.score(drawn(problem.tokens, 8))
             strategy.observe(scores)

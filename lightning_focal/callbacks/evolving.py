@@ -256,14 +256,16 @@ class EvolvingRubrics(RolloutObserver):
     # -- the run ----------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the evolved criteria between the prompts and the judge, in training alone, and look whether the server is there."""
-        if stage != "fit":
-            return
+        """Put the evolved criteria between training prompts and the judge, and look whether the server is there."""
         strategy = self._strategy = find_strategy(trainer)
         source = strategy.source.inner if isinstance(strategy.source, _EvolvedScores) else strategy.source
         name = type(strategy).__name__
         if not isinstance(source, RubricScores):
             raise ValueError(f"EvolvingRubrics needs a strategy that scores by rubrics, {name} scores by {type(source).__name__}")
+        self._source, strategy.source = source, _EvolvedScores(source, self)
+        strategy.learn_keys([_LOGGED_AS])
+        if stage != "fit":
+            return
         if isinstance(strategy.weights, dict):
             raise ValueError(
                 f"`reward.weights` of {name} must be 'prior' or 'uniform' with EvolvingRubrics: nobody knows its names"
@@ -274,8 +276,6 @@ class EvolvingRubrics(RolloutObserver):
             raise ValueError(
                 f"EvolvingRubrics needs a judge of criteria in words as `reward.judge`, such as RoutedJudge with an HTTPJudge: {error}"
             ) from error
-        self._source, strategy.source = source, _EvolvedScores(source, self)
-        strategy.learn_keys([_LOGGED_AS])
         with self._client() as client:
             client.start(client.models()).result()
 
@@ -314,7 +314,7 @@ class EvolvingRubrics(RolloutObserver):
         self.criteria = {prompt: [dict(one) for one in some] for prompt, some in state_dict["criteria"].items()}
 
 
-@dataclass
+@dataclass(eq=False)
 class _EvolvedScores(ScoreSource):
     """Scores training rollouts by rubrics with their evolved criteria; what a response scores changes, so that none is kept."""
 

@@ -84,6 +84,8 @@ def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
     assert 0 < max(scores[4:]) < 1
     assert not [name for name in metrics(folder)[0] if name.startswith("val/") and "evolved" in name]
     assert not [name for name in metrics(folder)[0] if "has-" in name]
+    evolving.run.trainer.validate(evolving.run.module, datamodule=evolving.run.data)
+    assert not [name for name in evolving.run.trainer.callback_metrics if name.startswith("val/") and "has-" in name]
 
 
 def logged(folder):
@@ -205,7 +207,7 @@ def fit_alone(folder, url, train, logger_of=0, **settings):
     evolving = EvolvingRubrics(url, "tiny", most=2)
     strategy = FocalReward(gamma=1.0, scope="running", judge=judge(url))
     module = GRPOModule(TINY, group_size=4, sampling=Sampling(max_new_tokens=6), optimizer=adam(1e-2), seed=0)
-    trainer = make_trainer(Path(folder), [strategy, evolving], max_epochs=3, num_sanity_val_steps=0, **settings)
+    trainer = make_trainer(Path(folder), [evolving, strategy], max_epochs=3, num_sanity_val_steps=0, **settings)
     trainer.fit(module, datamodule=RubricDataModule(train=train, batch_size=3))  # the second process has one prompt a batch
     assert find_strategy(trainer) is strategy
     content = {

@@ -82,7 +82,7 @@ def test_evolving_rubrics_go_behind_another_configuration(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = printed(capsys, "fit", "--config", "configs/focal.yaml", "--config", EVOLVING)
     assert config["reward"]["init_args"]["judge"]["init_args"]["other"]["class_path"] == "lightning_focal.judges.HTTPJudge"
-    assert config["reward"]["init_args"]["gamma"] == 1.0
+    assert config["reward"]["init_args"]["gamma"] == 3.0  # that of focal.yaml
     (callback,) = config["trainer"]["callbacks"]
     assert callback["class_path"] == "lightning_focal.callbacks.EvolvingRubrics"
     assert callback["init_args"]["share"] == 0.3

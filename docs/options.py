@@ -26,12 +26,13 @@ def parsers() -> dict[str, Any]:
     """The parser of every command, ``fit`` first; the harness has its own."""
     from lightning_focal.cli import FocalCLI
     from lightning_focal.commands.agreement import parser as of_agreement
+    from lightning_focal.commands.generate import parser as of_generation
     from lightning_focal.commands.sft import WarmStartCLI
 
     made = {command: capture_parser(FocalCLI, command) for command in RUNS} | {"sft": capture_parser(WarmStartCLI)}
     others = {name: import_module(module) for name, (module, _) in COMMANDS.items()}
     made |= {name: module.parser() for name, module in others.items() if hasattr(module, "parser")}
-    return made | {"judge-agreement": of_agreement()}
+    return made | {"judge-agreement": of_agreement(), "rubrics-generate": of_generation()}
 
 
 def texts() -> dict[str, str]:

@@ -53,7 +53,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "is a judge's server there; --agreement: how good is a judge",
             "--check --url http://localhost:8000/v1 --model NAME",
         ),
-        "rubrics": ("what is in a file of rubrics, and what is wrong with it", "configs/data/everyday/train.jsonl"),
+        "rubrics": ("what is in a file of rubrics; --generate: write one", "configs/data/everyday/train.jsonl"),
     },
     "scale": {
         "plan": ("parameters and memory of every process, before a run", "--config configs/scale/qwen3_8b_fsdp2.yaml"),
@@ -100,13 +100,13 @@ Any value is overridden on the command line:
 
 
 def help_of(command: str, args: Sequence[str] = ()) -> str:
-    """Return the help of a command; ``judge --agreement FILE`` has one of its own.
+    """Return the help of a command; ``judge --agreement`` and ``rubrics --generate`` have their own.
 
     >>> help_of("report").splitlines()[0]
     'usage: lightning_focal report [--out OUT] [--rollouts ROLLOUTS]'
     """
-    agreement = command == "judge" and any(arg.partition("=")[0] == "--agreement" for arg in args)
-    page = f"{command}-agreement" if agreement else command
+    part = {"judge": "agreement", "rubrics": "generate"}.get(command)
+    page = f"{command}-{part}" if part and any(arg.partition("=")[0] == f"--{part}" for arg in args) else command
     body, _, shared = (
         (HELP / f"{page}.txt").read_text(encoding="utf-8").rstrip().partition("\n@fit ")
     )  # the last paragraphs of fit

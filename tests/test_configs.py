@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 PARTS = {"model", "data", "ablations", "eval", "losses"}  # pieces of a configuration, data, grids of runs, and tasks
 WARM_STARTS = sorted(CONFIGS.glob("sft_*.yaml"))
+EVOLVING = CONFIGS / "evolving.yaml"  # goes behind another one
 WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).parts[0] not in PARTS and p not in WARM_STARTS)
+WHOLE.remove(EVOLVING)
 GRIDS = sorted((CONFIGS / "ablations").glob("*.yaml"))
 
 
@@ -74,6 +76,16 @@ def test_losses_go_behind_another_configuration(name, capsys, monkeypatch):
     if name == "dr_grpo":
         assert config["reward"]["init_args"]["advantage"]["init_args"]["scale"] == "none"
         assert update["fixed_length"] == limit
+
+
+def test_evolving_rubrics_go_behind_another_configuration(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = printed(capsys, "fit", "--config", "configs/focal.yaml", "--config", EVOLVING)
+    assert config["reward"]["init_args"]["judge"]["init_args"]["other"]["class_path"] == "lightning_focal.judges.HTTPJudge"
+    assert config["reward"]["init_args"]["gamma"] == 3.0  # that of focal.yaml
+    (callback,) = config["trainer"]["callbacks"]
+    assert callback["class_path"] == "lightning_focal.callbacks.EvolvingRubrics"
+    assert callback["init_args"]["share"] == 0.3
 
 
 def test_adamw_keeps_its_own_weight_decay(capsys, monkeypatch):

@@ -149,6 +149,7 @@ TYPOS = [
     ),
     (["judge", "--chek"], ["there is no option --chek (did you mean --check?)"]),
     (["judge", "--agreement=x", "--repeat=2"], ["there is no option --repeat (did you mean --repeats?)"]),
+    (["rubrics", "--generate=x", "--answer=2"], ["there is no option --answer (did you mean --answers?)"]),
     (["export", "--ckpt=x"], ["there is no option --ckpt (did you mean --ckpt_path?)"]),
     (["report", "nowhere"], ["`runs`: 'nowhere' must be a run folder"]),
 ]
@@ -250,7 +251,7 @@ def test_options_and_arguments_are_those_of_the_parsers():
     spec.loader.exec_module(made)
     assert made.arguments() == json.loads((HELP / "classes.json").read_text(encoding="utf-8")), BEHIND
     for name, parser in made.parsers().items():
-        texts = parser.format_help(), help_of(*name.split("-")[:1], ["--agreement"] if "-" in name else [])
+        texts = parser.format_help(), help_of(name.split("-")[0], [f"--{part}" for part in name.split("-")[1:]])
         found = [set(re.findall(r"^  (?:-\w \w+, )?--([\w.]+)", text, re.MULTILINE)) for text in texts]
         ours, theirs = ({option for option in options if not option.startswith("trainer.")} for options in found)
         assert ours == theirs, f"{name}: {BEHIND}"

@@ -2,6 +2,7 @@
 
 from lightning_focal.callbacks.collapse import CollapseWatch
 from lightning_focal.callbacks.console import ConsoleReport
+from lightning_focal.callbacks.evolving import EvolvingRubrics
 from lightning_focal.callbacks.held_out import HeldOut
 from lightning_focal.callbacks.judge_watch import JudgeWatch
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts
@@ -12,6 +13,7 @@ __all__ = [
     "CollapseWatch",
     "ConsoleReport",
     "EMATeacher",
+    "EvolvingRubrics",
     "HeldOut",
     "JudgeWatch",
     "RolloutObserver",

@@ -28,7 +28,7 @@ def parser() -> ArgumentParser:
     made = CommandParser(
         prog="lightning_focal rubrics",
         description="Show what a rubric file holds: format, rows, criteria, points, tags, kinds of check, and its problems. "
-        "Exit status 1 where there are problems.",
+        "Exit status 1 where there are problems. --generate FILE writes rubrics for questions; it has a --help of its own.",
     )
     add = made.add_argument
     add("file", type=str, help=".jsonl, .json or .parquet, a folder of the datasets library, or hf:owner/name[:config][@split].")
@@ -41,6 +41,10 @@ def parser() -> ArgumentParser:
 
 def rubrics_command(args: list[str]) -> None:
     """Run the command: ``FileNotFoundError`` or ``ValueError`` where a file cannot be read at all, exit status 1 on problems in it."""
+    if any(arg.split("=")[0] == "--generate" for arg in args):
+        from lightning_focal.commands.generate import generate_command  # needs what models need
+
+        return generate_command(args)
     config = parser().parse_args(args)
     if config.show < 0:
         raise ValueError(f"`show` must be >= 0, got {config.show}")
@@ -78,6 +82,7 @@ def rubrics_command(args: list[str]) -> None:
         console.print(f"written to {config.json}")
     if problems:
         raise SystemExit(1)
+    return None
 
 
 def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:

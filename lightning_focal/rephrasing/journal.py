@@ -76,7 +76,7 @@ class Journal:
         first, *rest = whole.split(b"\n")
         there = self._parse(1, first) if newline else header
         if "input" not in there or "settings" not in there:
-            raise ValueError(f"{self.path} must be a journal of `lightning_focal rephrase`, its first line is {first[:80]!r}")
+            raise ValueError(f"{self.path} must be a journal of work that goes on, its first line is {first[:80]!r}")
         if not rest:  # nothing was finished: what it was to be does not matter
             self._file.truncate(0)
             self._write(header)

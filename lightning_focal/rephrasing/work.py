@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,9 +13,10 @@ from lightning_focal.data import PairRow
 from lightning_focal.rephrasing.checks import INSTRUCTION, Checks, Rejection
 from lightning_focal.rephrasing.journal import Journal
 from lightning_focal.rephrasing.writers import Ask, Writer
-from lightning_focal.servers import ChatError, ChatRefused, ChatUnavailable
+from lightning_focal.servers import ChatError, ChatRefused, ChatReply, ChatUnavailable
+from lightning_focal.types import Message
 
-__all__ = ["Tally", "rephrase"]
+__all__ = ["Tally", "rephrase", "work_through"]
 
 _REFUSED_AT_FIRST = 8  # questions refused before the first reply: then it is not the questions
 
@@ -30,6 +31,7 @@ class Tally:
         dropped: questions without one, by the reason of their last attempt.
         rejected: replies rejected, by reason.
         undone: ids of questions that the server gave no reply to; the next run asks them again.
+        text: what the journal calls the text that was taken.
     """
 
     questions: int
@@ -37,14 +39,16 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     undone: list[str] = field(default_factory=list)
+    text: str = "rephrased"
 
     @classmethod
-    def of(cls, rows: Sequence[PairRow], journal: Journal) -> Tally:
-        """Count what the journal holds of these questions."""
-        tally = cls(len(rows))
-        for row in rows:
-            if row.id in journal.entries:
-                tally.count(journal.entries[row.id])
+    def of(cls, rows: Iterable[PairRow | str], journal: Journal, text: str = "rephrased") -> Tally:
+        """Count what the journal holds of these questions, given by themselves or by their ids."""
+        names = [row if isinstance(row, str) else row.id for row in rows]
+        tally = cls(len(names), text=text)
+        for name in names:
+            if name in journal.entries:
+                tally.count(journal.entries[name])
         return tally
 
     @property
@@ -56,7 +60,7 @@ class Tally:
         """Count a finished row of the journal."""
         reasons = [str(one["reason"]) for one in entry["rejected"]]
         self.rejected.update(reasons)
-        if entry["rephrased"] is not None:
+        if entry[self.text] is not None:
             self.pairs += 1
         elif reasons:
             self.dropped[reasons[-1]] += 1
@@ -92,18 +96,41 @@ def rephrase(
         ChatUnavailable: if as many questions in a row as are asked at once, and at least three, got no reply.
         ChatRefused: if every question was refused, or the first eight were.
     """
+    texts = {row.id: row.question for row in rows}
+    chats: dict[str, Sequence[Message]] = {
+        name: ({"role": "user", "content": instruction.replace("{question}", text)},) for name, text in texts.items()
+    }
     tally = tally or Tally.of(rows, journal)
-    left = {row.id: row for row in rows if row.id not in journal.entries}
+    take = lambda name, reply: checks.judge(texts[name], reply)  # noqa: E731
+    return work_through(chats, writer, journal, take, tally, attempts=attempts, seed=seed, on_progress=on_progress)
+
+
+def work_through(
+    chats: Mapping[str, Sequence[Message]],
+    writer: Writer,
+    journal: Journal,
+    take: Callable[[str, ChatReply], str | Rejection],
+    tally: Tally,
+    *,
+    attempts: int,
+    seed: int | None,
+    on_progress: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Get a text for every chat whose id the journal does not hold; ``take`` makes it of a reply, or says why that is rejected.
+
+    A finished one is written down as ``{"id", tally.text (None = dropped), "rejected"}``. Errors and the other arguments as
+    :func:`rephrase`.
+    """
+    left = {name: tuple(chat) for name, chat in chats.items() if name not in journal.entries}
     tries: dict[str, list[Rejection]] = {}
     refused: list[tuple[str, ChatRefused]] = []
     replies = silent = 0
 
     def ask(name: str, attempt: int = 0) -> Ask:
-        said = instruction.replace("{question}", left[name].question)
-        return Ask(name, ({"role": "user", "content": said},), _seed(seed, name, attempt), attempt)
+        return Ask(name, left[name], _seed(seed, name, attempt), attempt)
 
-    def finish(name: str, rephrased: str | None) -> None:
-        entry = {"id": name, "rephrased": rephrased, "rejected": [asdict(one) for one in tries.pop(name, [])]}
+    def finish(name: str, text: str | None) -> None:
+        entry = {"id": name, tally.text: text, "rejected": [asdict(one) for one in tries.pop(name, [])]}
         journal.append(entry)
         tally.count(entry)
 
@@ -126,7 +153,7 @@ def rephrase(
                 raise reply
             else:
                 replies, silent = replies + 1, 0
-                verdict = checks.judge(left[name].question, reply)
+                verdict = take(name, reply)
                 if isinstance(verdict, str):
                     finish(name, verdict)
                 else:

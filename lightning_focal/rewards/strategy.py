@@ -34,6 +34,7 @@ from lightning_focal.rewards.stages import (
     key_columns,
     raw_weights,
 )
+from lightning_focal.rubrics import Criterion
 from lightning_focal.seeds import prompt_seed, run_seed
 from lightning_focal.types import CriterionScores, Rollouts, Shaped
 
@@ -226,6 +227,12 @@ class RewardStrategy(Callback, ABC):
             self.levels = torch.nn.functional.pad(self.levels, (0, len(new)), value=torch.nan)
             for part in (self.weighting, self.reward, self.advantage):
                 part.learn_keys(self.keys)
+
+    def learn_criteria(self, criteria: Iterable[Criterion]) -> None:
+        """Take in criteria that the data does not have; on several processes all must learn the same ones, in the same order."""
+        pairs = [(level_key(c.name, c.tags), log_key(c.name, c.tags)) for c in criteria]
+        self.learn_keys(key for key, _ in pairs)
+        self._learn_logged(pairs)
 
     def stage_keys(self, stage: str) -> list[str]:
         """Return the keys that criteria of ``stage`` are logged under, as far as they are known; see :func:`~lightning_focal.types.log_key`."""

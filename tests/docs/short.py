@@ -44,17 +44,30 @@ CONTROLLED = [
     "--trainer.limit_val_batches=1",
     "--model.val_group_size=2",
 ]
+EVOLVING = "configs/evolving.yaml"
 _ADDRESS = re.compile(r"https?://(?:localhost|api\.example\.com)[:\d]*/v1")
 
 
 def asks_a_server(given):
-    return any(_ADDRESS.search(word) or "healthbench_judge" in word for word in given)
+    return any(_ADDRESS.search(word) or "healthbench_judge" in word or word == EVOLVING for word in given)
 
 
 def reply(request, number):
-    """What the server on this machine says: verdicts to a judge's request, a rephrasing to a question."""
+    """What the server on this machine says: verdicts to a judge's request, a rephrasing to a question, criteria, a bad answer."""
     prompt = request["messages"][-1]["content"]
+    if "Propose at most" in prompt:
+        return criteria(prompt)
+    if "without care" in request["messages"][0]["content"]:
+        return "I do not know."
     return rephrasing(request) if "<question>" in prompt else verdicts(entries(prompt))
+
+
+def criteria(prompt):
+    """One for each of the first words that the better response alone has, and one that is always met."""
+    better, worse = (re.findall(rf"<{side}-response-\w+>\n(.*?)\n</", prompt, re.DOTALL) for side in ("better", "worse"))
+    words = [word for word in better[0].split() if word.isalnum() and word not in " ".join(worse).split()][:2]
+    listed = [{"name": f"says {w}", "description": f"Says {w}.", "points": 3, "tags": ["axis:accuracy"]} for w in [*words, "I"]]
+    return json.dumps({"criteria": listed})
 
 
 def save_files(page, folder):
@@ -103,6 +116,10 @@ def fit(given, url):
         added["reward.held_out_judge.source" if second else "reward.judge.other.source"] = TINY
     if "healthbench_judge" in " ".join(given):
         added |= {"reward.judge.init_args.url": url, "data.batch_size": "1"}
+    if EVOLVING in given:
+        Path("evolving.yaml").write_text(_ADDRESS.sub(url, Path(EVOLVING).read_text(encoding="utf-8")), encoding="utf-8")
+        given = ["evolving.yaml" if word == EVOLVING else word for word in given]
+        added |= {"model.sampling.max_new_tokens": "16", "model.group_size": "8"}  # rollouts of different reward
     if "--trainer.callbacks+=LMEval" in given:
         given = [*given, "--trainer.callbacks.limit=2"]
     return [*given, *(f"--{key}={value}" for key, value in added.items())]

@@ -42,6 +42,7 @@ def test_links_lead_somewhere(page):
 
 NOTHING_TO_SEE = {
     "dynamic_sampling": "counts, which the page has in tables",
+    "living_rubrics": "writes files, which the page shows",
     "pairs": "writes files, which the page shows",
     "reasoning_gym": "data, of which the page prints one",
     "trl": "TRL's trainer prints and draws",

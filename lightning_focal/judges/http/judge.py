@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
+from itertools import chain
 from typing import Any, Literal
 
 from lightning_focal.functional.choices import expect_choice
@@ -31,7 +32,7 @@ class HTTPJudge(Judge):
     (:func:`~lightning_focal.judges.http.verdicts.read_verdicts`). What cannot be judged within attempts and time is
     ``Outcome.ERROR`` with the reason, never a 0; criteria that a reply leaves out are asked again, those it judges are kept. An
     empty response is not asked about: it meets nothing, and every fault (ours, as :class:`RuleJudge`). Equal questions of a batch
-    are asked once. Ctrl-C ends a batch within two seconds; verdicts that were there are in the cache.
+    are asked once. Ctrl-C ends a batch within two seconds; verdicts that came by then are in the cache.
 
     Args:
         url: of the API, such as ``http://localhost:8000/v1``.
@@ -42,7 +43,7 @@ class HTTPJudge(Judge):
         requests_per_minute: requests started in a minute, repetitions included, of this process; None = no limit.
         attempts: times a request is tried: on 429, 5xx, broken connections, time-outs, and replies without all verdicts.
         timeout_s: seconds for one try.
-        deadline_s: seconds for a batch.
+        deadline_s: seconds for a batch, from its last request on.
         temperature: of the reply; None leaves it to the server.
         structured: ask the server to hold the reply to the schema (``response_format``); where it refuses, this is logged once and
             the prompt alone asks for it.
@@ -127,23 +128,48 @@ class HTTPJudge(Judge):
         with self._client() as client:
             return client.start(client.models()).result()
 
+    def overlaps(self, criterion: Criterion) -> bool:
+        """Yes: it waits for a server."""
+        return True
+
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request; ``ChatUnusable`` at once where none can succeed: the key is rejected, or the model is unknown."""
-        batch = _Batch.of(requests, self.identity)
-        asked = batch.open
-        if self.cache is not None:
-            batch.verdicts |= self.cache.get(question.key for question in asked)
-        hits = sum(question.key in batch.verdicts for question in asked)
-        client = self._client()
-        jobs = (self._fill(client, batch, sheet) for sheet in batch.sheets(self.per))
+        return self.judge_stream([requests])
+
+    def judge_stream(self, parts: Iterable[Sequence[JudgeRequest]]) -> list[tuple[Verdict, ...]]:
+        """See :class:`Judge`: one client for all, and what is equal is asked once."""
+        client, batch = self._client(), _Batch()
+        sheets = (sheet for part in parts for sheet in self._sheets(batch, part))
         try:
-            if batch.open:
+            if (first := next(sheets, None)) is not None:
                 with client:
-                    for _ in client.run(lambda: next(jobs, None), self.deadline_s):
-                        pass
+                    client.run_stream(
+                        (bind(self._fill, client, batch, sheet) for sheet in chain([first], sheets)), self.deadline_s
+                    )
         finally:
-            self._last = self._numbers(client, hits, len(asked))
+            self._last = self._numbers(client, batch.hits, batch.asked)
         return batch.answers(f"no verdict within the {self.deadline_s:g} s of the batch")
+
+    def _sheets(self, batch: _Batch, part: Sequence[JudgeRequest]) -> Iterator[list[_Question]]:
+        """Add requests to the batch; what is to be asked about them and is not in the cache, as it is asked."""
+        questions = batch.add(part, self._keys(part))
+        if self.cache is not None:
+            known = self.cache.get(question.key for question in questions)
+            batch.verdicts |= known
+            batch.hits += len(known)
+        yield from self._together([question for question in questions if question.key not in batch.verdicts])
+
+    def _keys(self, part: Sequence[JudgeRequest]) -> list[list[bytes]]:
+        """What the verdicts on each request are remembered under."""
+        return [verdict_keys(self.identity, request, request.text) for request in part]
+
+    def _together(self, questions: Sequence[_Question]) -> list[list[_Question]]:
+        """Questions as they are asked: those of one part of a response together, or each by itself (``per="criterion"``)."""
+        sheets: dict[Any, list[_Question]] = {}
+        for question in questions:
+            part = (question.place, question.criterion.scope)
+            sheets.setdefault(question.key if self.per == "criterion" else part, []).append(question)
+        return list(sheets.values())
 
     def measures(self) -> dict[str, float]:
         """Return :meth:`ChatClient.measures` of the last batch in this process, with prices ``cost``, with a cache ``cache_hit_rate``."""
@@ -151,7 +177,7 @@ class HTTPJudge(Judge):
 
     async def _fill(self, client: ChatClient, batch: _Batch, sheet: list[_Question]) -> None:
         """Ask until every question of a sheet has its verdict, or say why it has none."""
-        request = batch.requests[sheet[0].request]
+        request = sheet[0].request
         form, missing, refusal = Form.new(()), list(sheet), ""
         structured = self.structured and not self.schema_refused
 
@@ -203,55 +229,37 @@ class HTTPJudge(Judge):
 
 @dataclass(frozen=True)
 class _Question:
-    """One criterion of one response: what its verdict is remembered under, and the place of its request in the batch."""
+    """One criterion of one response, what its verdict is remembered under, and the place of its request in the batch."""
 
     key: bytes
     criterion: Criterion
-    request: int
+    request: JudgeRequest
+    place: int
 
 
-@dataclass
 class _Batch:
     """Requests as questions, each of them once, and by their keys what is known: the verdict, or the reason why there is none."""
 
-    requests: Sequence[JudgeRequest]
-    keys: list[list[bytes]]
-    questions: dict[bytes, _Question]
-    verdicts: dict[bytes, Verdict]
-    reasons: dict[bytes, str]
+    def __init__(self) -> None:
+        self.keys: list[list[bytes]] = []
+        self.verdicts: dict[bytes, Verdict] = {}
+        self.reasons: dict[bytes, str] = {}
+        self.asked = self.hits = 0
+        self._met: set[bytes] = set()
 
-    @classmethod
-    def of(cls, requests: Sequence[JudgeRequest], identity: str) -> _Batch:
-        """Key every question by all that a verdict depends on; what is asked of an empty response has its verdict."""
-        batch = cls(requests, [], {}, {}, {})
-        for place, request in enumerate(requests):
-            chat = [[message["role"], message["content"]] for message in request.messages]
-            batch.keys.append([])
-            for criterion in request.criteria:
-                again = [request.repeat] if request.repeat else []
-                about = hashlib.sha256(json.dumps([identity, chat, request.text(criterion), *again]).encode()).digest()
-                words, part = criterion.description.strip() or criterion.name, criterion.scope
-                parts = [part] if part != "answer" else []
-                asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault, *parts])
-                key = hashlib.sha256(about + hashlib.sha256(asked.encode()).digest()).digest()
-                batch.keys[-1].append(key)
-                batch.questions.setdefault(key, _Question(key, criterion, place))
+    def add(self, requests: Sequence[JudgeRequest], keys: Sequence[list[bytes]]) -> list[_Question]:
+        """Return what is new; what is asked of an empty response has its verdict."""
+        new = []
+        for request, row in zip(requests, keys, strict=True):
+            for key, criterion in zip(row, request.criteria, strict=True):
                 if (verdict := request.empty(criterion)) is not None:
-                    batch.verdicts[key] = verdict
-        return batch
-
-    @property
-    def open(self) -> list[_Question]:
-        """Questions without a verdict, in order."""
-        return [question for key, question in self.questions.items() if key not in self.verdicts]
-
-    def sheets(self, per: str) -> list[list[_Question]]:
-        """The open questions as they are asked: those of one part of a response together, or each by itself (``per="criterion"``)."""
-        together: dict[Any, list[_Question]] = {}
-        for question in self.open:
-            part = (question.request, question.criterion.scope)
-            together.setdefault(question.key if per == "criterion" else part, []).append(question)
-        return list(together.values())
+                    self.verdicts[key] = verdict
+                elif key not in self._met:
+                    self._met.add(key)
+                    new.append(_Question(key, criterion, request, len(self.keys)))
+            self.keys.append(row)
+        self.asked += len(new)
+        return new
 
     def answers(self, otherwise: str) -> list[tuple[Verdict, ...]]:
         """One verdict a criterion; what has none is an error with its reason."""
@@ -260,3 +268,16 @@ class _Batch:
             return self.verdicts.get(key) or Verdict(Outcome.ERROR, reason=self.reasons.get(key, otherwise))
 
         return [tuple(answer(key) for key in keys) for keys in self.keys]
+
+
+def verdict_keys(identity: str, request: JudgeRequest, about: Callable[[Criterion], Any]) -> list[bytes]:
+    """Return a key for each criterion of a request, made of all that the verdict depends on; ``about`` gives what is looked at."""
+    chat, keys = [[message["role"], message["content"]] for message in request.messages], []
+    for criterion in request.criteria:
+        again = [request.repeat] if request.repeat else []
+        looked_at = hashlib.sha256(json.dumps([identity, chat, about(criterion), *again]).encode()).digest()
+        words, part = criterion.description.strip() or criterion.name, criterion.scope
+        parts = [part] if part != "answer" else []
+        asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault, *parts])
+        keys.append(hashlib.sha256(looked_at + hashlib.sha256(asked.encode()).digest()).digest())
+    return keys

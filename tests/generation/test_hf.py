@@ -281,8 +281,9 @@ def test_every_response_is_told_once_as_its_rollout_says(own, monkeypatch):
     if not own:
         monkeypatch.setattr("lightning_focal.generation.hf.why_not_cached", lambda bare: "not here")
     prompts, generator, sampling = make_prompts(tokenizer), HFGenerator(batch_size=6), Sampling(max_new_tokens=200)
+    told = []
     for _ in range(2):
-        told = []
+        told.clear()
         rollouts = generator.generate(
             model, tokenizer, prompts, group_size=3, seeds=[1, 2, 3, 4], sampling=sampling, finished=lambda *of: told.append(of)
         )

@@ -10,7 +10,17 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_focal.judges import HTTPJudge, Judge, JudgeThread, LocalJudge, MajorityJudge, Outcome, RoutedJudge, RuleJudge, Verdict
+from lightning_focal.judges import (
+    HTTPJudge,
+    Judge,
+    JudgeThread,
+    LocalJudge,
+    MajorityJudge,
+    Outcome,
+    RoutedJudge,
+    RuleJudge,
+    Verdict,
+)
 from lightning_focal.rewards.early import EarlyVerdicts
 from lightning_focal.rubrics import Criterion
 from lightning_focal.servers import ChatUnusable
@@ -33,7 +43,10 @@ def test_a_stream_is_one_batch(tmp_path):
     """As many requests, equal ones once, the numbers of all; empty responses and the cache as ever."""
     asked = [*requests(6), *requests(3), replace(requests(1)[0], repeat=1), request(" ", *CRITERIA)]
     with serving(latency=0.02) as server:
-        whole, parts = judge_of(server.url, cache=str(tmp_path / "a.sqlite")), judge_of(server.url, cache=str(tmp_path / "b.sqlite"))
+        whole, parts = (
+            judge_of(server.url, cache=str(tmp_path / "a.sqlite")),
+            judge_of(server.url, cache=str(tmp_path / "b.sqlite")),
+        )
         expected = whole.judge(asked)
         assert len(server.requests) == 7
         assert streamed(parts, asked) == expected
@@ -119,7 +132,9 @@ def test_a_verdict_counts_for_the_text_that_it_was_given_on():
     early.add((0, 1, 0), request("b", SHORT))
     early.add((0, 1, 1), replace(request("b", SHORT), repeat=1))
     early.add((0, 0, 0), request("as it was told", SHORT))
-    taken = early.take({(0, 0, 0): request("as it became", SHORT), (0, 1, 0): request("b", SHORT), (1, 0, 0): request("c", SHORT)})
+    taken = early.take(
+        {(0, 0, 0): request("as it became", SHORT), (0, 1, 0): request("b", SHORT), (1, 0, 0): request("c", SHORT)}
+    )
     assert [row[0].reason for row in taken.values()] == ["as it became", "b", "c"]
     count = len(judge.calls)
     assert early.take({(0, 1, 1): replace(request("b", SHORT), repeat=1)})[0, 1, 1][0].reason == "b"
@@ -243,4 +258,3 @@ def test_a_run_is_the_same_with_and_without(run_tiny, tmp_path):
     assert [run.module.describe_judging() for run in runs] == [
         "judging: HTTPJudge behind generation (Generator gives all at once)", "judging: HTTPJudge beside generation"
     ]  # fmt: skip
-

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.cache import VerdictCache
-from lightning_focal.judges.http.prompting import Form, digest, fill, read_template
+from lightning_focal.judges.http.prompting import DEFAULT_TEMPLATE, Form, digest, fill, read_template
 from lightning_focal.judges.http.verdicts import CUT_OFF, RESPONSE_FORMAT, read_verdicts
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable
 
-__all__ = ["HTTPJudge"]
+__all__ = ["Batch", "HTTPJudge", "Question"]
 
 _log = logging.getLogger(__name__)
 _OURS = ("model", "messages", "temperature", "response_format", "stream", "n")
@@ -63,6 +63,8 @@ class HTTPJudge(Judge):
         ImportError: where the packages of the extra ``http`` are missing.
     """
 
+    default_template: ClassVar[str] = DEFAULT_TEMPLATE
+
     def __init__(
         self,
         url: str,
@@ -100,7 +102,7 @@ class HTTPJudge(Judge):
         self.structured, self.partial, self.body, self.deadline_s = structured, partial, dict(body or {}), deadline_s
         priced = (prompt_price, completion_price) != (None, None)
         self.prices = (prompt_price or 0.0, completion_price or 0.0) if priced else None
-        self.template = read_template(template)
+        self.template = read_template(template, self.default_template)
         limits: dict[str, Any] = {"attempts": attempts, "concurrency": concurrency, "requests_per_minute": requests_per_minute}
         limits |= {"timeout_s": timeout_s, "deadline_s": deadline_s, "first_wait_s": first_wait_s, "max_wait_s": max_wait_s}
         self._client = bind(ChatClient, url, model, key_env, **limits)
@@ -138,7 +140,7 @@ class HTTPJudge(Judge):
 
     def judge_stream(self, parts: Iterable[Sequence[JudgeRequest]]) -> list[tuple[Verdict, ...]]:
         """See :class:`Judge`: one client for all, and what is equal is asked once."""
-        client, batch = self._client(), _Batch()
+        client, batch = self._client(), Batch()
         sheets = (sheet for part in parts for sheet in self._sheets(batch, part))
         try:
             if (first := next(sheets, None)) is not None:
@@ -150,22 +152,27 @@ class HTTPJudge(Judge):
             self._last = self._numbers(client, batch.hits, batch.asked)
         return batch.answers(f"no verdict within the {self.deadline_s:g} s of the batch")
 
-    def _sheets(self, batch: _Batch, part: Sequence[JudgeRequest]) -> Iterator[list[_Question]]:
+    def _sheets(self, batch: Batch, part: Sequence[JudgeRequest]) -> Iterator[list[Question]]:
         """Add requests to the batch; what is to be asked about them and is not in the cache, as it is asked."""
-        questions = batch.add(part, self._keys(part))
+        requests = self._requests(part)
+        questions = batch.add(requests, [verdict_keys(self.identity, one, bind(self._about, one)) for one in requests])
         if self.cache is not None:
             known = self.cache.get(question.key for question in questions)
             batch.verdicts |= known
             batch.hits += len(known)
         yield from self._together([question for question in questions if question.key not in batch.verdicts])
 
-    def _keys(self, part: Sequence[JudgeRequest]) -> list[list[bytes]]:
-        """What the verdicts on each request are remembered under."""
-        return [verdict_keys(self.identity, request, request.text) for request in part]
+    def _requests(self, part: Sequence[JudgeRequest]) -> Sequence[JudgeRequest]:
+        """Requests with all that their verdicts depend on."""
+        return part
 
-    def _together(self, questions: Sequence[_Question]) -> list[list[_Question]]:
+    def _about(self, request: JudgeRequest, criterion: Criterion) -> Any:
+        """What is looked at beside chat and criterion, as JSON knows it."""
+        return request.text(criterion)
+
+    def _together(self, questions: Sequence[Question]) -> list[list[Question]]:
         """Questions as they are asked: those of one part of a response together, or each by itself (``per="criterion"``)."""
-        sheets: dict[Any, list[_Question]] = {}
+        sheets: dict[Any, list[Question]] = {}
         for question in questions:
             part = (question.place, question.criterion.scope)
             sheets.setdefault(question.key if self.per == "criterion" else part, []).append(question)
@@ -175,17 +182,40 @@ class HTTPJudge(Judge):
         """Return :meth:`ChatClient.measures` of the last batch in this process, with prices ``cost``, with a cache ``cache_hit_rate``."""
         return dict(self._last)
 
-    async def _fill(self, client: ChatClient, batch: _Batch, sheet: list[_Question]) -> None:
+    async def _fill(self, client: ChatClient, batch: Batch, sheet: list[Question]) -> None:
         """Ask until every question of a sheet has its verdict, or say why it has none."""
-        request = sheet[0].request
-        form, missing, refusal = Form.new(()), list(sheet), ""
+        missing = list(sheet)
+
+        def write() -> tuple[Form, str]:
+            form = Form.new([question.criterion for question in missing], self.partial)
+            return form, fill(self.template, sheet[0].request, form)
+
+        def take(found: Mapping[int, Verdict]) -> bool:
+            verdicts = {missing[place].key: verdict for place, verdict in found.items()}
+            self._keep(batch, verdicts)
+            missing[:] = [question for question in missing if question.key not in verdicts]
+            return not missing
+
+        why = await self._converse(client, write, take)
+        batch.reasons |= {question.key: why for question in missing}
+
+    def _keep(self, batch: Batch, verdicts: Mapping[bytes, Verdict]) -> None:
+        batch.verdicts |= verdicts
+        if self.cache is not None:
+            self.cache.put(verdicts)
+
+    async def _converse(
+        self, client: ChatClient, write: Callable[[], tuple[Form, str]], take: Callable[[Mapping[int, Verdict]], bool]
+    ) -> str:
+        """Ask until ``take`` says of what a reply holds that nothing is missing; return why something is, or nothing."""
+        form, refusal = Form.new(()), ""
         structured = self.structured and not self.schema_refused
 
         def compose() -> Mapping[str, Any]:
             nonlocal form
-            form = Form.new([question.criterion for question in missing], self.partial)
+            form, prompt = write()
             return {
-                "messages": [{"role": "user", "content": fill(self.template, request, form)}],
+                "messages": [{"role": "user", "content": prompt}],
                 "temperature": self.temperature,
                 "response_format": RESPONSE_FORMAT if structured else None,
                 **self.body,
@@ -199,12 +229,7 @@ class HTTPJudge(Judge):
             found, fault = read_verdicts("" if reply.instead else reply.text, form, cut)
             if reply.instead:
                 fault = f"{reply.instead}, {CUT_OFF}" if cut else reply.instead
-            verdicts = {missing[place].key: verdict for place, verdict in found.items()}
-            batch.verdicts |= verdicts
-            missing[:] = [question for question in missing if question.key not in verdicts]
-            if self.cache is not None:
-                self.cache.put(verdicts)
-            if missing:
+            if not take(found):
                 raise AgainError(fault)
 
         try:
@@ -216,7 +241,8 @@ class HTTPJudge(Judge):
                 structured, refusal = False, str(error)
                 await client.ask(compose, read)
         except (ChatRefused, ChatUnavailable) as error:
-            batch.reasons |= {question.key: str(error) for question in missing}
+            return str(error)
+        return ""
 
     def _numbers(self, client: ChatClient, hits: int, asked: int) -> dict[str, float]:
         numbers = client.measures()
@@ -228,7 +254,7 @@ class HTTPJudge(Judge):
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """One criterion of one response, what its verdict is remembered under, and the place of its request in the batch."""
 
     key: bytes
@@ -237,7 +263,7 @@ class _Question:
     place: int
 
 
-class _Batch:
+class Batch:
     """Requests as questions, each of them once, and by their keys what is known: the verdict, or the reason why there is none."""
 
     def __init__(self) -> None:
@@ -247,7 +273,7 @@ class _Batch:
         self.asked = self.hits = 0
         self._met: set[bytes] = set()
 
-    def add(self, requests: Sequence[JudgeRequest], keys: Sequence[list[bytes]]) -> list[_Question]:
+    def add(self, requests: Sequence[JudgeRequest], keys: Sequence[list[bytes]]) -> list[Question]:
         """Return what is new; what is asked of an empty response has its verdict."""
         new = []
         for request, row in zip(requests, keys, strict=True):
@@ -256,7 +282,7 @@ class _Batch:
                     self.verdicts[key] = verdict
                 elif key not in self._met:
                     self._met.add(key)
-                    new.append(_Question(key, criterion, request, len(self.keys)))
+                    new.append(Question(key, criterion, request, len(self.keys)))
             self.keys.append(row)
         self.asked += len(new)
         return new

@@ -6,7 +6,8 @@
 server, a process of its own on this machine, answers after 50, 200 or 500 ms. The number of requests at a time sets what judging alone takes:
 about as long as generation, a part of it, or more. Each round measures, in turn and with the same seeds: generation alone, judging of
 those rollouts alone, one after the other (``apart``), and both at once (``beside``) by the very calls that `GRPOModule` makes. ``ratio`` is
-``beside`` over the longer of the two alone, ``gain`` is ``apart`` over ``beside``; medians over rounds, smallest and largest beside them.
+``beside`` over the longer of the two alone, ``gain`` is ``apart`` over ``beside``; ``ratio_within`` is ``ratio`` with generation as it was within that
+very step, where a busy machine slows both alike. Medians over rounds, smallest and largest beside them.
 
 ``rules`` is the same with a `RuleJudge`: after generation, in a thread beside it, and in a pool of processes beside it.
 """
@@ -100,7 +101,10 @@ class Job:
 
     def step(self, seed: int, beside: bool) -> None:
         with self.strategy.judging(self.prompts, "train", GROUP) as take:
-            self.strategy.score(self.generate(seed, take if beside else None))
+            began = time.perf_counter()
+            rollouts = self.generate(seed, take if beside else None)
+            self.within = time.perf_counter() - began
+            self.strategy.score(rollouts)
 
     def apart(self, seed: int) -> None:
         self.strategy.score(self.generate(seed))
@@ -115,7 +119,7 @@ def seconds(do: Any, *arguments: Any) -> float:
 def measure(job: Job, rounds: int, seed: int) -> dict[str, Any]:
     job.generate(seed)  # tries its loops
     job.apart(seed)
-    found: dict[str, list[float]] = {"generation": [], "judging": [], "apart": [], "beside": []}
+    found: dict[str, list[float]] = {"generation": [], "judging": [], "apart": [], "beside": [], "generation_within": []}
     for number in range(rounds):
         own = seed + number
         rollouts = job.generate(own)
@@ -128,12 +132,17 @@ def measure(job: Job, rounds: int, seed: int) -> dict[str, Any]:
         order = [*calls][number % 4 :] + [*calls][: number % 4]
         for name in order:
             found[name].append(seconds(*calls[name]))
+        found["generation_within"].append(job.within)
     longer = [max(pair) for pair in zip(found["generation"], found["judging"], strict=True)]
     ratios = [beside / most for beside, most in zip(found["beside"], longer, strict=True)]
+    within = [
+        beside / max(pair) for beside, *pair in zip(found["beside"], found["generation_within"], found["judging"], strict=True)
+    ]
     gains = [apart / beside for apart, beside in zip(found["apart"], found["beside"], strict=True)]
     spread = {name: [round(of(row), 3) for of in (statistics.median, min, max)] for name, row in found.items()}
     return spread | {
-        name: [round(of(row), 3) for of in (statistics.median, min, max)] for name, row in (("ratio", ratios), ("gain", gains))
+        name: [round(of(row), 3) for of in (statistics.median, min, max)]
+        for name, row in (("ratio", ratios), ("ratio_within", within), ("gain", gains))
     }
 
 

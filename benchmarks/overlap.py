@@ -6,8 +6,8 @@
 server, a process of its own on this machine, answers after 50, 200 or 500 ms. The number of requests at a time sets what judging alone takes:
 about as long as generation, a part of it, or more. Each round measures, in turn and with the same seeds: generation alone, judging of
 those rollouts alone, one after the other (``apart``), and both at once (``beside``) by the very calls that `GRPOModule` makes. ``ratio`` is
-``beside`` over the longer of the two alone, ``gain`` is ``apart`` over ``beside``; ``ratio_within`` is ``ratio`` with generation as it was within that
-very step, where a busy machine slows both alike. Medians over rounds, smallest and largest beside them.
+``beside`` over the longer of the two alone, ``gain`` is ``apart`` over ``beside``; ``ratio_within`` is ``ratio`` with generation
+as it was within that very step, where a busy machine slows both alike. Medians over rounds, smallest and largest beside them.
 
 ``rules`` is the same with a `RuleJudge`: after generation, in a thread beside it, and in a pool of processes beside it.
 """
@@ -34,7 +34,7 @@ from lightning_focal.rewards import StaticReward
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import Prompts
 
-POLICY, PROMPTS, GROUP = "random:tiny-llama?hidden=256&layers=4&std=0.01", 8, 8
+POLICY, PROMPTS, GROUP = "random:tiny-llama?hidden=128&layers=2&std=0.01", 8, 8
 SAMPLING = Sampling(max_new_tokens=256)
 JOBS = (  # seconds for a reply, requests at a time
     ("judging is as long", 0.2, 4),

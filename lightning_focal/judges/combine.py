@@ -103,7 +103,9 @@ class RoutedJudge(_JudgeOfJudges):
                     left.extend((row, chosen) for row, chosen, _ in asked[False])
                     yield [request for *_, request in asked[False]]
 
-        given_rest = RuleJudge().judge_stream(rest()) if self.other is None else self.other.judge_stream(rest())  # None: there is none
+        given_rest = (
+            RuleJudge().judge_stream(rest()) if self.other is None else self.other.judge_stream(rest())
+        )  # None: there is none
         for (row, chosen), given in zip(left, given_rest, strict=True):
             row |= zip(chosen, given, strict=True)
         return [tuple(row[c] for c in sorted(row)) for row in verdicts]

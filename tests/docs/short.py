@@ -54,6 +54,8 @@ def asks_a_server(given):
 def reply(request, number):
     """What the server on this machine says: verdicts to a judge's request, a rephrasing to a question."""
     prompt = request["messages"][-1]["content"]
+    if ids := re.findall(r"(\S+) for response \d", prompt):  # of a judge that compares: all are first
+        return verdicts([{"id": id_, "verdict": "graded", "value": 1, "reason": "as it is"} for id_ in ids])
     return rephrasing(request) if "<question>" in prompt else verdicts(entries(prompt))
 
 

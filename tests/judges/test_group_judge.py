@@ -59,7 +59,7 @@ def by_count(prompt):
 
 
 def judge_of(url, **options):
-    return GroupJudge(url, "judge", **{"first_wait_s": 0.02, "max_wait_s": 0.05, "attempts": 2, **options})
+    return GroupJudge(url, "judge", **{"first_wait_s": 0.02, "max_wait_s": 0.05, "attempts": 2, "partial": True, **options})
 
 
 def group(texts=TEXTS, criteria=(APPLE, PEAR, PLUM), chat=CHAT, repeat=0):
@@ -104,6 +104,15 @@ def test_scores_together_and_a_response_alone():
             (row,) = judge_of(server.url, ask=ask).judge(group(("apple plum plum",)))
             assert [verdict.value for verdict in row] == [1, 0, 2]
         assert values(judge_of(server.url).judge(group(("apple plum", "", "apple plum"))), 2) == [1, None, 1]
+
+
+def test_a_request_for_each_criterion():
+    with serving(reply=by_count) as server:
+        together, apart = judge_of(server.url), judge_of(server.url, per="criterion")
+        assert [[v.value for v in row] for row in apart.judge(group())] == [
+            [v.value for v in row] for row in together.judge(group())
+        ]
+        assert len(server.requests) == 3 + 1
 
 
 def test_the_order_is_drawn_from_prompt_and_seed():

@@ -76,7 +76,7 @@ class GroupForm(Form):
         ids, lines = list(self.ids), []
         for first in range(0, len(ids), self.responses):
             criterion = self.criteria[first]
-            wanted = "met, not_met, or graded with a number from 0 to 1"
+            wanted = "met, not_met, or graded with a number from 0 to 1" if self.partial else "met or not_met"
             if self.ranked:
                 wanted = f"graded, its rank: 1 = meets the criterion most, {self.responses} = least, equal numbers for a tie"
             elif is_graded(criterion):
@@ -87,11 +87,17 @@ class GroupForm(Form):
         return "\n\n".join(lines)
 
 
-@dataclass(frozen=True)
 class _Member(JudgeRequest):
     """A request with the whole group that it belongs to."""
 
     group: tuple[JudgeRequest, ...] = ()
+
+    @classmethod
+    def of(cls, request: JudgeRequest, group: tuple[JudgeRequest, ...]) -> _Member:
+        """Make one."""
+        member = cls(*(getattr(request, field.name) for field in fields(JudgeRequest)))
+        vars(member)["group"] = group
+        return member
 
     def texts(self, criterion: Criterion) -> list[str]:
         """What the criterion is about in each response, in the order of the group."""
@@ -114,9 +120,9 @@ class GroupJudge(HTTPJudge):
     Args:
         url: of the API, such as ``http://localhost:8000/v1``.
         model: as the server calls it.
-        ask: ``ranking``, or ``scores`` on each criterion's own scale.
+        ask: ``ranking``, or ``scores`` on each criterion's own scale (``partial``: also between 0 and 1).
         seed: of the order in which responses are shown.
-        **options: see :class:`HTTPJudge`.
+        **options: see :class:`HTTPJudge`; with ``per="criterion"`` one request a group and criterion.
     """
 
     whole_groups = True
@@ -126,7 +132,7 @@ class GroupJudge(HTTPJudge):
         self, url: str, model: str, ask: Literal["ranking", "scores"] = "ranking", seed: int = 0, **options: Any
     ) -> None:
         expect_choice("ask", ask, ("ranking", "scores"))
-        super().__init__(url, model, per="response", partial=True, **options)
+        super().__init__(url, model, **options)
         self.ask, self.seed = ask, seed
         self.identity = json.dumps([self.identity, "group", ask, seed, digest(_FORMAT)])
 
@@ -135,8 +141,7 @@ class GroupJudge(HTTPJudge):
         for request in part:
             groups.setdefault(_prompt(request), []).append(request)
         whole = {prompt: tuple(group) for prompt, group in groups.items()}
-        values = [{field.name: getattr(request, field.name) for field in fields(JudgeRequest)} for request in part]
-        return [_Member(**own, group=whole[_prompt(request)]) for own, request in zip(values, part, strict=True)]
+        return [_Member.of(request, whole[_prompt(request)]) for request in part]
 
     def _about(self, request: JudgeRequest, criterion: Criterion) -> Any:
         return [request.text(criterion), *_member(request).texts(criterion)]
@@ -144,7 +149,8 @@ class GroupJudge(HTTPJudge):
     def _together(self, questions: Sequence[Question]) -> list[list[Question]]:
         sheets: dict[Any, list[Question]] = {}
         for question in questions:
-            sheets.setdefault((id(_member(question.request).group), question.criterion.scope), []).append(question)
+            asked = question.criterion if self.per == "criterion" else question.criterion.scope
+            sheets.setdefault((id(_member(question.request).group), asked), []).append(question)
         return list(sheets.values())
 
     def _shown(self, member: _Member, criterion: Criterion) -> list[str]:
@@ -166,7 +172,7 @@ class GroupJudge(HTTPJudge):
         def write() -> tuple[GroupForm, str]:
             asked = [replace(criterion, low=1.0, high=float(count)) if ranked else criterion for criterion in missing]
             every = tuple(criterion for criterion in asked for _ in shown)
-            form = GroupForm(secrets.token_hex(6), every, partial=not ranked, responses=count, ranked=ranked)
+            form = GroupForm(secrets.token_hex(6), every, partial=self.partial and not ranked, responses=count, ranked=ranked)
             responses = "\n\n".join(fenced(f"response-{r}", text, form.nonce) for r, text in enumerate(shown, 1))
             return form, fill(self.template, member, form, responses, _FORMAT)
 

@@ -28,6 +28,7 @@ NEEDED = {
     "PolicyModule": {"policy": "random:tiny-llama"},
     "SFTModule": {"policy": "random:tiny-llama"},
     "HTTPJudge": {"url": "http://localhost:1/v1", "model": "judge"},
+    "GroupJudge": {"url": "http://localhost:1/v1", "model": "judge"},
     "PairDataModule": {"train": "x.jsonl"},
     "ReasoningGymData": {"task": "chain_sum"},
     "RubricDataModule": {"train": "x.jsonl"},

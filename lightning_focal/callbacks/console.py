@@ -236,10 +236,10 @@ class ConsoleReport(RolloutObserver):
 
 
 def first_line(module: LightningModule) -> str:
-    """Return what a run computes with, and how it tells thoughts from answers; asked for on every process."""
+    """Return what a run computes with, when it judges, and how it tells thoughts from answers; asked for on every process."""
     describe = getattr(module, "describe", None)
-    chat = getattr(module, "describe_chat", str)()
-    return " · ".join(filter(None, (describe_device(module.device), describe and describe(), chat)))
+    chat, judging = (getattr(module, name, str)() for name in ("describe_chat", "describe_judging"))
+    return " · ".join(filter(None, (describe_device(module.device), describe and describe(), judging, chat)))
 
 
 def level_table(seen: Any, title: str, stage: str = "train") -> Cells:

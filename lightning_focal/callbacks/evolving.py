@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial as bind
@@ -330,18 +330,29 @@ class _EvolvedScores(ScoreSource):
     def level_keys(self) -> list[str]:
         return [_LOGGED_AS, *(one["name"] for some in self.evolving.criteria.values() for one in some)]
 
+    def begin(
+        self, prompts: Prompts, group_size: int, thinks: bool = True, again: Tensor | None = None
+    ) -> Callable[[int, int, str], None] | None:
+        return self.inner.begin(self._evolved(prompts), group_size, thinks, again)
+
+    def end(self) -> None:
+        self.inner.end()
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
-        return self.inner(self._evolved(rollouts))
+        return self.inner(replace(rollouts, prompts=self._evolved(rollouts.prompts)))
 
     def judge_again(self, rollouts: Rollouts, chosen: Tensor) -> Tensor:
-        return self.inner.judge_again(self._evolved(rollouts), chosen)
+        return self.inner.judge_again(replace(rollouts, prompts=self._evolved(rollouts.prompts)), chosen)
 
-    def _evolved(self, rollouts: Rollouts) -> Rollouts:
-        prompts = rollouts.prompts
-        if not prompts.rubrics:
-            return rollouts
-        rubrics = tuple(map(self.evolving.rubric, prompts.ids, prompts.rubrics))
-        return replace(rollouts, prompts=replace(prompts, rubrics=rubrics))
+    def _evolved(self, prompts: Prompts) -> Prompts:
+        return (
+            replace(prompts, rubrics=tuple(map(self.evolving.rubric, prompts.ids, prompts.rubrics)))
+            if prompts.rubrics
+            else prompts
+        )
 
 
 def _criterion(fields: Event) -> Criterion:

@@ -57,7 +57,12 @@ def judge_command(args: list[str]) -> None:
     found: list[dict[str, Any]] = [{}]
     if config.config is not None:
         parts = walk_config(Path(config.config))
-        found = [part.get("init_args") or {} for part in parts if str(part.get("class_path")).rsplit(".", 1)[-1] == "HTTPJudge"]
+        found = [
+            part.get("init_args") or {}
+            for part in parts
+            if str(part.get("class_path")).rsplit(".", 1)[-1] in ("HTTPJudge", "GroupJudge")
+        ]
+        found = [{k: v for k, v in of_judge.items() if k in defaults} for of_judge in found]  # the same server, whatever is asked
     if not found:
         raise ValueError(f"`--config` must name a configuration with an HTTPJudge, {config.config!r} has none")
     console, good = make_console(), True

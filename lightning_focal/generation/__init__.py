@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_focal.generation.assemble import make_rollouts
-from lightning_focal.generation.base import Generator, Sampling
+from lightning_focal.generation.base import Finished, Generator, Sampling
 from lightning_focal.generation.hf import HFGenerator
 from lightning_focal.generation.names import GeneratorName, named_generator
 from lightning_focal.generation.scripted import ScriptedGenerator
@@ -12,6 +12,7 @@ from lightning_focal.generation.vllm_server import VLLMServerGenerator
 from lightning_focal.models.weights import full_weights
 
 __all__ = [
+    "Finished",
     "Generator",
     "GeneratorName",
     "HFGenerator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lightning_focal.models.chat import prompt_opening
 from lightning_focal.thoughts import HARMONY, MARKS, split_thought
 from lightning_focal.types import Prompts, Rollouts
 
-__all__ = ["check_request", "decode_responses", "eos_ids", "left_pad", "make_rollouts"]
+__all__ = ["check_request", "decode_responses", "eos_ids", "left_pad", "make_rollouts", "response_texts"]
 
 
 def check_request(prompts: Prompts, group_size: int, seeds: Sequence[int]) -> None:
@@ -94,15 +95,11 @@ def make_rollouts(
     truncated = ~ends.any(-1)
     kept = max(int(mask.any(0).any(0).sum()), 1)
     mask, tokens = mask[..., :kept], tokens[..., :kept].masked_fill(~mask[..., :kept], pad)
-    rows, counts, skip = tokens.cpu().tolist(), mask.sum(-1).tolist(), set(eos)
-    bodies = [
-        [[i for i in row[:count] if i not in skip] for row, count in zip(group, amounts, strict=True)]
-        for group, amounts in zip(rows, counts, strict=True)
-    ]
+    rows, counts = tokens.cpu().tolist(), mask.sum(-1).tolist()
     openings = tuple(prompt_opening(tokenizer, row) for row in prompts.tokens)
     texts = tuple(
-        tuple(f"{opening}{text}" for text in decode_responses(tokenizer, group))
-        for opening, group in zip(openings, bodies, strict=True)
+        tuple(response_texts(tokenizer, opening, [row[:count] for row, count in zip(group, amounts, strict=True)], eos))
+        for opening, group, amounts in zip(openings, rows, counts, strict=True)
     )
     prompt_ids, prompt_mask = left_pad(prompts.tokens, pad)
     return Rollouts(
@@ -118,6 +115,19 @@ def make_rollouts(
         thought_tokens=_thought_tokens(tokenizer, texts, mask.sum(-1)),
         openings=openings,
     )
+
+
+def response_texts(tokenizer: Any, opening: str, rows: Sequence[Sequence[int]], eos: Collection[int]) -> list[str]:
+    """Return the texts of responses to one prompt, as :class:`~lightning_focal.types.Rollouts` hold them.
+
+    Args:
+        tokenizer: decodes.
+        opening: the mark by which the prompt opened a thought, or empty.
+        rows: tokens of each response; what follows the first eos is ignored.
+        eos: ids that end a response.
+    """
+    bodies = [list(takewhile(lambda token: token not in eos, row)) for row in rows]
+    return [f"{opening}{text}" for text in decode_responses(tokenizer, bodies)]
 
 
 def decode_responses(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from lightning_focal.types import Prompts, Rollouts
 
-__all__ = ["Generator", "Sampling"]
+__all__ = ["Finished", "Generator", "Sampling"]
+
+Finished = Callable[[int, int, str], None]
+"""Takes a response that is whole: row of its prompt, place in the group, and the text, as it will stand in the rollouts."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,13 @@ class Sampling:
 
 
 class Generator(ABC):
-    """Writes ``G`` responses to each of ``P`` prompts."""
+    """Writes ``G`` responses to each of ``P`` prompts.
+
+    Attributes:
+        tells_finished: :meth:`generate` takes ``finished`` and calls it while other responses are still written.
+    """
+
+    tells_finished: ClassVar[bool] = False
 
     def start(self, sampling: Sampling, needs_logp: bool = False) -> None:
         """Find out, before anything expensive, whether it can work; every rank calls this first. Does nothing by default.
@@ -83,7 +92,15 @@ class Generator(ABC):
 
     @abstractmethod
     def generate(
-        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        policy: nn.Module,
+        tokenizer: Any,
+        prompts: Prompts,
+        *,
+        group_size: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        finished: Finished | None = None,
     ) -> Rollouts:
         """Roll out.
 
@@ -94,6 +111,7 @@ class Generator(ABC):
             group_size: ``G``, responses a prompt.
             seeds: one a prompt; a response depends on its prompt, that seed, its place in the group and the weights alone.
             sampling: how to draw.
+            finished: called, from this thread, with each response once it is whole; given to those alone that say ``tells_finished``.
 
         Returns:
             Rollouts in the order of ``prompts``.

@@ -16,7 +16,10 @@ from lightning_focal.models.cache import accepted, cache_argument
 from lightning_focal.models.rows import how_they_differ, own_logp
 from lightning_focal.models.weights import bare_model
 
-__all__ = ["Batch", "decode", "decode_with_generate", "plan_batches", "why_not_own"]
+__all__ = ["Batch", "Ended", "decode", "decode_with_generate", "plan_batches", "why_not_own"]
+
+Ended = Callable[[Sequence[int], Sequence[Sequence[int]]], None]
+"""Takes rollouts that ended: their numbers among the ``B * R`` of a batch, and their tokens."""
 
 _CHECK_EVERY = 8
 """Tokens between two looks at what has finished, on a device where a look waits for it."""
@@ -84,6 +87,7 @@ def decode(
     eos: Collection[int],
     pad: int,
     graphs: bool = True,
+    ended: Ended | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode over transformers' cache: each prompt is computed once for all its rollouts, and finished rollouts leave the batch.
 
@@ -95,6 +99,7 @@ def decode(
         eos: ids that end a response.
         pad: any valid id; it stands where the masks hide it.
         graphs: replay CUDA graphs where they are possible and pay.
+        ended: called with every rollout once, soon after it ended.
 
     Returns:
         ``(tokens [B, R, T] int64, logp [B, R, T] float32)``; what follows a row's first eos is meaningless.
@@ -133,6 +138,7 @@ def decode(
 
     rows = torch.arange(count * repeats, device=device)
     finished = torch.zeros_like(rows, dtype=torch.bool)
+    told = torch.zeros_like(rows, dtype=torch.bool)
     position = seen.sum(1).repeat_interleave(repeats)[:, None]
     seen = torch.cat([seen.repeat_interleave(repeats, 0), seen.new_ones(len(rows), limit)], dim=1)
     for step in range(limit):
@@ -144,6 +150,10 @@ def decode(
             break
         if device.type == "cpu" or (step + 1) % _CHECK_EVERY == 0:
             alive = (~finished).nonzero()[:, 0]
+            if ended is not None and len(alive) < len(rows):
+                new = rows[finished & ~told[rows]]
+                told[new] = True
+                ended(new.tolist(), tokens[new, : step + 1].tolist())
             if len(alive) == 0:
                 break
             few = len(rows) // 2 if graphed is not None else len(rows) * 7 // 8
@@ -157,6 +167,9 @@ def decode(
             logits = logits_after(token[:, None], position + step, seen[:, : ids.shape[1] + step + 1])
         else:
             logits = graphed.step(token, position + step)
+    if ended is not None:
+        new = (~told).nonzero()[:, 0]
+        ended(new.tolist(), tokens[new].tolist())
     return tokens.reshape(count, repeats, limit), logp.reshape(count, repeats, limit)
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
-from lightning_focal.generation.base import Generator, Sampling
-from lightning_focal.generation.decoding import decode, decode_with_generate, plan_batches, why_not_own
+from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts, response_texts
+from lightning_focal.generation.base import Finished, Generator, Sampling
+from lightning_focal.generation.decoding import Batch, Ended, decode, decode_with_generate, plan_batches, why_not_own
 from lightning_focal.generation.graphed import graphs_steps
 from lightning_focal.generation.sampling import draw_uniforms
 from lightning_focal.models.cache import why_not_cached, why_not_plain
+from lightning_focal.models.chat import prompt_opening
 from lightning_focal.models.rows import context_length, length_limit, trial_tokens
 from lightning_focal.models.weights import RolloutCopy, bare_model, compute_device, eval_mode, is_sharded
 from lightning_focal.precision import expect_dtype, resolved_dtype, warn_if_slow
@@ -85,6 +86,8 @@ class HFGenerator(Generator):
         ValueError: on a value out of range.
     """
 
+    tells_finished: ClassVar[bool] = True
+
     def __init__(self, batch_size: int = 64, dtype: str | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be >= 1, got {batch_size}")
@@ -145,7 +148,15 @@ class HFGenerator(Generator):
         return hasattr(policy, "peft_config") or any(p.dtype != wanted for p in policy.parameters() if p.is_floating_point())
 
     def generate(
-        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        policy: nn.Module,
+        tokenizer: Any,
+        prompts: Prompts,
+        *,
+        group_size: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        finished: Finished | None = None,
     ) -> Rollouts:
         """See :meth:`Generator.generate`.
 
@@ -162,14 +173,23 @@ class HFGenerator(Generator):
         eos = eos_ids(bare, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos)
         draws = draw_uniforms(seeds, group_size, sampling.max_new_tokens)
+        telling = None if finished is None else _telling(finished, tokenizer, prompts, eos)
         with eval_mode(model):
             drawn = None
             while drawn is None:
-                drawn = self._decoded(model, bare, prompts, draws, sampling, eos, pad)
+                drawn = self._decoded(model, bare, prompts, draws, sampling, eos, pad, telling)
         return make_rollouts(prompts, tokenizer, drawn[0], eos=eos, logp=drawn[1], version=self.version)
 
     def _decoded(
-        self, model: Any, bare: Any, prompts: Prompts, draws: Tensor, sampling: Sampling, eos: frozenset[int], pad: int
+        self,
+        model: Any,
+        bare: Any,
+        prompts: Prompts,
+        draws: Tensor,
+        sampling: Sampling,
+        eos: frozenset[int],
+        pad: int,
+        telling: Callable[[Batch], Ended] | None,
     ) -> tuple[Tensor, Tensor] | None:
         """Tokens and log-probabilities ``[P, G, T]``; None where the model's way was left for the next."""
         way, limit = self._way(model, bare), length_limit(bare)
@@ -183,14 +203,19 @@ class HFGenerator(Generator):
         for batch in plan_batches([len(row) for row in prompts.tokens], draws.shape[1], self.batch_size, kind):
             chosen = torch.tensor(batch.prompts)
             part, rows = slice(batch.start, batch.stop), [prompts.tokens[i] for i in batch.prompts]
-            found = _run(way.loop, model, rows, draws[chosen, part], sampling, eos=eos, pad=pad)
             padded = len({len(row) for row in rows}) > 1
+            ended = None if telling is None else telling(batch)
+            early = {"ended": ended} if padded in way.compared and way.loop in (_GRAPHS, _CACHE) else {}
+            found = _run(way.loop, model, rows, draws[chosen, part], sampling, eos=eos, pad=pad, **early)
             if padded not in way.compared:
                 differs = why_not_own(model, rows, *found, sampling, eos=eos)
                 if differs is not None:
                     self._leave(bare, way, padded, differs)
                     return None
                 way.compared.add(padded)
+            if ended is not None and not early:
+                written = found[0].flatten(0, 1).tolist()
+                ended(range(len(written)), written)
             tokens[chosen.to(device), part], logp[chosen.to(device), part] = found
         return tokens, logp
 
@@ -237,6 +262,22 @@ def _run(loop: str, *arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
     if loop in (_GENERATE, _UNCACHED):
         return decode_with_generate(*arguments, **named, cached=loop == _GENERATE)
     return decode(*arguments, **named, graphs=loop == _GRAPHS)
+
+
+def _telling(finished: Finished, tokenizer: Any, prompts: Prompts, eos: frozenset[int]) -> Callable[[Batch], Ended]:
+    """What tells of a batch's responses: numbers in the batch become places among the rollouts, tokens become texts."""
+
+    def of(batch: Batch) -> Ended:
+        def ended(numbers: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
+            for number, row in zip(numbers, rows, strict=True):
+                place, own = divmod(number, batch.stop - batch.start)
+                prompt = batch.prompts[place]
+                (text,) = response_texts(tokenizer, prompt_opening(tokenizer, prompts.tokens[prompt]), [row], eos)
+                finished(prompt, batch.start + own, text)
+
+        return ended
+
+    return of
 
 
 def _why_not(loop: str, bare: Any) -> str | None:

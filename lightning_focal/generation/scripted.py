@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
-from lightning_focal.generation.base import Generator, Sampling
+from lightning_focal.generation.base import Finished, Generator, Sampling
 from lightning_focal.types import Prompts, Rollouts
 
 __all__ = ["ScriptedGenerator"]
@@ -39,6 +39,8 @@ class ScriptedGenerator(Generator):
     ((('yes', 'no', 'yes'),), tensor([[ True, False,  True]]))
     """
 
+    tells_finished: ClassVar[bool] = True
+
     def __init__(self, responses: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
         if isinstance(responses, str):
             raise ValueError(f"`responses` must be a list of texts or a mapping of lists, got the string {responses!r}")
@@ -60,7 +62,15 @@ class ScriptedGenerator(Generator):
         return script
 
     def generate(
-        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        policy: nn.Module,
+        tokenizer: Any,
+        prompts: Prompts,
+        *,
+        group_size: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        finished: Finished | None = None,
     ) -> Rollouts:
         """See :meth:`Generator.generate`; ``policy`` only lends its device and its eos ids."""
         check_request(prompts, group_size, seeds)
@@ -73,7 +83,7 @@ class ScriptedGenerator(Generator):
         width = max(map(len, rows), default=1)
         tokens = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=device, dtype=torch.int64)
         lengths = torch.tensor([len(row) for row in rows], device=device, dtype=torch.int64)
-        return make_rollouts(
+        rollouts = make_rollouts(
             prompts,
             tokenizer,
             tokens.reshape(len(prompts), group_size, width),
@@ -81,3 +91,7 @@ class ScriptedGenerator(Generator):
             lengths=lengths.reshape(len(prompts), group_size),
             version=self.version,
         )
+        for row, group in enumerate(rollouts.texts):
+            for place, text in enumerate(group if finished is not None else ()):
+                finished(row, place, text)  # type: ignore[misc]
+        return rollouts

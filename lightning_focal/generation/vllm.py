@@ -205,7 +205,7 @@ class VLLMGenerator(VLLMBase):
         config = self._engine.llm.model_config  # type: ignore[union-attr]
         return config.dtype, config.quantization
 
-    def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
+    def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], *_: Any) -> list[tuple[str, list[Answer]]]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import uuid
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from lightning_focal.foreign import weights_version
-from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts
-from lightning_focal.generation.base import Generator, Sampling
+from lightning_focal.generation.assemble import check_request, eos_ids, make_rollouts, response_texts
+from lightning_focal.generation.base import Finished, Generator, Sampling
+from lightning_focal.models.chat import prompt_opening
 from lightning_focal.models.lora import has_adapters
 from lightning_focal.models.rows import coarseness, how_they_differ, own_logp, trial_tokens
 from lightning_focal.models.shard import reshard
@@ -130,8 +131,13 @@ class VLLMBase(Generator):
         """Return the dtype that it computes in, and how its weights are quantised: None = not."""
 
     @abstractmethod
-    def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
-        """Return who answered each row of tokens, and the answers."""
+    def _ask(
+        self,
+        rows: Sequence[Sequence[int]],
+        params: Sequence[dict[str, Any]],
+        answered: Callable[[int, list[Answer]], None] | None = None,
+    ) -> list[tuple[str, list[Answer]]]:
+        """Return who answered each row of tokens, and the answers; ``answered`` is told of each row, where rows end by themselves."""
 
     def _prove(self, policy: nn.Module, context: int) -> None:
         """Compare log-probabilities of a few tokens, drawn by every engine, with the policy's own; a collective where it is sharded.
@@ -178,7 +184,15 @@ class VLLMBase(Generator):
         return True
 
     def generate(
-        self, policy: nn.Module, tokenizer: Any, prompts: Prompts, *, group_size: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        policy: nn.Module,
+        tokenizer: Any,
+        prompts: Prompts,
+        *,
+        group_size: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        finished: Finished | None = None,
     ) -> Rollouts:
         """See :meth:`Generator.generate`; ``logp`` is None where vLLM's are of another distribution than a trainer's.
 
@@ -202,7 +216,15 @@ class VLLMBase(Generator):
         eos = eos_ids(bare_model(policy), tokenizer)
         params = [sampling_params(sampling, seed=seed, count=group_size, eos=eos) for seed in seeds]
         answers = list[Answer]()
-        for name, (source, group) in zip(prompts.ids, self._ask(prompts.tokens, params), strict=True):
+
+        def answered(row: int, group: list[Answer]) -> None:
+            opening = prompt_opening(tokenizer, prompts.tokens[row])
+            texts = response_texts(tokenizer, opening, [answer.tokens for answer in group], eos)
+            for place, text in enumerate(texts * (group_size // len(group))):
+                finished(row, place, text)  # type: ignore[misc]
+
+        told = (answered,) if finished is not None else ()
+        for name, (source, group) in zip(prompts.ids, self._ask(prompts.tokens, params, *told), strict=True):
             for answer in group:
                 if set(answer.labels) != {self._label}:
                     raise RuntimeError(
@@ -220,8 +242,8 @@ class VLLMBase(Generator):
         for number, answer in enumerate(answers):
             tokens[number, : len(answer.tokens)] = torch.tensor(answer.tokens)
             logp[number, : len(answer.tokens)] = torch.tensor(answer.logp)
-        told = tells_logp(sampling, mode)
-        if not told:
+        has_logp = tells_logp(sampling, mode)
+        if not has_logp:
             _say_that_logp_is_missing(sampling, mode)
         return make_rollouts(
             prompts,
@@ -229,7 +251,7 @@ class VLLMBase(Generator):
             tokens.reshape(*shape, tokens.shape[1]).to(device),
             eos=eos,
             lengths=lengths.reshape(shape).to(device),
-            logp=logp.reshape(*shape, tokens.shape[1]).to(device) if told else None,
+            logp=logp.reshape(*shape, tokens.shape[1]).to(device) if has_logp else None,
             version=self.version,
         )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -51,6 +51,8 @@ class VLLMServerGenerator(VLLMBase):
     Raises:
         ValueError: on a value out of range.
     """
+
+    tells_finished: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -151,11 +153,26 @@ class VLLMServerGenerator(VLLMBase):
         quantised = (config.get("quantization") for config in configs)
         return torch.float32 if exact else torch.bfloat16, next(filter(None, quantised), None)
 
-    def _ask(self, rows: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[tuple[str, list[Answer]]]:
+    def _ask(
+        self,
+        rows: Sequence[Sequence[int]],
+        params: Sequence[dict[str, Any]],
+        answered: Callable[[int, list[Answer]], None] | None = None,
+    ) -> list[tuple[str, list[Answer]]]:
         first = rank()
         dealt = [self.servers[(first + row) % len(self.servers)] for row in range(len(rows))]
         with ThreadPoolExecutor(max(1, min(len(rows), _THREADS))) as threads:
-            return list(threads.map(lambda server, row, wanted: (server.url, server.generate(row, wanted)), dealt, rows, params))
+            asked = {
+                threads.submit(server.generate, tokens, wanted): row
+                for row, (server, tokens, wanted) in enumerate(zip(dealt, rows, params, strict=True))
+            }
+            try:
+                for one in as_completed(asked):
+                    if answered is not None:
+                        answered(asked[one], one.result())
+                return [(server.url, one.result()) for server, one in zip(dealt, asked, strict=True)]
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
 
     def _everywhere(self, do: Callable[[VLLMServer], _T]) -> list[_T]:
         with ThreadPoolExecutor(len(self.servers)) as threads:

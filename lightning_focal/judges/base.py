@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -123,13 +123,27 @@ class JudgeRequest:
 
 
 class Judge(ABC):
-    """Says how well responses meet their criteria."""
+    """Says how well responses meet their criteria.
+
+    Attributes:
+        whole_groups: it compares the responses to a prompt with each other: a part of :meth:`judge_stream` is one prompt's group.
+    """
+
+    whole_groups: bool = False
 
     def validate(self, criterion: Criterion) -> None:
         """Refuse, before training, a criterion this judge cannot judge: ``ValueError`` that starts with ``criterion.where``."""
 
     def prepare(self) -> None:
         """Find out, once before a run, whether verdicts can be had at all; raise what says why not. Most judges are always ready."""
+
+    def overlaps(self, criterion: Criterion) -> bool:
+        """Say whether ``criterion`` may be judged in another thread while a policy still decodes.
+
+        No by default: a judge may compute on the same device, or hold what belongs to its thread. One that says yes takes requests by
+        :meth:`judge_stream`.
+        """
+        return False
 
     def measures(self) -> dict[str, float]:
         """Return what the last call of :meth:`judge` took, by name: the same names after every call. Logged as ``stage/judge/<name>``."""
@@ -138,3 +152,12 @@ class Judge(ABC):
     @abstractmethod
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Return one tuple of verdicts a request, in the order of its criteria; what cannot be judged is ``Outcome.ERROR``, never raised."""
+
+    def judge_stream(self, parts: Iterable[Sequence[JudgeRequest]]) -> list[tuple[Verdict, ...]]:
+        """Judge the requests of a batch as they come: ``parts`` may wait for the next. One part after another by default.
+
+        Returns:
+            One tuple of verdicts a request, in order, as :meth:`judge` would of all of them.
+        """
+        judged = [self.judge(part) for part in parts] or [self.judge([])]  # its measures are those of this batch
+        return [row for rows in judged for row in rows]

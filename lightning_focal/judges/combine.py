@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
+from lightning_focal.judges.overlap import JudgeThread
 from lightning_focal.judges.rules import RuleJudge
 from lightning_focal.rubrics.criterion import Criterion
 
@@ -32,6 +33,15 @@ class _JudgeOfJudges(Judge):
         """Prepare every judge."""
         for judge in self.judges:
             judge.prepare()
+
+    @property
+    def whole_groups(self) -> bool:  # type: ignore[override]
+        """True where one of the judges compares responses."""
+        return any(judge.whole_groups for judge in self.judges)
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
+        """Judge every request; ``ValueError`` for a criterion that :meth:`validate` refuses."""
+        return self.judge_stream([requests])
 
 
 class RoutedJudge(_JudgeOfJudges):
@@ -72,26 +82,54 @@ class RoutedJudge(_JudgeOfJudges):
         """Return the measures of both judges."""
         return {name: value for judge in self.judges for name, value in judge.measures().items()}
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Judge every request; ``ValueError`` for a criterion that :meth:`validate` refuses."""
-        verdicts = [dict[int, Verdict]() for _ in requests]
-        places: dict[bool, list[tuple[int, list[int]]]] = {True: [], False: []}
-        for i, request in enumerate(requests):
-            for c, criterion in enumerate(request.criteria):
-                self._judge_of(criterion)  # refuses it where nobody judges it
-                if (verdict := request.empty(criterion)) is not None:
-                    verdicts[i][c] = verdict
-            for by_rule, own in places.items():
-                open_ = [c for c in range(len(request.criteria)) if c not in verdicts[i]]
-                chosen = [c for c in open_ if is_rule(request.criteria[c]) is by_rule]
-                if chosen:
-                    own.append((i, chosen))
-        for own, judge in zip(places.values(), (self.rules, self.other), strict=True):
-            if judge is not None:
-                asked = [replace(requests[i], criteria=tuple(requests[i].criteria[c] for c in chosen)) for i, chosen in own]
-                for (i, chosen), given in zip(own, judge.judge(asked), strict=True):
-                    verdicts[i] |= zip(chosen, given, strict=True)
+    def overlaps(self, criterion: Criterion) -> bool:
+        """As the judge that it goes to."""
+        return self._judge_of(criterion).overlaps(criterion)
+
+    def judge_stream(self, parts: Iterable[Sequence[JudgeRequest]]) -> list[tuple[Verdict, ...]]:
+        """See :class:`Judge`: rules judge each part when it comes, the other judge is asked once about all of them."""
+        verdicts: list[dict[int, Verdict]] = []
+        left: list[tuple[dict[int, Verdict], list[int]]] = []
+
+        def rest() -> Iterator[list[JudgeRequest]]:
+            for part in parts:
+                rows = [self._known(request) for request in part]
+                verdicts.extend(rows)
+                asked = {by_rule: _chosen(part, rows, by_rule) for by_rule in (True, False)}
+                ruled = self.rules.judge([request for *_, request in asked[True]])
+                for (row, chosen, _), given in zip(asked[True], ruled, strict=True):
+                    row |= zip(chosen, given, strict=True)
+                if asked[False]:
+                    left.extend((row, chosen) for row, chosen, _ in asked[False])
+                    yield [request for *_, request in asked[False]]
+
+        given_rest = (
+            RuleJudge().judge_stream(rest()) if self.other is None else self.other.judge_stream(rest())
+        )  # None: there is none
+        for (row, chosen), given in zip(left, given_rest, strict=True):
+            row |= zip(chosen, given, strict=True)
         return [tuple(row[c] for c in sorted(row)) for row in verdicts]
+
+    def _known(self, request: JudgeRequest) -> dict[int, Verdict]:
+        """Verdicts by criterion on what is empty; who compares responses is shown these, too."""
+        known = {}
+        for c, criterion in enumerate(request.criteria):
+            whole = self._judge_of(criterion).whole_groups  # refuses a criterion that nobody judges
+            if not whole and (verdict := request.empty(criterion)) is not None:
+                known[c] = verdict
+        return known
+
+
+def _chosen(
+    part: Sequence[JudgeRequest], rows: Sequence[dict[int, Verdict]], by_rule: bool
+) -> list[tuple[dict[int, Verdict], list[int], JudgeRequest]]:
+    """Of each request what rules judge, or what they do not: where its verdicts go, places of the criteria, and the request."""
+    found = []
+    for request, row in zip(part, rows, strict=True):
+        chosen = [c for c, criterion in enumerate(request.criteria) if c not in row and is_rule(criterion) is by_rule]
+        if chosen:
+            found.append((row, chosen, replace(request, criteria=tuple(request.criteria[c] for c in chosen))))
+    return found
 
 
 class MajorityJudge(_JudgeOfJudges):
@@ -132,9 +170,28 @@ class MajorityJudge(_JudgeOfJudges):
         """Return the measures of every judge, its number behind the name."""
         return {f"{name}_{i}": value for i, judge in enumerate(self.judges) for name, value in judge.measures().items()}
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
-        """Have every judge judge every request."""
-        ballots = [judge.judge(requests) for judge in self.judges]
+    def overlaps(self, criterion: Criterion) -> bool:
+        """Where all judges do."""
+        return all(judge.overlaps(criterion) for judge in self.judges)
+
+    def judge_stream(self, parts: Iterable[Sequence[JudgeRequest]]) -> list[tuple[Verdict, ...]]:
+        """See :class:`Judge`: every judge judges every request; side by side where requests come one after another."""
+        if isinstance(parts, Sequence):
+            requests = [request for part in parts for request in part]
+            ballots = [judge.judge_stream(parts) for judge in self.judges]
+        else:
+            requests, threads = [], [JudgeThread(judge) for judge in self.judges]
+            try:
+                for part in parts:
+                    requests += part
+                    for thread in threads:
+                        thread.add(part)
+                ballots = [thread.finish() for thread in threads]
+            finally:
+                for thread in threads:
+                    thread.stop(0)
+                for thread in threads:
+                    thread.stop()
         return [
             tuple(self._count(criterion, [ballot[i][c] for ballot in ballots]) for c, criterion in enumerate(request.criteria))
             for i, request in enumerate(requests)

@@ -89,11 +89,20 @@ class Chat:
 
     def mark(self, rollouts: Rollouts) -> Rollouts:
         """Return rollouts whose responses are answers as they stand, where thoughts are not told from answers."""
-        if self.thinking != "off":
+        if self.thinks:
             return rollouts
         pairs = zip(rollouts.texts, rollouts.openings or ("",) * len(rollouts.texts), strict=True)
-        texts = tuple(tuple(text.removeprefix(opening) for text in group) for group, opening in pairs)
+        texts = tuple(tuple(self.marked(text, opening) for text in group) for group, opening in pairs)
         return replace(rollouts, texts=texts, openings=(), thinks=False, thought_tokens=None)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether thoughts are told from answers."""
+        return self.thinking != "off"
+
+    def marked(self, text: str, opening: str) -> str:
+        """Return one response as :meth:`mark` leaves it; ``opening`` is the mark by which its prompt opened a thought, or empty."""
+        return text if self.thinks else text.removeprefix(opening)
 
     def describe(self, tokenizer: Any) -> str:
         """Say how thoughts are told from answers, and what the template is told; empty where there is nothing to say."""

@@ -17,12 +17,13 @@ from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, 
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
 from lightning_focal.functional import loss_normaliser
-from lightning_focal.generation import Generator, GeneratorName, Sampling, named_generator
+from lightning_focal.generation import Finished, Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.models import (
     adding_backward,
     dummy_forward,
     encode_chat,
     has_adapters,
+    prompt_opening,
     response_measures,
     rows_in_words,
 )
@@ -45,6 +46,7 @@ from lightning_focal.types import Prompts, Rollouts
 __all__ = ["GRPOModule"]
 
 _log = logging.getLogger(__name__)
+_HELD_OUT = ("val", "test", "predict")
 _COUNTS = ("version", "bad_steps", "bad_steps_in_a_row")
 
 
@@ -212,6 +214,15 @@ class GRPOModule(PolicyModule):
         words = [f"rollouts: {self.generator.describe(self.model)}", f"update: {rows}, {precision_words(self.trainer)}"]
         return " · ".join([*words, *training_words(self.model, self.update.router_aux_coef)])
 
+    def describe_judging(self) -> str:
+        """Say whether responses are judged while others are still written, for the run's first line; empty without a judge."""
+        words = self.reward_strategy.source.describe()
+        if words.endswith("beside generation") and not self.generator.tells_finished:
+            return (
+                f"{words.removesuffix('beside generation')}behind generation ({type(self.generator).__name__} gives all at once)"
+            )
+        return words
+
     # -- one step ---------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
@@ -305,12 +316,14 @@ class GRPOModule(PolicyModule):
     def _judge(self, prompts: Prompts, stage: str, dice: str | None = None, moves_teacher: bool = False) -> Judged:
         """Roll out and score; ``dice`` is part of the seeds, the stage by default."""
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
-        rollouts = self.roll_out(prompts, dice or stage)
-        if moves_teacher and self._teacher is not None:
-            with self.phases("teacher"):
-                self._teacher_weight = self._teacher.advance(self.model, batches_done(self.trainer), self.planned_batches)
-        with self.phases("score"):
-            return Judged(rollouts, self.reward_strategy.score(rollouts, stage).to(self.device))
+        size = self._group_size(stage)
+        with self.reward_strategy.judging(prompts, stage, size, self.chat.thinks) as take:
+            rollouts = self.roll_out(prompts, dice or stage, finished=take if self.generator.tells_finished else None)
+            if moves_teacher and self._teacher is not None:
+                with self.phases("teacher"):
+                    self._teacher_weight = self._teacher.advance(self.model, batches_done(self.trainer), self.planned_batches)
+            with self.phases("score"):
+                return Judged(rollouts, self.reward_strategy.score(rollouts, stage).to(self.device))
 
     def _refill(self, first: Judged) -> Sampled:
         """See :class:`DynamicSampling`; a prompt that is met again in its epoch has other dice."""
@@ -326,7 +339,18 @@ class GRPOModule(PolicyModule):
             loader.observe(dict(self.processes.gather([*levels.items()])))
             self._sampled = {**self._sampled, "skipped": float(loader.skipped)}
 
-    def roll_out(self, prompts: Prompts, stage: str, *, group_size: int | None = None, teacher: bool = False) -> Rollouts:
+    def _group_size(self, stage: str) -> int:
+        return self.val_group_size if stage in _HELD_OUT else self.group_size
+
+    def roll_out(
+        self,
+        prompts: Prompts,
+        stage: str,
+        *,
+        group_size: int | None = None,
+        teacher: bool = False,
+        finished: Finished | None = None,
+    ) -> Rollouts:
         """Let the policy, or its teacher, answer.
 
         Args:
@@ -334,11 +358,13 @@ class GRPOModule(PolicyModule):
             stage: part of every prompt's seed; ``val``, ``test`` and ``predict`` are drawn as ``val_sampling`` says.
             group_size: responses a prompt; that of the stage by default.
             teacher: let the teacher answer.
+            finished: told of each response once it is whole, by generators that do so.
 
         Raises:
             RuntimeError: if the run has no teacher.
         """
-        held_out = stage in ("val", "test", "predict")
+        held_out = stage in _HELD_OUT
+        told: dict[str, Any] = {} if finished is None else {"finished": self._marking(prompts, finished)}
         if teacher and self._teacher is None:
             raise RuntimeError("this run has no teacher: add lightning_focal.callbacks.EMATeacher to `trainer.callbacks`")
         # inference_mode(False): a tensor made in inference mode, the generator's copy of the weights say, breaks a later backward
@@ -356,11 +382,21 @@ class GRPOModule(PolicyModule):
                 model,
                 self.tokenizer,
                 prompts,
-                group_size=group_size or (self.val_group_size if held_out else self.group_size),
+                group_size=group_size or self._group_size(stage),
                 seeds=[self._seed(stage, prompt_id) for prompt_id in prompts.ids],
                 sampling=self.val_sampling if held_out else self.sampling,
+                **told,
             )
         return self.chat.mark(rollouts)
+
+    def _marking(self, prompts: Prompts, finished: Finished) -> Finished:
+        """Hand on responses as ``chat`` marks those of the rollouts."""
+
+        def take(row: int, place: int, text: str) -> None:
+            opening = "" if self.chat.thinks else prompt_opening(self.tokenizer, prompts.tokens[row])
+            finished(row, place, self.chat.marked(text, opening))
+
+        return take
 
     def certainty(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""

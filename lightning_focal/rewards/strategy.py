@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal, cast
@@ -36,7 +37,7 @@ from lightning_focal.rewards.stages import (
 )
 from lightning_focal.rubrics import Criterion
 from lightning_focal.seeds import prompt_seed, run_seed
-from lightning_focal.types import CriterionScores, Rollouts, Shaped
+from lightning_focal.types import CriterionScores, Prompts, Rollouts, Shaped
 
 __all__ = ["RewardStrategy", "draw_seeds", "find_strategy"]
 
@@ -125,6 +126,29 @@ class RewardStrategy(Callback, ABC):
 
     # -- the three calls of a step ------------------------------------------------------------------------------------
 
+    @contextmanager
+    def judging(
+        self, prompts: Prompts, stage: str, group_size: int, thinks: bool = True
+    ) -> Iterator[Callable[[int, int, str], None] | None]:
+        """Around generation and :meth:`score` of a batch: gives what takes each response once it is whole (row, place in the group, text).
+
+        None where nothing is judged before all responses are there. Whatever ends the block, no judgement is begun after it.
+        """
+        sources = (self.source,) if stage == "train" else self._measuring
+        again = self._chosen(draw_seeds(self.batches, prompts.ids), group_size) if stage == "train" and len(prompts) else None
+        try:
+            took = [source.begin(prompts, group_size, thinks, again) for source in sources]
+            takers = [take for take in took if take is not None]
+
+            def take(row: int, place: int, text: str) -> None:
+                for one in takers:
+                    one(row, place, text)
+
+            yield take if takers else None
+        finally:
+            for source in sources:
+                source.end()
+
     def score(self, rollouts: Rollouts, stage: str = "train") -> CriterionScores:
         """Score rollouts of ``stage``; a judgement that failed is masked, never 0.
 
@@ -139,10 +163,16 @@ class RewardStrategy(Callback, ABC):
             return scores if self.second is None else with_second(scores, self.second(rollouts))
         seeds = draw_seeds(self.batches, rollouts.prompts.ids)
         scores = replace(scores, seeds=seeds)
-        if not self.weighting.repeats or self._warming_up(self.batches + 1):
+        chosen = self._chosen(seeds, rollouts.group_size)
+        if chosen is None:
             return scores
-        chosen = _drawn(seeds, rollouts.group_size) < self.weighting.repeats
         return replace(scores, repeated=self.source.judge_again(rollouts, chosen))
+
+    def _chosen(self, seeds: Tensor, group_size: int) -> Tensor | None:
+        """``[P, G]`` which rollouts of a training batch are judged twice; None = none."""
+        if not self.weighting.repeats or self._warming_up(self.batches + 1):
+            return None
+        return _drawn(seeds, group_size) < self.weighting.repeats
 
     def observe(self, scores: CriterionScores) -> None:
         """Update the levels from a training batch: one collective, called by every rank, also by one with nothing valid.

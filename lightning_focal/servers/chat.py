@@ -8,8 +8,8 @@ import math
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -180,6 +180,41 @@ class ChatClient:
                 return
             running -= 1
             yield ended.result()
+
+    def run_stream(self, jobs: Iterable[Callable[[], Coroutine[Any, Any, None]]], seconds: float) -> None:
+        """Run jobs as they come, ``concurrency`` at a time; ``jobs`` may wait for the next. Raises what the first broken one raises.
+
+        Whatever breaks the wait (Ctrl-C), no further job begins then, and those under way have a moment to end.
+
+        Args:
+            jobs: what begins each job.
+            seconds: for what is left once the last one has come.
+        """
+        room, running, over = asyncio.Semaphore(self.concurrency), list[Future[None]](), threading.Event()
+
+        async def in_turn(job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            async with room:
+                if over.is_set():
+                    return
+                try:
+                    await job()
+                except BaseException:
+                    over.set()
+                    raise
+
+        try:
+            for job in jobs:
+                running.append(self.start(in_turn(job)))
+                if over.is_set():
+                    break
+            wait(running, seconds, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            over.set()
+            wait(running, _GRACE_S)
+            raise
+        for one in running:
+            if one.done():
+                one.result()
 
     async def ask(self, compose: Callable[[], Mapping[str, Any]], read: Callable[[ChatReply], _T]) -> _T:
         """Ask for a completion, until a reply can be read.

@@ -417,7 +417,9 @@ def test_a_real_run_leaves_its_lines(run_tiny):
     report = recorded(table_every_n_batches=2)
     run_tiny(None, report)
     lines = printed(report).splitlines()
-    assert lines[0].endswith("rollouts: cache loop, float32 · update: rows without padding, float32")
+    assert lines[0].endswith(
+        "rollouts: cache loop, float32 · update: rows without padding, float32 · judging: RuleJudge beside generation"
+    )
     assert lines[1].startswith("FocalReward on random:tiny-llama")
     assert [line.split(" ")[1] for line in lines if line.startswith("batch ")] == ["1/4", "2/4", "3/4", "4/4"]
     assert sum("levels in batch" in line for line in lines) == 2

@@ -59,6 +59,8 @@ def reply(request, number):
         return criteria(prompt)
     if "without care" in request["messages"][0]["content"]:
         return "I do not know."
+    if ids := re.findall(r"(\S+) for response \d", prompt):  # of a judge that compares: all are first
+        return verdicts([{"id": id_, "verdict": "graded", "value": 1, "reason": "as it is"} for id_ in ids])
     return rephrasing(request) if "<question>" in prompt else verdicts(entries(prompt))
 
 

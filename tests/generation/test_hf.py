@@ -272,3 +272,27 @@ def test_real_model_greedy_on_64_prompts_of_mixed_length(smollm):
         assert len(got[0]) == 16 or got[0][-1] == tokenizer.eos_token_id
     sampled = roll(model, tokenizer, make_prompts(tokenizer, texts[:3]), group_size=2, seeds=[1, 2, 3], max_new_tokens=12)
     torch.testing.assert_close(sampled.logp, score(model, sampled), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_every_response_is_told_once_as_its_rollout_says(own, monkeypatch):
+    """Also before the batch it is in has ended; the first batch of a kind, which may be decoded anew, after it was compared."""
+    model, tokenizer = load_policy("random:tiny-llama?hidden=32&layers=1&std=0.01")  # one token in 259 is an eos
+    if not own:
+        monkeypatch.setattr("lightning_focal.generation.hf.why_not_cached", lambda bare: "not here")
+    prompts, generator, sampling = make_prompts(tokenizer), HFGenerator(batch_size=6), Sampling(max_new_tokens=200)
+    told = []
+    for _ in range(2):
+        told.clear()
+        rollouts = generator.generate(
+            model, tokenizer, prompts, group_size=3, seeds=[1, 2, 3, 4], sampling=sampling, finished=lambda *of: told.append(of)
+        )
+        expected = {(p, g, text) for p, texts in enumerate(rollouts.texts) for g, text in enumerate(texts)}
+        assert len(told) == 12
+        assert set(told) == expected
+    lengths = rollouts.lengths.flatten().tolist()
+    order = [int(rollouts.lengths[p, g]) for p, g, _ in told]
+    assert sorted(lengths) != lengths
+    if own:  # within each batch of two prompts the short ones come first
+        assert order[:6] == sorted(order[:6])
+        assert order[6:] == sorted(order[6:])

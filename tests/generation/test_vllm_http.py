@@ -15,6 +15,7 @@ from lightning_focal.generation import Sampling, VLLMServerGenerator
 from lightning_focal.generation.vllm_http import ServerError, VLLMServer
 from tests.processes import run_ranks
 
+from .helpers import make_prompts
 from .vllm_checks import roll, tiny_policy
 
 
@@ -163,6 +164,32 @@ def test_an_output_layer_that_a_server_would_not_renew_is_refused_before_anythin
     assert fake.weights is None
     VLLMServerGenerator(fake.url).sync(policy, 0)
     assert torch.equal(fake.weights["lm_head.weight"], policy.lm_head.weight)
+
+
+def test_a_group_is_told_once_its_prompt_is_answered(fake):
+    """The first prompt is not answered before the others have been told of."""
+    generator, told, behave = VLLMServerGenerator(fake.url), [], fake.behave
+    others = threading.Event()
+
+    def slow(path, body):
+        if path == "/inference/v1/generate" and body["sampling_params"]["seed"] == 10:
+            assert others.wait(20)
+        return behave(path, body)
+
+    def finished(row, place, text):
+        told.append((row, place, text))
+        if len(told) == 4:
+            others.set()
+
+    (policy, tokenizer), fake.behave = tiny_policy(), slow
+    generator._unproven = 0  # no policy gave these answers
+    generator.sync(policy, 0)
+    prompts = make_prompts(tokenizer, ("One?", "Two?", "Three?"))
+    arguments = {"group_size": 2, "seeds": [10, 20, 30], "sampling": Sampling(max_new_tokens=2)}
+    rollouts = generator.generate(policy, tokenizer, prompts, **arguments, finished=finished)
+    assert {row for row, *_ in told[:4]} == {1, 2}
+    assert [row for row, *_ in told[4:]] == [0, 0]
+    assert set(told) == {(p, g, rollouts.texts[p][g]) for p in range(3) for g in range(2)}
 
 
 def hands_over(rank, folder):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, ClassVar, Literal
 
 from lightning_focal.functional.choices import expect_choice
 from lightning_focal.judges.base import Judge, JudgeRequest, Outcome, Verdict
 from lightning_focal.judges.cache import VerdictCache
-from lightning_focal.judges.http.prompting import Form, digest, fill, read_template
+from lightning_focal.judges.http.prompting import DEFAULT_TEMPLATE, Form, digest, fill, read_template
 from lightning_focal.judges.http.verdicts import CUT_OFF, RESPONSE_FORMAT, read_verdicts
 from lightning_focal.rubrics.criterion import Criterion
 from lightning_focal.servers import AgainError, ChatClient, ChatRefused, ChatReply, ChatUnavailable
 
-__all__ = ["HTTPJudge"]
+__all__ = ["Batch", "HTTPJudge", "Question"]
 
 _log = logging.getLogger(__name__)
 _OURS = ("model", "messages", "temperature", "response_format", "stream", "n")
@@ -31,7 +32,7 @@ class HTTPJudge(Judge):
     (:func:`~lightning_focal.judges.http.verdicts.read_verdicts`). What cannot be judged within attempts and time is
     ``Outcome.ERROR`` with the reason, never a 0; criteria that a reply leaves out are asked again, those it judges are kept. An
     empty response is not asked about: it meets nothing, and every fault (ours, as :class:`RuleJudge`). Equal questions of a batch
-    are asked once. Ctrl-C ends a batch within two seconds; verdicts that were there are in the cache.
+    are asked once. Ctrl-C ends a batch within two seconds; verdicts that came by then are in the cache.
 
     Args:
         url: of the API, such as ``http://localhost:8000/v1``.
@@ -42,7 +43,7 @@ class HTTPJudge(Judge):
         requests_per_minute: requests started in a minute, repetitions included, of this process; None = no limit.
         attempts: times a request is tried: on 429, 5xx, broken connections, time-outs, and replies without all verdicts.
         timeout_s: seconds for one try.
-        deadline_s: seconds for a batch.
+        deadline_s: seconds for a batch, from its last request on.
         temperature: of the reply; None leaves it to the server.
         structured: ask the server to hold the reply to the schema (``response_format``); where it refuses, this is logged once and
             the prompt alone asks for it.
@@ -61,6 +62,8 @@ class HTTPJudge(Judge):
         ValueError: on an argument out of range, a template without its fields, a file that is no cache, or a key that is not there.
         ImportError: where the packages of the extra ``http`` are missing.
     """
+
+    default_template: ClassVar[str] = DEFAULT_TEMPLATE
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class HTTPJudge(Judge):
         self.structured, self.partial, self.body, self.deadline_s = structured, partial, dict(body or {}), deadline_s
         priced = (prompt_price, completion_price) != (None, None)
         self.prices = (prompt_price or 0.0, completion_price or 0.0) if priced else None
-        self.template = read_template(template)
+        self.template = read_template(template, self.default_template)
         limits: dict[str, Any] = {"attempts": attempts, "concurrency": concurrency, "requests_per_minute": requests_per_minute}
         limits |= {"timeout_s": timeout_s, "deadline_s": deadline_s, "first_wait_s": first_wait_s, "max_wait_s": max_wait_s}
         self._client = bind(ChatClient, url, model, key_env, **limits)
@@ -127,39 +130,92 @@ class HTTPJudge(Judge):
         with self._client() as client:
             return client.start(client.models()).result()
 
+    def overlaps(self, criterion: Criterion) -> bool:
+        """Yes: it waits for a server."""
+        return True
+
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request; ``ChatUnusable`` at once where none can succeed: the key is rejected, or the model is unknown."""
-        batch = _Batch.of(requests, self.identity)
-        asked = batch.open
-        if self.cache is not None:
-            batch.verdicts |= self.cache.get(question.key for question in asked)
-        hits = sum(question.key in batch.verdicts for question in asked)
-        client = self._client()
-        jobs = (self._fill(client, batch, sheet) for sheet in batch.sheets(self.per))
+        return self.judge_stream([requests])
+
+    def judge_stream(self, parts: Iterable[Sequence[JudgeRequest]]) -> list[tuple[Verdict, ...]]:
+        """See :class:`Judge`: one client for all, and what is equal is asked once."""
+        client, batch = self._client(), Batch()
+        sheets = (sheet for part in parts for sheet in self._sheets(batch, part))
         try:
-            if batch.open:
+            if (first := next(sheets, None)) is not None:
                 with client:
-                    for _ in client.run(lambda: next(jobs, None), self.deadline_s):
-                        pass
+                    client.run_stream(
+                        (bind(self._fill, client, batch, sheet) for sheet in chain([first], sheets)), self.deadline_s
+                    )
         finally:
-            self._last = self._numbers(client, hits, len(asked))
+            self._last = self._numbers(client, batch.hits, batch.asked)
         return batch.answers(f"no verdict within the {self.deadline_s:g} s of the batch")
+
+    def _sheets(self, batch: Batch, part: Sequence[JudgeRequest]) -> Iterator[list[Question]]:
+        """Add requests to the batch; what is to be asked about them and is not in the cache, as it is asked."""
+        requests = self._requests(part)
+        questions = batch.add(requests, [verdict_keys(self.identity, one, bind(self._about, one)) for one in requests])
+        if self.cache is not None:
+            known = self.cache.get(question.key for question in questions)
+            batch.verdicts |= known
+            batch.hits += len(known)
+        yield from self._together([question for question in questions if question.key not in batch.verdicts])
+
+    def _requests(self, part: Sequence[JudgeRequest]) -> Sequence[JudgeRequest]:
+        """Requests with all that their verdicts depend on."""
+        return part
+
+    def _about(self, request: JudgeRequest, criterion: Criterion) -> Any:
+        """What is looked at beside chat and criterion, as JSON knows it."""
+        return request.text(criterion)
+
+    def _together(self, questions: Sequence[Question]) -> list[list[Question]]:
+        """Questions as they are asked: those of one part of a response together, or each by itself (``per="criterion"``)."""
+        sheets: dict[Any, list[Question]] = {}
+        for question in questions:
+            part = (question.place, question.criterion.scope)
+            sheets.setdefault(question.key if self.per == "criterion" else part, []).append(question)
+        return list(sheets.values())
 
     def measures(self) -> dict[str, float]:
         """Return :meth:`ChatClient.measures` of the last batch in this process, with prices ``cost``, with a cache ``cache_hit_rate``."""
         return dict(self._last)
 
-    async def _fill(self, client: ChatClient, batch: _Batch, sheet: list[_Question]) -> None:
+    async def _fill(self, client: ChatClient, batch: Batch, sheet: list[Question]) -> None:
         """Ask until every question of a sheet has its verdict, or say why it has none."""
-        request = batch.requests[sheet[0].request]
-        form, missing, refusal = Form.new(()), list(sheet), ""
+        missing = list(sheet)
+
+        def write() -> tuple[Form, str]:
+            form = Form.new([question.criterion for question in missing], self.partial)
+            return form, fill(self.template, sheet[0].request, form)
+
+        def take(found: Mapping[int, Verdict]) -> bool:
+            verdicts = {missing[place].key: verdict for place, verdict in found.items()}
+            self._keep(batch, verdicts)
+            missing[:] = [question for question in missing if question.key not in verdicts]
+            return not missing
+
+        why = await self._converse(client, write, take)
+        batch.reasons |= {question.key: why for question in missing}
+
+    def _keep(self, batch: Batch, verdicts: Mapping[bytes, Verdict]) -> None:
+        batch.verdicts |= verdicts
+        if self.cache is not None:
+            self.cache.put(verdicts)
+
+    async def _converse(
+        self, client: ChatClient, write: Callable[[], tuple[Form, str]], take: Callable[[Mapping[int, Verdict]], bool]
+    ) -> str:
+        """Ask until ``take`` says of what a reply holds that nothing is missing; return why something is, or nothing."""
+        form, refusal = Form.new(()), ""
         structured = self.structured and not self.schema_refused
 
         def compose() -> Mapping[str, Any]:
             nonlocal form
-            form = Form.new([question.criterion for question in missing], self.partial)
+            form, prompt = write()
             return {
-                "messages": [{"role": "user", "content": fill(self.template, request, form)}],
+                "messages": [{"role": "user", "content": prompt}],
                 "temperature": self.temperature,
                 "response_format": RESPONSE_FORMAT if structured else None,
                 **self.body,
@@ -173,12 +229,7 @@ class HTTPJudge(Judge):
             found, fault = read_verdicts("" if reply.instead else reply.text, form, cut)
             if reply.instead:
                 fault = f"{reply.instead}, {CUT_OFF}" if cut else reply.instead
-            verdicts = {missing[place].key: verdict for place, verdict in found.items()}
-            batch.verdicts |= verdicts
-            missing[:] = [question for question in missing if question.key not in verdicts]
-            if self.cache is not None:
-                self.cache.put(verdicts)
-            if missing:
+            if not take(found):
                 raise AgainError(fault)
 
         try:
@@ -190,7 +241,8 @@ class HTTPJudge(Judge):
                 structured, refusal = False, str(error)
                 await client.ask(compose, read)
         except (ChatRefused, ChatUnavailable) as error:
-            batch.reasons |= {question.key: str(error) for question in missing}
+            return str(error)
+        return ""
 
     def _numbers(self, client: ChatClient, hits: int, asked: int) -> dict[str, float]:
         numbers = client.measures()
@@ -202,56 +254,38 @@ class HTTPJudge(Judge):
 
 
 @dataclass(frozen=True)
-class _Question:
-    """One criterion of one response: what its verdict is remembered under, and the place of its request in the batch."""
+class Question:
+    """One criterion of one response, what its verdict is remembered under, and the place of its request in the batch."""
 
     key: bytes
     criterion: Criterion
-    request: int
+    request: JudgeRequest
+    place: int
 
 
-@dataclass
-class _Batch:
+class Batch:
     """Requests as questions, each of them once, and by their keys what is known: the verdict, or the reason why there is none."""
 
-    requests: Sequence[JudgeRequest]
-    keys: list[list[bytes]]
-    questions: dict[bytes, _Question]
-    verdicts: dict[bytes, Verdict]
-    reasons: dict[bytes, str]
+    def __init__(self) -> None:
+        self.keys: list[list[bytes]] = []
+        self.verdicts: dict[bytes, Verdict] = {}
+        self.reasons: dict[bytes, str] = {}
+        self.asked = self.hits = 0
+        self._met: set[bytes] = set()
 
-    @classmethod
-    def of(cls, requests: Sequence[JudgeRequest], identity: str) -> _Batch:
-        """Key every question by all that a verdict depends on; what is asked of an empty response has its verdict."""
-        batch = cls(requests, [], {}, {}, {})
-        for place, request in enumerate(requests):
-            chat = [[message["role"], message["content"]] for message in request.messages]
-            batch.keys.append([])
-            for criterion in request.criteria:
-                again = [request.repeat] if request.repeat else []
-                about = hashlib.sha256(json.dumps([identity, chat, request.text(criterion), *again]).encode()).digest()
-                words, part = criterion.description.strip() or criterion.name, criterion.scope
-                parts = [part] if part != "answer" else []
-                asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault, *parts])
-                key = hashlib.sha256(about + hashlib.sha256(asked.encode()).digest()).digest()
-                batch.keys[-1].append(key)
-                batch.questions.setdefault(key, _Question(key, criterion, place))
+    def add(self, requests: Sequence[JudgeRequest], keys: Sequence[list[bytes]]) -> list[Question]:
+        """Return what is new; what is asked of an empty response has its verdict."""
+        new = []
+        for request, row in zip(requests, keys, strict=True):
+            for key, criterion in zip(row, request.criteria, strict=True):
                 if (verdict := request.empty(criterion)) is not None:
-                    batch.verdicts[key] = verdict
-        return batch
-
-    @property
-    def open(self) -> list[_Question]:
-        """Questions without a verdict, in order."""
-        return [question for key, question in self.questions.items() if key not in self.verdicts]
-
-    def sheets(self, per: str) -> list[list[_Question]]:
-        """The open questions as they are asked: those of one part of a response together, or each by itself (``per="criterion"``)."""
-        together: dict[Any, list[_Question]] = {}
-        for question in self.open:
-            part = (question.request, question.criterion.scope)
-            together.setdefault(question.key if per == "criterion" else part, []).append(question)
-        return list(together.values())
+                    self.verdicts[key] = verdict
+                elif key not in self._met:
+                    self._met.add(key)
+                    new.append(Question(key, criterion, request, len(self.keys)))
+            self.keys.append(row)
+        self.asked += len(new)
+        return new
 
     def answers(self, otherwise: str) -> list[tuple[Verdict, ...]]:
         """One verdict a criterion; what has none is an error with its reason."""
@@ -260,3 +294,16 @@ class _Batch:
             return self.verdicts.get(key) or Verdict(Outcome.ERROR, reason=self.reasons.get(key, otherwise))
 
         return [tuple(answer(key) for key in keys) for keys in self.keys]
+
+
+def verdict_keys(identity: str, request: JudgeRequest, about: Callable[[Criterion], Any]) -> list[bytes]:
+    """Return a key for each criterion of a request, made of all that the verdict depends on; ``about`` gives what is looked at."""
+    chat, keys = [[message["role"], message["content"]] for message in request.messages], []
+    for criterion in request.criteria:
+        again = [request.repeat] if request.repeat else []
+        looked_at = hashlib.sha256(json.dumps([identity, chat, about(criterion), *again]).encode()).digest()
+        words, part = criterion.description.strip() or criterion.name, criterion.scope
+        parts = [part] if part != "answer" else []
+        asked = json.dumps([words, criterion.low, criterion.high, criterion.is_fault, *parts])
+        keys.append(hashlib.sha256(looked_at + hashlib.sha256(asked.encode()).digest()).digest())
+    return keys

@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning_focal.judges.base import JudgeRequest
 from lightning_focal.rubrics.criterion import Criterion
 
-__all__ = ["DEFAULT_TEMPLATE", "Form", "digest", "fill", "is_graded", "read_template"]
+__all__ = ["DEFAULT_TEMPLATE", "PARTS", "Form", "digest", "fenced", "fill", "is_graded", "read_template"]
 
 DEFAULT_TEMPLATE = """\
 You grade a response to a conversation against criteria.
@@ -42,11 +42,12 @@ conversation;
 "value": the number where the verdict is "graded", else null;
 "reason": one short sentence."""
 
-_PARTS = {
+PARTS = {
     "answer": "",
     "thought": "(of what was thought before the response, which stands in its place) ",
     "both": "(of the response and of what was thought before it) ",
 }
+"""What a criterion's scope is called."""
 _FIELD = re.compile(r"\{(conversation|response|criteria|format|nonce)\}")
 # What chat templates write around turns. A server's tokenizer reads it as the end of a turn wherever it stands.
 _TURN = re.compile(r"<(?=\|[^<>|\s]{1,40}\|>|/?(?:start|end)_of_turn>|/?s>|<SYS>>|</SYS>>)|\[(?=/?INST\])")
@@ -86,6 +87,10 @@ class Form:
         """
         return {f"{number}-{self.nonce}": criterion for number, criterion in enumerate(self.criteria, 1)}
 
+    def said(self, place: int) -> str:
+        """What a place in ``criteria`` is called."""
+        return f"criterion {place + 1}"
+
     def lines(self) -> str:
         """The criteria for the judge to read, one paragraph each."""
         lines = []
@@ -93,19 +98,19 @@ class Form:
             wanted = "(met, not_met, or graded with a number from 0 to 1) " if self.partial else ""
             if is_graded(criterion):
                 wanted = f"(graded, a number from {criterion.low:g} to {criterion.high:g}) "
-            wanted += _PARTS[criterion.scope]
+            wanted += PARTS[criterion.scope]
             words = (criterion.description.strip() or criterion.name).replace("\n", " ")
             lines.append(f"{id_}: {wanted}{words}")
         return "\n".join(lines)
 
 
-def read_template(path: str | None) -> str:
+def read_template(path: str | None, default: str = DEFAULT_TEMPLATE) -> str:
     """Read the words around the data: a file with the fields of :data:`DEFAULT_TEMPLATE`; None = the default.
 
     ``{response}``, ``{criteria}`` and ``{format}`` have to stand in it once each, else ``ValueError``. Other braces stay as they are.
     """
     try:
-        text = DEFAULT_TEMPLATE if path is None else Path(path).read_text(encoding="utf-8")
+        text = default if path is None else Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"`template` must be a readable file, got {path!r} ({error.strerror})") from None
     fields = _FIELD.findall(text)
@@ -120,15 +125,28 @@ def digest(template: str) -> str:
     return hashlib.sha256("\0".join((template, _FORMAT)).encode()).hexdigest()
 
 
-def fill(template: str, request: JudgeRequest, form: Form) -> str:
-    """Return the prompt for one request; what stands in the data is never taken for a field or for the turn of a chat."""
-    chat = "\n\n".join(f"{message['role']}: {_broken(message['content'])}" for message in request.messages)
-    response = _broken(request.text(form.criteria[0]) if form.criteria else request.response)
+def fenced(name: str, text: str, nonce: str) -> str:
+    """Return data between tags that it cannot know, with nothing in it that a tokenizer reads as the end of a turn."""
+    return f"<{name}-{nonce}>\n{_broken(text)}\n</{name}-{nonce}>"
+
+
+def fill(template: str, request: JudgeRequest, form: Form, response: str | None = None, format: str = _FORMAT) -> str:
+    """Return the prompt for one request; what stands in the data is never taken for a field or for the turn of a chat.
+
+    Args:
+        template: see :func:`read_template`.
+        request: whose chat was answered.
+        form: the criteria.
+        response: fenced data in place of that of the request.
+        format: how to reply.
+    """
+    if response is None:
+        response = fenced("response", request.text(form.criteria[0]) if form.criteria else request.response, form.nonce)
     parts = {
-        "conversation": f"<conversation-{form.nonce}>\n{chat}\n</conversation-{form.nonce}>",
-        "response": f"<response-{form.nonce}>\n{response}\n</response-{form.nonce}>",
+        "conversation": fenced("conversation", "\n\n".join(f"{m['role']}: {m['content']}" for m in request.messages), form.nonce),
+        "response": response,
         "criteria": form.lines(),
-        "format": _FORMAT,
+        "format": format,
         "nonce": form.nonce,
     }
     return _FIELD.sub(lambda match: parts[match[1]], template)

@@ -86,7 +86,7 @@ def read_verdicts(text: str, form: Form, cut_off: bool = False) -> tuple[dict[in
         except (ValueError, OverflowError) as error:
             faults[place] = str(error)
     missing = [place for place in range(len(form.criteria)) if place not in found]
-    said = "; ".join(f"{faults.get(place, 'no verdict')} for criterion {place + 1}" for place in missing)
+    said = "; ".join(f"{faults.get(place, 'no verdict')} for {form.said(place)}" for place in missing)
     return found, said if missing else ""
 
 

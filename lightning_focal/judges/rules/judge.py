@@ -43,6 +43,10 @@ class RuleJudge(Judge):
         """Refuse a criterion without a check, or with one that cannot be made: ``ValueError`` that starts with its place."""
         _compile(criterion)
 
+    def overlaps(self, criterion: Criterion) -> bool:
+        """Yes, but for functions of others, which may belong to the main thread."""
+        return (criterion.check or {}).get("kind") != "python"
+
     def judge(self, requests: Sequence[JudgeRequest]) -> list[tuple[Verdict, ...]]:
         """Judge every request; ``ValueError`` for a criterion that :meth:`validate` refuses."""
         verdicts = []

@@ -79,6 +79,8 @@ def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
         for row in rows:
             active += (row["prompt"] == prompt) * ((row["action"] == "kept") - (row["action"] == "retired"))
             assert 0 <= active <= 2
+    responses = 2 * evolving.run.module.group_size
+    assert max(column(folder, "train/judge/requests")) <= responses  # begun beside generation with the rubric as it is
     scores = column(folder, "train/criterion/evolved/score")
     assert scores[0] != scores[0]  # NaN: they are there from a prompt's next visit on
     assert 0 < max(scores[4:]) < 1

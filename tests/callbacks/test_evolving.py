@@ -79,8 +79,6 @@ def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
         for row in rows:
             active += (row["prompt"] == prompt) * ((row["action"] == "kept") - (row["action"] == "retired"))
             assert 0 <= active <= 2
-    responses = 2 * evolving.run.module.group_size
-    assert max(column(folder, "train/judge/requests")) <= responses  # begun beside generation with the rubric as it is
     scores = column(folder, "train/criterion/evolved/score")
     assert scores[0] != scores[0]  # NaN: they are there from a prompt's next visit on
     assert 0 < max(scores[4:]) < 1
@@ -88,6 +86,14 @@ def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
     assert not [name for name in metrics(folder)[0] if "has-" in name]
     evolving.run.trainer.validate(evolving.run.module, datamodule=evolving.run.data)
     assert not [name for name in evolving.run.trainer.callback_metrics if name.startswith("val/") and "has-" in name]
+
+
+def test_responses_are_judged_once(run_tiny, rubric_file, server):
+    """What is begun beside generation has the evolved criteria already."""
+    words = {"name": "z", "description": "Has the letter z.", "points": 1}
+    evolving = evolve(run_tiny, server, data_train=rubric_file(rubric=[*RUBRIC, words]), epochs=2)
+    assert sum(column(evolving.run.folder, "train/rubrics/kept")) > 0
+    assert max(column(evolving.run.folder, "train/judge/requests")) <= 2 * evolving.run.module.group_size
 
 
 def logged(folder):

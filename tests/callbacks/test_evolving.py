@@ -90,7 +90,7 @@ def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
 
 def test_responses_are_judged_once(run_tiny, rubric_file, server):
     """What is begun beside generation has the evolved criteria already."""
-    words = {"name": "z", "description": "Has the letter z.", "points": 1}
+    words = {"name": "z", "description": "Somewhere it shows us one letter z to read.", "points": 1}
     evolving = evolve(run_tiny, server, data_train=rubric_file(rubric=[*RUBRIC, words]), epochs=2)
     assert sum(column(evolving.run.folder, "train/rubrics/kept")) > 0
     assert max(column(evolving.run.folder, "train/judge/requests")) <= 2 * evolving.run.module.group_size

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_focal.judges import Judge, JudgeRequest, RuleJudge, verdicts_to_scores
-from lightning_focal.rubrics import Rubric
+from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge, Verdict, verdicts_to_scores
+from lightning_focal.judges.rules.programs import environment_score
+from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
 
 __all__ = ["Answerer", "RubricScores", "ScoreSource"]
@@ -84,7 +86,7 @@ class RubricScores(ScoreSource):
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
         """See :class:`ScoreSource`; what the judge says of its work becomes ``measures``, ``judge/<name>``."""
         g, rubrics = rollouts.group_size, self._rubrics(rollouts.prompts)
-        verdicts = self.judge.judge([self._request(rollouts, p, i) for p in range(len(rubrics)) for i in range(g)])
+        verdicts = self._judged(rollouts, [(p, i) for p in range(len(rubrics)) for i in range(g)])
         scores = verdicts_to_scores([verdicts[i : i + g] for i in range(0, len(verdicts), g)], rubrics)
         measures = {f"judge/{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.judge.measures().items()}
         return replace(scores, measures=measures) if measures else scores
@@ -93,11 +95,29 @@ class RubricScores(ScoreSource):
         """See :class:`ScoreSource`; the judge is asked once more about the rollouts that were chosen."""
         rubrics, places = self._rubrics(rollouts.prompts), chosen.nonzero().tolist()
         again = torch.full((*chosen.shape, max(map(len, rubrics), default=0)), torch.nan)
-        verdicts = self.judge.judge([replace(self._request(rollouts, p, i), repeat=1) for p, i in places])
+        verdicts = self._judged(rollouts, places, repeat=1)
         for (p, i), row in zip(places, verdicts, strict=True):
             scores = verdicts_to_scores([[row]], [rubrics[p]])
             again[p, i, : len(row)] = torch.where(scores.mask, scores.scores, torch.nan)[0, 0]
         return again
+
+    def _judged(self, rollouts: Rollouts, places: Sequence[Sequence[int]], repeat: int = 0) -> list[tuple[Verdict, ...]]:
+        """Ask the judge, and an environment for what is its own to say."""
+        requests = [replace(self._request(rollouts, p, i), repeat=repeat) for p, i in places]
+        given = [[environment_score(c) for c in request.criteria] for request in requests]
+        if not any(name is not None for names in given for name in names):
+            return self.judge.judge(requests)
+        asked = []
+        for request, names in zip(requests, given, strict=True):
+            criteria = tuple(c for c, name in zip(request.criteria, names, strict=True) if name is None)
+            asked += [replace(request, criteria=criteria)] if criteria else []
+        answers, verdicts = iter(self.judge.judge(asked)), list[tuple[Verdict, ...]]()
+        for (p, i), request, names in zip(places, requests, given, strict=True):
+            own = rollouts.own_scores[p][i] if rollouts.own_scores else {}
+            judged = iter(next(answers) if None in names else ())
+            pairs = zip(request.criteria, names, strict=True)
+            verdicts.append(tuple(next(judged) if name is None else _own_verdict(own.get(name), c) for c, name in pairs))
+        return verdicts
 
     def _request(self, rollouts: Rollouts, prompt: int, rollout: int) -> JudgeRequest:
         messages, criteria = rollouts.prompts.messages[prompt], rollouts.prompts.rubrics[prompt].criteria
@@ -110,3 +130,10 @@ class RubricScores(ScoreSource):
         if bare:
             raise ValueError(f"{type(self).__name__} needs a rubric for every prompt, prompts {bare} have none")
         return prompts.rubrics
+
+
+def _own_verdict(score: float | None, criterion: Criterion) -> Verdict:
+    """A score of an environment as a verdict; one that is none, or outside [0, 1], is a failed judgement."""
+    if score is None or not 0 <= score <= 1:
+        return Verdict(Outcome.ERROR, reason=f"the environment gave {score}")
+    return Verdict(Outcome.GRADED, criterion.low + float(score) * (criterion.high - criterion.low), "by the environment")

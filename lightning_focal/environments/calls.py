@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -63,11 +64,14 @@ def _in_tags(read: Callable[[str], Call]) -> Callable[[str], list[Call]]:
     def calls(text: str) -> list[Call]:
         found = []
         for match in _TAGGED.finditer(text):
-            body = match[1]
-            found += [Call(error="`<tool_call>` is not closed")] if not match[2] else _read(lambda body=body: [read(body)])
+            found += _read(functools.partial(_one, read, match[1])) if match[2] else [Call(error="`<tool_call>` is not closed")]
         return found
 
     return calls
+
+
+def _one(read: Callable[[str], Call], body: str) -> list[Call]:
+    return [read(body)]
 
 
 def _function(body: str) -> Call:

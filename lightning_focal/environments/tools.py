@@ -46,7 +46,11 @@ class Tools:
     def answer(self, call: Call) -> Message:
         """Return a message of role ``tool``: a result, or what was wrong with the call; nothing that a policy writes raises."""
         fault = call.error or self._fault(call)
-        return {"role": "tool", "name": call.name if call.name in self._names else "unknown", "content": f"{ERROR}{fault}" if fault else self._run(call)}
+        return {
+            "role": "tool",
+            "name": call.name if call.name in self._names else "unknown",
+            "content": f"{ERROR}{fault}" if fault else self._run(call),
+        }
 
     def close(self) -> None:
         """End the process in which they run."""

@@ -35,10 +35,7 @@ def main(pipe: Any) -> None:
         with contextlib.suppress(ValueError, OSError):  # not every system can
             resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
     try:
-        for gold, given in (
-            (r"\sqrt{2}+x", "0.5"),
-            (r"\ln x+\sin x", r"\sin x+\ln x"),
-        ):  # first use compiles patterns and grammars
+        for gold, given in ((r"\sqrt{2}+x", "0.5"), (r"\ln x+\sin x", r"\sin x+\ln x")):  # first use compiles patterns and grammars
             compare(rf"\boxed{{{gold}}}", rf"\boxed{{{given}}}")
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")

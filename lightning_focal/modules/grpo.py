@@ -145,7 +145,7 @@ class GRPOModule(PolicyModule):
                 f"`model.dynamic_sampling.replay_buffer_size` must be 0 with {type(self._strategy).__name__}: what it scores a response by "
                 "changes with the group or the policy, so that none can be used again"
             )
-        splits = getattr(getattr(self.trainer, "datamodule", None), "splits", dict)()
+        splits: dict[str, Prompts] = getattr(getattr(self.trainer, "datamodule", None), "splits", dict)()
         check_environment(None if self.turns is None else self.turns.environment, splits.values())
         if self.turns is not None:
             if replays or self._teacher is not None:

@@ -36,7 +36,7 @@ from lightning_focal.models.tiny import CHATML, TinyLlama
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/environments/calculator.yaml"
 SHARE = 0.12  # of questions that the warm start ends with a call for; the others are guessed
-OPTIONS = ["--model.optimizer.lr=5e-4", "--trainer.max_epochs=2"]  # of fit: 64 batches
+OPTIONS = ["--model.optimizer.lr=5e-4", "--trainer.max_epochs=3"]  # of fit: 96 batches
 MARKS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 HELD_OUT = {json.loads(line)["prompt"] for line in (ROOT / "configs/data/calculator/heldout.jsonl").open()}
 

@@ -287,6 +287,9 @@ def page() -> str:
     parts.append(section("Adapters: `model.lora`", "Needs `pip install -e '.[lora]'`.", "model.lora", [Lora]))
     kinds = classes("lightning_focal.generation", generation.Generator)
     parts.append(section("Generator: `model.generator`", "Who rolls out.", "model.generator", kinds, "model.generator"))
+    kinds = classes("lightning_focal.environments", module("lightning_focal.environments").Environment)
+    said, key = "See [more than one turn](../howto/environments.md).", "model.environment"
+    parts.append(section(f"Environment: `{key}`", said, key, kinds, key))
     kinds = classes("lightning_focal.modules", modules.Reference)
     parts.append(
         section("Reference: `model.reference`", "What the KL term compares with.", "model.reference", kinds, "model.reference")

@@ -131,6 +131,11 @@ class Rollouts(_Data):
         openings: ``[P]`` the mark by which each prompt opened a thought, as it stands before its texts, or empty; none at all = unknown.
         versions: ``[P, G]`` int64 the same as ``version`` of each response, where some are older ones that were kept; their ``logp`` is of
             the policy that wrote them. None = all are new.
+        sampled_mask: ``[P, G, T]`` bool, True = a token that the policy drew, False = an environment's or padding; the loss, its means and
+            lengths are of these, attention is of ``response_mask``. None = the policy drew every token of a response.
+        trajectories: ``[P][G]`` what was said after the prompt, message by message, where there were turns; ``texts`` then are the last
+            of the policy's, without tool calls. None = one turn.
+        own_scores: ``[P][G]`` an environment's own scores in [0, 1] by name, None = it failed; empty without an environment.
     """
 
     prompts: Prompts
@@ -146,6 +151,9 @@ class Rollouts(_Data):
     thought_tokens: Tensor | None = None
     openings: tuple[str, ...] = ()
     versions: Tensor | None = None
+    sampled_mask: Tensor | None = None
+    trajectories: tuple[tuple[tuple[Message, ...], ...], ...] | None = None
+    own_scores: tuple[tuple[Mapping[str, float | None], ...], ...] = ()
 
     def __post_init__(self) -> None:
         p = len(self.prompts)
@@ -161,6 +169,10 @@ class Rollouts(_Data):
             _expect("thought_tokens", self.thought_tokens, (p, g), "P, G", torch.int64)
         if self.versions is not None:
             _expect("versions", self.versions, (p, g), "P, G", torch.int64)
+        if self.sampled_mask is not None:
+            _expect("sampled_mask", self.sampled_mask, (p, g, t), "P, G, T", torch.bool)
+            if (self.sampled_mask & ~self.response_mask).any():
+                raise ValueError("`sampled_mask` must be False wherever `response_mask` is: padding is no token that was drawn")
         _expect_len("texts", self.texts, p, "prompt")
         for texts in self.texts:
             _expect_len("texts", texts, g, "rollout")
@@ -187,9 +199,14 @@ class Rollouts(_Data):
         return torch.ones_like(self.truncated) if self.versions is None else self.versions == self.version
 
     @property
+    def sampled(self) -> Tensor:
+        """``[P, G, T]`` bool, True = a token that the policy drew."""
+        return self.response_mask if self.sampled_mask is None else self.sampled_mask
+
+    @property
     def lengths(self) -> Tensor:
-        """Response lengths in tokens, ``[P, G]`` int64."""
-        return self.response_mask.sum(-1)
+        """Tokens of each response that the policy drew, ``[P, G]`` int64."""
+        return self.sampled.sum(-1)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "judges": {"types", "thoughts", "functional", "rubrics", "servers", "models"},
     "generation": {"types", "thoughts", "functional", "servers", "precision", "models", "foreign"},
     "data": {"types", "keys", "rubrics", "seeds", "functional", "judges", "arguments"},
+    "environments": {"types", "thoughts", "seeds", "judges", "models", "generation"},
     "rephrasing": {"types", "thoughts", "files", "data", "generation", "models", "servers"},
     "rewards": {"types", "keys", "seeds", "thoughts", "functional", "metrics", "rubrics", "judges", "arguments"},
     "integrations": {"types", "keys", "seeds", "foreign", "functional", "rubrics", "judges", "data", "rewards", "evaluation"},
@@ -59,6 +60,7 @@ MAY_IMPORT = {
         "seeds",
         "functional",
         "metrics",
+        "environments",
         "generation",
         "models",
         "rewards",
@@ -147,6 +149,7 @@ FOREIGN = {
     "runs": {"transformers"},
     "report": {"torch", "transformers"},
     "servers": {"torch", "lightning", "transformers"},
+    "environments": {"lightning", "torchmetrics"},
     "rephrasing": {"lightning", "transformers"},
     "integrations": {"lightning"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
 
     ``response`` is the whole of it, ``thought`` its thought (None where there is none), see :mod:`lightning_focal.thoughts`.
     ``batch`` is the number of rollout batches trained on before.
+    ``trajectory`` is JSON: what was said after the prompt, message by message; None where there was one turn.
     Rows of groups that took no part in the update come last and are marked ``rejected``.
     """
     rollouts, scores, shaped = scored.rollouts, scored.scores, scored.shaped
@@ -32,7 +34,7 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
     reward, static, advantage = shaped.rewards.tolist(), shaped.static.tolist(), shaped.advantages.tolist()
     valid, truncated, lengths = shaped.valid.tolist(), rollouts.truncated.tolist(), rollouts.lengths.tolist()
     versions = torch.full_like(rollouts.lengths, rollouts.version) if rollouts.versions is None else rollouts.versions
-    version = versions.tolist()
+    version, told = versions.tolist(), rollouts.trajectories
     rows = []
     for p, prompt_id in enumerate(rollouts.prompts.ids):
         messages = [dict(message) for message in rollouts.prompts.messages[p]]
@@ -58,6 +60,7 @@ def rollout_rows(scored: ScoredRollouts, batch: int) -> list[dict[str, Any]]:
                     "rollout": g,
                     "messages": messages,
                     "response": text,
+                    "trajectory": None if told is None else json.dumps([dict(m) for m in told[p][g]], ensure_ascii=False),
                     "thought": thought,
                     "thought_finished": finished,
                     "tokens": lengths[p][g],
@@ -83,6 +86,7 @@ def rollout_schema() -> Any:
     criterion |= {"prior_weight": number, "weight": number, "saturation": number}
     columns = {"stage": text, "batch": whole, "prompt_id": text, "rollout": whole}
     columns |= {"messages": pa.list_(pa.struct({"role": text, "content": text})), "response": text}
+    columns |= {"trajectory": text}
     columns |= {"thought": text, "thought_finished": pa.bool_()}
     columns |= {"tokens": whole, "truncated": pa.bool_(), "valid": pa.bool_()}
     columns |= {"reward": number, "static_reward": number, "advantage": number, "policy_version": whole, "rejected": pa.bool_()}

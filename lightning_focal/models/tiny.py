@@ -11,7 +11,12 @@ import torch
 __all__ = ["CHATML", "TinyLlama", "byte_tokenizer"]
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if tools %}{{ '<|im_start|>tools\n' }}{% for tool in tools %}{% set tool = tool['function'] or tool %}"  # short: a byte is a token
+    "{{ tool['name'] + '(' + (tool['parameters'] or {'properties': ''})['properties'] | join(', ') + ')\n' }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '<tool_call>' + call['function'] | tojson + '</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_focal.callbacks.observer import RolloutObserver, ScoredRollouts, batches_done
 from lightning_focal.callbacks.rollout_table import rollout_rows
 from lightning_focal.callbacks.teacher import EMATeacher, find_teacher, match_teachers
+from lightning_focal.environments import Environment, TurnRollouts, check_environment
 from lightning_focal.functional import loss_normaliser
 from lightning_focal.generation import Finished, Generator, GeneratorName, Sampling, named_generator
 from lightning_focal.models import (
@@ -23,6 +24,7 @@ from lightning_focal.models import (
     dummy_forward,
     encode_chat,
     has_adapters,
+    policy_config,
     prompt_opening,
     response_measures,
     rows_in_words,
@@ -67,6 +69,7 @@ class GRPOModule(PolicyModule):
         update: how a batch becomes optimiser steps.
         dynamic_sampling: refill a batch where groups hold no contrast; off by default.
         generator: who rolls out, or ``hf``, ``vllm``, ``vllm_server`` for one as it comes; transformers in this process by default.
+        environment: answers the policy turn by turn, with tools and scores of its own; none by default.
         reference: what the KL term compares with; none by default.
         optimizer: makes the optimiser from parameters; AdamW with lr 1e-5 and no weight decay by default.
         lr_scheduler: makes the scheduler from the optimiser, stepped once a rollout batch; constant by default.
@@ -84,6 +87,7 @@ class GRPOModule(PolicyModule):
         update: Update = Update(),  # noqa: B008 - frozen
         dynamic_sampling: DynamicSampling | None = None,
         generator: Generator | GeneratorName | None = None,
+        environment: Environment | None = None,
         reference: Reference | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -104,6 +108,7 @@ class GRPOModule(PolicyModule):
         self.sampling, self.val_sampling = sampling, val_sampling or sampling
         self.update = update
         self.generator = named_generator(generator)
+        self.turns = None if environment is None else TurnRollouts(environment, self.generator, self._anywhere)
         self.reference = reference or NoReference()
         if update.kl_coef > 0 and not self.reference.active:
             raise ValueError("`model.update.kl_coef` > 0 needs a reference: set `model.reference: FrozenReference`")
@@ -142,6 +147,13 @@ class GRPOModule(PolicyModule):
                 f"`model.dynamic_sampling.replay_buffer_size` must be 0 with {type(self._strategy).__name__}: what it scores a response by "
                 "changes with the group or the policy, so that none can be used again"
             )
+        splits: dict[str, Prompts] = getattr(getattr(self.trainer, "datamodule", None), "splits", dict)()
+        check_environment(None if self.turns is None else self.turns.environment, splits.values())
+        if self.turns is not None:
+            if replays or self._teacher is not None:
+                key = "`model.dynamic_sampling.replay_buffer_size` must be 0" if replays else "a run must have no EMATeacher"
+                raise ValueError(f"{key} with `model.environment`: it rolls out, or keeps, single turns alone")
+            self.turns.start(self.tokenizer, policy_config(self.source, **self._finding)[1])
         self.generator.start(self.sampling, needs_logp=self.update.importance_cap is not None or replays)
         if self.log_names:
             self._names = getattr(getattr(self.trainer, "datamodule", None), "criterion_names", list)()
@@ -161,6 +173,8 @@ class GRPOModule(PolicyModule):
     def teardown(self, stage: str) -> None:
         """Let the generator free what it holds."""
         self.generator.close()
+        if self.turns is not None:
+            self.turns.close()
         self._synced = self._pool = None
 
     def configure_model(self) -> None:
@@ -212,15 +226,15 @@ class GRPOModule(PolicyModule):
         """Say what computes rollouts and updates, and in which precision; every process asks, since the policy may be run."""
         rows = rows_in_words(self.model)
         words = [f"rollouts: {self.generator.describe(self.model)}", f"update: {rows}, {precision_words(self.trainer)}"]
+        words += [] if self.turns is None else [self.turns.describe()]
         return " · ".join([*words, *training_words(self.model, self.update.router_aux_coef)])
 
     def describe_judging(self) -> str:
         """Say whether responses are judged while others are still written, for the run's first line; empty without a judge."""
         words = self.reward_strategy.source.describe()
-        if words.endswith("beside generation") and not self.generator.tells_finished:
-            return (
-                f"{words.removesuffix('beside generation')}behind generation ({type(self.generator).__name__} gives all at once)"
-            )
+        if words.endswith("beside generation") and not self._tells_finished:
+            who = type(self.generator if self.turns is None else self.turns.environment).__name__
+            return f"{words.removesuffix('beside generation')}behind generation ({who} gives all at once)"
         return words
 
     # -- one step ---------------------------------------------------------------------------------------------------------
@@ -318,7 +332,7 @@ class GRPOModule(PolicyModule):
         prompts = replace(prompts, tokens=tuple(encode_chat(self.tokenizer, messages) for messages in prompts.messages))
         size = self._group_size(stage)
         with self.reward_strategy.judging(prompts, stage, size, self.chat.thinks) as take:
-            rollouts = self.roll_out(prompts, dice or stage, finished=take if self.generator.tells_finished else None)
+            rollouts = self.roll_out(prompts, dice or stage, finished=take if self._tells_finished else None)
             if moves_teacher and self._teacher is not None:
                 with self.phases("teacher"):
                     self._teacher_weight = self._teacher.advance(self.model, batches_done(self.trainer), self.planned_batches)
@@ -339,8 +353,19 @@ class GRPOModule(PolicyModule):
             loader.observe(dict(self.processes.gather([*levels.items()])))
             self._sampled = {**self._sampled, "skipped": float(loader.skipped)}
 
+    def chat_options(self) -> dict[str, Any]:
+        """Return what a prompt's template is told besides: the environment's tools."""
+        return {} if self.turns is None or not self.turns.tools.schemas else {"tools": self.turns.tools.schemas}
+
     def _group_size(self, stage: str) -> int:
         return self.val_group_size if stage in _HELD_OUT else self.group_size
+
+    def _anywhere(self, here: bool) -> bool:
+        return bool(self.processes.max_over_ranks(int(here)))
+
+    @property
+    def _tells_finished(self) -> bool:
+        return self.turns is None and self.generator.tells_finished
 
     def roll_out(
         self,
@@ -378,7 +403,7 @@ class GRPOModule(PolicyModule):
             if teacher or self._synced != self.version:
                 self.generator.sync(model, self.version)
                 self._synced = None if teacher else self.version
-            rollouts = self.generator.generate(
+            rollouts = (self.turns or self.generator).generate(
                 model,
                 self.tokenizer,
                 prompts,
@@ -402,8 +427,11 @@ class GRPOModule(PolicyModule):
         """Return ``self_certainty`` and ``entropy`` of the policy, ``[P, G]`` means over each response's tokens, NaN without any."""
         names = ("self_certainty", "entropy")
         with torch.inference_mode(False):
-            found = self._measured(self.model, Sequences.of(rollouts), names)
-        counts = rollouts.response_mask.sum(-1)
+            rows = Sequences.of(rollouts)
+            found = self._measured(self.model, rows, names)
+        counts = rollouts.lengths
+        if rows.sampled_mask is not None:
+            found = {name: values.masked_fill(~rows.sampled_mask, 0) for name, values in found.items()}
         return {name: found[name].sum(-1).reshape(counts.shape) / counts for name in names}  # 0 / 0 is NaN
 
     # -- parts of an update -----------------------------------------------------------------------------------------------

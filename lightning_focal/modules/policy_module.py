@@ -137,13 +137,17 @@ class PolicyModule(LightningModule):
         """Say how thoughts are told from answers; empty where neither the chat template nor the configuration says anything of them."""
         return self.chat.describe(self.tokenizer)
 
+    def chat_options(self) -> dict[str, Any]:
+        """Return what the chat template is told of every prompt besides; nothing by default."""
+        return {}
+
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Return the length of a chat in tokens, chat template included.
 
         Raises:
             ValueError: for a chat with a token that the policy does not embed.
         """
-        ids = encode_chat(self.tokenizer, messages)
+        ids = encode_chat(self.tokenizer, messages, self.chat_options())
         if self._rows is None:
             self._rows = int(policy_config(self.source, **self._finding)[0].get_text_config().vocab_size)
         if max(ids) >= self._rows:

@@ -155,6 +155,7 @@ class Sequences:
         sizes: what the host knows of the rows; None = no two rows share a prompt.
         number: ``[N]`` int64 on the host, place of each row in what it was taken from, or None.
         left_out: ``[N, T]`` bool, True = adds nothing to the policy loss, though it counts in its mean; or None.
+        sampled_mask: ``[N, T]`` bool, True = a token that the policy drew, False = an environment's; None = all of ``response_mask``.
     """
 
     prompt_ids: Tensor
@@ -170,6 +171,7 @@ class Sequences:
     sizes: Sizes | None = None
     number: Tensor | None = None
     left_out: Tensor | None = None
+    sampled_mask: Tensor | None = None
 
     @classmethod
     def of(cls, rollouts: Rollouts, shaped: Shaped | None = None, mask_truncated: bool = False) -> Sequences:
@@ -191,6 +193,7 @@ class Sequences:
             sampling_logp=None if rollouts.logp is None else rollouts.logp.flatten(0, 1),
             views=views,
             sizes=Sizes.of(prompt_mask, response_mask, g),
+            sampled_mask=None if rollouts.sampled_mask is None else rollouts.sampled_mask.flatten(0, 1),
         )
 
     def __len__(self) -> int:
@@ -203,8 +206,8 @@ class Sequences:
 
     @property
     def loss_mask(self) -> Tensor:
-        """``[N, T]`` bool, True = a response token of a valid rollout."""
-        return self.response_mask & self.valid[:, None]
+        """``[N, T]`` bool, True = a token that the policy drew, of a valid rollout: loss, KL, entropy, ratios and means are of these."""
+        return (self.response_mask if self.sampled_mask is None else self.sampled_mask) & self.valid[:, None]
 
     def rows(self, index: Tensor) -> Sequences:
         """Return some rows; an index on the host spares waiting for the device."""

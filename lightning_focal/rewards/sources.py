@@ -10,9 +10,10 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from lightning_focal.judges import Judge, JudgeRequest, RuleJudge, Verdict, verdicts_to_scores
+from lightning_focal.judges import Judge, JudgeRequest, Outcome, RuleJudge, Verdict, verdicts_to_scores
+from lightning_focal.judges.rules.programs import environment_score
 from lightning_focal.rewards.early import EarlyVerdicts, Place, judged_at_once
-from lightning_focal.rubrics import Rubric
+from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores, Prompts, Rollouts
 
 __all__ = ["Answerer", "RubricScores", "ScoreSource"]
@@ -162,9 +163,22 @@ class RubricScores(ScoreSource):
         return chosen.any(1, keepdim=True).expand_as(chosen) if self.judge.whole_groups else chosen
 
     def _judged(self, rollouts: Rollouts, places: list[Place]) -> dict[Place, tuple[Verdict, ...]]:
-        """Verdicts by place: those that were begun beside generation, and of what was not."""
+        """Verdicts by place: those that were begun beside generation, of what was not, and what an environment scores itself."""
         wanted = {(p, i, repeat): self._request(rollouts, p, i, repeat) for p, i, repeat in places}
-        return judged_at_once(self.judge, wanted) if self._early is None else self._early.take(wanted)
+        own = [[environment_score(c) for c in rubric.criteria] for rubric in rollouts.prompts.rubrics]
+        asked = {}
+        for place, request in wanted.items():
+            left = tuple(c for c, name in zip(request.criteria, own[place[0]], strict=True) if name is None)
+            if left:
+                asked[place] = request if len(left) == len(request.criteria) else replace(request, criteria=left)
+        found = judged_at_once(self.judge, asked) if self._early is None else self._early.take(asked)
+        verdicts = {}
+        for (p, i, repeat), request in wanted.items():
+            said = rollouts.own_scores[p][i] if rollouts.own_scores else {}
+            judged, pairs = iter(found.get((p, i, repeat), ())), zip(request.criteria, own[p], strict=True)
+            row = tuple(next(judged) if name is None else _own_verdict(said.get(name), c) for c, name in pairs)
+            verdicts[p, i, repeat] = row
+        return verdicts
 
     def _request(self, rollouts: Rollouts, prompt: int, rollout: int, repeat: int) -> JudgeRequest:
         messages, criteria = rollouts.prompts.messages[prompt], rollouts.prompts.rubrics[prompt].criteria
@@ -177,3 +191,10 @@ class RubricScores(ScoreSource):
         if bare:
             raise ValueError(f"{type(self).__name__} needs a rubric for every prompt, prompts {bare} have none")
         return prompts.rubrics
+
+
+def _own_verdict(score: float | None, criterion: Criterion) -> Verdict:
+    """A score of an environment as a verdict; one that is none, or outside [0, 1], is a failed judgement."""
+    if score is None or not 0 <= score <= 1:
+        return Verdict(Outcome.ERROR, reason=f"the environment gave {score}")
+    return Verdict(Outcome.GRADED, criterion.low + float(score) * (criterion.high - criterion.low), "by the environment")

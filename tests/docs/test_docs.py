@@ -41,6 +41,7 @@ def test_links_lead_somewhere(page):
 
 
 NOTHING_TO_SEE = {
+    "environments": "conversations, which the rollout table holds",
     "dynamic_sampling": "counts, which the page has in tables",
     "living_rubrics": "writes files, which the page shows",
     "pairs": "writes files, which the page shows",

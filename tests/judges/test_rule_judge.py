@@ -179,7 +179,7 @@ def test_ifeval_without_its_package_names_the_extra(monkeypatch):
         RuleJudge().validate(criterion({"kind": "ifeval", "instruction": "punctuation:no_comma"}))
 
 
-KINDS = [kind for kind in CHECKS if kind not in ("python", "answer")]
+KINDS = [kind for kind in CHECKS if kind not in ("python", "answer", "environment")]
 TEXT_CRITERIA = tuple(Criterion(k, "d", check=CHECKS[k].example, points=-1 if i % 2 else 1) for i, k in enumerate(KINDS))
 
 

@@ -128,7 +128,7 @@ def test_arguments_without_a_use_are_warned_of_once(caplog):
             thinking(QWEN, template_kwargs={"enable_thinkin": False})
             thinking("", thinking="on")
     assert caplog.messages == [
-        "`model.chat.template_kwargs.enable_thinkin`: the chat template takes no notice of it (it knows enable_thinking)",
+        "`model.chat.template_kwargs.enable_thinkin`: the chat template takes no notice of it (it knows enable_thinking, tools)",
         "`model.chat.thinking: on`: the chat template has no switch for thoughts; they are told by their marks alone",
     ]
 

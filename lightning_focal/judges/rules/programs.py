@@ -17,8 +17,9 @@ from lightning_focal.judges.math_worker import NOTHING_READ
 from lightning_focal.judges.rules.registry import Run, check, verdict
 from lightning_focal.judges.rules.view import ResponseView
 from lightning_focal.judges.written_answers import gold_answer, read_answer, stated_answer
+from lightning_focal.rubrics.criterion import Criterion
 
-__all__ = ["load_function"]
+__all__ = ["environment_score", "load_function"]
 
 _SECONDS = 2.0
 _MOST_CHARACTERS = 1000  # longer answers are compared as strings
@@ -49,6 +50,26 @@ def answer(expected: str) -> Run:
         return verdict(reply.comparison is Comparison.EQUAL, f"answer {stated[:60]!r}, expected {expected!r}")
 
     return run
+
+
+@check("environment")
+def environment(score: str | None = None) -> Run:
+    """What `model.environment` gives under the name `score`, the criterion's own by default, in 0 to 1."""
+
+    def run(view: ResponseView) -> Verdict:
+        return Verdict(Outcome.ERROR, None, "an environment alone scores this, and none rolled out")
+
+    return run
+
+
+def environment_score(criterion: Criterion) -> str | None:
+    """Return the name of the environment's score that a criterion takes; None = a judge judges it.
+
+    >>> environment_score(Criterion("right", "Is right.", check={"kind": "environment"}))
+    'right'
+    """
+    check = criterion.check
+    return None if check is None or check["kind"] != "environment" else str(check.get("score") or criterion.name)
 
 
 def load_function(target: str) -> Callable[..., Any]:

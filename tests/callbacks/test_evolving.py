@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.callbacks import EvolvingRubrics, HeldOut
+from lightning_focal.generation import Sampling
 from lightning_focal.judges import HTTPJudge, RoutedJudge
 from lightning_focal.modules import DynamicSampling
 from lightning_focal.rewards import FocalReward, MajorityVoteReward, StandardisedFocalReward, StaticReward, find_strategy
@@ -91,7 +92,8 @@ def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
 def test_responses_are_judged_once(run_tiny, rubric_file, server):
     """What is begun beside generation has the evolved criteria already."""
     words = {"name": "z", "description": "Somewhere it shows us one letter z to read.", "points": 1}
-    evolving = evolve(run_tiny, server, data_train=rubric_file(rubric=[*RUBRIC, words]), epochs=2)
+    longer = {"data_train": rubric_file(rubric=[*RUBRIC, words]), "sampling": Sampling(max_new_tokens=24)}
+    evolving = evolve(run_tiny, server, epochs=2, **longer)
     assert sum(column(evolving.run.folder, "train/rubrics/kept")) > 0
     assert max(column(evolving.run.folder, "train/judge/requests")) <= 2 * evolving.run.module.group_size
 

@@ -1,6 +1,9 @@
 """Turns of a real policy: what is drawn, its log-probabilities, limits, training and resuming."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +21,7 @@ from lightning_focal.types import Prompts
 from tests.conftest import TINY, rubric_rows, write_rows
 from tests.environments.helpers import Wild, play, prompts_of, speaking
 
+ROOT = Path(__file__).parents[2]
 RUBRIC = [
     {"name": "replies", "points": 2, "tags": ["axis:content"], "check": "environment"},
     {"name": "done", "points": 1, "tags": ["axis:content"], "check": {"kind": "environment", "score": "finished"}},
@@ -207,3 +211,23 @@ def test_limits_are_positive(limit):
     with pytest.raises(ValueError, match=f"model.environment.{limit}` must be > 0, got 0"):
         Dialogue(**{limit: 0})
     assert Dialogue().reset(Task("a")).scores([]) == {"replies": None, "finished": 0.0}
+
+
+@pytest.mark.slow
+def test_processes_take_as_many_turns(tmp_path):
+    """The weights are split: a process whose episodes are over has to come along for those of the other one."""
+    config, data = ROOT / "configs" / "environments" / "dialogue.yaml", "--data.batch_size=3"
+    strategy = {
+        "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+        "data_parallel_size": 2,
+        "tensor_parallel_size": 1,
+    }
+    options = [f"--trainer.strategy.{name}={value}" for name, value in strategy.items()]
+    command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={config}", data, "--trainer.devices=2", *options]
+    command += ["--trainer.limit_train_batches=1", f"--run_dir={tmp_path / 'run'}"]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=240)
+    most = []
+    for path in sorted((tmp_path / "run" / "rollouts").glob("train-000000-r*.parquet")):
+        said = [json.loads(row["trajectory"]) for row in pq.read_table(path).to_pylist()]
+        most.append(max(sum(message["role"] == "assistant" for message in one) for one in said))
+    assert sorted(most) == [1, 2]

@@ -20,7 +20,7 @@ from typing import Any
 
 import label_free
 import pyarrow.parquet as pq
-from methods import STATIC
+from methods import STATIC, methods
 from problems import PROBLEMS
 from run import SCALES
 
@@ -226,9 +226,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="an SVG; needs matplotlib")
     given = parser.parse_args()
     order = {problem: place for place, problem in enumerate(PROBLEMS)}
-    read = [cell for cell in map(Cell.read, given.cells.glob("*.parquet")) if cell is not None]
-    cells = sorted(read, key=lambda cell: (order[cell.problem], list(SCALES).index(cell.scale)))
-    count = f"{len(cells)} of {len(PROBLEMS) * len(SCALES)} cells are stored."
+    read = [Cell.read(path) for path in given.cells.glob("*.parquet")]
+    whole = [cell for cell in read if cell is not None and methods(PROBLEMS[cell.problem]).keys() <= cell.tests.keys()]
+    cells = sorted(whole, key=lambda cell: (order[cell.problem], list(SCALES).index(cell.scale)))
+    count = f"{len(cells)} of {len(PROBLEMS) * len(SCALES)} cells are complete, {len(read) - len(cells)} are begun."
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text("\n".join([count, "", *(line for cell in cells for line in cell.lines())]), encoding="utf-8")
     if given.page:

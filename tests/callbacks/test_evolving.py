@@ -104,11 +104,13 @@ def logged(folder):
 
 
 @pytest.mark.parametrize("strategy", [
-    StaticReward,
-    lambda judge: FocalReward(gamma=1.0, scope="running", judge=judge, patience=2, warmup=1),
-    lambda judge: StandardisedFocalReward(judge=judge),
-    lambda judge: FocalReward(gamma=1.0, weights="uniform", informedness=0.5, judge=judge),
-], ids=["static", "running and patient", "standardised", "informed"])  # fmt: skip
+    pytest.param(lambda judge: FocalReward(gamma=1.0, scope="running", judge=judge, patience=2, warmup=1), id="running and patient"),
+    *(pytest.param(strategy, marks=pytest.mark.slow, id=name) for name, strategy in {
+        "static": StaticReward,
+        "standardised": lambda judge: StandardisedFocalReward(judge=judge),
+        "informed": lambda judge: FocalReward(gamma=1.0, weights="uniform", informedness=0.5, judge=judge),
+    }.items()),
+])  # fmt: skip
 def test_resumed_equals_the_uninterrupted_run(run_tiny, rubric_file, server, tmp_path, strategy):
     """Weights, criteria, metrics and the file of versions; rows behind the checkpoint are written once."""
     saving = ModelCheckpoint(tmp_path / "checkpoints", filename="{step}", every_n_train_steps=1, save_top_k=-1)

@@ -1,6 +1,6 @@
 """A policy learns to use a calculator: configs/environments/calculator.yaml from a warm start that mostly guesses.
 
-    python benchmarks/calculator.py --seeds 0 1 2 --json benchmarks/results/calculator.json
+    python benchmarks/calculator.py --seeds 10 11 12 --json benchmarks/results/calculator.json
 
 For each seed a Llama of random weights, with a tokenizer trained on the demonstrations (digits apart), learns the format from
 trajectories: first that calls are made and results are copied, then that 88 of 100 questions are answered by a guess instead of a call.

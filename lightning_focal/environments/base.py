@@ -22,6 +22,9 @@ class Task:
         answer: its gold answer, where known.
         extra: further columns of the data.
         seed: of what an episode draws: the same for a whole group, so that its rollouts differ by the policy alone.
+
+    >>> Task("a", ({"role": "user", "content": "12 * 7 = ?"},), answer="84").answer
+    '84'
     """
 
     id: str

@@ -43,6 +43,13 @@ class LocalSearch(Environment):
 
     Raises:
         ValueError: for a folder without texts.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "tea.txt").write_text("Green tea steeps three minutes.")
+    ...     found = LocalSearch(folder).search("tea")
+    >>> found
+    [{'id': 'tea', 'text': 'Green tea steeps three minutes.'}]
     """
 
     score_names = ("cited", "searched")

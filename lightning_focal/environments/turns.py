@@ -57,6 +57,11 @@ class TurnRollouts:
         environment: whose episodes they are.
         generator: who writes the policy's turns.
         anywhere: says whether something holds on any process; all take as many turns, those that are done without a prompt.
+
+    >>> from lightning_focal.environments import Dialogue
+    >>> from lightning_focal.generation import HFGenerator
+    >>> TurnRollouts(Dialogue(max_turns=3), HFGenerator()).describe()
+    'environment: Dialogue, at most 3 turns'
     """
 
     def __init__(

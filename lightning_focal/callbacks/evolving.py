@@ -11,9 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial as bind
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -152,7 +151,8 @@ class EvolvingRubrics(RolloutObserver):
             before.setdefault(event["prompt"], Counter())[event["action"]] += 1
         room = [self.most - len(self.active(p)) + before.get(p, Counter())["retired"] for p in scored.rollouts.prompts.ids]
         events += self._proposed(scored, room)
-        events = sorted(_gathered(trainer, events), key=lambda event: str(event["prompt"]))  # a prompt is on one process
+        gather = cast(Any, pl_module).processes.gather
+        events = sorted(gather(events), key=lambda event: str(event["prompt"]))  # a prompt is on one process
         self.apply(events, batch)
         counts = Counter(event["action"] for event in events)
         counts["proposed"] = counts["kept"] + counts["rejected"]
@@ -387,12 +387,3 @@ def _batch_of(line: str) -> float:
     with suppress(ValueError, KeyError, TypeError):
         return int(json.loads(line)["batch"])
     return float("inf")
-
-
-def _gathered(trainer: Trainer, events: list[Event]) -> list[Event]:
-    """Events of all processes."""
-    parts: list[Any] = [events]
-    if trainer.world_size > 1:
-        parts = [None] * trainer.world_size
-        torch.distributed.all_gather_object(parts, events)
-    return [event for part in parts for event in part]

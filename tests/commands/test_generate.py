@@ -14,6 +14,7 @@ from lightning_focal.commands.rubrics import rubrics_command
 from lightning_focal.data import RubricDataModule
 from lightning_focal.rubrics import read_all
 from lightning_focal.terminal import plain_errors
+from tests.commands.writing import lines, server_of
 from tests.conftest import write_rows
 from tests.judges.faulty_server import entries, verdicts
 from tests.servers.fake import completion, serving
@@ -74,14 +75,6 @@ def run(tmp_path, questions, capsys, monkeypatch):
         return status, said.out, said.err
 
     return call
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def server_of(fake, *extra):
-    return ("--server", fake.url, "--model", "tiny", "--timeout", "5", "--deadline", "20", *extra)
 
 
 def counts(said):

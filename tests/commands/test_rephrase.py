@@ -12,6 +12,7 @@ import pytest
 from lightning_focal.commands.rephrase import rephrase_command
 from lightning_focal.data import PairDataModule, read_pairs
 from lightning_focal.terminal import plain_errors
+from tests.commands.writing import lines, server_of
 from tests.servers.fake import completion, serving
 
 COUNT = 12
@@ -54,14 +55,6 @@ def run(tmp_path, questions, capsys, monkeypatch):
         return status, said.out, said.err
 
     return call
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def server_of(fake, *extra):
-    return ("--server", fake.url, "--model", "tiny", "--timeout", "5", "--deadline", "20", *extra)
 
 
 def test_questions_in_pairs_out(run, tmp_path, questions):

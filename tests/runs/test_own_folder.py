@@ -60,7 +60,7 @@ def fit(*options, run_dir="runs/a"):
     )
     main(["fit", *given.split(), f"--run_dir={run_dir}", *options])
     if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()  # as at the end of a process: else the next run writes into this one's
+        sys.modules["wandb"].teardown()  # as at the end of a process: else a run is still written while the next one starts
 
 
 def entries(folder):

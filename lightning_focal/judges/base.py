@@ -87,6 +87,7 @@ class JudgeRequest:
         criteria: at least one.
         thinks: a thought is told from the answer.
         repeat: number of the repetition, which a judge that remembers its verdicts judges by itself.
+        said: what was said after ``messages`` where there were turns, ``response`` the last of them; none = one turn.
 
     >>> answer, thought = Criterion("short", "Is short."), Criterion("checks", "Checks itself.", scope="thought")
     >>> request = JudgeRequest((), "<think>4 + 4</think>8", (answer, thought))
@@ -99,6 +100,7 @@ class JudgeRequest:
     criteria: tuple[Criterion, ...]
     thinks: bool = True
     repeat: int = 0
+    said: tuple[Message, ...] = ()
 
     @cached_property
     def parts(self) -> Response:
@@ -106,10 +108,17 @@ class JudgeRequest:
         return split_thought(self.response) if self.thinks else Response(None, self.response)
 
     def text(self, criterion: Criterion) -> str:
-        """Return what ``criterion`` is about: the answer, the thought, or the response with both as it was written."""
+        """Return what ``criterion`` is about: answer, thought, the response with both as it was written, or all turns with who spoke."""
         if criterion.scope == "both":
             return self.response
-        return self.parts.answer if criterion.scope == "answer" else self.parts.thought or ""
+        if criterion.scope == "conversation" and self.said:
+            return "\n\n".join(map(self._turn, self.said))
+        return self.parts.thought or "" if criterion.scope == "thought" else self.parts.answer
+
+    def _turn(self, message: Message) -> str:
+        own = message["role"] == "assistant" and self.thinks
+        text = split_thought(message["content"]).answer if own else message["content"]
+        return f"{message['role']}: {text.strip()}"
 
     def empty(self, criterion: Criterion) -> Verdict | None:
         """Return the verdict where there is nothing to judge, else None; see :func:`empty_verdict`."""

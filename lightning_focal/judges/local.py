@@ -23,7 +23,8 @@ _NO = ("no", "No", "NO")
 _DIGITS = tuple("0123456789")
 _LEVELS = 5
 _THOUGHT, _BOTH = "What was thought before the response", "Response, with what was thought before it"
-_PARTS = {"answer": "Response", "thought": _THOUGHT, "both": _BOTH}
+_TURNS = "Turns that led to the response, and the response"
+_PARTS = {"answer": "Response", "thought": _THOUGHT, "both": _BOTH, "conversation": _TURNS}
 
 
 class Question(NamedTuple):

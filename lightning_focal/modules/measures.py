@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_focal.environments.tools import ERROR
 from lightning_focal.functional import (
     compare_ranks,
     group_spread,
@@ -67,6 +68,16 @@ def add_thoughts(means: Means, stage: str, rollouts: Rollouts) -> None:
     means.add(f"{stage}/response/thought_tokens", torch.zeros_like(rollouts.lengths) if tokens is None else tokens, known)
 
 
+def add_turns(means: Means, stage: str, rollouts: Rollouts) -> None:
+    """Add ``<stage>/rollout/turns``, turns of the policy, ``.../tool_calls``, both a rollout, and ``.../tool_errors``, the share of calls."""
+    said = [message for group in rollouts.trajectories or () for path in group for message in path]
+    results = [message for message in said if message["role"] == "tool"]
+    turns, failed = (sum(found) for found in ((m["role"] == "assistant" for m in said), (m["content"].startswith(ERROR) for m in results)))
+    sums = {"turns": (turns, rollouts.truncated.numel()), "tool_calls": (len(results), rollouts.truncated.numel())}
+    for name, counts in (sums | {"tool_errors": (failed, len(results))}).items():
+        means.add_sums(f"{stage}/rollout/{name}", *torch.tensor(counts, device=rollouts.response_ids.device))
+
+
 class BatchMeasures:
     """Rewards, lengths, the source's own measures and the balance over criteria of one batch or many.
 
@@ -106,6 +117,8 @@ class BatchMeasures:
         means.add(f"{stage}/rollout/length", rollouts.lengths.double())
         means.add(f"{stage}/rollout/truncated", rollouts.truncated.double())
         add_thoughts(means, stage, rollouts)
+        if rollouts.trajectories is not None:
+            add_turns(means, stage, rollouts)
         for name, values in scores.measures.items():
             values = values.to(self.device).double()
             means.add(f"{stage}/{name}", values, ~values.isnan())

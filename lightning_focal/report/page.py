@@ -180,8 +180,8 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
     Returns:
         ``runs`` titles; ``prompts`` chats; ``rubrics`` criteria as ``[name, key, tags]``; ``reasons`` texts; ``groups`` as
         ``[run, stage, batch, prompt, rubric, weights, saturations, prior weights]``; and, one entry a rollout, ``group``,
-        ``number``, ``text`` (the answer), ``thought`` (ending in … where it did not end; or None), ``reward``, ``static``, ``change``
-        (of rank), ``tokens``, ``cut``, ``outcome`` (a letter a criterion), ``score`` (by criterion, where it is neither 0 nor 1),
+        ``number``, ``text`` (the answer), ``thought`` (ending in … where it did not end; or None), ``said`` (``[role, text]`` of each
+        turn; or None), ``reward``, ``static``, ``change`` (of rank), ``tokens``, ``cut``, ``outcome`` (a letter a criterion), ``score`` (by criterion, where it is neither 0 nor 1),
         ``fault`` (places of faults that were found) and ``reason`` (a number a criterion, into ``reasons``).
     """
     tables: dict[str, dict[Any, int]] = {"prompts": {}, "rubrics": {}, "reasons": {}, "groups": {}}
@@ -205,6 +205,7 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
                     "number": row["rollout"],
                     "text": answer,
                     "thought": thought,
+                    "said": _said(row),
                     "reward": row["reward"],
                     "static": row["static_reward"],
                     "change": row["rank_change"],
@@ -228,6 +229,11 @@ def _parts(row: Mapping[str, Any]) -> tuple[str | None, str]:
         return None, response
     thought, answer, finished = split_thought(response)
     return (thought if finished else f"{thought} …"), answer
+
+
+def _said(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """Who said what, turn by turn; None where there was one turn. Files of earlier versions know no turns."""
+    return [(m["role"], m["content"]) for m in json.loads(row["trajectory"])] if row.get("trajectory") else None
 
 
 def _outcome(criterion: Mapping[str, Any]) -> str:

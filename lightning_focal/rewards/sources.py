@@ -182,7 +182,8 @@ class RubricScores(ScoreSource):
 
     def _request(self, rollouts: Rollouts, prompt: int, rollout: int, repeat: int) -> JudgeRequest:
         messages, criteria = rollouts.prompts.messages[prompt], rollouts.prompts.rubrics[prompt].criteria
-        return JudgeRequest(tuple(messages), rollouts.texts[prompt][rollout], criteria, rollouts.thinks, repeat)
+        said = rollouts.trajectories[prompt][rollout] if rollouts.trajectories else ()
+        return JudgeRequest(tuple(messages), rollouts.texts[prompt][rollout], criteria, rollouts.thinks, repeat, said)
 
     def _rubrics(self, prompts: Prompts) -> tuple[Rubric, ...]:
         if len(prompts) and not prompts.rubrics:

@@ -49,7 +49,8 @@ class Criterion:
         low: value of a graded verdict that scores 0.
         high: value of a graded verdict that scores 1.
         required: a rollout that misses it is gated by strategies with gates.
-        scope: what of a response is judged: its ``answer``, its ``thought``, or ``both``.
+        scope: what of a response is judged: its ``answer``, its ``thought``, or ``both``; or the whole ``conversation`` with an
+            environment, without thoughts (the answer where there was one turn).
         where: place it was read from, for error messages; not part of equality.
 
     Raises:
@@ -67,7 +68,7 @@ class Criterion:
     low: float = 0.0
     high: float = 1.0
     required: bool = False
-    scope: Literal["answer", "thought", "both"] = "answer"
+    scope: Literal["answer", "thought", "both", "conversation"] = "answer"
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,8 +88,8 @@ class Criterion:
         object.__setattr__(self, "tags", tuple(self.tags))
         if not isinstance(self.required, bool):
             raise RubricError(here, "required", "true or false", self.required)
-        if self.scope not in ("answer", "thought", "both"):
-            raise RubricError(here, "scope", "answer, thought or both", self.scope)
+        if self.scope not in ("answer", "thought", "both", "conversation"):
+            raise RubricError(here, "scope", "answer, thought, both or conversation", self.scope)
         check: Any = {"kind": self.check} if isinstance(self.check, str) else self.check
         if check is not None:
             if not isinstance(check, Mapping) or not isinstance(check.get("kind"), str):

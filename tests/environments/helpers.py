@@ -1,11 +1,13 @@
 """Chat templates of three families, a tokenizer for each, and tools that misbehave."""
 
 import os
+import signal
 import time
+from pathlib import Path
 
 from tokenizers import AddedToken
 
-from lightning_focal.environments import Environment, Episode, TurnRollouts
+from lightning_focal.environments import Dialogue, Environment, Episode, TurnRollouts
 from lightning_focal.environments.calculator import calculate
 from lightning_focal.generation import Sampling, ScriptedGenerator
 from lightning_focal.models import load_policy
@@ -123,3 +125,25 @@ class Wild(Environment):
 
     def reset(self, task):
         return Episode()
+
+
+class Fatal(Dialogue):
+    """Kills its process between two turns of an episode, once: at a step, unless a file is there."""
+
+    def __init__(self, at, unless, **kwargs):
+        super().__init__(**kwargs)
+        self.at, self.unless, self.steps = at, Path(unless), 0
+
+    def reset(self, task):
+        episode = super().reset(task)
+        step = episode.step
+
+        def fatal(messages):
+            self.steps += 1
+            if self.steps == self.at and not self.unless.exists():
+                self.unless.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(messages)
+
+        episode.step = fatal
+        return episode

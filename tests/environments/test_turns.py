@@ -1,6 +1,8 @@
 """Turns of a real policy: what is drawn, its log-probabilities, limits, training and resuming."""
 
+import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ from lightning_focal.rewards import StaticReward
 from lightning_focal.types import Prompts
 from tests.conftest import TINY, rubric_rows, write_rows
 from tests.environments.helpers import Wild, play, prompts_of, speaking
+from tests.runs.killed import same_run
+from tests.runs.test_saving import configuration
 
 ROOT = Path(__file__).parents[2]
 RUBRIC = [
@@ -171,6 +175,29 @@ def test_training_writes_trajectories_and_resumes_to_the_same_bits(run_tiny, tmp
     assert set(scores) == {"replies", "done", "short"}
     finished = [(len(path) == 5, row["criteria"][1]["score"]) for path, row in zip(told, rows, strict=True)]
     assert all(float(complete) == score for complete, score in finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 40])  # in the evaluation before training; in training
+def test_killed_within_an_episode_it_ends_the_same(tmp_path, at):
+    talkative(tmp_path / "policy")
+    rows, there = write_rows(tmp_path / "dialogues.jsonl", rubric_rows(6, RUBRIC, **SCRIPT)), tmp_path / "there"
+    fatal = {"class_path": "tests.environments.helpers.Fatal", "init_args": {"at": at, "unless": str(there)}}
+    files = {"train": str(rows), "val": str(rows), "batch_size": 2}
+    model = {"policy": str(tmp_path / "policy"), "environment": fatal, "reference": None, "update": {"mini_batches": 2}}
+    data, trainer = {"class_path": "RubricDataModule", "init_args": files}, {"callbacks": []}
+    command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={configuration(tmp_path, model=model, data=data, trainer=trainer)}"]
+    there.touch()
+    subprocess.run([*command, f"--run_dir={tmp_path / 'plain'}"], check=True, cwd=ROOT, timeout=240)
+    there.unlink()
+    killed = subprocess.run([*command, f"--run_dir={tmp_path / 'run'}"], check=False, cwd=ROOT, timeout=240)
+    assert killed.returncode == -signal.SIGKILL
+    subprocess.run([*command, f"--run_dir={tmp_path / 'run'}", "--ckpt_path=last"], check=True, cwd=ROOT, timeout=240)
+    assert same_run(tmp_path / "run", tmp_path / "plain") == []
+    with open(tmp_path / "run" / "metrics.csv", encoding="utf-8") as file:
+        turns = [float(row["train/rollout/turns"]) for row in csv.DictReader(file) if row["train/rollout/turns"]]
+    assert len(turns) == 6
+    assert max(turns) > 1
 
 
 def test_dynamic_sampling_refills_with_trajectories(run_tiny, tmp_path):

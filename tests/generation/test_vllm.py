@@ -11,7 +11,7 @@ from lightning_focal.generation import HFGenerator, Sampling, VLLMGenerator
 from lightning_focal.models import Lora, load_trainable
 
 from .helpers import make_prompts, responses
-from .vllm_checks import MARKS, SMALL, TINY, gap, gaps, has_new_weights_after_each_update, many, roll, tiny_policy
+from .vllm_checks import MARKS, SMALL, TINY, converse, gap, gaps, has_new_weights_after_each_update, many, roll, tiny_policy
 
 pytestmark = MARKS
 
@@ -53,6 +53,19 @@ def test_greedy_responses_are_those_of_transformers(made):
     assert torch.equal(got.truncated, expected.truncated)
     assert got.texts == expected.texts
     torch.testing.assert_close(got.logp, expected.logp, atol=1e-5, rtol=0)
+
+
+def test_turns_are_those_of_transformers(made):
+    """Every turn goes on from the tokens of those before; what is drawn has the policy's own log-probabilities."""
+    sampling = Sampling(temperature=0, max_new_tokens=12)
+    expected, got = (converse(generator, *made[1:], sampling) for generator in (HFGenerator(), made[0]))
+    assert responses(got) == responses(expected)
+    assert got.trajectories == expected.trajectories
+    torch.testing.assert_close(got.logp, expected.logp, atol=1e-5, rtol=0)
+    drawn = converse(*made, Sampling(max_new_tokens=12), group=8)
+    turns = [sum(message["role"] == "assistant" for message in path) for group in drawn.trajectories for path in group]
+    assert set(turns) == {1, 2, 3, 4}
+    assert gap(made[1], drawn) < 1e-5
 
 
 def test_seeds_repeat_under_load_and_differ_from_each_other(made):

@@ -16,7 +16,7 @@ from lightning_focal.generation.vllm_http import ServerError
 from lightning_focal.models import export_policy
 
 from .helpers import responses
-from .vllm_checks import MARKS, SMALL, has_new_weights_after_each_update, many, roll, tiny_policy
+from .vllm_checks import MARKS, SMALL, converse, has_new_weights_after_each_update, many, roll, tiny_policy
 
 pytestmark = [*MARKS, pytest.mark.slow]
 
@@ -94,6 +94,9 @@ def test_it_answers_as_an_engine_in_process(addresses):
         agree = [a == b for x, y in zip(responses(one), responses(other), strict=True) for a, b in zip(x, y, strict=True)]
         assert sum(agree) >= 0.98 * len(agree)  # requests meet in other batches, which rounds otherwise
         assert (one.logp is None) == (other.logp is None)
+    one, other = (converse(g, *tiny_policy(), Sampling(temperature=0, max_new_tokens=12)) for g in generators)
+    assert one.trajectories == other.trajectories
+    assert max(len(path) for group in one.trajectories for path in group) > 2
     for generator in generators:
         generator.close()
 

@@ -1,11 +1,13 @@
 """A policy that vLLM can run on a CPU, and what a trainer would compute of its rollouts."""
 
 import copy
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 import torch
 
+from lightning_focal.environments import Dialogue, TurnRollouts
 from lightning_focal.generation import Sampling
 from lightning_focal.models import load_policy
 
@@ -50,11 +52,23 @@ def trainer_logp(policy, rollouts, temperature=1.0):
 @torch.no_grad()
 def gaps(policy, rollouts, temperature=1.0):
     """Differences between the rollouts' log-probabilities and the policy's."""
-    return (torch.cat([*trainer_logp(policy, rollouts, temperature)]) - rollouts.logp[rollouts.response_mask]).abs()
+    own = rollouts.sampled[rollouts.response_mask]
+    return (torch.cat([*trainer_logp(policy, rollouts, temperature)]) - rollouts.logp[rollouts.response_mask])[own].abs()
 
 
 def gap(policy, rollouts, temperature=1.0):
     return float(gaps(policy, rollouts, temperature).max())
+
+
+def converse(generator, policy, tokenizer, sampling, group=2):
+    """Dialogues of up to four turns with a policy of which half of the tokens end a turn."""
+    prompts = replace(make_prompts(tokenizer), extra=({"script": ["And?", "So?", "Why?"]},) * 4)
+    turns, known = TurnRollouts(Dialogue(max_turns=4), generator), policy.generation_config.eos_token_id
+    policy.generation_config.eos_token_id = [*range(94, 222), tokenizer.eos_token_id]
+    try:
+        return turns.generate(policy, tokenizer, prompts, group_size=group, seeds=(11, 12, 13, 14), sampling=sampling)
+    finally:
+        policy.generation_config.eos_token_id = known
 
 
 def update(policy, optimizer, rollouts):

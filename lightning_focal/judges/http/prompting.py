@@ -46,6 +46,7 @@ PARTS = {
     "answer": "",
     "thought": "(of what was thought before the response, which stands in its place) ",
     "both": "(of the response and of what was thought before it) ",
+    "conversation": "(of all that was said and done to come to the response, which stands in its place) ",
 }
 """What a criterion's scope is called."""
 _FIELD = re.compile(r"\{(conversation|response|criteria|format|nonce)\}")

@@ -12,7 +12,7 @@ report.openRollouts = async function () {
   const packed = await report.unpack("rollouts");
   if (!packed) return;
   const data = JSON.parse(packed);
-  data.lower = data.text.map((text, i) => `${data.thought[i] ?? ""}\n${text}`.toLowerCase());
+  data.lower = data.text.map((text, i) => [data.thought[i] ?? "", text, ...(data.said[i] ?? []).map((turn) => turn[1])].join("\n").toLowerCase());
   data.promptLower = data.prompts.map((chat) => chat.map((turn) => turn[1]).join("\n").toLowerCase());
   const form = document.getElementById("filters");
   report.browser = { data, form, shown: AT_ONCE, order: [] };
@@ -173,8 +173,9 @@ report.body = function (i) {
   return body;
 };
 
-report.response = function (i) { // the thought, folded, and the answer
-  const { data } = report.browser, thought = data.thought[i];
+report.response = function (i) { // all turns; or the thought, folded, and the answer
+  const { data } = report.browser, thought = data.thought[i], said = data.said[i];
+  if (said) return said.map(([role, text]) => report.make("p", { class: "text turn " + (role === "assistant" ? "answer" : "told") }, report.make("b", {}, role), " " + text));
   const answer = report.make("p", { class: "text answer" }, data.text[i] || (thought === null ? "" : "no answer"));
   if (thought === null) return [answer];
   return [report.make("details", { class: "thought" }, report.make("summary", {}, "thought"), report.make("p", { class: "text" }, thought)), answer];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import time
@@ -17,14 +18,17 @@ __all__ = ["describe_device", "expect_dtype", "quick_at_bfloat16", "resolved_dty
 
 _log = logging.getLogger(__name__)
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")
-"""What a processor with quick bfloat16 products calls them."""
+"""What a processor with bfloat16 products of its own calls them. They may still be slower than those in float32."""
+_QUICK = 0.8
+"""Share of the time in float32 that a product may take to be called quick. An Intel Xeon with ``avx512_bf16`` and no AMX took 2.0."""
 
 
 def quick_at_bfloat16(device: torch.device | str) -> bool:
     """Say whether products in bfloat16 are quicker on ``device`` than those in float32.
 
-    True for GPUs that have the type, and for processors with ``avx512_bf16`` or AMX, as long as nothing caps what torch and oneDNN
-    may use of them (``ATEN_CPU_CAPABILITY``, ``ONEDNN_MAX_CPU_ISA``). Elsewhere they are emulated, four to forty times slower.
+    True for GPUs that have the type, and for processors with ``avx512_bf16`` or AMX on which a product was measured to be quicker, as
+    long as nothing caps what torch and oneDNN may use of them (``ATEN_CPU_CAPABILITY``, ``ONEDNN_MAX_CPU_ISA``). Elsewhere they are
+    emulated, four to forty times slower; some processors that have them take twice as long as in float32.
 
     Args:
         device: or its type.
@@ -32,7 +36,7 @@ def quick_at_bfloat16(device: torch.device | str) -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return kind == "cpu" and bool(_flags()) and _uncapped()
+    return kind == "cpu" and bool(_flags()) and _uncapped() and _slowdown(torch.bfloat16) < _QUICK
 
 
 def _uncapped() -> bool:
@@ -63,7 +67,10 @@ def describe_device(device: torch.device | str) -> str:
         return f"{torch.cuda.get_device_name(device)}, bfloat16 {'' if quick_at_bfloat16(device) else 'not '}supported"
     if device.type != "cpu":
         return device.type
-    has = " and ".join(_flags()) if quick_at_bfloat16(device) else "no quick bfloat16"
+    has = "no quick bfloat16"
+    if _flags() and _uncapped():
+        slow = "" if quick_at_bfloat16(device) else f" that takes {_slowdown(torch.bfloat16):.1f} times as long as float32"
+        has = f"{' and '.join(_flags())}{slow}"
     return f"CPU with {torch.backends.cpu.get_cpu_capability()}, {has}, {torch.get_num_threads()} threads"
 
 
@@ -139,14 +146,12 @@ def _warn(key: str, value: str, dtype: str) -> None:
 
 @functools.cache
 def _slowdown(dtype: torch.dtype) -> float:
-    """Measure how many times as long a product takes in ``dtype`` as in float32 on this processor, in some ten milliseconds."""
+    """Measure how many times as long a product takes in ``dtype`` as in float32 on this processor; the best of some, in 50 ms or so."""
     seconds = {}
     for kind in (torch.float32, dtype):
-        left = torch.ones(256, 512, dtype=kind)
-        left @ left.t()
-        began, runs = time.perf_counter(), 0
-        while runs < 3 or time.perf_counter() - began < 0.005:
+        left, clock = torch.ones(512, 512, dtype=kind), [time.perf_counter()]
+        while len(clock) < 5 or clock[-1] - clock[0] < 0.02:
             left @ left.t()
-            runs += 1
-        seconds[kind] = (time.perf_counter() - began) / runs
+            clock.append(time.perf_counter())
+        seconds[kind] = min(after - before for before, after in itertools.pairwise(clock))
     return seconds[dtype] / seconds[torch.float32]

@@ -15,7 +15,8 @@ PLAIN = {**QUICK, "avx512_bf16": False}
 
 @pytest.fixture
 def processor(monkeypatch):
-    def set_up(flags, capability="AVX512", **environment):
+    def set_up(flags, capability="AVX512", times=0.5, **environment):
+        monkeypatch.setattr(precision, "_slowdown", lambda dtype: times)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
         for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
@@ -46,6 +47,13 @@ def test_processors(processor, flags, capability, environment, quick):
     assert precision.resolved_dtype("auto", "cpu") == ("bfloat16" if quick else "float32")
     assert precision.resolved_precision("auto", "cpu") == ("bf16-mixed" if quick else "32-true")
     assert ("no quick bfloat16" in precision.describe_device("cpu")) is not quick
+
+
+def test_instructions_that_are_no_quicker_are_left_alone(processor):
+    processor(QUICK, times=2.0)
+    assert not precision.quick_at_bfloat16("cpu")
+    assert precision.resolved_precision("auto", "cpu") == "32-true"
+    assert "avx512_bf16 that takes 2.0 times as long as float32" in precision.describe_device("cpu")
 
 
 def test_an_older_torch_reads_the_flags_of_the_system(processor, monkeypatch, tmp_path):

@@ -71,9 +71,9 @@ def add_thoughts(means: Means, stage: str, rollouts: Rollouts) -> None:
 def add_turns(means: Means, stage: str, rollouts: Rollouts) -> None:
     """Add ``<stage>/rollout/turns``, turns of the policy, ``.../tool_calls``, both a rollout, and ``.../tool_errors``, the share of calls."""
     said = [message for group in rollouts.trajectories or () for path in group for message in path]
-    results = [message for message in said if message["role"] == "tool"]
-    turns, failed = (sum(found) for found in ((m["role"] == "assistant" for m in said), (m["content"].startswith(ERROR) for m in results)))
-    sums = {"turns": (turns, rollouts.truncated.numel()), "tool_calls": (len(results), rollouts.truncated.numel())}
+    turns, results = ([m["content"] for m in said if m["role"] == role] for role in ("assistant", "tool"))
+    failed = sum(result.startswith(ERROR) for result in results)
+    sums = {"turns": (len(turns), rollouts.truncated.numel()), "tool_calls": (len(results), rollouts.truncated.numel())}
     for name, counts in (sums | {"tool_errors": (failed, len(results))}).items():
         means.add_sums(f"{stage}/rollout/{name}", *torch.tensor(counts, device=rollouts.response_ids.device))
 

@@ -186,7 +186,8 @@ def test_killed_within_an_episode_it_ends_the_same(tmp_path, at):
     files = {"train": str(rows), "val": str(rows), "batch_size": 2}
     model = {"policy": str(tmp_path / "policy"), "environment": fatal, "reference": None, "update": {"mini_batches": 2}}
     data, trainer = {"class_path": "RubricDataModule", "init_args": files}, {"callbacks": []}
-    command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={configuration(tmp_path, model=model, data=data, trainer=trainer)}"]
+    config = configuration(tmp_path, model=model, data=data, trainer=trainer)
+    command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={config}"]
     there.touch()
     subprocess.run([*command, f"--run_dir={tmp_path / 'plain'}"], check=True, cwd=ROOT, timeout=240)
     there.unlink()

@@ -182,7 +182,8 @@ def pack_rollouts(runs: Sequence[tuple[str, Iterable[Mapping[str, Any]]]]) -> di
         ``[run, stage, batch, prompt, rubric, weights, saturations, prior weights]``; and, one entry a rollout, ``group``,
         ``number``, ``text`` (the answer), ``thought`` (ending in … where it did not end; or None), ``said`` (``[role, text]`` of each
         turn; or None), ``reward``, ``static``, ``change`` (of rank), ``tokens``, ``cut``, ``outcome`` (a letter a criterion), ``score``
-        (by criterion, where it is neither 0 nor 1), ``fault`` (places of faults that were found) and ``reason`` (a number a criterion, into ``reasons``).
+        (by criterion, where it is neither 0 nor 1), ``fault`` (places of faults that were found) and ``reason`` (a number a
+        criterion, into ``reasons``).
     """
     tables: dict[str, dict[Any, int]] = {"prompts": {}, "rubrics": {}, "reasons": {}, "groups": {}}
     rollouts: list[dict[str, Any]] = []

@@ -54,6 +54,15 @@ _HEALTH: Parts = {
         "judgements failed": "judge/failure_rate",
     },
     (
+        "turns",
+        "a rollout",
+        "With an environment: turns of the policy, and its tool calls. Failed: share of calls that gave an error.",
+    ): {
+        "turns": "rollout/turns",
+        "tool calls": "rollout/tool_calls",
+        "failed": "rollout/tool_errors",
+    },
+    (
         "groups left out",
         "",
         "Dynamic sampling leaves out groups without a contrast. Solved: every rollout has reward 1. Hopeless: 0.",

@@ -1,4 +1,4 @@
-"""Which part of a response a criterion is about, whoever judges: its answer, its thought, or both."""
+"""Which part of a response a criterion is about, whoever judges: its answer, its thought, both, or all turns."""
 
 import pytest
 
@@ -60,6 +60,25 @@ def test_a_part_that_is_empty_scores_zero_whoever_judges(text, reasons):
                 assert not good.reason.startswith(("no ", "empty"))
     put = [c.scope for given in other.asked[0] for c in given.criteria]
     assert put == [scope for scope, reason in zip(SCOPES, reasons, strict=True) if reason is None for _ in range(2)]
+
+
+def test_a_conversation_is_all_turns_without_thoughts():
+    said = (
+        {"role": "assistant", "content": "<think>hm</think>Look."},
+        {"role": "tool", "name": "search", "content": "a plum"},
+        {"role": "assistant", "content": "It is one."},
+    )
+    says = tuple(criterion("plum", scope, check={"kind": "contains", "text": "plum"}) for scope in ("answer", "conversation"))
+    request, alone = (JudgeRequest(CHAT, "It is one.", says, said=turns) for turns in (said, ()))
+    assert request.text(says[1]) == "assistant: Look.\n\ntool: a plum\n\nassistant: It is one."
+    assert alone.text(says[1]) == alone.text(says[0]) == "It is one."
+    judged = [[verdict.outcome for verdict in row] for row in RuleJudge().judge([request, alone])]
+    assert judged == [[Outcome.NOT_MET, Outcome.MET], [Outcome.NOT_MET, Outcome.NOT_MET]]
+    assert "Turns that led to the response" in question_for(request, says[1]).text
+    with serving() as server:
+        judge_of(server.url).judge([request])
+        shown = {asked(one["messages"][0]["content"])[0] for one in server.requests}
+    assert shown == {"It is one.", request.text(says[1])}
 
 
 @pytest.mark.parametrize(("per", "requests"), [("response", 3), ("criterion", 6)])

@@ -299,6 +299,13 @@ def test_thought_and_answer_are_told_apart_as_they_were_recorded():
     assert found["text"] == ["b", "", "<think>a</think>b", "b", "b"]
 
 
+def test_turns_are_shown_one_by_one():
+    row = {"stage": "train", "batch": 0, "rollout": 0, "messages": None, "reward": 0.0, "static_reward": 0.0, "rank_change": 0}
+    rows = [{**row, "criteria": [], "response": "b", "trajectory": told} for told in (None, '[{"role": "tool", "content": "4"}]')]
+    found = unpacked(packed(pack_rollouts([("run", [*rows, {**row, "criteria": [], "response": "b"}])])))
+    assert found["said"] == [None, [["tool", "4"]], None]
+
+
 def test_grades_and_faults():
     kept = {"name": "c", "tags": None, "reason": None, "weight": 1.0, "saturation": None, "prior_weight": 1.0}
     seen = ((0.25, "graded"), (0.0, "met"), (1.0, "not_met"), (math.nan, ""))

@@ -60,7 +60,8 @@ def fit(*options, run_dir="runs/a"):
     )
     main(["fit", *given.split(), f"--run_dir={run_dir}", *options])
     if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()  # as at the end of a process: else a run is still written while the next one starts
+        sys.modules["wandb"].finish()  # as at the end of a process: else a run is still written while the next one starts
+        sys.modules["wandb"].teardown()
 
 
 def entries(folder):

@@ -62,7 +62,7 @@ def test_turns_are_those_of_transformers(made):
     assert responses(got) == responses(expected)
     assert got.trajectories == expected.trajectories
     torch.testing.assert_close(got.logp, expected.logp, atol=1e-5, rtol=0)
-    drawn = converse(*made, Sampling(max_new_tokens=12), group=8)
+    drawn = converse(*made, Sampling(max_new_tokens=2), group=8)
     turns = [sum(message["role"] == "assistant" for message in path) for group in drawn.trajectories for path in group]
     assert set(turns) == {1, 2, 3, 4}
     assert gap(made[1], drawn) < 1e-5

@@ -10,6 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,7 @@ class _Keys:
         _, _, shown = self.options.get(key, "").partition("known subclasses:")
         known = shown.replace(" ", "").rstrip(")").split(",")  # a long path is broken over lines
         name, names = path.rpartition(".")[2], [*class_arguments(), *(each.rpartition(".")[2] for each in known)]
-        if not _is_ours(path) or name in names or not (hint := near(name, names, 0.8)):
+        if not _is_ours(path) or name in names or not (hint := near(name, names, 0.8)) or _is_there(path):
             return
         kind = re.search(r"subclass of (\w+) ", self.options.get(f"{key}.help", ""))
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind[1]).lower() if kind else "class"
@@ -265,6 +266,15 @@ class _Keys:
 def _arguments_of(path: str) -> list[str] | None:
     """Those of a class of this package; None = they are not known, or it takes any."""
     return class_arguments().get(path.rpartition(".")[2]) if _is_ours(path) else None
+
+
+def _is_there(path: str) -> bool:
+    """Whether a path leads to something; it is imported, so that only a name in doubt should be asked for."""
+    module, _, name = path.rpartition(".")
+    try:
+        return bool(module) and hasattr(import_module(module), name)
+    except ImportError:
+        return False
 
 
 def _is_ours(path: str) -> bool:

@@ -8,17 +8,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from lightning_focal.data.module import PromptDataModule
 from lightning_focal.integrations.columns import Bounds, ShapedColumns, named_scores, shape_columns
-from lightning_focal.integrations.verifiers_turns import EnvironmentTurns, TurnsEpisode, new_trace, run_hook, verifiers
+from lightning_focal.integrations.verifiers_turns import TurnsEpisode, VerifiersTurns, new_trace, run_hook, verifiers
 from lightning_focal.rewards import RewardStrategy, ScoreSource
 from lightning_focal.types import CriterionScores, Message, Prompts, Rollouts
 
-__all__ = ["EnvironmentData", "EnvironmentScores", "EnvironmentTurns", "reweigh"]
+__all__ = ["EnvironmentData", "EnvironmentScores", "reweigh"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class _Row:
 class EnvironmentData(PromptDataModule):
     """Tasks of an environment of verifiers as prompts; :class:`EnvironmentScores` scores them.
 
-    Those of an environment with tools, or with a ``run`` of its own, take several turns: :class:`EnvironmentTurns` plays them.
+    Those of an environment with tools, or with a ``run`` of its own, take several turns, with
+    :class:`~lightning_focal.integrations.verifiers_turns.VerifiersTurns` as ``model.environment``.
 
     Args:
         environment: its id, of an installed package: ``reverse-text``, say.
@@ -78,7 +80,7 @@ class EnvironmentData(PromptDataModule):
                 f"`data.{split}`: the environment {path!r} cannot be loaded: {type(error).__name__}: {line}"
             ) from error
         tools = env.taskset.toolsets(env.taskset.config) or type(env.taskset).task_type().toolsets(env.taskset.config.task)
-        played_by = EnvironmentTurns.__name__ if tools or not isinstance(env, vf.SingleAgentEnv) else None
+        played_by = VerifiersTurns.__name__ if tools or not isinstance(env, vf.SingleAgentEnv) else None
         if not taskset.bounded:
             raise ValueError(f"`data.{split}`: {path!r} has no last task; write `data.{split}.select.limit`")
         rows = [_Row(f"{path}/{split}/{task.data.idx}", _messages(task, split), task, played_by) for task in taskset]
@@ -88,10 +90,8 @@ class EnvironmentData(PromptDataModule):
 
     def make_prompts(self, split: str, rows: Sequence[_Row]) -> Prompts:
         """Make a batch of tasks; ``extra`` holds each task itself."""
-        messages, extra = (
-            tuple(row.messages for row in rows),
-            tuple({"task": row.task, "played_by": row.played_by} for row in rows),
-        )
+        extra = tuple({"task": row.task, "played_by": row.played_by} for row in rows)
+        messages = tuple(row.messages for row in rows)
         return Prompts(tuple(row.id for row in rows), messages, extra=extra)
 
 
@@ -116,14 +116,20 @@ class EnvironmentScores(ScoreSource):
         bounds: by reward the lowest and highest score, (0, 1) by default.
         runtime: what rewards that run programs run them in, verifiers' own words: ``{type: subprocess}``, say. One a response.
         concurrency: responses scored at once.
+        names: of rewards that the task does not name itself: keys of a reward that is a mapping, and what an environment of several
+            turns records in ``run`` or ``finalize``.
     """
 
     def __init__(
-        self, bounds: dict[str, tuple[float, float]] | None = None, runtime: dict[str, Any] | None = None, concurrency: int = 16
+        self,
+        bounds: dict[str, tuple[float, float]] | None = None,
+        runtime: dict[str, Any] | None = None,
+        concurrency: int = 16,
+        names: list[str] | None = None,
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"`concurrency` must be >= 1, got {concurrency}")
-        self.bounds, self.concurrency, self.names = bounds or {}, concurrency, list[str]()
+        self.bounds, self.concurrency, self.names = bounds or {}, concurrency, list(names or ())
         self.runtime = verifiers().AgentConfig.model_validate({"runtime": runtime}).runtime if runtime else None
 
     def validate(self, prompts: Prompts) -> None:
@@ -139,7 +145,7 @@ class EnvironmentScores(ScoreSource):
             self.names = list(dict.fromkeys([*self.names, *_names(task, "reward")]))
 
     def level_keys(self) -> list[str]:
-        """See :class:`ScoreSource`; names of keyed rewards are known after the first response alone."""
+        """See :class:`ScoreSource`; names of keyed rewards that were not given are known after the first response alone."""
         return self.names
 
     def __call__(self, rollouts: Rollouts) -> CriterionScores:
@@ -152,6 +158,9 @@ class EnvironmentScores(ScoreSource):
             _weights(group) or dict.fromkeys(_names(task, "reward") or ["reward"], 1.0)
             for task, group in zip(tasks, groups, strict=True)
         ]
+        unknown = sorted({name for row in weights for name in row} - {*self.names}) if turns and self.names else []
+        if unknown:
+            raise ValueError(f"the environment gives rewards that its tasks do not name: write `reward.source.names: {unknown}`")
         reasons = [[" ".join(t.errors[-1].message.split())[:200] if t.errors else "" for t in group] for group in groups]
         scores = named_scores([[*map(_given, group)] for group in groups], weights, self.bounds, reasons)
         measures = {}
@@ -186,14 +195,13 @@ class EnvironmentScores(ScoreSource):
         """The traces of episodes of several turns, once verifiers' own code has come to its end with each."""
         episodes = [episode for group in rollouts.episodes for episode in group]
         if not all(isinstance(episode, TurnsEpisode) for episode in episodes):
-            raise ValueError(f"{type(self).__name__} scores turns of verifiers: write `model.environment: EnvironmentTurns`")
+            raise ValueError(f"{type(self).__name__} scores turns of verifiers: write `model.environment: VerifiersTurns`")
         said = [path for group in rollouts.trajectories or () for path in group]
         cut, before = rollouts.truncated.flatten().tolist(), rollouts.prompt_mask.sum(-1).tolist()
         drawn, gate = rollouts.sampled.flatten(0, 1).cpu(), asyncio.Semaphore(self.concurrency)
 
         async def finish(i: int) -> Any:
-            runs = _runs(drawn[i].tolist())
-            usage = [(before[i // rollouts.group_size] + start, length) for start, length in runs]
+            usage = [(before[i // rollouts.group_size] + start, length) for start, length in _runs(drawn[i].tolist())]
             async with gate:
                 try:
                     await episodes[i].finish(said[i], usage, cut[i], self._rate_turns)
@@ -236,10 +244,14 @@ class EnvironmentScores(ScoreSource):
         return list(await asyncio.gather(*(score(task, trace) for task, trace in jobs)))
 
 
-def _runs(mask: Sequence[bool]) -> list[tuple[int, int]]:
+def _runs(mask: Sequence[bool]) -> Iterator[tuple[int, int]]:
     """Where each run of True begins, and its length."""
-    starts = [i for i, here in enumerate(mask) if here and not (i and mask[i - 1])]
-    return [(i, next((n for n, here in enumerate(mask[i:]) if not here), len(mask) - i)) for i in starts]
+    start = 0
+    for here, run in groupby(mask):
+        length = len(list(run))
+        if here:
+            yield start, length
+        start += length
 
 
 def _names(task: Any, kind: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any, get_type_hints
@@ -14,7 +15,7 @@ from lightning_focal.environments import Environment, Episode, Task
 from lightning_focal.thoughts import split_thought
 from lightning_focal.types import Message, Prompts
 
-__all__ = ["EnvironmentTurns", "TurnsEpisode", "new_trace", "run_hook", "verifiers"]
+__all__ = ["VerifiersTurns"]
 
 
 def verifiers() -> Any:
@@ -43,16 +44,18 @@ def new_trace(task: Any, prompt: Sequence[Message], agent: Any = None) -> Any:
     )
 
 
-def _in_runtime(task: Any, hook: str) -> bool:
-    """Whether a task's own ``setup`` or ``finalize`` needs the runtime of a harness."""
-    own = getattr(type(task), hook) is not getattr(verifiers().Task, hook)
-    return own and "runtime" in inspect.signature(getattr(task, hook)).parameters
+def own_hook(task: Any, name: str) -> tuple[Callable[..., Awaitable[None]] | None, Collection[str]]:
+    """A task's own ``setup`` or ``finalize``, None = it has none, and what it asks for: ``trace`` and ``runtime``."""
+    hook = getattr(task, name)
+    own = getattr(type(task), name) is not getattr(verifiers().Task, name)
+    return (hook, inspect.signature(hook).parameters) if own else (None, ())
 
 
-async def run_hook(task: Any, hook: str, trace: Any) -> None:
-    """Run a task's own ``setup`` or ``finalize`` that needs its trace at most."""
-    if getattr(type(task), hook) is not getattr(verifiers().Task, hook) and not _in_runtime(task, hook):
-        await getattr(task, hook)(**({"trace": trace} if "trace" in inspect.signature(getattr(task, hook)).parameters else {}))
+async def run_hook(task: Any, name: str, trace: Any) -> None:
+    """Run a task's own ``setup`` or ``finalize``, unless it works in the runtime of a harness."""
+    hook, wanted = own_hook(task, name)
+    if hook is not None and "runtime" not in wanted:
+        await hook(**({"trace": trace} if "trace" in wanted else {}))
 
 
 class _Seat:
@@ -96,7 +99,7 @@ class TurnsEpisode(Episode):
         prompt: its messages.
     """
 
-    def __init__(self, environment: EnvironmentTurns, task: Any, prompt: Sequence[Message]) -> None:
+    def __init__(self, environment: VerifiersTurns, task: Any, prompt: Sequence[Message]) -> None:
         vf, (name, config) = verifiers(), environment.seat
         self.environment, self.task = environment, task
         self.trace = new_trace(task, prompt, vf.AgentInfo(config=config, name=name))
@@ -165,7 +168,7 @@ class TurnsEpisode(Episode):
 
     async def _step(self, messages: Sequence[Message]) -> Sequence[Message] | None:
         self._hear(messages)
-        said = () if messages[-1]["role"] == "tool" else await self._hand(self._segment())
+        said = () if messages[-1]["role"] == "tool" else await self._hand()
         for stop in self.task.hooks("stop") if said is not None else ():
             met = stop(self.trace)
             if await met if inspect.isawaitable(met) else met:
@@ -198,21 +201,20 @@ class TurnsEpisode(Episode):
         content = reader.plain(parts.answer).strip() if reader is not None and calls else parts.answer
         return vf.AssistantMessage(content=content, reasoning_content=parts.thought, tool_calls=calls or None)
 
-    def _segment(self) -> Any:
-        vf, new = verifiers(), self.trace.nodes[self._handed :]
-        self._handed = len(self.trace.nodes)
-        return vf.Segment([node.message for node in new if node.sampled or node.message.role == "tool"])
-
-    async def _hand(self, segment: Any) -> Sequence[Message] | None:
-        self._heard.put_nowait(segment)
+    async def _hand(self) -> Sequence[Message] | None:
+        """Give the environment the policy's turns and results since the last time, and wait for what it says."""
+        new, self._handed = self.trace.nodes[self._handed :], len(self.trace.nodes)
+        self._heard.put_nowait(verifiers().Segment([node.message for node in new if node.sampled or node.message.role == "tool"]))
         return await self._answer()
 
     async def _answer(self) -> Sequence[Message] | None:
         """Wait for what the environment says next, None = the conversation is over."""
-        said: asyncio.Future[Sequence[Message] | None] = asyncio.ensure_future(self._said.get())
-        await asyncio.wait({said, self._run}, return_when=asyncio.FIRST_COMPLETED)
+        said = asyncio.ensure_future(self._said.get())
+        both: list[asyncio.Future[Any]] = [said, self._run]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if said.done():
-            return said.result()
+            found: Sequence[Message] | None = said.result()
+            return found
         said.cancel()
         self._run.result()  # raises what the environment raised
         return None
@@ -248,7 +250,7 @@ class TurnsEpisode(Episode):
             trace.stop(limit)  # no turn is left for the results
         self._rate.set_result(rate)
         if not self._run.done() and not self._left:
-            more = await self._hand(self._segment()) if self._handed < len(trace.nodes) else ()
+            more = await self._hand() if self._handed < len(trace.nodes) else ()
             if more is not None:
                 trace.stop(limit)
                 self._heard.put_nowait(vf.Segment([], terminated=True))
@@ -257,7 +259,7 @@ class TurnsEpisode(Episode):
         await self.environment.env.finalize(self.task, vf.Episode(env=info, task=trace.task, traces=[trace]))
 
 
-class EnvironmentTurns(Environment):
+class VerifiersTurns(Environment):
     """An environment of verifiers with one agent, of as many turns as it takes: a user, a game, tools.
 
     ``Env.run`` of the environment is run as it is; the agent that it is given is the policy. Tools of its toolsets run in this process. The
@@ -289,6 +291,7 @@ class EnvironmentTurns(Environment):
             raise ValueError(f"`model.environment`: {environment!r} cannot be driven turn by turn: {why}")
         (self.seat,) = seats.items()
         self.loop = asyncio.new_event_loop()
+        weakref.finalize(self, self.loop.close)
         self.tools = tuple(
             {
                 "type": "function",
@@ -337,7 +340,7 @@ class EnvironmentTurns(Environment):
                 "`model.environment`: a task that rewrites or stops requests and responses (`@vf.intercept`, `@vf.stop`) needs verifiers' "
                 "interception server"
             )
-        if _in_runtime(tasks[0], "setup"):
+        if "runtime" in own_hook(tasks[0], "setup")[1]:
             raise ValueError("`model.environment`: a task whose `setup` prepares a runtime needs verifiers' own rollouts")
 
     def reset(self, task: Task) -> TurnsEpisode:

@@ -1,6 +1,7 @@
 """Environments of verifiers of several turns: its own code says what the environment says, runs tools and scores."""
 
 import asyncio
+import csv
 import json
 import os
 import sys
@@ -9,12 +10,17 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
 vf = pytest.importorskip("verifiers.v1")
 pytestmark = [pytest.mark.verifiers, pytest.mark.filterwarnings("ignore")]
 
-from lightning_focal.integrations.verifiers import EnvironmentData, EnvironmentScores, EnvironmentTurns  # noqa: E402
+from lightning_focal.cli import main  # noqa: E402
+from lightning_focal.environments import check_environment  # noqa: E402
+from lightning_focal.integrations.verifiers import EnvironmentData, EnvironmentScores  # noqa: E402
+from lightning_focal.integrations.verifiers_turns import VerifiersTurns  # noqa: E402
 from tests.environments.helpers import play  # noqa: E402
+from tests.environments.test_turns import talkative  # noqa: E402
 
 GUESS = """
 import verifiers.v1 as vf
@@ -154,7 +160,12 @@ def by_verifiers(environment, script, settings, row=0):
                 chunks = [{**made, "choices": [{**choice, "delta": message}]}, {**made, "choices": [], "usage": usage}]
                 kind, out = "text/event-stream", "".join(f"data: {json.dumps(c)}\n\n" for c in chunks) + "data: [DONE]\n\n"
             else:
-                kind, out = "application/json", json.dumps({**made, "object": "chat.completion", "choices": [{**choice, "message": message}], "usage": usage})
+                kind, out = (
+                    "application/json",
+                    json.dumps(
+                        {**made, "object": "chat.completion", "choices": [{**choice, "message": message}], "usage": usage}
+                    ),
+                )
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(out.encode())))
@@ -191,45 +202,164 @@ SEATS = {"guess-env": "player", "shop-env": "agent"}
 
 
 def facts(trace):
-    said = [(m.role, (m.content or "").strip(), [json.loads(c.arguments) for c in getattr(m, "tool_calls", None) or ()]) for m in trace.messages]
+    said = [
+        (m.role, (m.content or "").strip(), [json.loads(c.arguments) for c in getattr(m, "tool_calls", None) or ()])
+        for m in trace.messages
+    ]
     rewards = {name: (reward.score, reward.weight) for name, reward in trace.rewards.items()}
     return said, rewards, trace.stop_condition, trace.num_turns, trace.is_truncated
 
 
-def test_a_game_says_and_scores_turns(installed):
+def test_a_game_says_and_scores_turns_as_in_its_own_rollouts(installed):
     given = prompts_of("guess-env", 2)
     a, b = given.ids
-    script = {a: ["1 please", "7"], f"{a}/0/1": ["8 please"], f"{a}/0/2": ["so 7"], b: ["error", "4"]}
-    script |= {f"{b}/1/{n}": ["5"] for n in (1, 2)}
-    environment = EnvironmentTurns("guess-env", max_turns=3)
+    script = {a: ["1 please", "7"], f"{a}/0/1": ["8 please"], f"{a}/0/2": ["9"], b: ["error", "<think>3?</think>4"]}
+    script |= {f"{b}/1/1": ["so 3"]}
+    environment, source = VerifiersTurns("guess-env", max_turns=3), EnvironmentScores(names=["won", "rated_before"])
     environment.validate(given)
+    source.validate(given)
     _, rollouts = play(environment, script, prompts=given, group=2)
-    scores = EnvironmentScores({"won": (0, 1)})(rollouts)
-    print(rollouts.trajectories)
-    print(scores.names, scores.scores, scores.weights, scores.reasons, scores.measures)
-    for i, said in enumerate((["1 please", "8 please", "so 7"], ["7"])):
-        theirs = by_verifiers("guess-env", said, {"max_turns": 3})
-        print(facts(theirs))
-        print(facts(rollouts.episodes[0][i].trace))
+    told = [[message["content"] for message in path] for group in rollouts.trajectories for path in group]
+    assert told[0] == ["1 please", "Not that, 1 gone.", "8 please", "Not that, 2 gone.", "9"]
+    assert told[1] == ["7"]
+    assert told[3] == ["<think>3?</think>4", "Not that, 1 gone.", "so 3"]
+    scores = source(rollouts)
+    assert scores.names[0] == ("polite", "won", "rated_before")
+    third = pytest.approx([2 / 3, 0.0, 1.0])
+    assert scores.scores[0].tolist() == [third, [0.0, 1.0, 1.0]]
+    assert scores.scores[1, 1].tolist() == [0.0, 0.5, 1.0]
+    assert scores.failed[1, 0].all()
+    assert scores.reasons[1][0][0] == "the game broke"
+    assert scores.weights[0].tolist() == pytest.approx([2 / 3.5, 1 / 3.5, 0.5 / 3.5])
+    plain = EnvironmentScores()
+    plain.validate(given)
+    with pytest.raises(ValueError, match=r"write `reward.source.names: \['rated_before', 'won'\]`"):
+        plain(rollouts)
+    tokens = scores.measures["verifiers/tokens"].flatten()
+    assert tokens[[0, 1, 3]].tolist() == rollouts.lengths.flatten()[[0, 1, 3]].tolist()
+    assert torch.equal(source(rollouts).scores, scores.scores)  # nothing is run twice
+    ours = rollouts.episodes[0][0].trace
+    assert ours.is_truncated  # it asked for a fourth turn
+    assert facts(ours) == facts(by_verifiers("guess-env", ["1 please", "8 please", "9"], {"max_turns": 3}))
+    assert rollouts.episodes[1][1].trace.assistant_messages[0].reasoning_content == "3?"
 
 
-def test_tools(installed):
-    given = prompts_of("shop-env", 1)
+def test_tools_with_a_state_run_as_in_its_own_rollouts(installed):
+    given = prompts_of("shop-env")
     (a,) = given.ids
 
-    def call(**arguments):
-        import json
+    def buy(**arguments):
+        return f"<tool_call>{json.dumps({'name': 'shop_buy', 'arguments': arguments})}</tool_call>"
 
-        return f'<tool_call>{json.dumps({"name": "shop_buy", "arguments": arguments})}</tool_call>'
-
-    script = {a: [call(item="tea"), "no"], f"{a}/0/1": [call(item="tea")], f"{a}/0/2": [call(item="milk", count=2)], f"{a}/0/3": ["x"]}
-    environment = EnvironmentTurns("shop-env", max_turns=5)
+    said = [buy(item="tea"), buy(item="tea"), buy(item="milk", count=2)]
+    script = {a: [said[0], "no", buy(thing="tea")], f"{a}/2/1": [buy(item="milk")]}
+    script |= {f"{a}/0/{turn}": [text] for turn, text in enumerate(said) if turn}
+    environment = VerifiersTurns("shop-env", max_turns=2)
+    environment.max_turns = 5
     environment.validate(given)
     _, rollouts = play(environment, script, prompts=given, group=2)
+    results = [[m["content"] for m in path if m["role"] == "tool"] for path in rollouts.trajectories[0]]
+    assert results == [["1 tea, left: ['milk']", "Error: KeyError: 'no tea here'", "2 milk, left: []"], []]
     scores = EnvironmentScores()(rollouts)
-    print(rollouts.trajectories)
-    print(scores.names, scores.scores, scores.weights, scores.reasons, scores.measures)
-    for i, said in enumerate(([call(item="tea"), call(item="tea"), call(item="milk", count=2), "x"], ["no"])):
-        theirs = by_verifiers("shop-env", said, {"max_turns": 5})
-        print(facts(theirs))
-        print(facts(rollouts.episodes[0][i].trace))
+    assert scores.names == (("bought", "failed"),)
+    assert scores.scores[0].tolist() == [pytest.approx([1.0, 1 / 3]), [0.0, 0.0]]  # no rollout sees another's stock or state
+    theirs, ours = facts(by_verifiers("shop-env", said, {"max_turns": 5})), facts(rollouts.episodes[0][0].trace)
+    assert "no tea here" in theirs[0].pop(4)[1]
+    assert "no tea here" in ours[0].pop(4)[1]
+    assert ours == theirs
+    assert ours[2] == "rich"  # its `@vf.stop`
+
+    environment.max_turns = 2
+    _, rollouts = play(environment, script, prompts=given, group=3)
+    assert rollouts.trajectories[0][2][1]["content"].startswith("Error: the arguments")
+    EnvironmentScores()(rollouts)
+    ends = [(path.trace.stop_condition, path.trace.num_turns, path.trace.is_truncated) for path in rollouts.episodes[0]]
+    assert ends == [("max_turns", 2, True), ("agent_completed", 1, False), ("max_turns", 2, True)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("    player: vf", "    judge: vf.AgentConfig = vf.AgentConfig()\n    player: vf", r"several agents \(judge, player\)"),
+        ("AgentConfig()", "AgentConfig(harness={'id': 'codex'})", "a program of its own"),
+        (
+            "    async def run(",
+            "    async def start(self):\n        pass\n\n    async def run(",
+            "its `start` brings up services",
+        ),
+        ("    @vf.metric", "    NEEDS_CONTAINER = True\n\n    @vf.metric", "its tasks need a container"),
+        (
+            "    @vf.metric",
+            "    async def setup(self, trace, runtime):\n        pass\n\n    @vf.metric",
+            "`setup` prepares a runtime",
+        ),
+        (
+            "    @vf.metric",
+            "    @vf.intercept\n    async def h(self, r: vf.Request):\n        pass\n\n    @vf.metric",
+            "`@vf.intercept`",
+        ),
+        (
+            "    @vf.metric",
+            "    @vf.stop\n    async def h(self, r: vf.Response):\n        pass\n\n    @vf.metric",
+            "interception server",
+        ),
+        ("import", "import nothing_here, ", "cannot be loaded: ModuleNotFoundError"),
+    ],
+)
+def test_what_cannot_be_driven_is_refused(installed, old, new, words):
+    assert old in GUESS
+    (installed / "guess_env.py").write_text(GUESS.replace(old, new))
+    with pytest.raises(ValueError, match=words):
+        VerifiersTurns("guess-env").validate(prompts_of("guess-env"))
+
+
+@pytest.mark.parametrize("config", ["url='http://there'", "colocated=True", "runtime={'type': 'docker'}"])
+def test_tools_that_run_elsewhere_are_refused(installed, config):
+    (installed / "shop_env.py").write_text(SHOP.replace("ToolsetConfig()", f"ToolsetConfig({config})"))
+    with pytest.raises(ValueError, match="the tools of Shop run elsewhere"):
+        VerifiersTurns("shop-env")
+
+
+def test_data_and_environment_must_fit(installed):
+    with pytest.raises(ValueError, match="must be EnvironmentData of 'shop-env'"):
+        VerifiersTurns("shop-env").validate(prompts_of("guess-env"))
+    with pytest.raises(ValueError, match=r"take several turns: write `model.environment: VerifiersTurns`"):
+        check_environment(None, [prompts_of("shop-env")])
+
+
+def test_a_fit_by_the_command(installed, tmp_path):
+    talkative(tmp_path / "policy")
+    turns = {
+        "class_path": "lightning_focal.integrations.verifiers_turns.VerifiersTurns",
+        "init_args": {"environment": "guess-env", "max_turns": 3},
+    }
+    given = {"names": ["won", "rated_before"]}
+    source = {"class_path": "lightning_focal.integrations.verifiers.EnvironmentScores", "init_args": given}
+    model = {
+        "policy": str(tmp_path / "policy"),
+        "environment": turns,
+        "group_size": 4,
+        "val_group_size": 2,
+        "sampling": {"max_new_tokens": 6},
+    }
+    data = {
+        "class_path": "lightning_focal.integrations.verifiers.EnvironmentData",
+        "init_args": {"environment": "guess-env", "train": {}, "val": {}, "batch_size": 2},
+    }
+    config = {
+        "seed_everything": 0,
+        "run_dir": str(tmp_path / "run"),
+        "reward": {"class_path": "FocalReward", "init_args": {"gamma": 1.0, "source": source}},
+        "model": model,
+        "data": data,
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    main(["fit", "--config", str(tmp_path / "config.yaml")])
+    with open(tmp_path / "run" / "metrics.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/rollout/turns")]
+    assert len(rows) == 2
+    assert all(1 < float(row["train/rollout/turns"]) <= 3 for row in rows)
+    assert all(float(row["train/verifiers/tokens"]) == float(row["train/rollout/length"]) for row in rows)
+    assert all(float(row["train/judge/failure_rate"]) == 0 for row in rows)
+    assert any("won" in name for name in rows[0])

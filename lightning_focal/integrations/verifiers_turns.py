@@ -59,11 +59,13 @@ async def run_hook(task: Any, name: str, trace: Any) -> None:
 
 
 class _Seat:
-    """The agent that ``Env.run`` is given, and the interaction with it: its turns are written elsewhere."""
+    """The agent that ``Env.run`` is given, and the interaction with it, whose turns are written elsewhere; it knows no episode."""
 
-    def __init__(self, episode: TurnsEpisode, config: Any) -> None:
-        self.config, self.trainable, self.trace = config, True, episode.trace
-        self._episode, self._begun, self._over = episode, False, False
+    def __init__(self, task: Any, trace: Any, config: Any) -> None:
+        self.task, self.trace, self.config, self.trainable = task, trace, config, True
+        self.heard, self.said = asyncio.Queue[Any](), asyncio.Queue[Any]()
+        self.rate: asyncio.Future[Callable[[Any, Any], Awaitable[None]]] = asyncio.get_running_loop().create_future()
+        self.begun = self.over = self.left = False
 
     async def run(self, task: Any) -> Any:
         async with self.interaction(task):
@@ -73,21 +75,36 @@ class _Seat:
 
     @asynccontextmanager
     async def interaction(self, task: Any) -> AsyncIterator[_Seat]:
-        mine = self._episode.task
-        if self._begun or (task.data.prompt, task.data.system_prompt) != (mine.data.prompt, mine.data.system_prompt):
+        mine = self.task
+        if self.begun or (task.data.prompt, task.data.system_prompt) != (mine.data.prompt, mine.data.system_prompt):
             raise ValueError("an episode must be one conversation that begins with the prompt of its task")
-        self._episode.task = task
+        self.task = task
         yield self
         self.trace.stop("user_closed")
-        await self._episode.left()
+        self.left = True
+        self.said.put_nowait(None)
+        await (await self.rate)(self.task, self.trace)  # as soon as somebody asks for its rewards
 
     async def turn(self, message: Any = None) -> Any:
-        if self._over or (message is None) == self._begun:
+        vf = verifiers()
+        if self.over or (message is None) == self.begun:
             raise ValueError("the first turn takes no message, each further one takes one, and a terminated segment is the last")
-        self._begun = True
-        segment = await self._episode.turned([message] if isinstance(message, str) else message or ())
-        self._over = segment.terminated
+        self.begun, said = True, []
+        for one in [message] if isinstance(message, str) else message or ():
+            turn = vf.UserMessage(content=one) if isinstance(one, str) else vf.UserMessage.model_validate(dict(one))
+            if not isinstance(turn.content, str):
+                raise ValueError("the environment must say text")
+            said.append({"role": "user", "content": turn.content})
+        self.said.put_nowait(said)
+        segment = await self.heard.get()
+        self.over = segment.terminated
         return segment
+
+
+async def _play(env: Any, task: Any, seat: _Seat) -> None:
+    agents = verifiers().Agents(env.config, lambda name, config: seat)
+    await env.setup(agents)
+    await env.run(task, agents)
 
 
 class TurnsEpisode(Episode):
@@ -103,15 +120,16 @@ class TurnsEpisode(Episode):
         vf, (name, config) = verifiers(), environment.seat
         self.environment, self.task = environment, task
         self.trace = new_trace(task, prompt, vf.AgentInfo(config=config, name=name))
-        self._tools = dict[str, tuple[Any, Any, Any]]()
-        self._heard, self._said = asyncio.Queue[Any](), asyncio.Queue[Any]()
         self._known, self._handed, self._ids = 0, len(prompt), list[str]()  # messages; nodes; calls without a result
-        self._left = False
         environment.wait(self._begin())
+
+    def __del__(self) -> None:
+        run, loop = getattr(self, "_run", None), self.environment.loop
+        if run is not None and not run.done() and not loop.is_closed():
+            run.cancel()  # nobody asked for its rewards
 
     async def _begin(self) -> None:
         env = self.environment.env
-        self._rate: asyncio.Future[Callable[[Any, Any], Awaitable[None]]] = asyncio.get_running_loop().create_future()
         await self.environment.ready()
         await run_hook(self.task, "setup", self.trace)
         own = type(self.task).toolsets(self.task.config)
@@ -119,34 +137,10 @@ class TurnsEpisode(Episode):
             await toolset.setup()
             await toolset.setup_task(self.task.data)
         self._tools = await self.environment.served([*self.environment.shared, *own])
-        agents = verifiers().Agents(env.config, lambda _, config: _Seat(self, config))
-
-        async def run() -> None:
-            await env.setup(agents)
-            await env.run(self.task, agents)
-
-        self._run = asyncio.ensure_future(run())
+        self._seat = _Seat(self.task, self.trace, self.environment.seat[1])
+        self._run = asyncio.ensure_future(_play(env, self.task, self._seat))
         if await self._answer() is None:
             raise ValueError(f"`model.environment`: {env.config.env_id!r} ended before the policy's first turn")
-
-    # -- what the seat calls ------------------------------------------------------------------------------------------
-
-    async def turned(self, messages: Sequence[Any]) -> Any:
-        """Take what the environment says, and wait for the policy."""
-        vf, said = verifiers(), []
-        for message in messages:
-            turn = vf.UserMessage(content=message) if isinstance(message, str) else vf.UserMessage.model_validate(dict(message))
-            if not isinstance(turn.content, str):
-                raise ValueError("the environment must say text")
-            said.append({"role": "user", "content": turn.content})
-        self._said.put_nowait(said)
-        return await self._heard.get()
-
-    async def left(self) -> None:
-        """End the conversation: its trace is rated as soon as somebody asks for its rewards."""
-        self._left = True
-        self._said.put_nowait(None)
-        await (await self._rate)(self.task, self.trace)
 
     # -- what rollouts call -------------------------------------------------------------------------------------------
 
@@ -169,7 +163,7 @@ class TurnsEpisode(Episode):
     async def _step(self, messages: Sequence[Message]) -> Sequence[Message] | None:
         self._hear(messages)
         said = () if messages[-1]["role"] == "tool" else await self._hand()
-        for stop in self.task.hooks("stop") if said is not None else ():
+        for stop in self._seat.task.hooks("stop") if said is not None else ():
             met = stop(self.trace)
             if await met if inspect.isawaitable(met) else met:
                 self.trace.stop(stop.__name__)
@@ -204,12 +198,14 @@ class TurnsEpisode(Episode):
     async def _hand(self) -> Sequence[Message] | None:
         """Give the environment the policy's turns and results since the last time, and wait for what it says."""
         new, self._handed = self.trace.nodes[self._handed :], len(self.trace.nodes)
-        self._heard.put_nowait(verifiers().Segment([node.message for node in new if node.sampled or node.message.role == "tool"]))
+        self._seat.heard.put_nowait(
+            verifiers().Segment([node.message for node in new if node.sampled or node.message.role == "tool"])
+        )
         return await self._answer()
 
     async def _answer(self) -> Sequence[Message] | None:
         """Wait for what the environment says next, None = the conversation is over."""
-        said = asyncio.ensure_future(self._said.get())
+        said = asyncio.ensure_future(self._seat.said.get())
         both: list[asyncio.Future[Any]] = [said, self._run]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if said.done():
@@ -237,7 +233,7 @@ class TurnsEpisode(Episode):
             rate: scores a task's trace.
         """
         vf, trace = verifiers(), self.trace
-        if self._rate.done():
+        if self._seat.rate.done():
             return
         self._hear(messages)
         turns = [i for i, node in enumerate(trace.nodes) if node.sampled]
@@ -248,12 +244,12 @@ class TurnsEpisode(Episode):
         limit = "max_output_tokens" if cut else "max_turns"
         if trace.nodes[turns[-1]].message.tool_calls:
             trace.stop(limit)  # no turn is left for the results
-        self._rate.set_result(rate)
-        if not self._run.done() and not self._left:
+        self._seat.rate.set_result(rate)
+        if not self._run.done() and not self._seat.left:
             more = await self._hand() if self._handed < len(trace.nodes) else ()
             if more is not None:
                 trace.stop(limit)
-                self._heard.put_nowait(vf.Segment([], terminated=True))
+                self._seat.heard.put_nowait(vf.Segment([], terminated=True))
         await self._run
         info = vf.EnvInfo(id=self.environment.env.config.env_id)
         await self.environment.env.finalize(self.task, vf.Episode(env=info, task=trace.task, traces=[trace]))
@@ -291,7 +287,7 @@ class VerifiersTurns(Environment):
             raise ValueError(f"`model.environment`: {environment!r} cannot be driven turn by turn: {why}")
         (self.seat,) = seats.items()
         self.loop = asyncio.new_event_loop()
-        weakref.finalize(self, self.loop.close)
+        weakref.finalize(self, _close, self.loop)
         self.tools = tuple(
             {
                 "type": "function",
@@ -346,6 +342,18 @@ class VerifiersTurns(Environment):
     def reset(self, task: Task) -> TurnsEpisode:
         """See :class:`Environment`."""
         return TurnsEpisode(self, task.extra["task"], task.messages)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    async def end() -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    if not loop.is_running():
+        loop.run_until_complete(end())
+        loop.close()
 
 
 def _refusals(env: Any, seats: Mapping[str, Any], toolsets: Sequence[Any]) -> Iterator[str]:

@@ -277,6 +277,16 @@ def test_tools_with_a_state_run_as_in_its_own_rollouts(installed):
     assert ends == [("max_turns", 2, True), ("agent_completed", 1, False), ("max_turns", 2, True)]
 
 
+def test_what_nobody_scores_is_ended(installed):
+    given = prompts_of("guess-env")
+    environment = VerifiersTurns("guess-env", max_turns=1)
+    _, rollouts = play(environment, ["5"], prompts=given, group=2)
+    assert len(asyncio.all_tasks(environment.loop)) == 2
+    del rollouts
+    environment.wait(asyncio.sleep(0))
+    assert not asyncio.all_tasks(environment.loop)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

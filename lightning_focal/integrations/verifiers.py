@@ -80,10 +80,10 @@ class EnvironmentData(PromptDataModule):
                 f"`data.{split}`: the environment {path!r} cannot be loaded: {type(error).__name__}: {line}"
             ) from error
         tools = env.taskset.toolsets(env.taskset.config) or type(env.taskset).task_type().toolsets(env.taskset.config.task)
-        played_by = VerifiersTurns.__name__ if tools or not isinstance(env, vf.SingleAgentEnv) else None
+        played_by = VerifiersTurns.__name__ if tools or type(env).run is not vf.SingleAgentEnv.run else None
         if not taskset.bounded:
             raise ValueError(f"`data.{split}`: {path!r} has no last task; write `data.{split}.select.limit`")
-        rows = [_Row(f"{path}/{split}/{task.data.idx}", _messages(task, split), task, played_by) for task in taskset]
+        rows = [_Row(f"{path}/{split}/{task.data.idx}", _messages(task, split, played_by), task, played_by) for task in taskset]
         if not rows:
             raise ValueError(f"`data.{split}`: the environment {path!r} has no task with these settings")
         return rows
@@ -95,13 +95,18 @@ class EnvironmentData(PromptDataModule):
         return Prompts(tuple(row.id for row in rows), messages, extra=extra)
 
 
-def _messages(task: Any, split: str) -> tuple[Message, ...]:
+def _messages(task: Any, split: str, played_by: str | None) -> tuple[Message, ...]:
     vf = verifiers()
     data = task.data
     turns = [vf.UserMessage(content=data.prompt)] if isinstance(data.prompt, str) else list(data.prompt or ())
     if data.system_prompt:
         turns.insert(0, vf.SystemMessage(content=data.system_prompt))
-    if not turns or turns[-1].role != "user" or any(not isinstance(turn.content, str) for turn in turns):
+    if data.prompt is None and played_by and not turns:
+        raise ValueError(
+            f"`data.{split}`: task {data.idx} has neither a prompt nor a system prompt: write `data.{split}.system_prompt: FILE`"
+        )
+    opened = data.prompt is None and played_by  # the environment speaks first
+    if not turns or (turns[-1].role != "user" and not opened) or any(not isinstance(turn.content, str) for turn in turns):
         raise ValueError(f"`data.{split}`: task {data.idx} must have a prompt of text that ends with the user's turn")
     return tuple({"role": turn.role, "content": turn.content} for turn in turns)
 

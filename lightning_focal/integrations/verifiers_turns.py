@@ -87,8 +87,11 @@ class _Seat:
 
     async def turn(self, message: Any = None) -> Any:
         vf = verifiers()
-        if self.over or (message is None) == self.begun:
-            raise ValueError("the first turn takes no message, each further one takes one, and a terminated segment is the last")
+        answers = not self.begun and self.task.data.prompt is not None
+        if self.over or (message is None) != answers:
+            raise ValueError(
+                "a turn takes a message, but for the first one behind a task's own prompt, and a terminated segment is the last"
+            )
         self.begun, said = True, []
         for one in [message] if isinstance(message, str) else message or ():
             turn = vf.UserMessage(content=one) if isinstance(one, str) else vf.UserMessage.model_validate(dict(one))
@@ -120,7 +123,7 @@ class TurnsEpisode(Episode):
         vf, (name, config) = verifiers(), environment.seat
         self.environment, self.task = environment, task
         self.trace = new_trace(task, prompt, vf.AgentInfo(config=config, name=name))
-        self._known, self._handed, self._ids = 0, len(prompt), list[str]()  # messages; nodes; calls without a result
+        self._known, self._ids = 0, list[str]()  # messages that have nodes; calls without a result
         environment.wait(self._begin())
 
     def __del__(self) -> None:
@@ -139,10 +142,20 @@ class TurnsEpisode(Episode):
         self._tools = await self.environment.served([*self.environment.shared, *own])
         self._seat = _Seat(self.task, self.trace, self.environment.seat[1])
         self._run = asyncio.ensure_future(_play(env, self.task, self._seat))
-        if await self._answer() is None:
+        opening = await self._answer()
+        if opening is None:
             raise ValueError(f"`model.environment`: {env.config.env_id!r} ended before the policy's first turn")
+        self._opening, nodes = opening, self.trace.nodes
+        for turn in opening:
+            message = verifiers().UserMessage(content=turn["content"])
+            nodes.append(verifiers().MessageNode(parent=len(nodes) - 1 if nodes else None, message=message))
+        self._handed = len(nodes)
 
     # -- what rollouts call -------------------------------------------------------------------------------------------
+
+    def opening(self) -> Sequence[Message]:
+        """See :class:`Episode`."""
+        return self._opening
 
     def step(self, messages: Sequence[Message]) -> Sequence[Message] | None:
         """See :class:`Episode`; a ``@vf.stop`` of the task ends it."""

@@ -277,6 +277,46 @@ def test_tools_with_a_state_run_as_in_its_own_rollouts(installed):
     assert ends == [("max_turns", 2, True), ("agent_completed", 1, False), ("max_turns", 2, True)]
 
 
+OPENED = """
+import verifiers.v1 as vf
+
+class Task(vf.Task[vf.TaskData]):
+    @vf.reward
+    async def echoed(self, trace):
+        said = [m.content for m in trace.messages if m.role == "user"]
+        return sum(a == m.content for a, m in zip(said, trace.assistant_messages)) / 2
+
+class Echo(vf.Taskset[Task, vf.TasksetConfig]):
+    def load(self):
+        return [Task(vf.TaskData(prompt=None, system_prompt=text), self.config.task) for text in ("Repeat.", None)]
+
+class EchoEnv(vf.SingleAgentEnv):
+    async def run(self, task, agents):
+        async with agents.agent.interaction(task) as interaction:
+            for phrase in ("one", "two"):
+                if (await interaction.turn(phrase)).terminated:
+                    break
+
+__all__ = ["Echo", "EchoEnv"]
+"""
+
+
+def test_a_user_opens_the_conversation(installed):
+    (installed / "shop_env.py").write_text(OPENED)
+    with pytest.raises(ValueError, match=r"task 1 has neither a prompt nor a system prompt: write `data.train.system_prompt"):
+        EnvironmentData("shop-env", train={}).setup("fit")
+    data = EnvironmentData("shop-env", train={"select": {"limit": 1}})
+    data.setup("fit")
+    given = replace(data.make_prompts("train", data.rows["train"]), tokens=((1,),))
+    (a,) = given.ids
+    _, rollouts = play(
+        VerifiersTurns("shop-env"), {a: ["one", "two"], f"{a}/0/1": ["two"], f"{a}/1/1": ["2"]}, prompts=given, group=2
+    )
+    assert [message["content"] for message in rollouts.prompts.messages[0]] == ["Repeat.", "one"]
+    assert EnvironmentScores()(rollouts).scores.flatten().tolist() == [1.0, 0.0]
+    assert facts(rollouts.episodes[0][0].trace) == facts(by_verifiers("shop-env", ["one", "two"], {}))
+
+
 def test_what_nobody_scores_is_ended(installed):
     given = prompts_of("guess-env")
     environment = VerifiersTurns("guess-env", max_turns=1)

@@ -382,7 +382,8 @@ def _refusals(env: Any, seats: Mapping[str, Any], toolsets: Sequence[Any]) -> It
         yield "its tasks need a container"
     state = import_module("verifiers.v1.state").state_cls(task)()
     for toolset in toolsets:
-        if toolset.config.url or getattr(toolset.config, "colocated", False) or toolset.config.runtime.type != "subprocess":
+        away = getattr(toolset.config, "url", None) or getattr(toolset.config, "colocated", False)
+        if away or not isinstance(getattr(toolset.config, "runtime", vf.SubprocessConfig()), vf.SubprocessConfig):
             yield f"the tools of {type(toolset).__name__} run elsewhere (`url`, `colocated` or a runtime)"
         if not isinstance(state, type(toolset.state)):
             yield f"{type(toolset).__name__} keeps {type(toolset.state).__name__}, and its task another state"

@@ -253,7 +253,7 @@ class _Keys:
         _, _, shown = self.options.get(key, "").partition("known subclasses:")
         known = shown.replace(" ", "").rstrip(")").split(",")  # a long path is broken over lines
         name, names = path.rpartition(".")[2], [*class_arguments(), *(each.rpartition(".")[2] for each in known)]
-        if not _is_ours(path) or name in names or not (hint := near(name, names, 0.8)):
+        if not _is_ours(path) or name in names or not (hint := near(name, names, 0.8)) or _is_there(path):
             return
         kind = re.search(r"subclass of (\w+) ", self.options.get(f"{key}.help", ""))
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind[1]).lower() if kind else "class"
@@ -265,6 +265,13 @@ class _Keys:
 def _arguments_of(path: str) -> list[str] | None:
     """Those of a class of this package; None = they are not known, or it takes any."""
     return class_arguments().get(path.rpartition(".")[2]) if _is_ours(path) else None
+
+
+def _is_there(path: str) -> bool:
+    """Whether a module of this package holds a class; it is read, not imported."""
+    module, _, name = path.rpartition(".")
+    file = HELP.parents[1].joinpath(*module.split(".")).with_suffix(".py")
+    return file.is_file() and re.search(rf"^class {name}\b", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def _is_ours(path: str) -> bool:

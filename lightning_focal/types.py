@@ -136,6 +136,7 @@ class Rollouts(_Data):
         trajectories: ``[P][G]`` what was said after the prompt, message by message, where there were turns; ``texts`` then are the last
             of the policy's, without tool calls. None = one turn.
         own_scores: ``[P][G]`` an environment's own scores in [0, 1] by name, None = it failed; empty without an environment.
+        episodes: ``[P][G]`` the environment's episodes themselves, for a source of scores that goes on with them; likewise.
     """
 
     prompts: Prompts
@@ -154,6 +155,7 @@ class Rollouts(_Data):
     sampled_mask: Tensor | None = None
     trajectories: tuple[tuple[tuple[Message, ...], ...], ...] | None = None
     own_scores: tuple[tuple[Mapping[str, float | None], ...], ...] = ()
+    episodes: tuple[tuple[Any, ...], ...] = ()
 
     def __post_init__(self) -> None:
         p = len(self.prompts)

@@ -241,6 +241,12 @@ def test_what_may_be_right_is_left_to_the_parser(typed, args):
     assert list(mistakes("fit", args)) == []
 
 
+def test_a_class_that_is_there_is_no_slip_of_the_pen_however_like_another():
+    there = "lightning_focal.integrations.verifiers.EnvironmentData"
+    assert list(mistakes("fit", [f"--data={there}"])) == []
+    assert "did you mean Environment?" in next(mistakes("fit", [f"--data={there[:-4]}s"]))
+
+
 BEHIND = "lightning_focal/help is behind the code: run `python docs/options.py`"
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_focal.types import Message
+from lightning_focal.environments.calls import CallReader
+from lightning_focal.types import Message, Prompts
 
 __all__ = ["Environment", "Episode", "Task"]
 
@@ -50,6 +51,10 @@ class Episode:
         """
         return () if messages[-1]["role"] == "tool" else None
 
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Run a tool that the environment gives as a schema, and return its result; what it raises is told to the policy."""
+        raise NotImplementedError(f"{type(self).__name__} has no tool {name!r}")
+
     def scores(self, messages: Sequence[Message]) -> Mapping[str, float | None]:
         """Return the environment's own scores in [0, 1] by name, None = not known; the last message of a finished episode is the answer."""
         return {}
@@ -59,7 +64,8 @@ class Environment(ABC):
     """Makes an episode for each rollout.
 
     A tool is a Python function with typed arguments and a docstring whose ``Args:`` explain each: its schema, shown to the policy by the
-    chat template, is made of them. It runs in a process of its own and is a function of its arguments: what it changes is lost.
+    chat template, is made of them. It runs in a process of its own and is a function of its arguments: what it changes is lost. A tool that
+    is given as its schema instead is run by :meth:`Episode.call`, in this process, and may remember.
 
     Args:
         max_turns: turns of the policy in an episode.
@@ -69,14 +75,16 @@ class Environment(ABC):
         max_output: characters of a tool's result; what is longer is cut, with a note.
 
     Attributes:
-        tools: functions that the policy may call.
+        tools: functions that the policy may call, or schemas as chat templates take them.
+        reader: of the policy's calls, known once a run begins; None = there are no tools.
         score_names: what :meth:`Episode.scores` gives; a criterion with the check ``environment`` takes one of them.
 
     Raises:
         ValueError: on a limit out of range.
     """
 
-    tools: Sequence[Callable[..., Any]] = ()
+    tools: Sequence[Callable[..., Any] | dict[str, Any]] = ()
+    reader: CallReader | None = None
     score_names: Sequence[str] = ()
 
     def __init__(
@@ -88,6 +96,9 @@ class Environment(ABC):
                 raise ValueError(f"`model.environment.{name}` must be > 0, got {limit}")
         self.max_turns, self.max_tokens = max_turns, max_tokens
         self.tool_timeout, self.max_output = tool_timeout, max_output
+
+    def validate(self, prompts: Prompts) -> None:
+        """Raise ``ValueError`` for prompts that it cannot play; called on every split before a policy is loaded."""
 
     @abstractmethod
     def reset(self, task: Task) -> Episode:

@@ -12,15 +12,21 @@ __all__ = ["check_environment"]
 
 
 def check_environment(environment: Environment | None, splits: Iterable[Prompts]) -> None:
-    """Check criteria that an environment scores, and refuse questions in two views.
+    """Check criteria that an environment scores, prompts that it must play, and refuse questions in two views.
 
     Raises:
-        ValueError: for a criterion with the check ``environment`` and no environment, or none with such a score; for two views.
+        ValueError: for a criterion with the check ``environment`` and no environment, or none with such a score; for two views; for
+            prompts whose column ``played_by`` names another environment, or that it refuses itself.
     """
     names = () if environment is None else tuple(environment.score_names)
     for prompts in splits:
         if environment is not None and any(prompts.views):
             raise ValueError("`data.pairs` must be false with `model.environment`: an episode has no second view")
+        needed = next((row["played_by"] for row in prompts.extra if row.get("played_by")), None)
+        if needed is not None and (environment is None or needed != type(environment).__name__):
+            raise ValueError(f"the data's tasks take several turns: write `model.environment: {needed}`")
+        if environment is not None:
+            environment.validate(prompts)
         for rubric in filter(None, prompts.rubrics):
             for criterion in rubric.criteria:
                 score = environment_score(criterion)

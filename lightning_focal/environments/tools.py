@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_focal.environments.base import Environment
+from lightning_focal.environments.base import Environment, Episode
 from lightning_focal.environments.calls import Call
-from lightning_focal.environments.tool_process import ToolProcess
+from lightning_focal.environments.tool_process import Result, ToolProcess
 from lightning_focal.types import Message
 
 __all__ = ["ERROR", "Tools"]
@@ -31,7 +31,7 @@ class Tools:
         self.schemas: list[dict[str, Any]] = []
         for tool in environment.tools:
             try:
-                self.schemas.append(get_json_schema(tool))
+                self.schemas.append(get_json_schema(tool) if callable(tool) else tool)
             except Exception as error:  # transformers' own kinds are not public
                 name = getattr(tool, "__name__", repr(tool))
                 raise ValueError(
@@ -41,15 +41,17 @@ class Tools:
         if len(set(self._names)) < len(self._names):
             raise ValueError(f"`tools` must have different names, got {self._names}")
         self._seconds, self._most = environment.tool_timeout, environment.max_output
-        self._process = ToolProcess(environment.tools)
+        functions = [place for place, tool in enumerate(environment.tools) if callable(tool)]
+        self._functions = {self._names[place]: index for index, place in enumerate(functions)}
+        self._process = ToolProcess([tool for tool in environment.tools if callable(tool)])
 
-    def answer(self, call: Call) -> Message:
+    def answer(self, call: Call, episode: Episode) -> Message:
         """Return a message of role ``tool``: a result, or what was wrong with the call; nothing that a policy writes raises."""
         fault = call.error or self._fault(call)
         return {
             "role": "tool",
             "name": call.name if call.name in self._names else "unknown",
-            "content": f"{ERROR}{fault}" if fault else self._run(call),
+            "content": f"{ERROR}{fault}" if fault else self._run(call, episode),
         }
 
     def close(self) -> None:
@@ -70,9 +72,22 @@ class Tools:
         where = "".join(f" of {part!r}" for part in found.path) if found is not None else ""
         return "" if found is None else f"the arguments{where} of {call.name} do not fit: {found.message[:300]}"
 
-    def _run(self, call: Call) -> str:
-        result = self._process.run(self._names.index(call.name), call.arguments, self._seconds, self._most)
+    def _run(self, call: Call, episode: Episode) -> str:
+        if call.name in self._functions:
+            result = self._process.run(self._functions[call.name], call.arguments, self._seconds, self._most)
+        else:
+            result = self._remembered(call, episode)
         if result.kind == "late":
             return f"{ERROR}{call.name} was ended after {self._seconds:g} s"
         cut = f"\n[cut: {result.length} characters, {self._most} are shown]" if result.length > self._most else ""
         return f"{ERROR if result.kind == 'error' else ''}{result.text}{cut}"
+
+    def _remembered(self, call: Call, episode: Episode) -> Result:
+        try:
+            text = episode.call(call.name, call.arguments)
+        except TimeoutError:
+            return Result("late")
+        except Exception as error:  # the tool's own
+            text = f"{type(error).__name__}: {error}"
+            return Result("error", text[: self._most], len(text))
+        return Result("value", text[: self._most], len(text))

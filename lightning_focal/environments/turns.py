@@ -79,8 +79,11 @@ class TurnRollouts:
         """
         owner = type("Owner", (), {"generation_config": generation_config})
         speech = Speech(tokenizer, eos_ids(owner, tokenizer), self.tools.schemas)
-        self._reader = call_reader(tokenizer, self.tools.schemas) if self.tools.schemas else None
+        self._read_calls(tokenizer)
         speech.check("tool" if self.tools.schemas else "user")
+
+    def _read_calls(self, tokenizer: Any) -> None:
+        self._reader = self.environment.reader = call_reader(tokenizer, self.tools.schemas) if self.tools.schemas else None
 
     def describe(self) -> str:
         """Say which environment it is, and how calls are read, for the run's first line."""
@@ -102,8 +105,8 @@ class TurnRollouts:
         check_request(prompts, group_size, seeds)
         eos = eos_ids(bare_model(policy), tokenizer)
         speech = Speech(tokenizer, eos, self.tools.schemas)
-        if self.tools.schemas and self._reader is None:
-            self._reader = call_reader(tokenizer, self.tools.schemas)
+        if self._reader is None:
+            self._read_calls(tokenizer)
         paths = [
             _Path(row, g, self.environment.reset(task))
             for row, task in enumerate(_tasks(prompts, seeds))
@@ -185,7 +188,7 @@ class TurnRollouts:
         path.done = path.truncated or path.turns >= self.environment.max_turns
         if path.done:
             return
-        said = [speech.harmless(self.tools.answer(call)) for call in calls]
+        said = [speech.harmless(self.tools.answer(call, path.episode)) for call in calls]
         path.said += said
         try:
             more = path.episode.step(tuple(path.said))
@@ -254,6 +257,7 @@ class TurnRollouts:
             sampled_mask=rows("sampled", False, torch.bool),
             trajectories=groups([tuple(path.said) for path in paths]),
             own_scores=groups([self._scores(path) for path in paths]),
+            episodes=groups([path.episode for path in paths]),
         )
 
 

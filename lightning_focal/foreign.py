@@ -7,6 +7,7 @@ no such name in any other file.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = [
     "name_before_wrapping",
     "published_weights",
     "release_vllm",
+    "verifiers_hooks",
+    "verifiers_state",
     "weights_version",
 ]
 
@@ -170,3 +173,20 @@ def grpo_advantages(rewards: Tensor, weights: Tensor, group_size: int, scale: st
     if not sum_first or scale != "none":
         advantages = advantages / ((spread(groups, 1) if scale == "group" or not sum_first else spread(sums, 0)) + 1e-4)
     return advantages.reshape(-1).nan_to_num(nan=0.0)
+
+
+def verifiers_state(kind: type) -> Any:
+    """Make the state that rollouts of a class of verifiers' tasks begin with.
+
+    ``verifiers.v1.state.state_cls``: which ``State`` a task was written for is told by nothing that verifiers exports. Tried with
+    verifiers 0.4.
+    """
+    return import_module("verifiers.v1.state").state_cls(kind)()
+
+
+def verifiers_hooks(task: Any, mark: str) -> list[Any]:
+    """Return the methods of a task of verifiers that a decorator such as ``@vf.intercept`` has marked.
+
+    ``verifiers.v1.utils.decorators.discover_decorated``: ``Task.hooks`` does not know every mark. Tried with verifiers 0.4.
+    """
+    return list(import_module("verifiers.v1.utils.decorators").discover_decorated(task, mark))

@@ -185,3 +185,25 @@ def test_a_vllm_engine_takes_weights_and_leaves_process_groups_alone(tmp_path):
     gc.collect()
     assert dist.is_initialized(), "an engine of vLLM that is closed ends the process group of somebody else"
     dist.destroy_process_group()
+
+
+@pytest.mark.verifiers
+@pytest.mark.skipif(find_spec("verifiers") is None, reason="verifiers is not installed: pip install -e '.[test,verifiers]'")
+def test_verifiers_tells_states_and_marks():
+    import verifiers.v1 as vf
+
+    class Counted(vf.State):
+        count: int = 0
+
+    class Task(vf.Task[vf.TaskData, Counted]):
+        @vf.intercept
+        async def never(self, trace):
+            return None
+
+        @vf.reward
+        async def good(self, trace):
+            return 1.0
+
+    assert foreign.verifiers_state(Task).count == 0, "verifiers no longer resolves a task's `State`"
+    task = Task(vf.TaskData(prompt="?", idx=0), vf.TaskConfig())
+    assert [hook.__name__ for hook in foreign.verifiers_hooks(task, "intercept")] == ["never"]

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 from lightning_focal.environments import Environment, Episode, Task
+from lightning_focal.foreign import verifiers_hooks, verifiers_state
 from lightning_focal.thoughts import split_thought
 from lightning_focal.types import Message, Prompts
 
@@ -39,7 +40,7 @@ def new_trace(task: Any, prompt: Sequence[Message], agent: Any = None) -> Any:
     return vf.Trace(
         agent=agent or vf.AgentInfo(config=vf.AgentConfig()),
         task=vf.TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash),
-        state=import_module("verifiers.v1.state").state_cls(type(task))(),
+        state=verifiers_state(type(task)),
         nodes=nodes,
     )
 
@@ -343,7 +344,7 @@ class VerifiersTurns(Environment):
         if not tasks or not all(isinstance(task, kind) for task in tasks):
             raise ValueError(f"`data` must be EnvironmentData of {self.env.config.taskset.id!r}, as `model.environment` is")
         stops = [kind for stop in tasks[0].hooks("stop") for kind in get_type_hints(stop).values()]
-        met = import_module("verifiers.v1.utils.decorators").discover_decorated(tasks[0], "intercept")
+        met = verifiers_hooks(tasks[0], "intercept")
         if met or vf.Request in stops or vf.Response in stops:
             raise ValueError(
                 "`model.environment`: a task that rewrites or stops requests and responses (`@vf.intercept`, `@vf.stop`) needs verifiers' "
@@ -380,7 +381,7 @@ def _refusals(env: Any, seats: Mapping[str, Any], toolsets: Sequence[Any]) -> It
         yield "its `start` brings up services, which live in `Env.serving` alone"
     if task.NEEDS_CONTAINER:
         yield "its tasks need a container"
-    state = import_module("verifiers.v1.state").state_cls(task)()
+    state = verifiers_state(task)
     for toolset in toolsets:
         away = getattr(toolset.config, "url", None) or getattr(toolset.config, "colocated", False)
         if away or not isinstance(getattr(toolset.config, "runtime", vf.SubprocessConfig()), vf.SubprocessConfig):

@@ -2,12 +2,13 @@
 
     python benchmarks/overlap.py --json benchmarks/results/overlap.json
 
-64 rollouts (8 prompts, groups of 8) on one thread, of a small random Llama, of which one token in 259 ends a response, or of SmolLM2. The judge is an `HTTPJudge`; its
-server, a process of its own on this machine, answers after 50, 200 or 500 ms. The number of requests at a time sets what judging alone takes:
-about as long as generation, a part of it, or more. Each round measures, in turn and with the same seeds: generation alone, judging of
-those rollouts alone, one after the other (``apart``), and both at once (``beside``) by the very calls that `GRPOModule` makes. ``ratio`` is
-``beside`` over the longer of the two alone, ``gain`` is ``apart`` over ``beside``; ``ratio_within`` is ``ratio`` with generation
-as it was within that very step, where a busy machine slows both alike. Medians over rounds, smallest and largest beside them.
+64 rollouts (8 prompts, groups of 8) on one thread, of a small random Llama, of which one token in 259 ends a response, or of SmolLM2. The
+judge is an `HTTPJudge`; its server, a process of its own on this machine, answers after 50, 200 or 500 ms. The number of requests at a
+time sets what judging alone takes: about as long as generation, a part of it, or more. Each round measures, in turn and with the same
+seeds: generation alone, judging of those rollouts alone, one after the other (``apart``), and both at once (``beside``) by the very calls
+that `GRPOModule` makes. ``ratio`` is ``beside`` over the longer of the two alone, ``gain`` is ``apart`` over ``beside``;
+``ratio_within`` is ``ratio`` with generation as it was within that very step, where a busy machine slows both alike. Medians over rounds,
+smallest and largest beside them.
 
 ``rules`` is the same with a `RuleJudge`: after generation, in a thread beside it, and in a pool of processes beside it.
 """

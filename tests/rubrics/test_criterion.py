@@ -32,7 +32,7 @@ def test_defaults_and_what_equality_looks_at():
     ({"high": math.inf}, "`high` must be a finite number, got inf"),
     ({"tags": "axis:x"}, "`tags` must be a list of strings, got 'axis:x'"),
     ({"required": 1}, "`required` must be true or false, got 1"),
-    ({"scope": "reply"}, "a.jsonl:3: criterion 'n': `scope` must be answer, thought or both, got 'reply'"),
+    ({"scope": "reply"}, "a.jsonl:3: criterion 'n': `scope` must be answer, thought, both or conversation, got 'reply'"),
     ({"check": {"words": 3}}, "`check` must be the name of a kind or a mapping with a string `kind`, got {'words': 3}"),
 ])  # fmt: skip
 def test_refused(fields, message):

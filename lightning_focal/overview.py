@@ -137,9 +137,9 @@ def class_arguments() -> dict[str, list[str] | None]:
 
 
 def mistakes(command: str, args: Sequence[str]) -> Iterator[str]:
-    """Yield what is certainly wrong with options and keys: unknown ones, and files and classes that are not there.
+    """Yield what is certainly wrong with options and keys: unknown ones, ones without their value, files and classes that are not there.
 
-    Values are left to the parser, and so is everything below a class of somebody else.
+    Other values are left to the parser, and so is everything below a class of somebody else.
 
     Args:
         command: its name.
@@ -162,6 +162,9 @@ def mistakes(command: str, args: Sequence[str]) -> Iterator[str]:
             word for word, last in zip(ours, before, strict=False) if not word.startswith("-") and last[:1] == "-" and "=" in last
         ]
         yield from (f"`{command}` takes options alone, got {word!r}{keys.meant(word)}" for word in alone)
+    for (option, equals, _), following in zip(split, [*ours[1:], "--"], strict=True):
+        if not equals and following.startswith("--") and keys.needs_value(option[2:]):
+            yield f"{option} must have a value"
     for key, file in given:
         if key == "config" and key in keys.options and not file.startswith("{") and not Path(file).is_file():
             there = [str(path) for path in Path(file).parent.glob("*.y*ml")]
@@ -193,6 +196,11 @@ class _Keys:
         fixed = {name: re.search(r"Show the help for (\w+) and exit", words) for name, words in shown.items()}
         self.chosen = {name: found[1] if found else "" for name, found in fixed.items()}
         """The class at each key that takes one; empty where none is known."""
+
+    def needs_value(self, key: str) -> bool:
+        """Say whether a key is one that its help shows with a value: ``--out OUT``, ``--ask {ranking,scores}``."""
+        shown = self.options.get(key, "").partition(" ")[0]
+        return shown.startswith("{") or (shown != "" and shown == key.rpartition(".")[2].upper())
 
     def unknown(self, key: str, dashes: str = "") -> str | None:
         """Return a hint, maybe an empty one, where a key is not there; None where it is, or may be."""

@@ -116,6 +116,7 @@ FIT = ["fit", "--config", "focal.yaml"]
 TYPOS = [
     (["nonsense"], ["there is no command 'nonsense'; there are fit, validate", *RUNS, *COMMANDS]),
     (["repot", "runs/a"], ["there is no command 'repot' (did you mean report?)"]),
+    (["fit", "--model.policy", "--config=configs/focal_tiny.yaml"], ["--model.policy must have a value"]),
     (["fit"], ["`fit` must be told what to do", "lightning_focal fit --config configs/focal_tiny.yaml"]),
     (["report"], ["lightning_focal report runs/focal_tiny"]),
     ([*FIT, "--model.group_sise=4"], ["there is no option --model.group_sise (did you mean --model.group_size?)"]),

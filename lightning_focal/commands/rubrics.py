@@ -89,7 +89,7 @@ def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:
     """Count what rows, at least one, hold.
 
     ``criteria_per_row`` and ``points_per_row`` (of the positive ones) are ``min``, ``mean``, ``max``; ``distinct_criteria`` goes by name;
-    ``graded`` are criteria of a range other than 0 to 1, ``on_thoughts`` those of a scope other than the answer.
+    ``graded`` are criteria of a range other than 0 to 1, ``on_thoughts`` those that look at the thought.
     """
     criteria = [criterion for row in rows for criterion in row.rubric.criteria]
     points = [criterion.points for criterion in criteria]
@@ -110,7 +110,7 @@ def summary_of(rows: Sequence[RubricRow]) -> dict[str, Any]:
         "without_check": sum(criterion.check is None for criterion in criteria),
         "graded": sum((criterion.low, criterion.high) != (0, 1) for criterion in criteria),
         "required": sum(criterion.required for criterion in criteria),
-        "on_thoughts": sum(criterion.scope != "answer" for criterion in criteria),
+        "on_thoughts": sum(criterion.scope in ("thought", "both") for criterion in criteria),
         "answers": sum(row.answer is not None for row in rows),
     }
 

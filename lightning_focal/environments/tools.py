@@ -41,9 +41,9 @@ class Tools:
         if len(set(self._names)) < len(self._names):
             raise ValueError(f"`tools` must have different names, got {self._names}")
         self._seconds, self._most = environment.tool_timeout, environment.max_output
-        functions = [place for place, tool in enumerate(environment.tools) if callable(tool)]
-        self._functions = {self._names[place]: index for index, place in enumerate(functions)}
-        self._process = ToolProcess([tool for tool in environment.tools if callable(tool)])
+        functions = {name: tool for name, tool in zip(self._names, environment.tools, strict=True) if callable(tool)}
+        self._functions = [*functions]
+        self._process = ToolProcess([*functions.values()])
 
     def answer(self, call: Call, episode: Episode) -> Message:
         """Return a message of role ``tool``: a result, or what was wrong with the call; nothing that a policy writes raises."""
@@ -74,7 +74,7 @@ class Tools:
 
     def _run(self, call: Call, episode: Episode) -> str:
         if call.name in self._functions:
-            result = self._process.run(self._functions[call.name], call.arguments, self._seconds, self._most)
+            result = self._process.run(self._functions.index(call.name), call.arguments, self._seconds, self._most)
         else:
             result = self._remembered(call, episode)
         if result.kind == "late":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.environments.base import Environment, Episode, Task
-from lightning_focal.environments.calls import CallReader, call_reader
+from lightning_focal.environments.calls import call_reader
 from lightning_focal.environments.speech import Speech
 from lightning_focal.environments.tools import Tools
 from lightning_focal.generation import Generator, Sampling
@@ -69,7 +69,7 @@ class TurnRollouts:
     ) -> None:
         self.environment, self.generator, self.tools = environment, generator, Tools(environment)
         self._anywhere = anywhere
-        self._reader: CallReader | None = None
+        environment.reader = None
 
     def start(self, tokenizer: Any, generation_config: Any) -> None:
         """Find out, before any weight is read, whether the chat template can be used.
@@ -83,11 +83,12 @@ class TurnRollouts:
         speech.check("tool" if self.tools.schemas else "user")
 
     def _read_calls(self, tokenizer: Any) -> None:
-        self._reader = self.environment.reader = call_reader(tokenizer, self.tools.schemas) if self.tools.schemas else None
+        self.environment.reader = call_reader(tokenizer, self.tools.schemas) if self.tools.schemas else None
 
     def describe(self) -> str:
         """Say which environment it is, and how calls are read, for the run's first line."""
-        calls = f", calls read as {self._reader.name}" if self._reader else ""
+        reader = self.environment.reader
+        calls = f", calls read as {reader.name}" if reader else ""
         return f"environment: {type(self.environment).__name__}, at most {self.environment.max_turns} turns{calls}"
 
     def close(self) -> None:
@@ -105,7 +106,7 @@ class TurnRollouts:
         check_request(prompts, group_size, seeds)
         eos = eos_ids(bare_model(policy), tokenizer)
         speech = Speech(tokenizer, eos, self.tools.schemas)
-        if self._reader is None:
+        if self.environment.reader is None:
             self._read_calls(tokenizer)
         paths = [
             _Path(row, g, self.environment.reset(task))
@@ -183,8 +184,9 @@ class TurnRollouts:
     def _answer(self, path: _Path, prompts: Prompts, speech: Speech, room: int) -> None:
         """Run what the policy called, ask the environment, and add the tokens of what they say, or end the rollout."""
         answer, calls = split_thought(path.said[-1]["content"]).answer, []
-        if self._reader is not None and (calls := self._reader.read(answer)):
-            path.text = self._reader.plain(answer).strip()
+        reader = self.environment.reader
+        if reader is not None and (calls := reader.read(answer)):
+            path.text = reader.plain(answer).strip()
         path.done = path.truncated or path.turns >= self.environment.max_turns
         if path.done:
             return

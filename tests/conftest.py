@@ -1,8 +1,12 @@
 """Shared by the whole suite: a small rubric file, and a Trainer that runs a tiny random policy in a second."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores; said before torch starts its threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -310,8 +310,8 @@ def test_micro_batches_change_no_option(tiny, sequences, name):
         rows = without_covariant(rows, old, Update(**OPTIONS[name]), 0, Alone())
     results = [gradients(tiny[0], rows, Update(micro_batch_size=8 // count, **OPTIONS[name])) for count in (1, 2, 4)]
     assert abs(float(results[0][0]["total"]) - float(plain["total"])) > 1e-4
-    for losses, grads in results[1:]:
-        assert float(losses["total"]) == pytest.approx(float(results[0][0]["total"]), abs=1e-6)
+    for losses, grads in results[1:]:  # terms of about 4 in float32, added in another order
+        assert float(losses["total"]) == pytest.approx(float(results[0][0]["total"]), abs=1e-5)
         for key, grad in results[0][1].items():
             assert torch.allclose(grad, grads[key], atol=1e-5), key
 

@@ -42,8 +42,10 @@ STEPS, THIRDS = 48, 3
 TUNING, TEST = (0, 1), (100, 101, 102, 103, 104)
 
 
-def one_run(scale: str, problem: str, build: Build, seed: int, steps: int = STEPS) -> list[dict[str, Any]]:
-    """Train once; return one mapping an evaluation."""
+def one_run(
+    scale: str, problem: str, build: Build, seed: int, steps: int = STEPS, group_size: int = 8, prompts: int = 8
+) -> list[dict[str, Any]]:
+    """Train once on groups of ``group_size`` rollouts to ``prompts`` prompts a step; return one mapping an evaluation."""
     seed_everything(seed, verbose=False)
     hidden, layers, rate = SCALES[scale]
     task = PROBLEMS[problem]
@@ -51,7 +53,7 @@ def one_run(scale: str, problem: str, build: Build, seed: int, steps: int = STEP
     strategy.held_out = Verdicts(task)
     module = GRPOModule(
         policy=f"random:tiny-llama?hidden={hidden}&layers={layers}&seed={seed}",
-        group_size=8,
+        group_size=group_size,
         val_group_size=16,
         generator=HFGenerator(batch_size=512),
         sampling=Sampling(max_new_tokens=task.tokens),
@@ -73,7 +75,7 @@ def one_run(scale: str, problem: str, build: Build, seed: int, steps: int = STEP
             num_sanity_val_steps=0,
             callbacks=[strategy, held_out],
         )
-        trainer.fit(module, datamodule=RandomPrompts(train=8 * steps, val=32, batch_size=8, seed=seed))
+        trainer.fit(module, datamodule=RandomPrompts(train=prompts * steps, val=32, batch_size=prompts, seed=seed))
     rows = []
     for entry in held_out.history:
         measures = entry["measures"]

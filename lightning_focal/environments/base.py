@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_focal.environments.calls import CallReader
-from lightning_focal.types import Message, Prompts
+
+if TYPE_CHECKING:
+    from lightning_focal.types import Message, Prompts
 
 __all__ = ["Environment", "Episode", "Task"]
 

@@ -6,9 +6,12 @@ import ast
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lightning_focal.environments.base import Environment, Episode, Task
-from lightning_focal.types import Message
+
+if TYPE_CHECKING:
+    from lightning_focal.types import Message
 
 __all__ = ["Calculator", "calculate"]
 

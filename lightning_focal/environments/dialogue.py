@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lightning_focal.environments.base import Environment, Episode, Task
-from lightning_focal.types import Message
+
+if TYPE_CHECKING:
+    from lightning_focal.types import Message
 
 __all__ = ["Dialogue"]
 

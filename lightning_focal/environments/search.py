@@ -7,10 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_focal.environments.base import Environment, Episode, Task
-from lightning_focal.types import Message
+
+if TYPE_CHECKING:
+    from lightning_focal.types import Message
 
 __all__ = ["LocalSearch"]
 

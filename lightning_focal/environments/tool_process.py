@@ -1,4 +1,4 @@
-"""A process in which tools run: each call in a fork of its own, which can be ended whatever it is doing."""
+"""A process in which tools run side by side: each call in a fork of its own, which can be ended whatever it is doing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, NamedTuple
 
 __all__ = ["Result", "ToolProcess", "serve"]
@@ -31,6 +33,8 @@ class Result(NamedTuple):
 class ToolProcess:
     """Runs tools. The process is made at the first call and forks for each: no call sees what another one changed.
 
+    The process imports what the tools' modules import, and nothing else: a fork of a small process takes little time.
+
     Args:
         tools: functions that can be pickled: of a module, or methods of an object that can be.
 
@@ -46,25 +50,32 @@ class ToolProcess:
         self._popen: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
-    def run(self, index: int, arguments: dict[str, Any], seconds: float, most: int) -> Result:
-        """Call tool ``index``; its result is cut at ``most`` characters.
+    def run(self, calls: Sequence[tuple[int, dict[str, Any]]], seconds: float, most: int) -> list[Result]:
+        """Call tools, each given as its index and arguments, side by side; results are cut at ``most`` characters.
 
         Raises:
             RuntimeError: if the process cannot be started.
         """
-        pipe = self._running()
+        results: dict[int, Result] = {}
+        if not calls:
+            return []
+        pipe, lost = self._running(), Result("late")
         try:
-            pipe.send((index, arguments, seconds, most))
-            if pipe.poll(seconds + _GRACE):
-                return Result(*pipe.recv())
+            pipe.send((calls, seconds, most))
+            while len(results) < len(calls) and pipe.poll(seconds + _GRACE):
+                place, *result = pipe.recv()
+                results[place] = Result(*result)
         except (EOFError, OSError):
-            self.close()
-            return Result("error", "the tool ended its process")
-        except BaseException:  # Ctrl-C while waiting: the next call must not get this one's answer
+            lost = Result("error", "the tool ended its process")
+        except BaseException:  # Ctrl-C while waiting: the next calls must not get the answers of these
             self.close()
             raise
-        self.close()
-        return Result("late")
+        if len(results) < len(calls):
+            self.close()
+            if len(calls) > 1:  # one of them ended or stopped the process of all
+                left = [place for place in range(len(calls)) if place not in results]
+                results |= {place: self.run([calls[place]], seconds, most)[0] for place in left}
+        return [results.get(place, lost) for place in range(len(calls))]
 
     def close(self) -> None:
         """End the process; a later call starts another."""
@@ -110,24 +121,42 @@ def serve(descriptor: int) -> None:
     pipe.send("")
     with contextlib.suppress(EOFError):
         while True:
-            index, arguments, seconds, most = pipe.recv()
-            pipe.send(_forked(tools[index], arguments, seconds, most))
+            calls, seconds, most = pipe.recv()
+            for place, result in _forked(tools, calls, seconds, most):
+                pipe.send((place, *result))
 
 
-def _forked(tool: Callable[..., Any], arguments: dict[str, Any], seconds: float, most: int) -> Result:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        theirs.send(tuple(_called(tool, arguments, most)))
-        os._exit(0)
-    theirs.close()
+def _forked(
+    tools: Sequence[Callable[..., Any]], calls: Sequence[tuple[int, dict[str, Any]]], seconds: float, most: int
+) -> Iterator[tuple[int, Result]]:
+    """Run calls, each in a fork, as many at once as there are cores, at least four; each with its place, as they end."""
+    left, running = deque(enumerate(calls)), dict[Connection, tuple[int, int, float]]()
+    while left or running:
+        while left and len(running) < max(4, os.cpu_count() or 1):
+            place, (index, arguments) = left.popleft()
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            child = os.fork()
+            if child == 0:
+                os.setsid()
+                theirs.send(tuple(_called(tools[index], arguments, most)))
+                os._exit(0)
+            theirs.close()
+            running[ours] = place, child, time.monotonic() + seconds
+        ready = wait([*running], max(0.0, min(until for _, _, until in running.values()) - time.monotonic()))
+        for ours, (place, child, until) in [*running.items()]:
+            if ours in ready or until <= time.monotonic():
+                del running[ours]
+                yield place, _ended(ours, child) if ours in ready else _ended(ours, child, Result("late"))
+
+
+def _ended(ours: Connection, child: int, result: Result | None = None) -> Result:
+    """What a fork said, or ``result``; it ends with whatever it started."""
     try:
-        return Result(*ours.recv()) if ours.poll(seconds) else Result("late")
+        return result or Result(*ours.recv())
     except EOFError:
         return Result("error", "the tool ended its process")
     finally:
-        for kill in (os.killpg, os.kill):  # with whatever it started
+        for kill in (os.killpg, os.kill):
             with contextlib.suppress(OSError):
                 kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

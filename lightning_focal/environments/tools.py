@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_focal.environments.base import Environment, Episode
@@ -45,14 +46,25 @@ class Tools:
         self._functions = [*functions]
         self._process = ToolProcess([*functions.values()])
 
-    def answer(self, call: Call, episode: Episode) -> Message:
-        """Return a message of role ``tool``: a result, or what was wrong with the call; nothing that a policy writes raises."""
-        fault = call.error or self._fault(call)
-        return {
-            "role": "tool",
-            "name": call.name if call.name in self._names else "unknown",
-            "content": f"{ERROR}{fault}" if fault else self._run(call, episode),
-        }
+    def answers(self, calls: Sequence[tuple[Call, Episode]]) -> list[Message]:
+        """Return a message of role ``tool`` for each call of an episode: a result, or what was wrong; nothing that a policy writes raises.
+
+        Functions run side by side, then tools that an episode runs, in the order given.
+        """
+        faults = [call.error or self._fault(call) for call, _ in calls]
+        functions = [not fault and call.name in self._functions for fault, (call, _) in zip(faults, calls, strict=True)]
+        given = [
+            (self._functions.index(call.name), call.arguments) for (call, _), one in zip(calls, functions, strict=True) if one
+        ]
+        results = iter(self._process.run(given, self._seconds, self._most))
+        messages: list[Message] = []
+        for (call, episode), fault, function in zip(calls, faults, functions, strict=True):
+            name = call.name if call.name in self._names else "unknown"
+            said = (
+                f"{ERROR}{fault}" if fault else self._said(call, next(results) if function else self._remembered(call, episode))
+            )
+            messages.append({"role": "tool", "name": name, "content": said})
+        return messages
 
     def close(self) -> None:
         """End the process in which they run."""
@@ -72,11 +84,7 @@ class Tools:
         where = "".join(f" of {part!r}" for part in found.path) if found is not None else ""
         return "" if found is None else f"the arguments{where} of {call.name} do not fit: {found.message[:300]}"
 
-    def _run(self, call: Call, episode: Episode) -> str:
-        if call.name in self._functions:
-            result = self._process.run(self._functions.index(call.name), call.arguments, self._seconds, self._most)
-        else:
-            result = self._remembered(call, episode)
+    def _said(self, call: Call, result: Result) -> str:
         if result.kind == "late":
             return f"{ERROR}{call.name} was ended after {self._seconds:g} s"
         cut = f"\n[cut: {result.length} characters, {self._most} are shown]" if result.length > self._most else ""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_focal.environments.base import Environment, Episode, Task
-from lightning_focal.environments.calls import call_reader
+from lightning_focal.environments.calls import Call, call_reader
 from lightning_focal.environments.speech import Speech
 from lightning_focal.environments.tools import Tools
 from lightning_focal.generation import Generator, Sampling
@@ -128,8 +128,11 @@ class TurnRollouts:
         going = paths
         while True:
             self._take(going, wrote, tokenizer, eos)
+            calls = [(path, call) for path in going for call in self._calls(path)]
+            answers = self.tools.answers([(call, path.episode) for path, call in calls])
             for path in going:
-                self._answer(path, prompts, speech, room[path.row] - sampling.max_new_tokens)
+                said = [speech.harmless(message) for (asker, _), message in zip(calls, answers, strict=True) if asker is path]
+                self._answer(path, said, prompts, speech, room[path.row] - sampling.max_new_tokens)
             going = [path for path in going if not path.done]
             if not self._anywhere(bool(going)):
                 break
@@ -181,16 +184,19 @@ class TurnRollouts:
             )
             path.said.append({"role": "assistant", "content": f"{opening}{raw}"})
 
-    def _answer(self, path: _Path, prompts: Prompts, speech: Speech, room: int) -> None:
-        """Run what the policy called, ask the environment, and add the tokens of what they say, or end the rollout."""
-        answer, calls = split_thought(path.said[-1]["content"]).answer, []
+    def _calls(self, path: _Path) -> list[Call]:
+        """Read what the policy called; none where its turn is the last."""
+        answer, calls = split_thought(path.said[-1]["content"]).answer, list[Call]()
         reader = self.environment.reader
         if reader is not None and (calls := reader.read(answer)):
             path.text = reader.plain(answer).strip()
         path.done = path.truncated or path.turns >= self.environment.max_turns
+        return [] if path.done else calls
+
+    def _answer(self, path: _Path, said: Sequence[Message], prompts: Prompts, speech: Speech, room: int) -> None:
+        """Add what tools said, ask the environment, and add the tokens of both, or end the rollout."""
         if path.done:
             return
-        said = [speech.harmless(self.tools.answer(call, path.episode)) for call in calls]
         path.said += said
         try:
             more = path.episode.step(tuple(path.said))

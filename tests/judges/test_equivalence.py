@@ -31,9 +31,9 @@ DIFFERENT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("a", "b", "same"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in DIFFERENT])
-def test_the_same_answer_and_different_ones(a, b, same):
-    assert SAME(a, b) is Equivalence()(b, a) is same
+def test_the_same_answer_and_different_ones():
+    for same, pairs in ((True, EQUAL), (False, DIFFERENT)):
+        assert [pair for pair in pairs if not SAME(*pair) is Equivalence()(*reversed(pair)) is same] == []
 
 
 def test_strings_as_they_stand():
@@ -122,7 +122,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_what_takes_too_long_is_cut_off_and_different(bomb):
-    same = Equivalence(seconds=0.2)
+    same = Equivalence(seconds=0.1)
     start = time.monotonic()
     assert not same(bomb, "42")
     assert not same(bomb, r"\sqrt{2} + x")
@@ -131,26 +131,23 @@ def test_what_takes_too_long_is_cut_off_and_different(bomb):
     assert same.undecided == 0
     if bomb in BOMBS[:3]:
         assert same.cut_off == 2
-    assert Equivalence()(r"\sqrt{8}", r"2\sqrt{2}")
 
 
-def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
-    asked, bomb = [], BOMBS[0]
+@pytest.fixture
+def asked(monkeypatch):
+    """The pairs put to a stand-in of math-verify that takes too long over what is endless, and over two slow ones."""
+    questions = []
 
-    def counting(gold, given, seconds):
-        asked.append((gold, given))
-        return compare_texts(gold, given, seconds if bomb in gold + given else 60)  # a slow processor must not cut off the others
+    def fake(gold, given, seconds):
+        questions.append((gold, given))
+        for side, text in (("gold", gold), ("given", given)):
+            if "unreadable" in text:
+                return Reply(Comparison.CUT_OFF, unread=side)
+        slow = "endless" in gold + given or ("slow" in gold and "slow" in given)
+        return Reply(Comparison.CUT_OFF if slow else Comparison.DIFFERENT)
 
-    monkeypatch.setattr(equivalence, "compare_texts", counting)
-    same = Equivalence(seconds=0.2)
-    assert [same.compare(bomb, f"x+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
-    assert len(asked) == 2  # the pair, and the bomb by itself
-    assert same.cut_off == 30
-    assert same.compare(r"\ln x+1", r"1+\ln x") is Comparison.EQUAL  # the partner is not to blame
-    same.clear()
-    assert same.cut_off == 30
-    assert same.compare(bomb, r"\ln x+1") is Comparison.CUT_OFF
-    assert (same.cut_off, len(asked)) == (31, 5)
+    monkeypatch.setattr(equivalence, "compare_texts", fake)
+    return questions
 
 
 @pytest.mark.parametrize(("first", "second", "questions", "blamed"), [
@@ -161,18 +158,7 @@ def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
     ("7", "endless!", 2, {"endless!"}),  # a number needs no test
     ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
 ])  # fmt: skip
-def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, second, questions, blamed):
-    asked = []
-
-    def fake(gold, given, seconds):
-        asked.append((gold, given))
-        for side, text in (("gold", gold), ("given", given)):
-            if "unreadable" in text:
-                return Reply(Comparison.CUT_OFF, unread=side)
-        slow = "endless" in gold + given or ("slow" in gold and "slow" in given)
-        return Reply(Comparison.CUT_OFF if slow else Comparison.DIFFERENT)
-
-    monkeypatch.setattr(equivalence, "compare_texts", fake)
+def test_who_is_to_blame_for_a_pair_that_took_too_long(asked, first, second, questions, blamed):
     same = Equivalence()
     assert same.compare(first, second) is same.compare(second, first) is Comparison.CUT_OFF
     assert len(asked) == questions
@@ -180,6 +166,16 @@ def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, secon
         expected = Comparison.CUT_OFF if answer in blamed else Comparison.DIFFERENT
         assert same.compare(answer, "y!") is expected
     assert len(asked) == questions + 2 - len(blamed)
+
+
+def test_an_answer_that_takes_too_long_is_tried_once_a_batch(asked):
+    same = Equivalence()
+    assert [same.compare("endless!", f"x!+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
+    assert (len(asked), same.cut_off) == (2, 30)  # the pair, and the endless one by itself
+    same.clear()
+    assert same.cut_off == 30
+    assert same.compare("endless!", "x!+1") is Comparison.CUT_OFF
+    assert (same.cut_off, len(asked)) == (31, 4)
 
 
 def test_what_cannot_be_read_is_undecided():
@@ -191,12 +187,12 @@ def test_what_cannot_be_read_is_undecided():
     assert same("$" * 5, "$" * 5)
 
 
-def test_a_vote_of_sixty_four_with_classes():
+def test_a_vote_of_thirty_two_with_classes():
     forms = [r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", r"\sqrt{0.5}", r"2^{-1/2}"]
-    answers = [forms[i // 3 % 4] if i % 3 == 0 else None if i % 7 == 0 else f"{i} + x" for i in range(63)] + ["9^{9^{9^{9}}}!"]
+    answers = [forms[i // 3 % 4] if i % 3 == 0 else None if i % 7 == 0 else f"{i} + x" for i in range(31)] + ["9^{9^{9^{9}}}!"]
     votes = sum(answer is not None for answer in answers)
-    assert majority_vote(answers, Equivalence()) == Vote(forms[0], 21, 21 / votes, votes - 21 + 1)
-    assert majority_vote(answers).label == "1 + x" or majority_vote(answers).count == 6  # as strings they split
+    assert majority_vote(answers, Equivalence(seconds=0.5)) == Vote(forms[0], 11, 11 / votes, votes - 11 + 1)
+    assert majority_vote(answers).count == 3  # as strings they split
 
 
 def test_threads_share_the_process():
@@ -205,13 +201,12 @@ def test_threads_share_the_process():
         assert list(pool.map(Equivalence(), *zip(*pairs, strict=True))) == [True] * 8 + [False] * 8
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda same: pickle.loads(pickle.dumps(same))])
-def test_copies_keep_the_settings_and_start_empty(copied):
+def test_copies_keep_the_settings_and_start_empty():
     same = Equivalence(seconds=0.5, max_length=77)
     same("$$$", "42")
-    other = copied(same)
-    assert repr(other) == "Equivalence(kind='math', seconds=0.5, max_length=77)"
-    assert (same.undecided, other.undecided, other._seen) == (1, 0, {})
+    for other in (copy.deepcopy(same), copy.copy(same), pickle.loads(pickle.dumps(same))):
+        assert repr(other) == "Equivalence(kind='math', seconds=0.5, max_length=77)"
+        assert (same.undecided, other.undecided, other._seen) == (1, 0, {})
     assert other("x+x", "2x")
 
 

@@ -132,9 +132,18 @@ def test_without_marks_a_response_is_its_answer(text):
         assert split_thought(text) == (None, text, True)
 
 
-@pytest.mark.parametrize(
-    "piece",
-    ["<think>", "x</think>", "a <think> b", "```\n</think>", "<|end|>", f"{ANALYSIS}a<|end|>", '"</think> ', "\n<think>\n```"],
-)
-def test_a_million_characters_take_linear_time(piece):
-    assert is_linear(lambda size: split_thought(piece * (size // len(piece))), 1_000_000)
+PIECES = [
+    "<think>",
+    "x</think>",
+    "a <think> b",
+    "```\n</think>",
+    "<|end|>",
+    f"{ANALYSIS}a<|end|>",
+    '"</think> ',
+    "\n<think>\n```",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_long_responses_take_linear_time(piece):
+    assert is_linear(lambda size: split_thought(piece * (size // len(piece))), 250_000)

@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""When two answers are the same: who is asked, how often, and what takes too long. What people write: test_written_answers.py."""
 
 import copy
 import itertools
@@ -14,26 +14,6 @@ from lightning_focal.functional import Vote, majority_vote
 from lightning_focal.judges import Comparison, Equivalence, equivalence
 from lightning_focal.judges.math_process import Reply, compare_texts
 from lightning_focal.judges.written_answers import read_answer, same_answer
-
-SAME = Equivalence()
-
-EQUAL = [
-    ("5", " 5\n"), ("0.5", "1/2"), ("0.5", r"\frac{1}{2}"), ("1/2", r"\dfrac{2}{4}"), ("-0.5", r"-\frac{1}{2}"), ("007", "7"),
-    ("2.0", "2"), ("5.", "5"), ("1 2/3", "5/3"), ("-1 2/3", r"-1\frac{2}{3}"), ("1 2/3.", "5/3"), ("1,000", "1000"), (r"\$18", "18"),
-    (r"12\text{ cm}", "12"), ("50%", r"50\%"), ("0.333333", "1/3"), ("x=5", "5"), ("(x+1)^2", "x^2+2x+1"), (r"\sqrt{8}", r"2\sqrt{2}"),
-    (r"\frac{2}{\sqrt{2}}", r"\sqrt{2}"), (r"\sin^2 x + \cos^2 x", "1"), ("1<x<2", "(1,2)"), (r"\{1,2\}", r"\{2,1\}"),
-    (r"\text{Monday}", "Monday"), (r"3\frac{1}{2}", "3.5"),
-]  # fmt: skip
-DIFFERENT = [
-    ("5", "-5"), ("0.5", "0.51"), ("1/2", "1/3"), ("0.33", "1/3"), ("1 2/3", "1"), ("", "5"), ("x", "y"), ("x+1", "x+2"),
-    (r"\sqrt{2}", r"\sqrt{3}"), (r"\sqrt{2}", "1.41"), ("2x+z=1", "1"), ("(1,2)", "(2,1)"), ("(1,2)", "[1,2]"), ("1<x<2", "(1,3)"),
-    ("Monday", "Tuesday"), ("A", "B"), ("999999999999", "999999999998"), ("1" * 30, "1" * 29 + "2"),
-]  # fmt: skip
-
-
-def test_the_same_answer_and_different_ones():
-    for same, pairs in ((True, EQUAL), (False, DIFFERENT)):
-        assert [pair for pair in pairs if not SAME(*pair) is Equivalence()(*reversed(pair)) is same] == []
 
 
 def test_strings_as_they_stand():
@@ -101,7 +81,7 @@ ALPHABET = st.text(alphabet="01x+-*/=^_(){}[]\\,. $%<|!", max_size=12)
 SNIPPETS = st.lists(st.sampled_from([r"\frac{", *"}{1x^2=,() ", r"\sqrt", r"\text{a}"]), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)  # another process answers, whenever it gets a core
+@settings(max_examples=40, deadline=None)  # another process answers, whenever it gets a core
 @given(st.one_of(ALPHABET, SNIPPETS.map("".join), st.text(max_size=8)), st.one_of(ALPHABET, SNIPPETS.map("".join)))
 def test_any_two_texts_compare_alike_in_either_order(a, b):
     there, back = Equivalence(seconds=1.0), Equivalence(seconds=1.0)
@@ -183,6 +163,7 @@ def test_what_cannot_be_read_is_undecided():
     assert same.compare("$" * 5, "42") is Comparison.UNDECIDED
     assert same.compare("", "$" * 5) is Comparison.UNDECIDED
     assert not same("42", "$" * 5)
+    assert not same("", "5")
     assert (same.undecided, same.cut_off) == (2, 0)
     assert same("$" * 5, "$" * 5)
 

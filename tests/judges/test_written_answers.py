@@ -22,9 +22,6 @@ def outcome(gold: str, response: str) -> Outcome:
     return JUDGE.judge([JudgeRequest(({"role": "user", "content": "?"},), response, (criterion,))])[0][0].outcome
 
 
-# -- five hundred golds, each written in twelve ways --------------------------------------------------------------------------
-
-
 def thousands(n, sign):
     return f"{n:,}".replace(",", sign)
 
@@ -102,9 +99,9 @@ WAYS = [
 ]
 
 
-def test_five_hundred_golds_in_twelve_ways_and_their_wrong_neighbours():
+def test_a_hundred_golds_in_twelve_ways_and_their_wrong_neighbours():
     draw, wrong = random.Random(15), []
-    for number in range(500):
+    for number in range(100):
         value, neighbour, writings = KINDS[number % len(KINDS)]
         value = value(draw)
         forms, others = writings(value), writings(neighbour(value))
@@ -116,10 +113,13 @@ def test_five_hundred_golds_in_twelve_ways_and_their_wrong_neighbours():
     assert (len(WAYS), wrong) == (12, [])
 
 
-# -- each kind, both ways -----------------------------------------------------------------------------------------------------
-
 # The first of a line and each other one are the same answer.
 EQUAL = r"""
+7|007|7.0
+5/3|1 2/3|1 2/3.|1\frac{2}{3}|1 \frac{2}{3}
+x^2+2x+1|(x+1)^2
+2\sqrt{2}|\sqrt{8}
+1|\sin^2 x + \cos^2 x
 5|5.|$5$|*5*|`5`|**5**|\boxed{5}|+5|{5}|５|٥|3+2=5|5=x
 -3/2|−1½|-1 1/2|-1\frac{1}{2}|–1.5|-1 \tfrac12|\frac{-3}{2}|\frac{3}{-2}
 \frac{1}{2}|½|.5|\frac12|\frac 1 2|1⁄2|50\%|0.50
@@ -128,7 +128,7 @@ EQUAL = r"""
 6.02\times10^{23}|6.02e23|6.02E+23|6.02 x 10^{23}|6.02 × 10²³|602000000000000000000000
 45|45°|45º|45\degree|45\text{ degrees}
 \infty|∞|+\infty|infinity
-\sqrt{2}|√2|\sqrt2|sqrt(2)|2^{1/2}
+\sqrt{2}|√2|\sqrt2|sqrt(2)|2^{1/2}|\frac{2}{\sqrt{2}}
 x^2|x²|x**2|x\cdot x
 \emptyset|\varnothing|∅
 64|***64***|__64__|\mathbf{64}|\text{64}
@@ -208,6 +208,13 @@ act|cat|\text{cat}
 BDAC|ABCD|DBAC
 B,D,A,C|A,B,C,D
 listen|silent
+1/3|0.33|1/2
+x|y|x+1
+x+1|x+2
+\sqrt{2}|\sqrt{3}|1.41
+Monday|Tuesday
+999999999999|999999999998
+111111111111111111111111111111|111111111111111111111111111112
 5 km|5 cm|500 m|5 km^2|5 kg|5 miles
 5 m|5 s|5 m/s
 1 N|1 J|1 kg m^2/s^2
@@ -221,7 +228,7 @@ listen|silent
 1 1/2|1|1/2|11/2
 ½|1½|¼
 1,000|1|1,0
-(1,2)|(2,1)|[1,2]|(1,2,3)
+(1,2)|(2,1)|[1,2]|(1,2,3)|1<x<3
 \pm 2021|2021|-2021
 n=2,3,4|n=1,2,3
 D=(0,1)|D=(0,1.5)
@@ -265,12 +272,8 @@ def rows(table):
 @pytest.mark.parametrize(("table", "same"), [(EQUAL, True), (DIFFERENT, False)], ids=["equal", "different"])
 def test_what_people_write(table, same):
     wrong = [pair for pair in rows(table) if not SAME(*pair) is SAME(*reversed(pair)) is same]
-    wrong += [
-        ("rule", *pair)
-        for pair in rows(table)
-        if pair[0] != "NaN" and same is not (outcome(pair[0], rf"\boxed{{{pair[1]}}}") is Outcome.MET)
-    ]
-    assert wrong == []
+    judged = {pair: outcome(pair[0], rf"\boxed{{{pair[1]}}}") is Outcome.MET for pair in rows(table) if pair[0] != "NaN"}
+    assert wrong + [pair for pair, met in judged.items() if met is not same] == []
 
 
 STATED = [
@@ -380,17 +383,13 @@ def test_a_gold_that_is_no_answer_or_breaks_off_is_refused(gold, message):
         outcome(gold, r"\boxed{5}")
 
 
-@pytest.mark.parametrize(
-    "gold", [r"\frac12", r"\frac\pi2", r"\left\{ 3 \right.", r"\sqrt x", r"\{1, 2\}", r"\dfrac 1 2", r"\$36", "a_n"]
-)
-def test_a_gold_in_few_braces_is_whole(gold):
-    assert outcome(gold, rf"\boxed{{{gold}}}") is Outcome.MET
+def test_a_gold_in_few_braces_is_whole():
+    for gold in (r"\frac12", r"\frac\pi2", r"\left\{ 3 \right.", r"\sqrt x", r"\{1, 2\}", r"\dfrac 1 2", r"\$36", "a_n"):
+        assert outcome(gold, rf"\boxed{{{gold}}}") is Outcome.MET, gold
 
 
-PIECES = st.lists(
-    st.sampled_from([*"01x+-/=^_(){}[]\\,.: $%|!√½²°−“", r"\frac{", r"\sqrt", r"\text{", r"\pm", " km", "...", "Answer: ", "e5"]),
-    max_size=12,
-)
+MARKS = [*"01x+-/=^_(){}[]\\,.: $%|!√½²°−“", r"\frac{", r"\sqrt", r"\text{", r"\pm", " km", "...", "Answer: ", "e5"]
+PIECES = st.lists(st.sampled_from(MARKS), max_size=12)
 
 
 @given(PIECES.map("".join) | st.text(max_size=20), PIECES.map("".join) | st.text(max_size=20))

@@ -1,7 +1,5 @@
 """Every check kind on texts judged by hand: at least one that meets it and one that does not."""
 
-from __future__ import annotations
-
 import pytest
 
 from lightning_focal.judges import CHECKS, Outcome

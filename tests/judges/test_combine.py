@@ -1,7 +1,5 @@
 """Who judges which criterion, and how several judges agree, counted by hand."""
 
-from __future__ import annotations
-
 import itertools
 import pickle
 

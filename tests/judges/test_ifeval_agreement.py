@@ -1,7 +1,5 @@
 """The check `ifeval` and the package's own evaluation, case by case."""
 
-from __future__ import annotations
-
 import importlib
 import re
 

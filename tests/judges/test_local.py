@@ -1,7 +1,5 @@
 """A model in this process as judge: what it is asked, and how its probabilities become verdicts."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest

@@ -1,7 +1,5 @@
 """The process that compares formulas: it starts by itself, survives whatever happens to it, and never outlives its parent."""
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """The rule judge: what it refuses beforehand, and what it never lets a response do."""
 
-from __future__ import annotations
-
 import math
 import pickle
 import sys

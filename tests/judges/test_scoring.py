@@ -1,7 +1,5 @@
 """Verdicts become scores."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

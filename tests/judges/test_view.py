@@ -1,7 +1,5 @@
 """Words, sentences, characters, marks and markup of many scripts, by hand."""
 
-from __future__ import annotations
-
 import unicodedata
 
 import pytest

@@ -1,7 +1,5 @@
 """What answers say: golds in many writings beside wrong neighbours, what people write, and where an answer stands."""
 
-from __future__ import annotations
-
 import random
 from fractions import Fraction
 

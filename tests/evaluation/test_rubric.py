@@ -71,11 +71,8 @@ def test_a_thought_is_no_answer_whoever_answers(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("verdicts", "score", "all_met", "judged"), [
-    ((MET, MISSED, MISSED), (3 + 0 + 4) / 8, 0.0, 1.0),
-    ((MET, MET, MISSED), 1.0, 1.0, 1.0),
-    ((MET, MET, MET), 4 / 8, 0.0, 1.0),
-    ((MET, FAILED, FAILED), 1.0, 1.0, 1 / 3),
-    ((MISSED, FAILED, MISSED), 4 / 7, 0.0, 2 / 3),
+    ((MET, MISSED, MISSED), (3 + 0 + 4) / 8, 0.0, 1.0), ((MET, MET, MISSED), 1.0, 1.0, 1.0), ((MET, MET, MET), 4 / 8, 0.0, 1.0),
+    ((MET, FAILED, FAILED), 1.0, 1.0, 1 / 3), ((MISSED, FAILED, MISSED), 4 / 7, 0.0, 2 / 3),
     ((FAILED, FAILED, FAILED), math.nan, None, 0.0),  # a failed judgement is no zero
 ])  # fmt: skip
 def test_scores_by_hand(verdicts, score, all_met, judged):

@@ -75,10 +75,8 @@ def vote(*says, criterion=TONE, **kwargs):
 
 
 @pytest.mark.parametrize(("says", "outcome", "reason"), [
-    (("yes",), "met", "met 1 of 1: seen"),
-    (("yes", "yes", "no"), "met", "met 2, not met 1 of 3: seen"),
-    (("no", "yes", "no"), "not_met", "not met 2, met 1 of 3: not seen"),
-    (("error", "yes", "error"), "met", "met 1 of 3: seen"),
+    (("yes",), "met", "met 1 of 1: seen"), (("yes", "yes", "no"), "met", "met 2, not met 1 of 3: seen"),
+    (("no", "yes", "no"), "not_met", "not met 2, met 1 of 3: not seen"), (("error", "yes", "error"), "met", "met 1 of 3: seen"),
     (("error", "yes", "no"), "error", "a tie: met 1, not met 1 of 3"),
     (("error", "error"), "error", "0 of 2 judges judged, 1 asked: time-out"),
     (("n/a", "n/a", "yes"), "not_applicable", "not applicable 2, met 1 of 3: not asked for"),
@@ -92,12 +90,8 @@ def test_votes(says, outcome, reason):
 
 
 @pytest.mark.parametrize(("says", "grade"), [
-    ((2.0, 5.0, 3.0), 3.0),
-    ((2.0, 3.0), 2.5),
-    ((2.0, 4.0, "error"), 3.0),
-    ((2.0, "yes", 3.0), 3.0),  # met is the highest grade
-    ((2.0, "no", "no"), 1.0),
-    ((2.0, 3.0, "n/a"), 2.5),
+    ((2.0, 5.0, 3.0), 3.0), ((2.0, 3.0), 2.5), ((2.0, 4.0, "error"), 3.0), ((2.0, "yes", 3.0), 3.0),  # met is the highest grade
+    ((2.0, "no", "no"), 1.0), ((2.0, 3.0, "n/a"), 2.5),
 ])  # fmt: skip
 def test_grades_give_their_median(says, grade):
     for order in itertools.permutations(says):

@@ -132,9 +132,7 @@ def asked(monkeypatch):
 
 @pytest.mark.parametrize(("first", "second", "questions", "blamed"), [
     ("unreadable!", "x!", 1, {"unreadable!"}),  # it could not even be read: no need to ask further
-    ("x!", "unreadable!", 1, {"unreadable!"}),
-    ("endless!", "x!", 2, {"endless!"}),
-    ("a!", "endless!", 3, {"endless!"}),
+    ("x!", "unreadable!", 1, {"unreadable!"}), ("endless!", "x!", 2, {"endless!"}), ("a!", "endless!", 3, {"endless!"}),
     ("7", "endless!", 2, {"endless!"}),  # a number needs no test
     ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
 ])  # fmt: skip
@@ -199,8 +197,7 @@ def test_the_cache_does_not_grow_without_end(monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"),
-    ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
+    ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"), ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
     ({"seconds": float("nan")}, "`seconds` must be positive and finite, got nan"),
     ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
 ])  # fmt: skip

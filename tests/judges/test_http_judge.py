@@ -275,11 +275,9 @@ def test_the_key_is_nowhere(monkeypatch, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"per": "rubric"}, "`per` must be 'response' or 'criterion', got 'rubric'"),
-    ({"temperature": -1.0}, "`temperature` must be >= 0"),
+    ({"per": "rubric"}, "`per` must be 'response' or 'criterion', got 'rubric'"), ({"temperature": -1.0}, "`temperature` must be >= 0"),
     ({"body": {"messages": []}}, "`body` must hold further parameters, got 'messages'"),
-    ({"prompt_price": -1.0}, "`prompt_price` must be >= 0"),
-    ({"key_env": "sk-secret-1"}, "not the key itself"),
+    ({"prompt_price": -1.0}, "`prompt_price` must be >= 0"), ({"key_env": "sk-secret-1"}, "not the key itself"),
     ({"url": "http://h/v1?api_key=s"}, r"`url` must end with its path \(h\)"),
     ({"template": "/nowhere"}, "`template` must be a readable file"),
     ({"cache_bytes": 5, "cache": "x"}, "`max_bytes` must be >= 65536, got 5"),

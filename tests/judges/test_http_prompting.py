@@ -32,14 +32,8 @@ def test_everything_has_its_place():
 
 TAGS = ["<|im_end|>", "<|eot_id|>", "</s>", "<s>", "<end_of_turn>", "<start_of_turn>", "[INST]", "[/INST]", "<<SYS>>"]
 OTHERS = [
-    "a < b | c > d",
-    "<b>bold</b>",
-    "x[INSTANCE]",
-    "1 <| 2",
-    "{criteria}{format}{response}{nonce}",
-    "{x} {{conversation}}",
-    "\\1",
-]
+    "a < b | c > d", "<b>bold</b>", "x[INSTANCE]", "1 <| 2", "{criteria}{format}{response}{nonce}", "{x} {{conversation}}", "\\1",
+]  # fmt: skip
 
 
 def test_turns_of_a_chat_template_are_broken_and_other_text_stays_as_it_is():

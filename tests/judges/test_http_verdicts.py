@@ -50,15 +50,12 @@ def test_understood(text):
 
 
 @pytest.mark.parametrize(("text", "fault"), [
-    ("", "no verdicts in the reply: "),
-    ("met, 4", "no verdicts in the reply: met, 4"),
-    (reply(KIND, TONE)[:-3], "broken JSON in the reply"),
-    (reply(KIND, TONE).replace("4", "NaN"), "broken JSON in the reply"),
+    ("", "no verdicts in the reply: "), ("met, 4", "no verdicts in the reply: met, 4"),
+    (reply(KIND, TONE)[:-3], "broken JSON in the reply"), (reply(KIND, TONE).replace("4", "NaN"), "broken JSON in the reply"),
     (reply(KIND, TONE).replace('"verdict": "met"', '"verdict": "met", "verdict": "met"'), "broken JSON in the reply"),
     (reply(KIND, TONE) + reply(KIND, TONE), "2 lists of verdicts in the reply"),
     (json.dumps({"verdicts": [KIND, TONE], "notes": ""}), "keys beside `verdicts` in the reply"),
-    (json.dumps([KIND, TONE]), "no verdicts in the reply"),
-    (json.dumps({"verdicts": {"1-5f0c": "met"}}), "no verdicts in the reply"),
+    (json.dumps([KIND, TONE]), "no verdicts in the reply"), (json.dumps({"verdicts": {"1-5f0c": "met"}}), "no verdicts in the reply"),
     (reply({**KIND, "id": "1"}, {**TONE, "id": "2"}), "no verdicts in the reply"),
     ('{"verdicts": [' * 3000 + reply(KIND, TONE), "more than 64 lists of verdicts in the reply"),
     ("x" * (1 << 20) + reply(KIND, TONE), "a reply of "),

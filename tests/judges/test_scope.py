@@ -19,10 +19,7 @@ def criterion(words, scope="answer", **more):
 
 
 @pytest.mark.parametrize(("text", "counts"), [
-    (TEXT, (3, 2, 5)),
-    ("plum", (1, 0, 1)),
-    ("<think>\napple", (0, 1, 1)),
-    ("<think></think>plum", (1, 0, 1)),
+    (TEXT, (3, 2, 5)), ("plum", (1, 0, 1)), ("<think>\napple", (0, 1, 1)), ("<think></think>plum", (1, 0, 1)),
     ("<|channel|>analysis<|message|>apple pear<|end|><|start|>assistant<|channel|>final<|message|>plum", (1, 2, 3)),
 ])  # fmt: skip
 def test_rules_count_the_words_of_a_part_without_marks(text, counts):
@@ -39,13 +36,9 @@ def test_rules_count_the_words_of_a_part_without_marks(text, counts):
 
 
 @pytest.mark.parametrize(("text", "reasons"), [
-    ("<think>\nplum", ("no answer: the thought did not end", None, None)),
-    ("<think>\nplum</think>\n", ("no answer", None, None)),
-    ("plum", (None, "no thought", None)),
-    ("<think></think>plum", (None, "no thought", None)),
-    (" \n", ("empty response",) * 3),
-    ("", ("empty response",) * 3),
-    ("\u200b", ("empty response",) * 3),
+    ("<think>\nplum", ("no answer: the thought did not end", None, None)), ("<think>\nplum</think>\n", ("no answer", None, None)),
+    ("plum", (None, "no thought", None)), ("<think></think>plum", (None, "no thought", None)), (" \n", ("empty response",) * 3),
+    ("", ("empty response",) * 3), ("\u200b", ("empty response",) * 3),
 ])  # fmt: skip
 def test_a_part_that_is_empty_scores_zero_whoever_judges(text, reasons):
     other = Saying(**{f"ok {scope}": "yes" for scope in SCOPES}, **{f"bad {scope}": "no" for scope in SCOPES})

@@ -15,22 +15,16 @@ def judge(text, finish_reason="stop", **checks):
 
 
 @pytest.mark.parametrize(("text", "finish_reason"), [
-    (f"Sure!\n<rephrased>\n{GOOD}\n</rephrased>\nDone.", "stop"),
-    (f"<rephrased>{GOOD}</rephrased> and", "length"),
-    (f"<rephrased>a</rephrased><rephrased>{GOOD}</rephrased>", "stop"),
-    (f"<rephrased><rephrased>{GOOD}</rephrased>", "stop"),
+    (f"Sure!\n<rephrased>\n{GOOD}\n</rephrased>\nDone.", "stop"), (f"<rephrased>{GOOD}</rephrased> and", "length"),
+    (f"<rephrased>a</rephrased><rephrased>{GOOD}</rephrased>", "stop"), (f"<rephrased><rephrased>{GOOD}</rephrased>", "stop"),
 ])  # fmt: skip
 def test_a_rephrasing_is_taken_from_between_the_last_markers(text, finish_reason):
     assert judge(text, finish_reason, keep_numbers=True) == GOOD
 
 
 @pytest.mark.parametrize(("text", "reason"), [
-    (GOOD, "no_markers"),
-    ("", "no_markers"),
-    (f"<rephrased>{GOOD}", "no_markers"),
-    (f"{GOOD}</rephrased>", "no_markers"),
-    ("</rephrased>x<rephrased>", "no_markers"),
-    ("<rephrased> \n </rephrased>", "empty"),
+    (GOOD, "no_markers"), ("", "no_markers"), (f"<rephrased>{GOOD}", "no_markers"), (f"{GOOD}</rephrased>", "no_markers"),
+    ("</rephrased>x<rephrased>", "no_markers"), ("<rephrased> \n </rephrased>", "empty"),
     ("<rephrased>tom has 3 apples  and buys 4.\nHow many has he?</rephrased>", "unchanged"),
     (f"<rephrased>{'plum ' * 81}</rephrased>", "too_long"),
 ])  # fmt: skip

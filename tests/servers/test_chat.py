@@ -199,8 +199,7 @@ def test_a_rejected_key(status, monkeypatch, caplog):
     ("MY_KEY", "sécret", "'MY_KEY' must hold a key of plain characters"),
     ("sk-secret-1", "", "`key_env` must be the name of an environment variable that holds the key, not the key itself"),
     ("sk_secret_1", "", "`key_env` must name an environment variable that holds the key, what it names is not set"),
-    ("secret key", "", "not the key itself"),
-    ("", "", "not the key itself"),
+    ("secret key", "", "not the key itself"), ("", "", "not the key itself"),
 ])  # fmt: skip
 def test_keys_that_are_none_are_not_repeated(env, value, said, monkeypatch):
     if value:
@@ -254,8 +253,7 @@ def test_which_models_there_are_and_nobody_is_there(monkeypatch):
     ({"url": "http://me:pass@host"}, r"`url` must hold no user or password \(host\)"),
     ({"url": "http://host/v1?key=secret"}, r"`url` must end with its path \(host\)"),
     ({"requests_per_minute": 0}, "`requests_per_minute` must be > 0, or null for no limit, got 0"),
-    ({"model": " "}, "`model` must name the model"),
-    ({"attempts": 0}, "`attempts` must be >= 1, got 0"),
+    ({"model": " "}, "`model` must name the model"), ({"attempts": 0}, "`attempts` must be >= 1, got 0"),
     ({"deadline_s": float("nan")}, "`deadline_s` must be > 0 seconds, got nan"),
 ])  # fmt: skip
 def test_arguments(arguments, message):

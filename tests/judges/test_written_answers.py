@@ -108,160 +108,55 @@ def test_a_hundred_golds_in_twelve_ways_and_their_wrong_neighbours():
     assert (len(WAYS), wrong) == (12, [])
 
 
-# The first of a line and each other one are the same answer.
+# The first of a row and each other one are the same answer; three blanks end a row.
 EQUAL = r"""
-7|007|7.0
-5/3|1 2/3|1 2/3.|1\frac{2}{3}|1 \frac{2}{3}
-x^2+2x+1|(x+1)^2
-2\sqrt{2}|\sqrt{8}
-1|\sin^2 x + \cos^2 x
-5|5.|$5$|*5*|`5`|**5**|\boxed{5}|+5|{5}|５|٥|3+2=5|5=x
--3/2|−1½|-1 1/2|-1\frac{1}{2}|–1.5|-1 \tfrac12|\frac{-3}{2}|\frac{3}{-2}
-\frac{1}{2}|½|.5|\frac12|\frac 1 2|1⁄2|50\%|0.50
-5000|5 000|5\,000|5{,}000|5'000|5 thousand|5.0e+3
-10^{-7}|1e-7|0.0000001|1 x 10^-7|10⁻⁷|1*10^(-7)
-6.02\times10^{23}|6.02e23|6.02E+23|6.02 x 10^{23}|6.02 × 10²³|602000000000000000000000
-45|45°|45º|45\degree|45\text{ degrees}
-\infty|∞|+\infty|infinity
-\sqrt{2}|√2|\sqrt2|sqrt(2)|2^{1/2}|\frac{2}{\sqrt{2}}
-x^2|x²|x**2|x\cdot x
-\emptyset|\varnothing|∅
-64|***64***|__64__|\mathbf{64}|\text{64}
-\$36|36|36 dollars|USD 36|$\$36$|36 USD
-\$18.90|18.9|1890 cents|$18.90
-\$1.5 million|1500000
-12.5\%|12.5|0.125|12.5 percent
-5 km|5000 m|5 kilometers|5
-24\text{ cm}^2|24 square centimeters|24 cm²|0.0024 m^2
-60\text{ mph}|60 miles per hour|60 mi/h
-1 hour|60 minutes|3600 s
-\$18 per day|18 dollars per day|$18/day
-3 L|3000 cm^3
-30^\circ\text{C}|30 °C|30 degrees Celsius
-1,2,3|3, 2 and 1|\{1,2,3\}|x=1,2,3
-2,-2|\pm 2|±2|2 or -2|x=2 or x=-2
-1,2,\ldots,n|1, 2, ..., n|1, 2, \dots, n
-(1,2)|\left(1,\ 2\right)|(x,y)=(1,2)
-[1,\infty)|[1,∞)|x\ge1|x ≥ 1
-0.\overline{3}|1/3|0.333...|0.(3)|0.333333|0.33333333
-\pi|3.141593|3.14159265
-3.33333e-8|\frac{1}{30000000}
-0.3|0.30000000000000004|0.1+0.2
-\frac{1}{2^{99}}|2^{-99}
-3:2|3/2|6:4
-1011_2|1011_{2}|1011₂|11_{10}
-3:00 \text{ p.m.}|3:00 PM|3 pm
-\text{(A)}|A|(A)|A.|\textbf{A}
-y=2x+1|2x+1|y = 1+2x
-y^2=4x|4x=y^2|2y^2=8x
-x=5\text{ cm}|5 cm|x = 50 mm
-(-\infty,2)\cup(3,\infty)|(3,∞)∪(−∞,2)
-ab|b\cdot a|ba
-12{,}000{,}023|12,000,023|12000023|11,\! 999,\! 999+24
-\$1,200|US$1,200|US\$1200|$1,200.00
-19, 46, \text{ and } 82|19, 46, and 82|82, 46 and 19
-5\text{ mW}|5 mW|0.005 W
-3\text{ MPa}|3 MPa|3000 kPa
-4.7\text{ k}\Omega|4.7 kΩ|4700 ohms
-9.8\text{ m/s}^2|9.8 \frac{m}{s^2}|9.8\,\frac{\text{m}}{\text{s}^2}
-x<-3\text{ or }x>5|(-\infty,-3)\cup(5,\infty)|x > 5 or x < -3|x<-3 \lor 5<x
-[2,5)|2\le x<5|5 > x ≥ 2|x\in[2,5)
-(2,\infty)|\{x : x > 2\}|\{x \mid x>2\}|\{x \in \mathbb{R} \mid 2 < x\}|x > 2
-\langle 1,2,3\rangle|(1,2,3)|⟨1,2,3⟩
-\sqrt{\frac{1}{n}}|\frac{1}{\sqrt{n}}|n^{-1/2}
-n!|n(n-1)!
-\cos 60^\circ|\frac12|cos 60°
-\ln 2|\log_e 2
-\log 2|\lg 2|\log_{10}2
-0.1\overline{23}|\frac{122}{990}|0.1232323...
-1:4|1 to 4|1\text{ to }4
-V_1:V_2=11:21|11:21
-\textbf{(C)}\ 12|C|(C)|12|(C) 12
+7|007|7.0   5/3|1 2/3|1 2/3.|1\frac{2}{3}|1 \frac{2}{3}   x^2+2x+1|(x+1)^2   2\sqrt{2}|\sqrt{8}   1|\sin^2 x + \cos^2 x
+5|5.|$5$|*5*|`5`|**5**|\boxed{5}|+5|{5}|５|٥|3+2=5|5=x   -3/2|−1½|-1 1/2|-1\frac{1}{2}|–1.5|-1 \tfrac12|\frac{-3}{2}|\frac{3}{-2}
+\frac{1}{2}|½|.5|\frac12|\frac 1 2|1⁄2|50\%|0.50   5000|5 000|5\,000|5{,}000|5'000|5 thousand|5.0e+3
+10^{-7}|1e-7|0.0000001|1 x 10^-7|10⁻⁷|1*10^(-7)   6.02\times10^{23}|6.02e23|6.02E+23|6.02 x 10^{23}|6.02 × 10²³|602000000000000000000000
+45|45°|45º|45\degree|45\text{ degrees}   \infty|∞|+\infty|infinity   \sqrt{2}|√2|\sqrt2|sqrt(2)|2^{1/2}|\frac{2}{\sqrt{2}}
+x^2|x²|x**2|x\cdot x   \emptyset|\varnothing|∅   64|***64***|__64__|\mathbf{64}|\text{64}   \$36|36|36 dollars|USD 36|$\$36$|36 USD
+\$18.90|18.9|1890 cents|$18.90   \$1.5 million|1500000   12.5\%|12.5|0.125|12.5 percent   5 km|5000 m|5 kilometers|5
+24\text{ cm}^2|24 square centimeters|24 cm²|0.0024 m^2   60\text{ mph}|60 miles per hour|60 mi/h   1 hour|60 minutes|3600 s
+\$18 per day|18 dollars per day|$18/day   3 L|3000 cm^3   30^\circ\text{C}|30 °C|30 degrees Celsius   1,2,3|3, 2 and 1|\{1,2,3\}|x=1,2,3
+2,-2|\pm 2|±2|2 or -2|x=2 or x=-2   1,2,\ldots,n|1, 2, ..., n|1, 2, \dots, n   (1,2)|\left(1,\ 2\right)|(x,y)=(1,2)
+[1,\infty)|[1,∞)|x\ge1|x ≥ 1   0.\overline{3}|1/3|0.333...|0.(3)|0.333333|0.33333333   \pi|3.141593|3.14159265
+3.33333e-8|\frac{1}{30000000}   0.3|0.30000000000000004|0.1+0.2   \frac{1}{2^{99}}|2^{-99}   3:2|3/2|6:4   1011_2|1011_{2}|1011₂|11_{10}
+3:00 \text{ p.m.}|3:00 PM|3 pm   \text{(A)}|A|(A)|A.|\textbf{A}   y=2x+1|2x+1|y = 1+2x   y^2=4x|4x=y^2|2y^2=8x
+x=5\text{ cm}|5 cm|x = 50 mm   (-\infty,2)\cup(3,\infty)|(3,∞)∪(−∞,2)   ab|b\cdot a|ba
+12{,}000{,}023|12,000,023|12000023|11,\! 999,\! 999+24   \$1,200|US$1,200|US\$1200|$1,200.00
+19, 46, \text{ and } 82|19, 46, and 82|82, 46 and 19   5\text{ mW}|5 mW|0.005 W   3\text{ MPa}|3 MPa|3000 kPa
+4.7\text{ k}\Omega|4.7 kΩ|4700 ohms   9.8\text{ m/s}^2|9.8 \frac{m}{s^2}|9.8\,\frac{\text{m}}{\text{s}^2}
+x<-3\text{ or }x>5|(-\infty,-3)\cup(5,\infty)|x > 5 or x < -3|x<-3 \lor 5<x   [2,5)|2\le x<5|5 > x ≥ 2|x\in[2,5)
+(2,\infty)|\{x : x > 2\}|\{x \mid x>2\}|\{x \in \mathbb{R} \mid 2 < x\}|x > 2   \langle 1,2,3\rangle|(1,2,3)|⟨1,2,3⟩
+\sqrt{\frac{1}{n}}|\frac{1}{\sqrt{n}}|n^{-1/2}   n!|n(n-1)!   \cos 60^\circ|\frac12|cos 60°   \ln 2|\log_e 2   \log 2|\lg 2|\log_{10}2
+0.1\overline{23}|\frac{122}{990}|0.1232323...   1:4|1 to 4|1\text{ to }4   V_1:V_2=11:21|11:21   \textbf{(C)}\ 12|C|(C)|12|(C) 12
 x_1=1,\quadx_2=2|1,2
 """
-# The first of a line is another answer than each other one.
+# The first of a row is another answer than each other one.
 DIFFERENT = r"""
-6.63\times10^{-34}|9.11\times10^{-31}|6.63\times10^{-33}|0
-4e-7|1e-7|4e-8|0
-\frac{1}{2^{99}}|\frac{1}{2^{98}}|0
-\frac{1}{2004!}|\frac{1}{2006!}
-\frac{\sqrt2}{2^{99}}|\frac{\sqrt2}{2^{98}}
-\frac{x}{2^{99}}|\frac{x}{2^{98}}|0
-e^{-50}|e^{-51}
-\frac{2^{2005}+1}{3 \cdot 2^{2006}}|\frac{1}{3 \cdot 2^{2006}}
-(10^{-8},1)|(10^{-9},1)|(0,1)
-\{10^{-8},\sqrt2\}|\{10^{-9},\sqrt2\}
-[10^{-8},\pi)|[10^{-9},\pi)
-x=10^{-8}|10^{-9}|x=10^{-9}
-\begin{pmatrix}10^{-8}\\1\end{pmatrix}|\begin{pmatrix}10^{-9}\\1\end{pmatrix}
-100000000000000000001|100000000000000000000|10^{20}
-12345.67|12345.7|12345.68
-1e10|1.0000001e10
-3.141593|3.1416|3.141592
-0.3|0.3000001|1/3
-act|cat|\text{cat}
-BDAC|ABCD|DBAC
-B,D,A,C|A,B,C,D
-listen|silent
-1/3|0.33|1/2
-x|y|x+1
-x+1|x+2
-\sqrt{2}|\sqrt{3}|1.41
-Monday|Tuesday
-999999999999|999999999998
-111111111111111111111111111111|111111111111111111111111111112
-5 km|5 cm|500 m|5 km^2|5 kg|5 miles
-5 m|5 s|5 m/s
-1 N|1 J|1 kg m^2/s^2
-2|three|twenty
-\$5|5 cents|5 euros
-45°|46°|45 radians|45%
-50\%|5\%|0.05
-1,2,\ldots,n|1,3,\ldots,2n-1|1, 2, \ldots, m
-1+2+\ldots+n|1+3+\ldots+n
-1:2:3:\ldots|1:4:9:\ldots
-1 1/2|1|1/2|11/2
-½|1½|¼
-1,000|1|1,0
-(1,2)|(2,1)|[1,2]|(1,2,3)|1<x<3
-\pm 2021|2021|-2021
-n=2,3,4|n=1,2,3
-D=(0,1)|D=(0,1.5)
-19, 46, \text{ and } 82|21, 36, and 82
-1-\frac{1}{\mathrm{e}}|1+\frac{1}{\mathrm{e}}
-F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}|F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}
-12:00|1:00|12:01
-3,5|3.5|35
-3{,}5|3,5|35
-0,500 kg|500 kg
-10 a.m.|10 p.m.
-52_8|52_9
-x=5|y=5|x=6
-x_1=2|x_2=2
-x^2+1=0|x^2+2=0
-2x+3=0|2x-3=0
-5|5x|5t|x=6|2x+z=5
-2 3|5|6|23
-x²|x2|x³
-12,000,023|12,000|23|12,000,000
-5 mW|5 MW|5 W
-3 MPa|3 kPa|3 mPa
-19, 46, \text{ and } 82|19, 46|19, 82
-x<-3\text{ or }x>5|-3<x<5|x<-3|(-\infty,-3]\cup[5,\infty)
-(2,\infty)|x\ge2|x<2|\{x : x < 2\}
-x>3|y>3|x>-3|3
-xyz|\sqrt{x^2y^2z^2}
-\sqrt{x^2}|x
-\cos 60^\circ|\cos 30^\circ|\cos 60
-\textbf{(C)}\ 12|D|13|(D) 12
-1:4|4 to 1
-\text{up}|pu|\text{pu}
-NaN|0|1
+6.63\times10^{-34}|9.11\times10^{-31}|6.63\times10^{-33}|0   4e-7|1e-7|4e-8|0   \frac{1}{2^{99}}|\frac{1}{2^{98}}|0
+\frac{1}{2004!}|\frac{1}{2006!}   \frac{\sqrt2}{2^{99}}|\frac{\sqrt2}{2^{98}}   \frac{x}{2^{99}}|\frac{x}{2^{98}}|0   e^{-50}|e^{-51}
+\frac{2^{2005}+1}{3 \cdot 2^{2006}}|\frac{1}{3 \cdot 2^{2006}}   (10^{-8},1)|(10^{-9},1)|(0,1)   \{10^{-8},\sqrt2\}|\{10^{-9},\sqrt2\}
+[10^{-8},\pi)|[10^{-9},\pi)   x=10^{-8}|10^{-9}|x=10^{-9}   \begin{pmatrix}10^{-8}\\1\end{pmatrix}|\begin{pmatrix}10^{-9}\\1\end{pmatrix}
+100000000000000000001|100000000000000000000|10^{20}   12345.67|12345.7|12345.68   1e10|1.0000001e10   3.141593|3.1416|3.141592
+0.3|0.3000001|1/3   act|cat|\text{cat}   BDAC|ABCD|DBAC   B,D,A,C|A,B,C,D   listen|silent   1/3|0.33|1/2   x|y|x+1   x+1|x+2
+\sqrt{2}|\sqrt{3}|1.41   Monday|Tuesday   999999999999|999999999998   111111111111111111111111111111|111111111111111111111111111112
+5 km|5 cm|500 m|5 km^2|5 kg|5 miles   5 m|5 s|5 m/s   1 N|1 J|1 kg m^2/s^2   2|three|twenty   \$5|5 cents|5 euros   45°|46°|45 radians|45%
+50\%|5\%|0.05   1,2,\ldots,n|1,3,\ldots,2n-1|1, 2, \ldots, m   1+2+\ldots+n|1+3+\ldots+n   1:2:3:\ldots|1:4:9:\ldots   1 1/2|1|1/2|11/2
+½|1½|¼   1,000|1|1,0   (1,2)|(2,1)|[1,2]|(1,2,3)|1<x<3   \pm 2021|2021|-2021   n=2,3,4|n=1,2,3   D=(0,1)|D=(0,1.5)
+19, 46, \text{ and } 82|21, 36, and 82   1-\frac{1}{\mathrm{e}}|1+\frac{1}{\mathrm{e}}
+F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}|F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}   12:00|1:00|12:01   3,5|3.5|35   3{,}5|3,5|35   0,500 kg|500 kg
+10 a.m.|10 p.m.   52_8|52_9   x=5|y=5|x=6   x_1=2|x_2=2   x^2+1=0|x^2+2=0   2x+3=0|2x-3=0   5|5x|5t|x=6|2x+z=5   2 3|5|6|23   x²|x2|x³
+12,000,023|12,000|23|12,000,000   5 mW|5 MW|5 W   3 MPa|3 kPa|3 mPa   19, 46, \text{ and } 82|19, 46|19, 82
+x<-3\text{ or }x>5|-3<x<5|x<-3|(-\infty,-3]\cup[5,\infty)   (2,\infty)|x\ge2|x<2|\{x : x < 2\}   x>3|y>3|x>-3|3   xyz|\sqrt{x^2y^2z^2}
+\sqrt{x^2}|x   \cos 60^\circ|\cos 30^\circ|\cos 60   \textbf{(C)}\ 12|D|13|(D) 12   1:4|4 to 1   \text{up}|pu|\text{pu}   NaN|0|1
 """
 
 
 def rows(table):
-    return [(first, other) for line in table.strip().splitlines() for first, *others in [line.split("|")] for other in others]
+    lines = table.strip().replace("   ", "\n").splitlines()
+    return [(first, other) for line in lines for first, *others in [line.split("|")] for other in others]
 
 
 @pytest.mark.parametrize(("table", "same"), [(EQUAL, True), (DIFFERENT, False)], ids=["equal", "different"])

@@ -150,13 +150,10 @@ def test_met_and_not_met(kind, arguments, met, not_met):
             assert (verdict.outcome, bool(verdict.reason)) == (outcome, True), (text[:80], verdict)
 
 
-@pytest.mark.parametrize(("kind", "arguments", "text", "grade"), GRADES)
-def test_grades(kind, arguments, text, grade):
-    verdict = judge(kind, arguments, text)
-    assert (verdict.outcome, verdict.value, CHECKS[kind].graded) == (Outcome.GRADED, grade, True)
-
-
-def test_every_kind_is_tested():
+def test_grades_and_that_every_kind_is_tested():
+    for kind, arguments, text, grade in GRADES:
+        verdict = judge(kind, arguments, text)
+        assert (verdict.outcome, verdict.value, CHECKS[kind].graded) == (Outcome.GRADED, grade, True)
     no_rule = {"environment"}  # tests/environments have it
     assert {case[0] for case in CASES} | {case[0] for case in GRADES} == set(CHECKS) - no_rule
 

@@ -120,11 +120,6 @@ def test_answers_that_cannot_be_compared(monkeypatch, reply, verdict):
             RuleJudge().validate(criterion({"kind": "answer", "expected": "4x"}))
 
 
-def test_grades_are_stretched_to_the_criterion():
-    (verdict,) = judge("one two three", criterion({"kind": "target_words", "words": 4}, low=1, high=5))
-    assert (verdict.outcome, verdict.value) == (Outcome.GRADED, 4.0)
-
-
 VALUES = [(True, "met", None), (False, "not_met", None), (None, "not_applicable", None), (2, "graded", 2.0), (5.5, "error", None)]
 VALUES += [(math.nan, "error", None), ("yes", "error", None), (np.bool_(True), "met", None), (np.float32(0.5), "graded", 0.5)]
 
@@ -158,7 +153,9 @@ def test_verdicts_stand_in_order_and_a_used_judge_pickles():
     assert (copy.regex_timeout, copy.judge(asked), copy.judge([])) == (0.5, verdicts, [])
 
 
-def test_ifeval_without_its_package_names_the_extra(monkeypatch):
+def test_grades_are_stretched_and_ifeval_without_its_package_names_the_extra(monkeypatch):
+    (verdict,) = judge("one two three", criterion({"kind": "target_words", "words": 4}, low=1, high=5))
+    assert (verdict.outcome, verdict.value) == (Outcome.GRADED, 4.0)
     monkeypatch.setitem(sys.modules, "if_verifiable.ifeval.instructions_registry", None)
     with pytest.raises(ValueError, match=r"if-verifiable: pip install 'lightning-focal\[ifeval\]'"):
         RuleJudge().validate(criterion({"kind": "ifeval", "instruction": "punctuation:no_comma"}))

@@ -11,7 +11,7 @@ from lightning_focal.cli import main
 from lightning_focal.evaluation import evaluate_tasks, flat_scores, load_tasks, policy_lm, vllm_lm
 from lightning_focal.evaluation import model as evaluation
 from lightning_focal.evaluation.rubric import mean_of_judged, response_scores
-from lightning_focal.judges import Outcome, Verdict
+from lightning_focal.judges import JudgeRequest, Outcome, Verdict
 from lightning_focal.models import load_policy
 from lightning_focal.rubrics import Criterion, Rubric
 from tests.conftest import TINY, rubric_rows, write_rows
@@ -33,18 +33,10 @@ def rubric_task(folder, rows, **settings):
 def test_the_score_is_that_of_validate(tmp_path):
     rows = rubric_rows(7)
     task = rubric_task(tmp_path, rows)
-    main(
-        [
-            "validate",
-            f"--config={FOCAL_TINY}",
-            f"--model.policy={TINY}",
-            "--model.val_group_size=1",
-            "--model.val_sampling={temperature: 0.0, max_new_tokens: 6}",
-            f"--data.train={tmp_path / 'held_out.jsonl'}",
-            f"--data.val={tmp_path / 'held_out.jsonl'}",
-            f"--run_dir={tmp_path / 'run'}",
-        ]
-    )
+    rows_file, sampling = tmp_path / "held_out.jsonl", "{temperature: 0.0, max_new_tokens: 6}"
+    data = [f"--data.train={rows_file}", f"--data.val={rows_file}", f"--run_dir={tmp_path / 'run'}"]
+    model = [f"--model.policy={TINY}", "--model.val_group_size=1", f"--model.val_sampling={sampling}"]
+    main(["validate", f"--config={FOCAL_TINY}", *model, *data])
     scores = json.loads((tmp_path / "run-validate" / "held_out.json").read_text())["evaluations"][-1]["scores"]
     expected = sum(scores.values()) / len(rows)
     assert 0 < expected < 1
@@ -78,54 +70,35 @@ def test_a_thought_is_no_answer_whoever_answers(monkeypatch, tmp_path):
         load_tasks([rubric_task(tmp_path, [row])])
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "score", "all_met", "judged"),
-    [
-        ((MET, MISSED, MISSED), (3 + 0 + 4) / 8, 0.0, 1.0),
-        ((MET, MET, MISSED), 1.0, 1.0, 1.0),
-        ((MET, MET, MET), 4 / 8, 0.0, 1.0),
-        ((MET, FAILED, FAILED), 1.0, 1.0, 1 / 3),
-        ((MISSED, FAILED, MISSED), 4 / 7, 0.0, 2 / 3),
-    ],
-)
+@pytest.mark.parametrize(("verdicts", "score", "all_met", "judged"), [
+    ((MET, MISSED, MISSED), (3 + 0 + 4) / 8, 0.0, 1.0), ((MET, MET, MISSED), 1.0, 1.0, 1.0), ((MET, MET, MET), 4 / 8, 0.0, 1.0),
+    ((MET, FAILED, FAILED), 1.0, 1.0, 1 / 3), ((MISSED, FAILED, MISSED), 4 / 7, 0.0, 2 / 3),
+    ((FAILED, FAILED, FAILED), math.nan, None, 0.0),  # a failed judgement is no zero
+])  # fmt: skip
 def test_scores_by_hand(verdicts, score, all_met, judged):
     measured = response_scores(verdicts, THREE)
-    assert measured["score"] == pytest.approx(score)
-    assert measured["all_met"] == all_met
+    assert measured["score"] == pytest.approx(score, nan_ok=True)
+    assert all_met is None or measured["all_met"] == all_met
     assert measured["judged"] == pytest.approx(judged)
-
-
-def test_a_failed_judgement_is_no_zero():
-    measured = response_scores((FAILED, FAILED, FAILED), THREE)
-    assert math.isnan(measured["score"])
-    assert measured["judged"] == 0.0
-    assert mean_of_judged([measured["score"], 0.5]) == 0.5
+    assert mean_of_judged([measured["score"], 0.5]) == pytest.approx((score + 0.5) / 2 if judged else 0.5)
     assert math.isnan(mean_of_judged([math.nan]))
 
 
-def test_mathematics_is_judged_by_its_rule(tmp_path):
+def test_mathematics_is_judged_by_its_rule_or_by_a_judge_of_ones_own(tmp_path):
     equals = {"name": "right", "check": {"kind": "answer", "expected": "1/2"}, "points": 1}
     path = rubric_task(tmp_path, [{"id": "x", "prompt": "Half?", "rubric": [equals]}])
     task = load_tasks(path).loaded["tasks"]["mine"]
-    (verdict,) = task.judge.judge([request(task, r"\boxed{0.5}")])[0]
-    assert verdict.outcome is Outcome.MET
-
-
-def request(task, text):
-    from lightning_focal.judges import JudgeRequest
-
-    return JudgeRequest(tuple(task.rows[0].messages), text, task.rows[0].rubric.criteria)
+    asked = JudgeRequest(tuple(task.rows[0].messages), r"\boxed{0.5}", task.rows[0].rubric.criteria)
+    assert task.judge.judge([asked])[0][0].outcome is Outcome.MET
+    judge = "{class_path: lightning_focal.judges.RuleJudge}"
+    task = load_tasks(rubric_task(tmp_path, rubric_rows(2), judge=judge)).loaded["tasks"]["mine"]
+    assert type(task.judge).__name__ == "RuleJudge"
 
 
 def test_whole_chats_are_put_with_their_system_prompt(tmp_path):
-    rows = [
-        {"id": "a", "prompt": "Hi", "rubric": rubric_rows(1)[0]["rubric"]},
-        {
-            "id": "b",
-            "prompt": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}],
-            "rubric": rubric_rows(1)[0]["rubric"],
-        },
-    ]
+    rubric = rubric_rows(1)[0]["rubric"]
+    chat = [{"role": role, "content": text} for role, text in (("user", "1"), ("assistant", "2"), ("user", "3"))]
+    rows = [{"id": "a", "prompt": "Hi", "rubric": rubric}, {"id": "b", "prompt": chat, "rubric": rubric}]
     tasks = load_tasks(rubric_task(tmp_path, rows, system_prompt="Be brief."))
     model, tokenizer = load_policy(TINY)
     results = evaluate_tasks(policy_lm(model, tokenizer), tasks, log_samples=True)
@@ -138,20 +111,9 @@ def test_whole_chats_are_put_with_their_system_prompt(tmp_path):
         evaluate_tasks(policy_lm(model, tokenizer), tasks, apply_chat_template=False)
 
 
-@pytest.mark.parametrize(
-    ("rubric", "settings", "message"),
-    [
-        ([{"name": "kind", "description": "Is kind.", "points": 1}], {}, "kind"),
-        (None, {"surprise": 1}, "`dataset_kwargs` must hold `file`"),
-    ],
-)
-def test_what_cannot_be_judged_is_refused_before_a_model_is_read(tmp_path, rubric, settings, message):
-    rows = [{"id": "x", "prompt": "Hi", "rubric": rubric or rubric_rows(1)[0]["rubric"]}]
-    with pytest.raises(ValueError, match=message):
-        load_tasks(rubric_task(tmp_path, rows, **settings))
-
-
-def test_another_judge(tmp_path):
-    judge = "{class_path: lightning_focal.judges.RuleJudge}"
-    task = load_tasks(rubric_task(tmp_path, rubric_rows(2), judge=judge)).loaded["tasks"]["mine"]
-    assert type(task.judge).__name__ == "RuleJudge"
+def test_what_cannot_be_judged_is_refused_before_a_model_is_read(tmp_path):
+    unchecked = [{"id": "x", "prompt": "Hi", "rubric": [{"name": "kind", "description": "Is kind.", "points": 1}]}]
+    with pytest.raises(ValueError, match="kind"):
+        load_tasks(rubric_task(tmp_path, unchecked))
+    with pytest.raises(ValueError, match="`dataset_kwargs` must hold `file`"):
+        load_tasks(rubric_task(tmp_path, rubric_rows(1), surprise=1))

@@ -1,5 +1,7 @@
 """Tasks are looked at before anything expensive starts."""
 
+import json
+
 import pytest
 import yaml
 
@@ -17,92 +19,81 @@ def test_files_of_tasks_are_read_with_their_data(tmp_path):
     assert [doc["question"] for doc in tasks.loaded["tasks"]["words"].eval_docs] == QUESTIONS
 
 
-@pytest.mark.parametrize("given", ["", " , ", []])
-def test_no_task(given):
-    with pytest.raises(ValueError, match="must name at least one task"):
-        task_names(given)
-
-
-def test_a_file_that_is_not_there():
+def test_what_is_no_task(tmp_path):
+    for given in ("", " , ", []):
+        with pytest.raises(ValueError, match="must name at least one task"):
+            task_names(given)
     with pytest.raises(ValueError, match=r"the file 'nowhere\.yaml' does not exist"):
         load_tasks("nowhere.yaml")
+    unread = "cannot be read as a task"
+    for text, message in (("a: 1\n", "it has neither `task` nor `group`, it has a"), ("- 1\n", unread), ("a: [\n", unread)):
+        (tmp_path / "x.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_tasks(str(tmp_path / "x.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: 1\n", "it has neither `task` nor `group`, it has a"),
-        ("- 1\n", "cannot be read as a task"),
-        ("a: [\n", "cannot be read as a task"),
-    ],
-)
-def test_a_file_that_is_no_task(tmp_path, text, message):
-    (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_tasks(str(tmp_path / "x.yaml"))
+def test_names_that_are_not_known_and_those_near_them(tmp_path, monkeypatch):
+    """With two tasks in place of the harness's own, whose index takes ten seconds."""
+    from lm_eval import tasks
 
+    class Few(tasks.TaskManager):
+        def __init__(self, include_path, include_defaults=True):
+            super().__init__(include_path=[*include_path, *([str(own)] if include_defaults else [])], include_defaults=False)
 
-def test_a_name_that_is_not_known_and_those_near_it():
+    (own := tmp_path / "own").mkdir()
+    for name in ("gsm8k", "mmlu_pro"):
+        choice_task(own, name)
+    monkeypatch.setattr(tasks, "TaskManager", Few)
     with pytest.raises(ValueError, match=r"has no task 'gsm8kk'; near it: gsm8k"):
         load_tasks("gsm8kk")
-
-
-def test_a_group_with_a_member_that_is_not_known(tmp_path):
     path = write_task(tmp_path / "g.yaml", {"group": "mine", "task": ["gsm8k", "mmlu_prow"]})
     with pytest.raises(ValueError, match=r"has no task 'mmlu_prow' \(of .*g\.yaml\); near it: mmlu_pro"):
         load_tasks(path)
 
 
-def task_on_a_hub(folder, **more):
-    path = choice_task(folder, "hub")
-    content = read_task(path) | {"dataset_path": "nobody/nothing", **more}
-    return write_task(folder / "hub.yaml", {key: value for key, value in content.items() if key != "dataset_kwargs"})
+@pytest.mark.slow  # the index of all tasks
+def test_the_papers_set_names_tasks_that_exist_and_says_what_does_not(monkeypatch):
+    from lm_eval import tasks
+
+    made, make = [], tasks.TaskManager
+    monkeypatch.setattr(tasks, "TaskManager", lambda **options: made.append(make(**options)) or made[-1])
+    with pytest.raises(ValueError, match=r"has no task 'gsm8kk'; near it: gsm8k"):
+        load_tasks("gsm8kk")
+    content = yaml.safe_load((CONFIGS / "eval" / "co_rewarding.yaml").read_text())
+    known = set(made[-1].all_tasks)
+    assert set(content["task"]) <= known
+    assert content["metadata"]["missing"].keys() == {"AMC", "LiveCodeBench", "AlpacaEval"}
+    assert not [name for name in known if name.lower().startswith(("amc", "livecodebench", "alpaca"))]
 
 
-def test_data_on_a_hub_that_cannot_be_fetched(tmp_path, monkeypatch):
+def test_what_cannot_be_loaded_or_would_run_code_of_the_policy(tmp_path, monkeypatch):
     import datasets
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    content = read_task(path := choice_task(tmp_path))
+    hub = {key: value for key, value in content.items() if key != "dataset_kwargs"} | {"dataset_path": "nobody/nothing"}
     with pytest.raises(ValueError, match=r"the data of '.*hub\.yaml' is on a hub and not on this machine"):
-        load_tasks(task_on_a_hub(tmp_path))
-
-
-def test_data_that_is_not_there(tmp_path):
+        load_tasks(write_task(tmp_path / "hub.yaml", hub))
+    write_task(tmp_path / "choices.yaml", content | {"unsafe_code": True})
+    with pytest.raises(ValueError, match="choices would run code that the model writes"):
+        load_tasks(path)
+    assert load_tasks(path, allow_code=True).names == ["choices"]
+    with open(choice_task(tmp_path), "a") as file:
+        file.write("process_results: !function surely_not_installed.score\n")
+    with pytest.raises(ValueError, match=r"cannot be loaded: ImportError: Cannot import module 'surely_not_installed'"):
+        load_tasks(path)
     path = choice_task(tmp_path)
     (tmp_path / "choices.jsonl").unlink()
     with pytest.raises(ValueError, match=r"'.*choices\.yaml' cannot be loaded: FileNotFoundError"):
         load_tasks(path)
 
 
-def test_code_of_the_policy_is_run_only_where_that_is_allowed(tmp_path):
-    path = choice_task(tmp_path)
-    write_task(tmp_path / "choices.yaml", read_task(path) | {"unsafe_code": True})
-    with pytest.raises(ValueError, match="choices would run code that the model writes"):
-        load_tasks(path)
-    assert load_tasks(path, allow_code=True).names == ["choices"]
-
-
-def test_a_task_that_needs_a_package(tmp_path):
-    path = choice_task(tmp_path)
-    with open(path, "a") as file:
-        file.write("process_results: !function surely_not_installed.score\n")
-    with pytest.raises(ValueError, match=r"cannot be loaded: ImportError: Cannot import module 'surely_not_installed'"):
-        load_tasks(path)
-
-
-@pytest.mark.parametrize("name", ["sums", "opposites", "rubric"])
-def test_shipped_tasks_load_offline(name, monkeypatch):
+def test_shipped_tasks_load_offline_and_their_answers_are_right(monkeypatch):
     monkeypatch.chdir(ROOT)
-    tasks = load_tasks(f"configs/eval/{name}.yaml")
-    assert tasks.names == [name]
-    assert tasks.documents() == {"sums": 24, "opposites": 24, "rubric": 64}[name]
-
-
-def test_the_answers_of_shipped_tasks_are_right():
-    import json
-
+    tasks = load_tasks([f"configs/eval/{name}.yaml" for name in ("sums", "opposites", "rubric")]).loaded["tasks"]
+    assert {name: len(task.eval_docs) for name, task in tasks.items()} == {"sums": 24, "opposites": 24, "rubric": 64}
     for line in (CONFIGS / "eval" / "sums.jsonl").read_text().splitlines():
         row = json.loads(line)
         first, second = (int(word.rstrip("?")) for word in row["question"].split() if word.rstrip("?").isdigit())
@@ -112,13 +103,3 @@ def test_the_answers_of_shipped_tasks_are_right():
         assert len(set(row["choices"])) == 3
         assert row["word"] not in row["choices"]
         assert 0 <= row["answer"] < 3
-
-
-def test_the_papers_set_names_tasks_that_exist_and_says_what_does_not():
-    from lm_eval.tasks import TaskManager
-
-    content = yaml.safe_load((CONFIGS / "eval" / "co_rewarding.yaml").read_text())
-    known = set(TaskManager().all_tasks)
-    assert set(content["task"]) <= known
-    assert content["metadata"]["missing"].keys() == {"AMC", "LiveCodeBench", "AlpacaEval"}
-    assert not [name for name in known if name.lower().startswith(("amc", "livecodebench", "alpaca"))]

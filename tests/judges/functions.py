@@ -1,7 +1,5 @@
 """Functions that the tests name by import path."""
 
-from __future__ import annotations
-
 
 def has_lines(messages, response, lines):
     return len(response.splitlines()) >= lines

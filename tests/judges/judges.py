@@ -1,7 +1,5 @@
 """Judges whose verdicts are known beforehand."""
 
-from __future__ import annotations
-
 from lightning_focal.judges import Judge, JudgeRequest, Outcome, Verdict
 
 WORDS = {

@@ -1,7 +1,5 @@
 """Who judges which criterion, and how several judges agree, counted by hand."""
 
-from __future__ import annotations
-
 import itertools
 import pickle
 
@@ -32,30 +30,25 @@ def test_checks_go_to_the_rules_and_the_rest_to_the_other():
     put = [[(asked.response, asked.criteria) for asked in call] for call in other.asked]
     assert put == [[("one two", (KIND, RUDE)), ("a", (RUDE,))]]  # one call for the batch, about its own criteria alone
 
-
-def test_tags_go_to_the_rules_too():
-    rules, other = Saying(tagged="yes", maths="no", short="yes"), Saying(kind="n/a")
-    rows = RoutedJudge(rules, other).judge([request("x", KIND, TAGGED, MATHS, SHORT)])
-    assert outcomes(rows) == [["not_applicable", "met", "not_met", "met"]]
-    assert rules.asked[0][0].criteria == (TAGGED, MATHS, SHORT)
-
-
-def test_nobody_is_asked_about_nothing():
-    other = Saying()
     assert RoutedJudge(other=other).judge([]) == []
     RoutedJudge(other=other).judge([request("a", SHORT)])
-    assert other.asked == [[], []]  # so that its measures are those of this batch
+    assert other.asked[1:] == [[], []]  # so that its measures are those of this batch
 
 
-def test_preparing_and_measures_reach_both():
-    rules, other = Saying(short="yes"), Saying(kind="yes")
+def test_tags_go_to_the_rules_too_and_preparing_and_measures_reach_both():
+    rules, other = Saying(tagged="yes", maths="no", short="yes"), Saying(kind="n/a")
     judge = RoutedJudge(rules, other)
     judge.prepare()
     assert (rules.prepared, other.prepared) == (1, 1)
-    judge.judge([request("a", KIND, SHORT), request("b", KIND)])
+    rows = judge.judge([request("x", KIND, TAGGED, MATHS, SHORT), request("b", KIND)])
+    assert outcomes(rows) == [["not_applicable", "met", "not_met", "met"], ["not_applicable"]]
+    assert rules.asked[0][0].criteria == (TAGGED, MATHS, SHORT)
     assert judge.measures() == {"asked": 2.0}
     RoutedJudge().prepare()
     assert RoutedJudge().measures() == {}
+    copy = pickle.loads(pickle.dumps(RoutedJudge(RuleJudge(0.5), Saying(kind="yes"))))
+    assert copy.rules.regex_timeout == 0.5
+    assert outcomes(copy.judge([request("a", KIND)])) == [["met"]]
 
 
 def test_validate_says_what_nobody_can_judge():
@@ -75,12 +68,6 @@ def test_validate_says_what_nobody_can_judge():
         both.validate(KIND)
 
 
-def test_it_pickles():
-    judge = pickle.loads(pickle.dumps(RoutedJudge(RuleJudge(0.5), Saying(kind="yes"))))
-    assert judge.rules.regex_timeout == 0.5
-    assert outcomes(judge.judge([request("a", KIND)])) == [["met"]]
-
-
 def vote(*says, criterion=TONE, **kwargs):
     judge = MajorityJudge([Saying(**{criterion.name: said}) for said in says], **kwargs)
     ((verdict,),) = judge.judge([request("a", criterion)])
@@ -88,10 +75,8 @@ def vote(*says, criterion=TONE, **kwargs):
 
 
 @pytest.mark.parametrize(("says", "outcome", "reason"), [
-    (("yes",), "met", "met 1 of 1: seen"),
-    (("yes", "yes", "no"), "met", "met 2, not met 1 of 3: seen"),
-    (("no", "yes", "no"), "not_met", "not met 2, met 1 of 3: not seen"),
-    (("error", "yes", "error"), "met", "met 1 of 3: seen"),
+    (("yes",), "met", "met 1 of 1: seen"), (("yes", "yes", "no"), "met", "met 2, not met 1 of 3: seen"),
+    (("no", "yes", "no"), "not_met", "not met 2, met 1 of 3: not seen"), (("error", "yes", "error"), "met", "met 1 of 3: seen"),
     (("error", "yes", "no"), "error", "a tie: met 1, not met 1 of 3"),
     (("error", "error"), "error", "0 of 2 judges judged, 1 asked: time-out"),
     (("n/a", "n/a", "yes"), "not_applicable", "not applicable 2, met 1 of 3: not asked for"),
@@ -105,12 +90,8 @@ def test_votes(says, outcome, reason):
 
 
 @pytest.mark.parametrize(("says", "grade"), [
-    ((2.0, 5.0, 3.0), 3.0),
-    ((2.0, 3.0), 2.5),
-    ((2.0, 4.0, "error"), 3.0),
-    ((2.0, "yes", 3.0), 3.0),  # met is the highest grade
-    ((2.0, "no", "no"), 1.0),
-    ((2.0, 3.0, "n/a"), 2.5),
+    ((2.0, 5.0, 3.0), 3.0), ((2.0, 3.0), 2.5), ((2.0, 4.0, "error"), 3.0), ((2.0, "yes", 3.0), 3.0),  # met is the highest grade
+    ((2.0, "no", "no"), 1.0), ((2.0, 3.0, "n/a"), 2.5),
 ])  # fmt: skip
 def test_grades_give_their_median(says, grade):
     for order in itertools.permutations(says):
@@ -120,11 +101,13 @@ def test_grades_give_their_median(says, grade):
 def test_least_votes():
     assert vote("yes", "error", "error", least_votes=2).reason == "1 of 3 judges judged, 2 asked: time-out"
     assert vote("yes", "yes", "error", least_votes=2).outcome is Outcome.MET
-
-
-def test_a_failed_majority_of_a_fault_is_masked_and_no_praise():
-    verdict = vote("yes", "no", criterion=RUDE)
+    verdict = vote("yes", "no", criterion=RUDE)  # a failed majority of a fault is masked, and no praise
     assert (verdict.outcome, verdict.met(RUDE)) == (Outcome.ERROR, None)
+    with pytest.raises(ValueError, match="`judges` must hold at least one judge, got none"):
+        MajorityJudge([])
+    for votes in (0, 3):
+        with pytest.raises(ValueError, match=rf"`least_votes` must be from 1 to the number of judges \(2\), got {votes}"):
+            MajorityJudge([Saying(), Saying()], least_votes=votes)
 
 
 def test_every_criterion_of_every_request_in_order_and_every_judge():
@@ -138,11 +121,3 @@ def test_every_criterion_of_every_request_in_order_and_every_judge():
     judges[1].refuses = ("tone",)
     with pytest.raises(ValueError, match=r"^a\.jsonl:1: not tone"):
         majority.validate(TONE)
-
-
-def test_arguments_of_the_majority():
-    with pytest.raises(ValueError, match="`judges` must hold at least one judge, got none"):
-        MajorityJudge([])
-    for votes in (0, 3):
-        with pytest.raises(ValueError, match=rf"`least_votes` must be from 1 to the number of judges \(2\), got {votes}"):
-            MajorityJudge([Saying(), Saying()], least_votes=votes)

@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""When two answers are the same: who is asked, how often, and what takes too long. What people write: test_written_answers.py."""
 
 import copy
 import itertools
@@ -14,26 +14,6 @@ from lightning_focal.functional import Vote, majority_vote
 from lightning_focal.judges import Comparison, Equivalence, equivalence
 from lightning_focal.judges.math_process import Reply, compare_texts
 from lightning_focal.judges.written_answers import read_answer, same_answer
-
-SAME = Equivalence()
-
-EQUAL = [
-    ("5", " 5\n"), ("0.5", "1/2"), ("0.5", r"\frac{1}{2}"), ("1/2", r"\dfrac{2}{4}"), ("-0.5", r"-\frac{1}{2}"), ("007", "7"),
-    ("2.0", "2"), ("5.", "5"), ("1 2/3", "5/3"), ("-1 2/3", r"-1\frac{2}{3}"), ("1 2/3.", "5/3"), ("1,000", "1000"), (r"\$18", "18"),
-    (r"12\text{ cm}", "12"), ("50%", r"50\%"), ("0.333333", "1/3"), ("x=5", "5"), ("(x+1)^2", "x^2+2x+1"), (r"\sqrt{8}", r"2\sqrt{2}"),
-    (r"\frac{2}{\sqrt{2}}", r"\sqrt{2}"), (r"\sin^2 x + \cos^2 x", "1"), ("1<x<2", "(1,2)"), (r"\{1,2\}", r"\{2,1\}"),
-    (r"\text{Monday}", "Monday"), (r"3\frac{1}{2}", "3.5"),
-]  # fmt: skip
-DIFFERENT = [
-    ("5", "-5"), ("0.5", "0.51"), ("1/2", "1/3"), ("0.33", "1/3"), ("1 2/3", "1"), ("", "5"), ("x", "y"), ("x+1", "x+2"),
-    (r"\sqrt{2}", r"\sqrt{3}"), (r"\sqrt{2}", "1.41"), ("2x+z=1", "1"), ("(1,2)", "(2,1)"), ("(1,2)", "[1,2]"), ("1<x<2", "(1,3)"),
-    ("Monday", "Tuesday"), ("A", "B"), ("999999999999", "999999999998"), ("1" * 30, "1" * 29 + "2"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("a", "b", "same"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in DIFFERENT])
-def test_the_same_answer_and_different_ones(a, b, same):
-    assert SAME(a, b) is Equivalence()(b, a) is same
 
 
 def test_strings_as_they_stand():
@@ -101,7 +81,7 @@ ALPHABET = st.text(alphabet="01x+-*/=^_(){}[]\\,. $%<|!", max_size=12)
 SNIPPETS = st.lists(st.sampled_from([r"\frac{", *"}{1x^2=,() ", r"\sqrt", r"\text{a}"]), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)  # another process answers, whenever it gets a core
+@settings(max_examples=40, deadline=None)  # another process answers, whenever it gets a core
 @given(st.one_of(ALPHABET, SNIPPETS.map("".join), st.text(max_size=8)), st.one_of(ALPHABET, SNIPPETS.map("".join)))
 def test_any_two_texts_compare_alike_in_either_order(a, b):
     there, back = Equivalence(seconds=1.0), Equivalence(seconds=1.0)
@@ -114,7 +94,7 @@ def test_any_two_texts_compare_alike_in_either_order(a, b):
 
 
 BOMBS = [
-    *("9^{9^{9^{9^9}}}", r"\prod_{n=1}^{10000000} n", "((((((99999!)!)!)!)!)!)", "9999999999!", r"\binom{10^{10}}{5\cdot 10^9}"),
+    *("9^{9^{9^{9^9}}}", r"\prod_{n=1}^{10000000} n", "((((((99999!)!)!)!)!)!)", r"\binom{10^{10}}{5\cdot 10^9}"),
     *("x^{" * 300 + "2" + "}" * 300, "{" * 480 + "1" + "}" * 480, "(" * 480 + "1" + ")" * 480, "1" + "+1" * 490, "{" * 1000),
     *(r"\text{" * 150, "9" * 1000),
 ]
@@ -122,7 +102,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_what_takes_too_long_is_cut_off_and_different(bomb):
-    same = Equivalence(seconds=0.2)
+    same = Equivalence(seconds=0.1)
     start = time.monotonic()
     assert not same(bomb, "42")
     assert not same(bomb, r"\sqrt{2} + x")
@@ -131,41 +111,15 @@ def test_what_takes_too_long_is_cut_off_and_different(bomb):
     assert same.undecided == 0
     if bomb in BOMBS[:3]:
         assert same.cut_off == 2
-    assert Equivalence()(r"\sqrt{8}", r"2\sqrt{2}")
 
 
-def test_an_answer_that_takes_too_long_is_tried_once_a_batch(monkeypatch):
-    asked, bomb = [], BOMBS[0]
-
-    def counting(gold, given, seconds):
-        asked.append((gold, given))
-        return compare_texts(gold, given, seconds if bomb in gold + given else 60)  # a slow processor must not cut off the others
-
-    monkeypatch.setattr(equivalence, "compare_texts", counting)
-    same = Equivalence(seconds=0.2)
-    assert [same.compare(bomb, f"x+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
-    assert len(asked) == 2  # the pair, and the bomb by itself
-    assert same.cut_off == 30
-    assert same.compare(r"\ln x+1", r"1+\ln x") is Comparison.EQUAL  # the partner is not to blame
-    same.clear()
-    assert same.cut_off == 30
-    assert same.compare(bomb, r"\ln x+1") is Comparison.CUT_OFF
-    assert (same.cut_off, len(asked)) == (31, 5)
-
-
-@pytest.mark.parametrize(("first", "second", "questions", "blamed"), [
-    ("unreadable!", "x!", 1, {"unreadable!"}),  # it could not even be read: no need to ask further
-    ("x!", "unreadable!", 1, {"unreadable!"}),
-    ("endless!", "x!", 2, {"endless!"}),
-    ("a!", "endless!", 3, {"endless!"}),
-    ("7", "endless!", 2, {"endless!"}),  # a number needs no test
-    ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
-])  # fmt: skip
-def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, second, questions, blamed):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The pairs put to a stand-in of math-verify that takes too long over what is endless, and over two slow ones."""
+    questions = []
 
     def fake(gold, given, seconds):
-        asked.append((gold, given))
+        questions.append((gold, given))
         for side, text in (("gold", gold), ("given", given)):
             if "unreadable" in text:
                 return Reply(Comparison.CUT_OFF, unread=side)
@@ -173,6 +127,16 @@ def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, secon
         return Reply(Comparison.CUT_OFF if slow else Comparison.DIFFERENT)
 
     monkeypatch.setattr(equivalence, "compare_texts", fake)
+    return questions
+
+
+@pytest.mark.parametrize(("first", "second", "questions", "blamed"), [
+    ("unreadable!", "x!", 1, {"unreadable!"}),  # it could not even be read: no need to ask further
+    ("x!", "unreadable!", 1, {"unreadable!"}), ("endless!", "x!", 2, {"endless!"}), ("a!", "endless!", 3, {"endless!"}),
+    ("7", "endless!", 2, {"endless!"}),  # a number needs no test
+    ("slow!a", "slow!b", 3, set()),  # each is fine with other partners
+])  # fmt: skip
+def test_who_is_to_blame_for_a_pair_that_took_too_long(asked, first, second, questions, blamed):
     same = Equivalence()
     assert same.compare(first, second) is same.compare(second, first) is Comparison.CUT_OFF
     assert len(asked) == questions
@@ -182,6 +146,16 @@ def test_who_is_to_blame_for_a_pair_that_took_too_long(monkeypatch, first, secon
     assert len(asked) == questions + 2 - len(blamed)
 
 
+def test_an_answer_that_takes_too_long_is_tried_once_a_batch(asked):
+    same = Equivalence()
+    assert [same.compare("endless!", f"x!+{i}") for i in range(30)] == [Comparison.CUT_OFF] * 30
+    assert (len(asked), same.cut_off) == (2, 30)  # the pair, and the endless one by itself
+    same.clear()
+    assert same.cut_off == 30
+    assert same.compare("endless!", "x!+1") is Comparison.CUT_OFF
+    assert (same.cut_off, len(asked)) == (31, 4)
+
+
 def test_what_cannot_be_read_is_undecided():
     same = Equivalence()
     assert same.compare("$" * 5, "42") is Comparison.UNDECIDED
@@ -189,14 +163,15 @@ def test_what_cannot_be_read_is_undecided():
     assert not same("42", "$" * 5)
     assert (same.undecided, same.cut_off) == (2, 0)
     assert same("$" * 5, "$" * 5)
+    assert not same("", "5")
 
 
-def test_a_vote_of_sixty_four_with_classes():
+def test_a_vote_of_thirty_two_with_classes():
     forms = [r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", r"\sqrt{0.5}", r"2^{-1/2}"]
-    answers = [forms[i // 3 % 4] if i % 3 == 0 else None if i % 7 == 0 else f"{i} + x" for i in range(63)] + ["9^{9^{9^{9}}}!"]
+    answers = [forms[i // 3 % 4] if i % 3 == 0 else None if i % 7 == 0 else f"{i} + x" for i in range(31)] + ["9^{9^{9^{9}}}!"]
     votes = sum(answer is not None for answer in answers)
-    assert majority_vote(answers, Equivalence()) == Vote(forms[0], 21, 21 / votes, votes - 21 + 1)
-    assert majority_vote(answers).label == "1 + x" or majority_vote(answers).count == 6  # as strings they split
+    assert majority_vote(answers, Equivalence(seconds=0.5)) == Vote(forms[0], 11, 11 / votes, votes - 11 + 1)
+    assert majority_vote(answers).count == 3  # as strings they split
 
 
 def test_threads_share_the_process():
@@ -205,13 +180,12 @@ def test_threads_share_the_process():
         assert list(pool.map(Equivalence(), *zip(*pairs, strict=True))) == [True] * 8 + [False] * 8
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda same: pickle.loads(pickle.dumps(same))])
-def test_copies_keep_the_settings_and_start_empty(copied):
+def test_copies_keep_the_settings_and_start_empty():
     same = Equivalence(seconds=0.5, max_length=77)
     same("$$$", "42")
-    other = copied(same)
-    assert repr(other) == "Equivalence(kind='math', seconds=0.5, max_length=77)"
-    assert (same.undecided, other.undecided, other._seen) == (1, 0, {})
+    for other in (copy.deepcopy(same), copy.copy(same), pickle.loads(pickle.dumps(same))):
+        assert repr(other) == "Equivalence(kind='math', seconds=0.5, max_length=77)"
+        assert (same.undecided, other.undecided, other._seen) == (1, 0, {})
     assert other("x+x", "2x")
 
 
@@ -223,8 +197,7 @@ def test_the_cache_does_not_grow_without_end(monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"),
-    ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
+    ({"kind": "maths"}, "`kind` must be 'math' or 'string', got 'maths'"), ({"seconds": 0}, "`seconds` must be positive and finite, got 0"),
     ({"seconds": float("nan")}, "`seconds` must be positive and finite, got nan"),
     ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
 ])  # fmt: skip

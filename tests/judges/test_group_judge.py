@@ -6,17 +6,9 @@ import re
 
 import pytest
 
-from lightning_focal.judges import (
-    GroupJudge,
-    HTTPJudge,
-    JudgeRequest,
-    JudgeThread,
-    Outcome,
-    RoutedJudge,
-    Verdict,
-    verdicts_to_scores,
-)
+from lightning_focal.judges import GroupJudge, HTTPJudge, JudgeRequest, JudgeThread, Outcome, RoutedJudge, Verdict
 from lightning_focal.judges.http.group import win_rates
+from lightning_focal.judges.scoring import verdicts_to_scores
 from lightning_focal.rewards.early import EarlyVerdicts, judged_at_once
 from lightning_focal.rubrics import Criterion, Rubric
 from tests.judges.faulty_server import serving
@@ -75,6 +67,11 @@ def test_win_rates_by_hand():
     with serving(reply=by_count) as server:
         rows = judge_of(server.url).judge(group())
         assert len(server.requests) == 1
+        apart, thread = judge_of(server.url, per="criterion"), JudgeThread(judge_of(server.url))
+        assert [[v.value for v in row] for row in apart.judge(group())] == [[v.value for v in row] for row in rows]
+        assert len(server.requests) == 3 + 1
+        thread.add(group())
+        assert thread.finish() == rows
     assert values(rows, 0) == pytest.approx([1, 1 / 2, 1 / 2, 0])
     assert values(rows, 1) == pytest.approx([1 / 6, 2 / 3, 1 / 6, 1])
     assert values(rows, 2) == pytest.approx([9 * 2 / 3, 9 / 6, 9, 9 / 6])
@@ -85,17 +82,8 @@ def test_win_rates_by_hand():
     assert re.fullmatch(r"shown as [1-4] of 4: beats 100% of 3: counted", rows[0][0].reason)
 
 
-def test_equal_and_empty_responses():
+def test_equal_and_empty_responses_and_one_alone():
     """Equal ones are shown once and tie; an empty one is not shown, and beaten by all, in a fault by none."""
-    with serving(reply=by_count) as server:
-        rows = judge_of(server.url).judge(group(("apple", "apple", " ", "plum"), (APPLE, PEAR)))
-        assert sorted(shown(server.requests[0]["messages"][0]["content"])) == ["apple", "plum"]
-    assert values(rows, 0) == pytest.approx([2.5 / 3, 2.5 / 3, None, 1 / 3])
-    assert values(rows, 1) == pytest.approx([1 / 3, 1 / 3, None, 1 / 3])
-    assert [verdict.outcome for verdict in rows[2]] == [Outcome.NOT_MET, Outcome.MET]
-
-
-def test_scores_together_and_a_response_alone():
     with serving(reply=by_count) as server:
         rows = judge_of(server.url, ask="scores").judge(group())
         assert values(rows, 2) == [1, 0, 2, 0]
@@ -104,15 +92,12 @@ def test_scores_together_and_a_response_alone():
             (row,) = judge_of(server.url, ask=ask).judge(group(("apple plum plum",)))
             assert [verdict.value for verdict in row] == [1, 0, 2]
         assert values(judge_of(server.url).judge(group(("apple plum", "", "apple plum"))), 2) == [1, None, 1]
-
-
-def test_a_request_for_each_criterion():
-    with serving(reply=by_count) as server:
-        together, apart = judge_of(server.url), judge_of(server.url, per="criterion")
-        assert [[v.value for v in row] for row in apart.judge(group())] == [
-            [v.value for v in row] for row in together.judge(group())
-        ]
-        assert len(server.requests) == 3 + 1
+        server.requests.clear()
+        rows = judge_of(server.url).judge(group(("apple", "apple", " ", "plum"), (APPLE, PEAR)))
+        assert sorted(shown(server.requests[0]["messages"][0]["content"])) == ["apple", "plum"]
+    assert values(rows, 0) == pytest.approx([2.5 / 3, 2.5 / 3, None, 1 / 3])
+    assert values(rows, 1) == pytest.approx([1 / 3, 1 / 3, None, 1 / 3])
+    assert [verdict.outcome for verdict in rows[2]] == [Outcome.NOT_MET, Outcome.MET]
 
 
 def test_the_order_is_drawn_from_prompt_and_seed():
@@ -156,17 +141,17 @@ def test_what_a_reply_leaves_out_is_asked_again_and_then_an_error(tmp_path):
         assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("reply", [
-    lambda prompt: "I like the second one.",
-    lambda prompt: json.dumps({"verdicts": [entry(id_, 5) for id_, *_ in entries_of(prompt)]}),
-    lambda prompt: json.dumps({"verdicts": [entry(id_, None, "met") for id_, *_ in entries_of(prompt)]}),
-    lambda prompt: json.dumps({"verdicts": [entry(id_.split("-")[0], 1) for id_, *_ in entries_of(prompt)]}),
-], ids=["prose", "out of range", "no rank", "no nonce"])  # fmt: skip
-def test_malformed_replies_are_errors(reply):
-    with serving(reply=reply) as server:
-        rows = judge_of(server.url).judge(group(criteria=(APPLE,)))
-    assert {verdict.outcome for row in rows for verdict in row} == {Outcome.ERROR}
-    assert all(row[0].reason for row in rows)
+def test_malformed_replies_are_errors():
+    """Prose, out of range, no rank, no nonce."""
+    for fault in (None, lambda id_: entry(id_, 5), lambda id_: entry(id_, None, "met"), lambda id_: entry(id_.split("-")[0], 1)):
+
+        def reply(prompt, fault=fault):
+            return json.dumps({"verdicts": [fault(id_) for id_, *_ in entries_of(prompt)]}) if fault else "I like the second one."
+
+        with serving(reply=reply) as server:
+            rows = judge_of(server.url).judge(group(criteria=(APPLE,)))
+        assert {verdict.outcome for row in rows for verdict in row} == {Outcome.ERROR}
+        assert all(row[0].reason for row in rows)
 
 
 def test_not_applicable_compares_with_nothing():
@@ -190,13 +175,6 @@ def test_groups_come_whole_beside_generation():
             assert early.take(wanted) == judged_at_once(judge, wanted)
             assert len(server.requests) == before + 4  # of equal groups one is asked about, each time
             assert all(len(shown(request["messages"][0]["content"])) in (3, 4) for request in server.requests)
-
-
-def test_what_is_asked_of_a_thread_and_of_all_at_once():
-    with serving(reply=by_count) as server:
-        thread = JudgeThread(judge_of(server.url))
-        thread.add(group())
-        assert thread.finish() == judge_of(server.url).judge(group())
 
 
 def test_arguments_and_identity(caplog):

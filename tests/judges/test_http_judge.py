@@ -46,24 +46,22 @@ def all_right(asked_for, rows):
     )
 
 
-# -- what is asked -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("per", "count"), [("response", 6), ("criterion", 18)])
 def test_verdicts_in_their_places(per, count):
+    async def within_a_running_loop(judge):
+        return judge.judge(requests(2))
+
     with serving() as server:
         judge = judge_of(server.url, per=per)
         assert all_right(requests(), judge.judge(requests()))
         assert len(server.requests) == count
         body = server.requests[0]
-    assert body["model"] == "judge"
-    assert body["temperature"] == 0.0
-    assert body["response_format"]["json_schema"]["strict"] is True
+    assert (body["model"], body["temperature"], body["response_format"]["json_schema"]["strict"]) == ("judge", 0.0, True)
     assert set(body) == {"model", "messages", "temperature", "response_format"}
     assert judge.judge([]) == []
     with serving() as server:
         judge = judge_of(server.url, per=per, temperature=None, structured=False, body={"max_tokens": 64, "seed": 1})
-        assert all_right(requests(2), judge.judge(requests(2)))
+        assert all_right(requests(2), asyncio.run(within_a_running_loop(judge)))
         assert set(server.requests[0]) == {"model", "messages", "max_tokens", "seed"}
 
 
@@ -80,28 +78,19 @@ def test_empty_and_equal_and_broken_responses():
         assert is_right(row[0], APPLE, "apple")
 
 
-# -- faults --------------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in (*AT_ONCE, *GONE)])
-@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
-def test_a_fault_gives_no_wrong_verdict(fault, always):
+def test_a_fault_gives_no_wrong_verdict(fault):
+    timeout = 5.0 if fault == "10 MB body" else 0.4
     with serving(fault) as server:
-        if always:
-            server.when = lambda exchange: True
-        timeout = 5.0 if fault == "10 MB body" else 0.4
-        judge = judge_of(server.url, attempts=2 if always else 4, timeout_s=timeout)
-        rows = judge.judge(requests(4))
-    if not always or fault in HARMLESS:
-        assert all_right(requests(4), rows)
-        return
-    assert any(verdict.outcome is Outcome.ERROR for row in rows for verdict in row)
+        assert all_right(requests(4), judge_of(server.url, attempts=4, timeout_s=timeout).judge(requests(4)))
+        server.when = lambda exchange: True
+        rows = judge_of(server.url, attempts=2, timeout_s=timeout).judge(requests(4))
+    failed = [verdict for row in rows for verdict in row if verdict.outcome is Outcome.ERROR]
+    assert bool(failed) is (fault not in HARMLESS)
+    assert all(verdict.reason for verdict in failed)
     for request, row in zip(requests(4), rows, strict=True):
         for criterion, verdict in zip(CRITERIA, row, strict=True):
-            if verdict.outcome is Outcome.ERROR:
-                assert verdict.reason
-            else:
-                assert is_right(verdict, criterion, request.response)
+            assert verdict in failed or is_right(verdict, criterion, request.response)
 
 
 def test_a_server_that_is_away_for_a_while_or_stays_away_costs_verdicts_not_the_run():
@@ -166,9 +155,6 @@ def test_a_server_without_schemas(caplog):
     assert caplog.text.count("goes on without `response_format`") == 1
 
 
-# -- time ----------------------------------------------------------------------------------------------------------------------
-
-
 def test_a_batch_has_a_deadline():
     async def hang(exchange):
         await asyncio.sleep(5)
@@ -179,14 +165,6 @@ def test_a_batch_has_a_deadline():
         assert time.monotonic() - began < 2
     assert all(verdict.outcome is Outcome.ERROR and "0.6 s" in verdict.reason for verdict in rows[2])
     assert all_right(requests(2), rows[:2])
-
-
-def test_within_a_running_loop():
-    async def main(url):
-        return judge_of(url).judge(requests(3))
-
-    with serving() as server:
-        assert all_right(requests(3), asyncio.run(main(server.url)))
 
 
 def test_ctrl_c_comes_through_and_loses_nothing(tmp_path):
@@ -214,9 +192,6 @@ def test_ctrl_c_comes_through_and_loses_nothing(tmp_path):
         assert len(server.requests) == before
 
 
-# -- cache and numbers -----------------------------------------------------------------------------------------------------------
-
-
 def test_what_is_known_is_not_asked(tmp_path):
     with serving() as server:
         path = str(tmp_path / "v.sqlite")
@@ -234,16 +209,11 @@ def test_what_is_known_is_not_asked(tmp_path):
         assert all_right([JudgeRequest(CHAT, "apple", CRITERIA)], second.judge([JudgeRequest(CHAT, "apple", CRITERIA)]))
         asked_for = [words for _, words in asked(server.requests[-1]["messages"][0]["content"])[1]]
         assert asked_for == ["Says pear.", "(graded, a number from 0 to 9) Counts plum, from 0 to 9."]
-
-
-def test_a_repetition_is_judged_by_itself(tmp_path):
-    with serving() as server:
-        judge = judge_of(server.url, cache=str(tmp_path / "v.sqlite"))
-        again = [replace(request, repeat=1) for request in requests(4)]
-        assert all_right(requests(4) + again, judge.judge(requests(4) + again))
-        assert len(server.requests) == 8
-        judge.judge(again)
-        assert len(server.requests) == 8
+        count, again = len(server.requests), [replace(request, repeat=1) for request in requests(4)]  # judged by themselves
+        assert all_right(requests(4) + again, second.judge(requests(4) + again))
+        assert len(server.requests) == count + 4
+        second.judge(again)
+        assert len(server.requests) == count + 4
 
 
 def test_errors_are_not_kept(tmp_path):
@@ -275,17 +245,12 @@ def test_numbers_of_a_batch():
         judge.judge(requests(4))
         numbers = judge.measures()
     assert set(numbers) == names
-    assert numbers["requests"] == 8
-    assert numbers["retries"] == 4
-    assert numbers["prompt_tokens"] == 800
-    assert numbers["completion_tokens"] == 80
+    counted = {"requests": 8, "retries": 4, "prompt_tokens": 800, "completion_tokens": 80}
+    assert numbers.items() >= counted.items()
     assert numbers["cost"] == pytest.approx((800 * 2 + 80 * 10) / 1e6)
     assert 0 < numbers["latency_s"] <= numbers["latency_max_s"] < 5
     assert "cost" not in judge_of("http://localhost").measures()
     assert "cache_hit_rate" not in names
-
-
-# -- the key ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_key_is_nowhere(monkeypatch, tmp_path, caplog):
@@ -310,11 +275,9 @@ def test_the_key_is_nowhere(monkeypatch, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"per": "rubric"}, "`per` must be 'response' or 'criterion', got 'rubric'"),
-    ({"temperature": -1.0}, "`temperature` must be >= 0"),
+    ({"per": "rubric"}, "`per` must be 'response' or 'criterion', got 'rubric'"), ({"temperature": -1.0}, "`temperature` must be >= 0"),
     ({"body": {"messages": []}}, "`body` must hold further parameters, got 'messages'"),
-    ({"prompt_price": -1.0}, "`prompt_price` must be >= 0"),
-    ({"key_env": "sk-secret-1"}, "not the key itself"),
+    ({"prompt_price": -1.0}, "`prompt_price` must be >= 0"), ({"key_env": "sk-secret-1"}, "not the key itself"),
     ({"url": "http://h/v1?api_key=s"}, r"`url` must end with its path \(h\)"),
     ({"template": "/nowhere"}, "`template` must be a readable file"),
     ({"cache_bytes": 5, "cache": "x"}, "`max_bytes` must be >= 65536, got 5"),

@@ -1,7 +1,5 @@
 """A model in this process as judge: what it is asked, and how its probabilities become verdicts."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest
@@ -70,21 +68,15 @@ def test_the_batch_and_an_empty_neighbour_change_nothing(judge):
             assert one.value == pytest.approx(other.value, abs=1e-4)
 
 
-def test_an_unlikely_answer_is_an_error():
+def test_what_cannot_be_answered_is_an_error():
     (verdict,) = LocalJudge("random:tiny-llama?hidden=32&layers=1&std=1e-9").judge([request("Hi", RUDE)])[0]
     # of 259 tokens, equally likely, four begin an answer
     assert verdict == Verdict(Outcome.ERROR, None, f"the judge would answer something else: the answers together {4 / 259:.3f}")
-
-
-def test_what_does_not_fit_into_the_context_is_an_error():
     judge = LocalJudge("random:tiny-llama?hidden=32&layers=1&context=900", least_mass=0.0)
     ((fits,), (long,)) = judge.judge([request("Hi", KIND), request("Hi " * 400, KIND)])
     assert (fits.judged, long.outcome) == (True, Outcome.ERROR)
     assert "tokens do not fit into the judge's context of 900" in long.reason
-
-
-def test_probabilities_that_are_not_finite_are_an_error(judge):
-    judge.prepare()
+    # probabilities that are not finite
     verdict = judge._verdict(Question("", (("yes",), ("no",)), None), torch.full((259,), float("nan")))
     assert verdict.outcome is Outcome.ERROR
 
@@ -129,7 +121,12 @@ def test_the_response_is_fenced_and_cannot_end_its_turn(tiny, judge, monkeypatch
     assert tokens.count(tiny[1].convert_tokens_to_ids("<|im_start|>")) == 2
 
 
-def test_the_conversation_is_shown():
+def test_what_is_asked():
+    for low, high, options, values in OPTIONS:
+        question = question_for(request("a"), Criterion("x", "y", low=low, high=high))
+        assert question.values == values
+        yes_no = (("yes", "Yes", "YES"), ("no", "No", "NO"))
+        assert question.options == (yes_no if options is None else tuple((one,) for one in options))
     given = JudgeRequest(({"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi?"}), "Hello!", (KIND,))
     text = question_for(given, KIND).text
     assert "=====\nsystem: Be kind.\n\nuser: Hi?\n=====" in text
@@ -138,18 +135,10 @@ def test_the_conversation_is_shown():
     assert "How strongly does the criterion apply? Answer with one digit from 1 (not at all) to 5 (fully)." in text
 
 
-@pytest.mark.parametrize(("low", "high", "options", "values"), [
-    (0, 1, None, None),
-    (1, 5, "12345", (1, 2, 3, 4, 5)),
-    (0, 9, "0123456789", tuple(range(10))),
-    (0, 10, "12345", (0, 2.5, 5, 7.5, 10)),
-    (-1, 1, "12345", (-1, -0.5, 0, 0.5, 1)),
-    (0.5, 1, "12345", (0.5, 0.625, 0.75, 0.875, 1)),
-])  # fmt: skip
-def test_options(low, high, options, values):
-    question = question_for(request("a"), Criterion("x", "y", low=low, high=high))
-    assert question.values == values
-    assert question.options == ((("yes", "Yes", "YES"), ("no", "No", "NO")) if options is None else tuple((o,) for o in options))
+OPTIONS = [
+    (0, 1, None, None), (1, 5, "12345", (1, 2, 3, 4, 5)), (0, 9, "0123456789", tuple(range(10))), (0, 10, "12345", (0, 2.5, 5, 7.5, 10)),
+    (-1, 1, "12345", (-1, -0.5, 0, 0.5, 1)), (0.5, 1, "12345", (0.5, 0.625, 0.75, 0.875, 1)),
+]  # fmt: skip
 
 
 def test_what_is_refused():

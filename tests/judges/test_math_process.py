@@ -1,7 +1,5 @@
 """The process that compares formulas: it starts by itself, survives whatever happens to it, and never outlives its parent."""
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import os
@@ -19,6 +17,7 @@ from lightning_focal.judges.math_process import Comparison, compare_texts, stop_
 from lightning_focal.judges.math_worker import compare, decide, read
 
 TWO, ROOT_FOUR, BOMB = r"\boxed{2}", r"\boxed{\sqrt{4}}", r"\boxed{9999999999!}"
+HEALTHY = "pipe.send('')\nwhile pipe.recv():\n    pipe.send({'comparison': 'equal'})"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 
@@ -47,23 +46,39 @@ def wait_until_gone(pid, seconds=30):
         time.sleep(0.05)
 
 
-def stand_in(monkeypatch, tmp_path, code):
-    """Let a script take the place of the worker; ``pipe`` is its end."""
-    script = tmp_path / "worker.py"
-    start = "import sys, time\nfrom multiprocessing.connection import Connection\npipe = Connection(int(sys.argv[1]))"
-    script.write_text(f"{start}\n{code}\n")
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Let a script take the place of the worker that starts next, ``pipe`` its end: at once, where math-verify takes a second."""
+    script, start = tmp_path / "worker.py", "import sys, time\nfrom multiprocessing.connection import Connection\n"
     stop_process()
     monkeypatch.setattr(math_process, "_SCRIPT", script)
+    yield lambda code: script.write_text(f"{start}pipe = Connection(int(sys.argv[1]))\n{code}\n")
+    stop_process()
 
 
-def test_one_process_serves_all_and_leaves_nothing():
+def test_one_process_serves_all_is_replaced_where_it_goes_and_leaves_nothing(stand_in, monkeypatch):
+    stand_in(HEALTHY)
     first = pid()
     assert pid() == first
     stop_process()
     assert not Path(f"/proc/{first}").exists()  # not even a zombie
     assert math_process._process is None
     stop_process()
-    assert pid() != first
+    os.kill(second := pid(), signal.SIGKILL)
+    wait_until_gone(second)
+    os.kill(third := pid(), signal.SIGSTOP)  # so that it cannot answer before: asked once more if at work
+    threading.Timer(0.5, os.kill, (third, signal.SIGKILL)).start()
+    fourth = pid()
+    assert len({first, second, third, fourth}) == 4
+
+    def interrupt(timeout):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(math_process._process.pipe, "poll", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare_texts(TWO, r"\boxed{3}", 5.0)
+    assert gone(fourth)
+    assert equal()
 
 
 def test_either_of_two_formulas_may_be_the_gold_one():
@@ -75,59 +90,34 @@ def test_either_of_two_formulas_may_be_the_gold_one():
     assert compare_texts("none", TWO, 5.0).unread == "gold"
 
 
-def test_a_killed_process_is_replaced_and_asked_once_more_if_at_work():
-    first = pid()
-    os.kill(first, signal.SIGKILL)
-    wait_until_gone(first)
-    second = pid()
-    os.kill(second, signal.SIGSTOP)  # so that it cannot answer before
-    threading.Timer(0.5, os.kill, (second, signal.SIGKILL)).start()
-    assert len({first, second, pid()}) == 3
-
-
-def test_a_process_that_dies_of_the_question_leaves_it_undecided(monkeypatch, tmp_path):
-    stand_in(monkeypatch, tmp_path, "pipe.send('')\npipe.recv()\nraise SystemExit(3)")
-    reply = compare_texts(TWO, ROOT_FOUR, 5.0)
-    assert (reply.comparison, reply.error) == (Comparison.UNDECIDED, "the process died 2 times")
-    monkeypatch.undo()
-    assert equal()
-
-
 @pytest.mark.parametrize(("code", "why"), [
     ("raise SystemExit(3)", "it ended with status 3"),
     ("pipe.send('ModuleNotFoundError: No module named math_verify')", "No module named math_verify"),
     ("time.sleep(60)", "no word from it in 0.5 s"),
 ])  # fmt: skip
-def test_a_process_that_does_not_start_is_an_error_in_words(monkeypatch, tmp_path, code, why):
-    stand_in(monkeypatch, tmp_path, code)
+def test_a_process_that_does_not_start_is_an_error_in_words(stand_in, monkeypatch, code, why):
+    stand_in(code)
     monkeypatch.setattr(math_process, "_START_SECONDS", 0.5 if "sleep" in code else 60.0)
     with pytest.raises(RuntimeError, match=f"the process that compares formulas did not start .*{why}"):
         compare_texts(TWO, ROOT_FOUR, 5.0)
-    monkeypatch.undo()
+    monkeypatch.setattr(math_process, "_START_SECONDS", 60.0)
+    stand_in(HEALTHY)
     assert equal()
 
 
-def test_the_wall_clock_is_limited_too(monkeypatch, tmp_path):
-    stand_in(monkeypatch, tmp_path, "pipe.send('')\npipe.send(None)\ntime.sleep(600)")  # uses no CPU time
-    monkeypatch.setattr(math_process, "_WALL_FACTOR", 1.0)
-    start = time.monotonic()
-    reply = compare_texts(TWO, ROOT_FOUR, 0.1)
-    assert (reply.comparison, reply.unread) == (Comparison.CUT_OFF, "given")
+@pytest.mark.parametrize(("code", "said"), [
+    ("pipe.recv()\nraise SystemExit(3)", (Comparison.UNDECIDED, "", "the process died 2 times")),
+    ("pipe.send(None)\ntime.sleep(600)", (Comparison.CUT_OFF, "given", "")),  # uses no CPU time
+])  # fmt: skip
+def test_a_process_that_dies_of_the_question_or_takes_too_long_by_the_clock(stand_in, monkeypatch, code, said):
+    stand_in(f"pipe.send('')\n{code}")
+    with monkeypatch.context() as briefly:
+        briefly.setattr(math_process, "_WALL_FACTOR", 1.0)
+        start = time.monotonic()
+        reply = compare_texts(TWO, ROOT_FOUR, 0.1)
+    assert (reply.comparison, reply.unread, reply.error) == said
     assert time.monotonic() - start < 60
-    monkeypatch.undo()
-    assert equal()
-
-
-def test_an_interrupted_question_spoils_no_answer(monkeypatch):
-    first = pid()
-
-    def interrupt(timeout):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(math_process._process.pipe, "poll", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        compare_texts(TWO, r"\boxed{3}", 5.0)
-    assert gone(first)
+    stand_in(HEALTHY)
     assert equal()
 
 
@@ -156,47 +146,32 @@ def test_the_process_does_without_torch():
     assert b"lightning_focal.judges" not in imported
 
 
-def test_a_forked_process_starts_its_own():
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_forked_process_starts_its_own_which_ends_with_it_however_that_ends(busy):
     first = pid()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:  # no return from here
         try:
-            before = math_process._process is None
-            os.write(writing, f"{before} {pid()}".encode())
-            stop_process()
+            before, second = math_process._process is None, pid()
+            if busy:
+                threading.Thread(target=compare_texts, args=(TWO, BOMB, 1.0), daemon=True).start()
+                time.sleep(0.3)
+            os.write(writing, f"{before} {second}".encode())
+            time.sleep(600)
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
     before, second = os.read(reading, 100).decode().split()
     os.close(reading)
     os.close(writing)
     assert before == "True"
     assert int(second) != first
-    assert gone(int(second))
+    assert not gone(int(second))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    wait_until_gone(int(second), seconds=60)
     assert not gone(first)
     assert pid() == first
-
-
-@pytest.mark.parametrize("busy", [False, True])
-def test_it_ends_with_its_parent_however_that_ends(busy):
-    code = f"""
-import threading, time
-from lightning_focal.judges import math_process
-math_process.compare_texts({TWO!r}, {ROOT_FOUR!r}, 5.0)
-if {busy}:
-    threading.Thread(target=math_process.compare_texts, args=({TWO!r}, {BOMB!r}, 3.0), daemon=True).start()
-    time.sleep(0.5)
-print(math_process._process.popen.pid, flush=True)
-time.sleep(600)
-"""
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    worker = int(parent.stdout.readline())
-    assert not gone(worker)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    wait_until_gone(worker, seconds=60)
 
 
 FORMULAS = [

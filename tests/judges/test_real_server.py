@@ -1,7 +1,5 @@
 """SmolLM2-135M as the judge, behind servers that people run: vLLM and `transformers serve`, each where it is installed."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal

@@ -1,7 +1,5 @@
 """The rule judge: what it refuses beforehand, and what it never lets a response do."""
 
-from __future__ import annotations
-
 import math
 import pickle
 import sys
@@ -82,16 +80,11 @@ def test_bad_checks_are_refused_beforehand(spec, message):
         judge("", bad)
 
 
-@pytest.mark.parametrize("kind", CHECKS)
-def test_every_example_of_the_table_is_accepted(kind):
-    RuleJudge().validate(criterion(PYTHON if kind == "python" else dict(CHECKS[kind].example)))
-
-
-@pytest.mark.parametrize("response", ["", " \n\t", "\u200b\u00a0", "\ufeff"])
-def test_an_empty_response_scores_zero_whatever_the_criterion(response):
+def test_an_empty_response_scores_zero_whatever_the_criterion():
     wish, fault = criterion({"kind": "max_words", "words": 60}), criterion("no_commas", "fault", points=-1)
-    row = judge(response, wish, fault, criterion("unique_words", "graded"))
-    assert row == tuple(Verdict(Outcome(outcome), reason="empty response") for outcome in ("not_met", "met", "not_met"))
+    for response in ("", " \n\t", "\u200b\u00a0", "\ufeff"):
+        row = judge(response, wish, fault, criterion("unique_words", "graded"))
+        assert row == tuple(Verdict(Outcome(outcome), reason="empty response") for outcome in ("not_met", "met", "not_met"))
     assert judge(".", wish)[0].outcome is Outcome.MET
 
 
@@ -105,7 +98,9 @@ def test_a_catastrophic_pattern_is_cut_off_as_an_error(kind):
 
 def test_a_catastrophic_answer_is_an_error_and_spoils_no_other():
     texts = ("9^{9^{9^{9}}}", "42", "43")
-    rows = RuleJudge().judge([JudgeRequest(CHAT, rf"\boxed{{{text}}}", (criterion(ANSWER),)) for text in texts])
+    asked = [JudgeRequest(CHAT, rf"\boxed{{{text}}}", (criterion(ANSWER),)) for text in texts]
+    with ThreadPoolExecutor(1) as pool:  # in any thread
+        rows = pool.submit(RuleJudge().judge, asked).result()
     assert rows[0] == (Verdict(Outcome.ERROR, reason="math-verify cut off after 2 s"),)
     assert [verdict.outcome for (verdict,) in rows[1:]] == [Outcome.MET, Outcome.NOT_MET]
 
@@ -125,42 +120,27 @@ def test_answers_that_cannot_be_compared(monkeypatch, reply, verdict):
             RuleJudge().validate(criterion({"kind": "answer", "expected": "4x"}))
 
 
-def test_answers_are_judged_in_any_thread():
-    with ThreadPoolExecutor(1) as pool:
-        (verdict,) = pool.submit(judge, r"\boxed{42} or \boxed{6 \cdot 7}", criterion(ANSWER)).result()
-    assert verdict.outcome is Outcome.MET
-
-
-def test_grades_are_stretched_to_the_criterion():
-    (verdict,) = judge("one two three", criterion({"kind": "target_words", "words": 4}, low=1, high=5))
-    assert (verdict.outcome, verdict.value) == (Outcome.GRADED, 4.0)
-
-
 VALUES = [(True, "met", None), (False, "not_met", None), (None, "not_applicable", None), (2, "graded", 2.0), (5.5, "error", None)]
 VALUES += [(math.nan, "error", None), ("yes", "error", None), (np.bool_(True), "met", None), (np.float32(0.5), "graded", 0.5)]
 
 
-@pytest.mark.parametrize(("value", "outcome", "grade"), VALUES)
-def test_python_functions(value, outcome, grade):
-    spec = {"kind": "python", "target": "tests.judges.functions:constant", "arguments": {"value": value}}
-    (verdict,) = judge("text", criterion(spec, low=0, high=5))
-    assert (verdict.outcome.value, verdict.value, bool(verdict.reason)) == (outcome, grade, True)
-
-
-def test_a_function_that_raises_is_named_with_its_error():
+def test_python_functions():
+    for value, outcome, grade in VALUES:
+        spec = {"kind": "python", "target": "tests.judges.functions:constant", "arguments": {"value": value}}
+        (verdict,) = judge("text", criterion(spec, low=0, high=5))
+        assert (verdict.outcome.value, verdict.value, bool(verdict.reason)) == (outcome, grade, True)
     (verdict,) = judge("text", criterion({"kind": "python", "target": "tests.judges.functions:raises"}))
     assert verdict == Verdict(Outcome.ERROR, reason="check 'python' failed: KeyError: 'no such thing'")
 
 
-def test_a_kind_is_registered_once():
+def test_every_example_of_the_table_is_accepted_and_a_kind_registered_once():
+    for kind in CHECKS:
+        RuleJudge().validate(criterion(PYTHON if kind == "python" else dict(CHECKS[kind].example)))
     with pytest.raises(ValueError, match=r"`kind` must be a new name, got 'max_words'"):
         check("max_words")(lambda: None)
-
-
-@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), "1"])
-def test_regex_timeout_is_checked(value):
-    with pytest.raises(ValueError, match="`regex_timeout` must be a positive number of seconds, got"):
-        RuleJudge(regex_timeout=value)
+    for value in (0, -1, float("inf"), float("nan"), "1"):
+        with pytest.raises(ValueError, match="`regex_timeout` must be a positive number of seconds, got"):
+            RuleJudge(regex_timeout=value)
 
 
 def test_verdicts_stand_in_order_and_a_used_judge_pickles():
@@ -173,7 +153,9 @@ def test_verdicts_stand_in_order_and_a_used_judge_pickles():
     assert (copy.regex_timeout, copy.judge(asked), copy.judge([])) == (0.5, verdicts, [])
 
 
-def test_ifeval_without_its_package_names_the_extra(monkeypatch):
+def test_grades_are_stretched_and_ifeval_without_its_package_names_the_extra(monkeypatch):
+    (verdict,) = judge("one two three", criterion({"kind": "target_words", "words": 4}, low=1, high=5))
+    assert (verdict.outcome, verdict.value) == (Outcome.GRADED, 4.0)
     monkeypatch.setitem(sys.modules, "if_verifiable.ifeval.instructions_registry", None)
     with pytest.raises(ValueError, match=r"if-verifiable: pip install 'lightning-focal\[ifeval\]'"):
         RuleJudge().validate(criterion({"kind": "ifeval", "instruction": "punctuation:no_comma"}))
@@ -183,7 +165,7 @@ KINDS = [kind for kind in CHECKS if kind not in ("python", "answer", "environmen
 TEXT_CRITERIA = tuple(Criterion(k, "d", check=CHECKS[k].example, points=-1 if i % 2 else 1) for i, k in enumerate(KINDS))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.one_of(*(st.text(*alphabet, max_size=200) for alphabet in ((), ('aA1 .,!?\n-*#|[]()"`_~{}:\\é🙂\u2028',), ("|-: \n",)))),
     st.text(max_size=50),
@@ -210,4 +192,4 @@ LONG += ["a|b\n", "a://", "αα;", "क्", "🇩"]
 
 @pytest.mark.parametrize("unit", LONG)
 def test_long_responses_take_no_more_than_linear_time(unit):
-    assert is_linear(lambda size: judge(unit * (size // len(unit)) + ".", *TEXT_CRITERIA), 100_000)
+    assert is_linear(lambda size: judge(unit * (size // len(unit)) + ".", *TEXT_CRITERIA), 40_000)

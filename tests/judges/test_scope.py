@@ -4,7 +4,6 @@ import pytest
 
 from lightning_focal.judges import JudgeRequest, LocalJudge, Outcome, RoutedJudge, RuleJudge, Verdict
 from lightning_focal.judges.local import question_for
-from lightning_focal.models import load_policy
 from lightning_focal.rubrics import Criterion
 from tests.judges.faulty_server import asked, serving
 from tests.judges.judges import Saying
@@ -20,10 +19,7 @@ def criterion(words, scope="answer", **more):
 
 
 @pytest.mark.parametrize(("text", "counts"), [
-    (TEXT, (3, 2, 5)),
-    ("plum", (1, 0, 1)),
-    ("<think>\napple", (0, 1, 1)),
-    ("<think></think>plum", (1, 0, 1)),
+    (TEXT, (3, 2, 5)), ("plum", (1, 0, 1)), ("<think>\napple", (0, 1, 1)), ("<think></think>plum", (1, 0, 1)),
     ("<|channel|>analysis<|message|>apple pear<|end|><|start|>assistant<|channel|>final<|message|>plum", (1, 2, 3)),
 ])  # fmt: skip
 def test_rules_count_the_words_of_a_part_without_marks(text, counts):
@@ -32,16 +28,17 @@ def test_rules_count_the_words_of_a_part_without_marks(text, counts):
             limit = criterion("short", scope, check={"kind": "max_words", "words": max(words, 0)})
             (verdict,) = RuleJudge().judge([JudgeRequest(CHAT, text, (limit,))])[0]
             assert verdict.outcome is (outcome if count else Outcome.NOT_MET)
+    if text == TEXT:
+        limit = criterion("short", check={"kind": "max_words", "words": 6})
+        for thinks, outcome in ((True, Outcome.MET), (False, Outcome.NOT_MET)):  # as it stands: the marks are words then
+            (verdict,) = RuleJudge().judge([JudgeRequest(CHAT, TEXT, (limit,), thinks)])[0]
+            assert verdict.outcome is outcome
 
 
 @pytest.mark.parametrize(("text", "reasons"), [
-    ("<think>\nplum", ("no answer: the thought did not end", None, None)),
-    ("<think>\nplum</think>\n", ("no answer", None, None)),
-    ("plum", (None, "no thought", None)),
-    ("<think></think>plum", (None, "no thought", None)),
-    (" \n", ("empty response",) * 3),
-    ("", ("empty response",) * 3),
-    ("\u200b", ("empty response",) * 3),
+    ("<think>\nplum", ("no answer: the thought did not end", None, None)), ("<think>\nplum</think>\n", ("no answer", None, None)),
+    ("plum", (None, "no thought", None)), ("<think></think>plum", (None, "no thought", None)), (" \n", ("empty response",) * 3),
+    ("", ("empty response",) * 3), ("\u200b", ("empty response",) * 3),
 ])  # fmt: skip
 def test_a_part_that_is_empty_scores_zero_whoever_judges(text, reasons):
     other = Saying(**{f"ok {scope}": "yes" for scope in SCOPES}, **{f"bad {scope}": "no" for scope in SCOPES})
@@ -92,30 +89,18 @@ def test_a_server_is_asked_about_one_part_at_a_time(per, requests, tmp_path):
         assert len(server.requests) == requests
         shown = {asked(request["messages"][0]["content"])[0] for request in server.requests}
         assert shown == {"plum plum apple", "apple pear", TEXT}
+        words = {asked(request["messages"][0]["content"])[1][0][1] for request in server.requests}
+        assert words >= {
+            "(of the response and of what was thought before it) Says plum.",
+            "(of what was thought before the response, which stands in its place) Says plum.",
+            "Says plum.",
+        }
         # the answer alone, in other words: known; the same thought in other marks: known, too
         other = TEXT.replace("<think>\n", "").replace("<think>", "")
         again = judge.judge([JudgeRequest(CHAT, "plum plum apple", says[:2]), JudgeRequest(CHAT, other, says[:4])])
         assert (again[0], again[1]) == (row[:2], row[:4])
         assert len(server.requests) == requests
         assert all_right([JudgeRequest(CHAT, "pear", says[:2])], judge.judge([JudgeRequest(CHAT, "pear", says[:2])]))
-
-
-def test_a_server_is_told_which_part_it_sees():
-    with serving() as server:
-        judge_of(server.url).judge([JudgeRequest(CHAT, TEXT, tuple(criterion("Says plum.", scope) for scope in SCOPES))])
-        words = sorted(asked(request["messages"][0]["content"])[1][0][1] for request in server.requests)
-    assert words == [
-        "(of the response and of what was thought before it) Says plum.",
-        "(of what was thought before the response, which stands in its place) Says plum.",
-        "Says plum.",
-    ]
-
-
-def test_as_it_stands_where_thoughts_are_not_told_from_answers():
-    limit = criterion("short", check={"kind": "max_words", "words": 6})
-    for thinks, outcome in ((True, Outcome.MET), (False, Outcome.NOT_MET)):  # the marks are words then
-        (verdict,) = RuleJudge().judge([JudgeRequest(CHAT, TEXT, (limit,), thinks)])[0]
-        assert verdict.outcome is outcome
 
 
 def test_a_local_judge_sees_the_part_and_answers_behind_a_thought_of_its_own(tmp_path):
@@ -139,13 +124,6 @@ def test_a_local_judge_sees_the_part_and_answers_behind_a_thought_of_its_own(tmp
     assert judge._model()[1].decode(judge._encode("Hm?")).endswith("<think>\n</think>\n\n")
     with pytest.raises(ValueError, match=r"`template_kwargs` must hold .* got 'tokenize', which is set already"):
         LocalJudge("random:tiny-llama", template_kwargs={"tokenize": True})
-
-
-def test_no_text_of_a_response_reads_as_a_mark_of_the_local_judge():
-    model, tokenizer = load_policy("random:tiny-llama")
-    judge = LocalJudge("random:tiny-llama", least_mass=0.0)
-    judge._loaded = (model, tokenizer)
-    judge._model()
-    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)
-    (verdict,) = LocalJudge.judge(judge, [JudgeRequest(CHAT, "[THINK]a", (criterion("Is kind."),))])[0]
-    assert verdict.reason == "no answer: the thought did not end"
+    judge._model()[1].add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)
+    (verdict,) = judge.judge([JudgeRequest(CHAT, "[THINK]a", (criterion("Is kind."),))])[0]
+    assert verdict.reason == "no answer: the thought did not end"  # no text of a response reads as a mark of this judge

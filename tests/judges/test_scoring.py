@@ -1,7 +1,5 @@
 """Verdicts become scores."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -38,9 +36,7 @@ def test_scores_masks_and_weights_by_hand():
     assert scores.reasons[1][0] == ("time-out",)
     assert scores.valid.tolist() == [[True, True], [False, False]]
     assert (scores.scores.dtype, scores.weights.dtype) == (torch.float32, torch.float32)
-
-
-def test_a_failed_judgement_of_a_fault_is_masked_and_no_praise():
+    # a failed judgement of a fault is masked, and no praise
     scores = verdicts_to_scores([[(ERROR,), (NOT_APPLICABLE,), (MET,)]], [Rubric((RUDE,))])
     assert scores.mask.tolist() == [[[False], [False], [True]]]
     assert scores.scores.tolist() == [[[0], [0], [0]]]
@@ -50,9 +46,6 @@ def test_a_failed_judgement_of_a_fault_is_masked_and_no_praise():
 def test_a_grade_is_turned_round_for_a_fault_and_clipped(points, grade, score):
     scores = verdicts_to_scores([[(graded(grade),)]], [Rubric((Criterion("a", "", points, low=1, high=5),))])
     assert scores.scores.tolist() == [[[score]]]
-
-
-def test_no_prompts():
     assert tuple(verdicts_to_scores([], []).scores.shape) == (0, 0, 0)
 
 
@@ -66,15 +59,12 @@ def test_lengths_are_checked(verdicts, rubrics, message):
         verdicts_to_scores(verdicts, rubrics)
 
 
-@pytest.mark.parametrize("value", [None, math.nan, math.inf])
-def test_only_a_graded_verdict_has_a_value_and_it_is_finite(value):
-    with pytest.raises(ValueError, match="`value` of a graded verdict must be a finite number, got"):
-        Verdict(Outcome.GRADED, value)
+def test_only_a_graded_verdict_has_a_value_and_it_is_finite():
+    for value in (None, math.nan, math.inf):
+        with pytest.raises(ValueError, match="`value` of a graded verdict must be a finite number, got"):
+            Verdict(Outcome.GRADED, value)
     with pytest.raises(ValueError, match=r"`value` belongs to graded verdicts alone, got 1\.0 with outcome 'met'"):
         Verdict(Outcome.MET, 1.0)
-
-
-def test_met_of_a_verdict():
     criterion = Criterion("a", "", low=1, high=5)
     values = [verdict.met(criterion) for verdict in (MET, MISSED, graded(2.0), ERROR, NOT_APPLICABLE)]
     assert values == [1.0, 0.0, 0.25, None, None]

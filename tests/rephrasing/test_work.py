@@ -72,10 +72,7 @@ def test_finished_rows_are_not_asked_again(tmp_path):
     again, _, writer = work(tmp_path, {}, attempts=1)
     assert writer.asked == []
     assert again == tally
-
-
-def test_seeds_depend_on_the_question_alone(tmp_path):
-    _, _, first = work(tmp_path / "1", "x", seed=3, attempts=2)
+    _, _, first = work(tmp_path / "1", "x", seed=3, attempts=2)  # seeds depend on the question alone
     _, _, second = work(tmp_path / "2", "x", ROWS[::-1], seed=3, attempts=2)
     assert {(a.id, a.attempt): a.seed for a in first.asked} == {(a.id, a.attempt): a.seed for a in second.asked}
 
@@ -135,13 +132,11 @@ def test_progress_is_told(tmp_path):
     assert tally.pairs == 1
 
 
-def test_a_pair_as_a_plain_row():
+def test_a_pair_as_a_row():
     row = PairRow("a", "1 + 1?", user("1 + 1?"), None, "2", {"level": 3, "prompt": "p", "score": float("nan")})
     texts = {"question": "1 + 1?", "rephrased": "Twice one?", "answer": "2"}
     assert pair_line(row, "Twice one?") == {"id": "a", **texts, "level": 3, "source_prompt": "p", "score": None}
-
-
-def test_a_chat_keeps_what_stands_around_the_question():
+    # a chat keeps what stands around the question
     chat = ({"role": "system", "content": "Box it."}, {"role": "user", "content": "1 + 1? Think."})
     line = pair_line(PairRow("a", "1 + 1?", chat), "Twice one?")
     assert line["question"] == [dict(turn) for turn in chat]

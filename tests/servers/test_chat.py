@@ -35,13 +35,6 @@ def models(url, **kwargs):
         return client.start(client.models()).result()
 
 
-@pytest.fixture
-def closed_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
 def test_messages_in_text_and_usage_out(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, KEY)  # of another server
@@ -119,20 +112,22 @@ def test_retry_after_is_honoured():
     assert [retry_after(value) for value in ("-3", "nan", None)] == [0.0, None, None]
 
 
-def test_retry_after_beyond_the_deadline_is_not_slept_through():
-    with serving([(429, {"Retry-After": "3600"}, "quota")]) as server:
-        began = time.monotonic()
-        with pytest.raises(ChatUnavailable, match=r"1 of at most 6 tries and 10 s: status 429, asks to wait 3600 s: quota"):
-            ask(server.url)
-        assert time.monotonic() - began < 2
-
-
-def test_attempts_run_out():
+def test_attempts_and_time_run_out():
     said = r"gave no usable reply in 3 of at most 3 tries and 10 s: status 500: boom boom"
     with serving([(500, {}, "boom\nboom")]) as server:
         with pytest.raises(ChatUnavailable, match=said):
             ask(server.url, attempts=3)
         assert len(server.requests) == 3
+    with serving([(429, {"Retry-After": "3600"}, "quota")]) as server:  # what is beyond the deadline is not slept through
+        began = time.monotonic()
+        with pytest.raises(ChatUnavailable, match=r"1 of at most 6 tries and 10 s: status 429, asks to wait 3600 s: quota"):
+            ask(server.url)
+        assert time.monotonic() - began < 2
+    with serving(lambda request, number: lambda handler: time.sleep(2)) as server:
+        began = time.monotonic()
+        with pytest.raises(ChatUnavailable, match=r"0.5 s"):
+            ask(server.url, deadline_s=0.5)
+        assert time.monotonic() - began < 1.5
 
 
 def test_a_try_has_a_time_limit_even_where_the_server_trickles():
@@ -148,14 +143,6 @@ def test_a_try_has_a_time_limit_even_where_the_server_trickles():
     with serving([trickle, "ok"]) as server:
         assert ask(server.url, timeout_s=0.3)[0].text == "ok"
         assert server.times[1] - server.times[0] < 1.5
-
-
-def test_a_request_has_a_deadline():
-    with serving(lambda request, number: lambda handler: time.sleep(2)) as server:
-        began = time.monotonic()
-        with pytest.raises(ChatUnavailable, match=r"0.5 s"):
-            ask(server.url, deadline_s=0.5)
-        assert time.monotonic() - began < 1.5
 
 
 def test_limits_of_concurrency_and_pace():
@@ -186,11 +173,10 @@ def test_a_body_has_a_bound(announced):
         ask(server.url, attempts=1)
 
 
-# -- what is told at once ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_rejected_key(status, monkeypatch, caplog):
+    with serving(["ok", (403, {}, "flagged")]) as server, pytest.raises(ChatRefused, match="status 403: flagged"):
+        ask(server.url, count=2, concurrency=1)  # about one request: the key was taken before
     monkeypatch.setenv("MY_KEY", KEY)
     said = rf"rejects the key in 'MY_KEY' \(status {status}: Incorrect API key provided: \*\*\*"
     with serving([(status, {}, f"Incorrect API key provided: {KEY}")]) as server, caplog.at_level(logging.DEBUG):
@@ -202,10 +188,6 @@ def test_a_rejected_key(status, monkeypatch, caplog):
             ask(server.url)
     assert KEY not in str(caught.value)
     assert KEY not in caplog.text
-
-
-def test_the_key_is_in_no_attribute_and_no_reply(monkeypatch):
-    monkeypatch.setenv("MY_KEY", KEY)
     with serving([f"your key is {KEY}"]) as server:
         client = ChatClient(server.url, "tiny", "MY_KEY")
         assert ask(server.url, client=client)[0].text == "your key is ***"
@@ -217,8 +199,7 @@ def test_the_key_is_in_no_attribute_and_no_reply(monkeypatch):
     ("MY_KEY", "sécret", "'MY_KEY' must hold a key of plain characters"),
     ("sk-secret-1", "", "`key_env` must be the name of an environment variable that holds the key, not the key itself"),
     ("sk_secret_1", "", "`key_env` must name an environment variable that holds the key, what it names is not set"),
-    ("secret key", "", "not the key itself"),
-    ("", "", "not the key itself"),
+    ("secret key", "", "not the key itself"), ("", "", "not the key itself"),
 ])  # fmt: skip
 def test_keys_that_are_none_are_not_repeated(env, value, said, monkeypatch):
     if value:
@@ -247,27 +228,19 @@ def test_unknown_models_and_refused_requests(status, body, offered, error, said)
         assert len(server.requests) == 1
 
 
-def test_one_request_that_is_forbidden():
-    with serving(["ok", (403, {}, "flagged")]) as server, pytest.raises(ChatRefused, match="status 403: flagged"):
-        ask(server.url, count=2, concurrency=1)
-
-
-def test_nobody_is_there(closed_port):
-    with pytest.raises(ChatUnusable, match=rf"no server answers at http://127.0.0.1:{closed_port}/v1 .*is it running\?"):
-        models(f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(ChatUnavailable, match=r"2 of at most 2 tries.*ClientConnectorError"):
-        ask(f"http://127.0.0.1:{closed_port}", attempts=2)
-
-
-def test_which_models_there_are(monkeypatch):
+def test_which_models_there_are_and_nobody_is_there(monkeypatch):
     for offered, said in ((("tiny", "large"), ["tiny", "large"]), (None, [])):
         with serving(["ok"], models=offered) as server:
             assert models(server.url) == said
             assert server.requests == []
-
-
-def test_the_environment_s_proxy(monkeypatch):
-    with serving(["by proxy"]) as server:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(ChatUnusable, match=rf"no server answers at {closed}/v1 .*is it running\?"):
+        models(closed)
+    with pytest.raises(ChatUnavailable, match=r"2 of at most 2 tries.*ClientConnectorError"):
+        ask(closed, attempts=2)
+    with serving(["by proxy"]) as server:  # that of the environment
         monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
         assert ask("http://judge.example/v1")[0].text == "by proxy"
         monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
@@ -280,16 +253,12 @@ def test_the_environment_s_proxy(monkeypatch):
     ({"url": "http://me:pass@host"}, r"`url` must hold no user or password \(host\)"),
     ({"url": "http://host/v1?key=secret"}, r"`url` must end with its path \(host\)"),
     ({"requests_per_minute": 0}, "`requests_per_minute` must be > 0, or null for no limit, got 0"),
-    ({"model": " "}, "`model` must name the model"),
-    ({"attempts": 0}, "`attempts` must be >= 1, got 0"),
+    ({"model": " "}, "`model` must name the model"), ({"attempts": 0}, "`attempts` must be >= 1, got 0"),
     ({"deadline_s": float("nan")}, "`deadline_s` must be > 0 seconds, got nan"),
 ])  # fmt: skip
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         ChatClient(**{"url": "http://localhost", "model": "tiny", **arguments})
-
-
-# -- asking until a reply can be read, and being interrupted ------------------------------------------------------------------
 
 
 def test_a_reply_that_cannot_be_read_is_asked_for_anew():

@@ -94,9 +94,9 @@ WAYS = [
 ]  # fmt: skip
 
 
-def test_a_hundred_golds_in_twelve_ways_and_their_wrong_neighbours():
+def test_five_hundred_golds_in_twelve_ways_and_their_wrong_neighbours():
     draw, wrong = random.Random(15), []
-    for number in range(100):
+    for number in range(500):
         value, neighbour, writings = KINDS[number % len(KINDS)]
         value = value(draw)
         forms, others = writings(value), writings(neighbour(value))

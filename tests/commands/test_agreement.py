@@ -7,8 +7,10 @@ import json
 import pytest
 
 from lightning_focal.commands.agreement import agreement_command, measure_agreement, read_gold
+from lightning_focal.commands.judge import judge_command
 from lightning_focal.judges import Judge, Outcome, Verdict
 from lightning_focal.rubrics import RubricError
+from tests.conftest import write_rows
 
 RUBRIC = [
     {"name": "short", "description": "At most 3 words.", "check": {"kind": "max_words", "words": 3}},
@@ -21,9 +23,7 @@ def row(response, verdicts, **more):
 
 
 def write(tmp_path, *rows):
-    path = tmp_path / "gold.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / "gold.jsonl", rows)
 
 
 WORDS = {"yes": Outcome.MET, "no": Outcome.NOT_MET, "n/a": Outcome.NOT_APPLICABLE, "error": Outcome.ERROR}
@@ -76,11 +76,7 @@ def test_consistency_by_hand(tmp_path):
     assert (figures["consistency"], figures["unanimous"]) == (pytest.approx(4 / 6), 0.5)
     assert (figures["judged"], figures["errors"], figures["labels"]) == (7, 2, 3)
     assert figures["accuracy"] == pytest.approx(6 / 7)
-
-
-def test_nothing_judged(tmp_path):
-    cases = read_gold(write(tmp_path, row("a", {"short": True})))
-    figures = measure_agreement(Scripted(["error"], ["error"]), cases, repeats=2)
+    figures = measure_agreement(Scripted(["error"], ["error"]), cases[:1], repeats=2)
     nothing = ("accuracy", "kappa", "mean_difference", "consistency", "unanimous")
     assert [figures[name] for name in ("judged", "error_share", *nothing)] == [0, 1.0, *[None] * 5]
 
@@ -108,11 +104,10 @@ def test_several_responses_labels_left_out_and_other_formats(tmp_path):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"response": None}, r"gold.jsonl:1: `response` must be a string, got None"),
-    ({"verdicts": None}, r"`verdicts` must be a list of one verdict per criterion \(2\), or a mapping by name, got None"),
-    ({"verdicts": [True]}, r"`verdicts` must be a list of one verdict per criterion \(2\)"),
+    ({"verdicts": [True]}, r"`verdicts` must be a list of one verdict per criterion \(2\), or a mapping by name, got \[True\]"),
     ({"verdicts": {"shrt": True}}, r"`verdicts` must be by the names short, calm, got 'shrt'"),
-    ({"verdicts": ["maybe", None]}, r"`verdicts\['short'\]` must be true, false, 'met', .* from 0 to 1, got 'maybe'"),
-    ({"verdicts": [2, None]}, r"`verdicts\['short'\]` must be .* a grade, or null .* from 0 to 1, got 2"),
+    ({"verdicts": ["maybe", None]}, r"`verdicts\['short'\]` must be true, false, 'met', .* a grade, or null .* from 0 to 1, got 'maybe'"),
+    ({"verdicts": [2, None]}, r"`verdicts\['short'\]` must be .* from 0 to 1, got 2"),
     ({"responses": [3]}, "`responses` must be a list of mappings with `response` and `verdicts`, got \\[3\\]"),
     ({"responses": [{"verdicts": []}]}, r"`responses\[0\]\.response` must be a string, got None"),
     ({"verdicts": [None, None]}, "`verdicts` must be given for at least one criterion, got None"),
@@ -125,7 +120,7 @@ def test_malformed(tmp_path, changes, message):
 def test_the_command(tmp_path, capsys):
     path = write(tmp_path, row("one two three", [True, False]), row("one two three four!", [True, True]))
     out = tmp_path / "out.json"
-    agreement_command(["--agreement", str(path), "--judge=RuleJudge", "--repeats=2", f"--json={out}"])
+    judge_command([f"--agreement={path}", "--judge=RuleJudge", "--repeats=2", f"--json={out}"])  # which hands it over
     figures = json.loads(out.read_text())
     assert (figures["accuracy"], figures["consistency"], figures["labels"]) == (0.75, 1.0, 4)
     assert figures["judge"]["class_path"].endswith("RuleJudge")
@@ -137,20 +132,19 @@ def test_the_command(tmp_path, capsys):
 MAJORITY = "{class_path: MajorityJudge, init_args: {judges: [{class_path: RuleJudge}, {class_path: RuleJudge}]}}"
 
 
-@pytest.mark.parametrize(("text", "name"), [
-    (f"judge: {MAJORITY}", "MajorityJudge"),
-    (f"trainer: {{callbacks: [{{class_path: StaticReward, init_args: {{judge: {MAJORITY}}}}}]}}", "MajorityJudge"),
-    ("reward: other.yaml", "MajorityJudge"),  # a file that it names
-    ("reward: {class_path: FocalReward, init_args: {judge: null}}", "RuleJudge"),
-])  # fmt: skip
-def test_the_judge_of_a_configuration(tmp_path, text, name):
+def test_the_judge_of_a_configuration(tmp_path):
     path, out = write(tmp_path, row("one two three", [True, False])), tmp_path / "out.json"
     (tmp_path / "other.yaml").write_text(f"class_path: FocalReward\ninit_args: {{gamma: 1, judge: {MAJORITY}}}")
-    (tmp_path / "run.yaml").write_text(text)
-    agreement_command(["--config", str(tmp_path / "run.yaml"), "--agreement", str(path), f"--json={out}"])
-    figures = json.loads(out.read_text())
-    assert figures["accuracy"] == 1.0
-    assert figures["judge"]["class_path"].endswith(name)
+    for text, name in (
+        (f"judge: {MAJORITY}", "MajorityJudge"),
+        (f"trainer: {{callbacks: [{{class_path: StaticReward, init_args: {{judge: {MAJORITY}}}}}]}}", "MajorityJudge"),
+        ("reward: other.yaml", "MajorityJudge"),  # a file that it names
+        ("reward: {class_path: FocalReward, init_args: {judge: null}}", "RuleJudge"),
+    ):
+        (tmp_path / "run.yaml").write_text(text)
+        agreement_command(["--config", str(tmp_path / "run.yaml"), "--agreement", str(path), f"--json={out}"])
+        figures = json.loads(out.read_text())
+        assert (figures["accuracy"], figures["judge"]["class_path"].rsplit(".", 1)[1]) == (1.0, name)
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
@@ -170,9 +164,7 @@ def test_the_meta_evaluation_of_healthbench_is_gold_as_it_is(tmp_path):
     row = {"prompt": [{"role": "user", "content": "My head hurts."}], "prompt_id": "p", "completion": "Rest, please."}
     row |= {"rubric": "Advises rest.", "category": "cluster:hedging"}
     row |= {"binary_labels": [True, False], "anonymized_physician_ids": ["a", "b"]}
-    path = tmp_path / "meta.jsonl"
-    path.write_text("\n".join(json.dumps({**row, "completion_id": name}) for name in "xy"))
-    cases = read_gold(path)
+    cases = read_gold(write_rows(tmp_path / "meta.jsonl", [{**row, "completion_id": name} for name in "xy"]))
     assert [(case.id, case.met, case.keys) for case in cases] == [
         (f"meta:{line}#{i}", (met,), ("cluster:hedging",)) for line in (1, 2) for i, met in enumerate((1.0, 0.0))
     ]

@@ -16,7 +16,7 @@ from lightning_focal.commands import eval as evaluating
 from lightning_focal.models import policy_config
 from tests.conftest import TINY, write_rows
 from tests.report.made_run import make_run
-from tests.servers.fake import completion, serving
+from tests.servers.fake import serving
 
 ROOT = Path(__file__).parents[2]
 LONG = "x" * 200 + "y" * 100
@@ -29,14 +29,14 @@ def criteria(texts=TEXTS, **more):
     return [{"name": text, "description": text, "check": {"kind": "max_words", "words": 3}, **more} for text in texts]
 
 
-@pytest.fixture(params=["pipe", "terminal"])
+@pytest.fixture
 def run(request, monkeypatch, capsys, tmp_path):
-    """Run a command where nobody, or a terminal, listens; what it wrote, checked for what a terminal would obey."""
+    """Run a command where a terminal, or nobody, listens; what it wrote, checked for what a terminal would obey."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "170")
     for name in ("CI", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    if request.param == "terminal":
+    if getattr(request, "param", "terminal") == "terminal":
         for name, value in {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0", "TERM": "xterm-256color"}.items():
             monkeypatch.setenv(name, value)
 
@@ -63,6 +63,7 @@ def file(tmp_path):
     return write_rows(tmp_path / "rubrics[bold].jsonl", rows)
 
 
+@pytest.mark.parametrize("run", ["pipe", "terminal"], indirect=True)
 def test_rubrics(run, file, tmp_path):
     run("rubrics", file, "--show", 20, shown=[*SHOWN, "rubrics[bold].jsonl"])
     responses = write_rows(tmp_path / "said.jsonl", [{"id": f"{i}{t}", "response": "a b c d"} for i, t in enumerate(TEXTS)])
@@ -71,20 +72,16 @@ def test_rubrics(run, file, tmp_path):
     run("rubrics", file, shown=SHOWN[:4], status=1)
 
 
-@pytest.mark.parametrize("tagged", [False, True])
-def test_agreement(run, tmp_path, tagged):
-    tags = [{"tags": [f"axis:{text}"]} if tagged else {} for text in TEXTS]
-    rubric = [{**criterion, **more} for criterion, more in zip(criteria(), tags, strict=True)]
-    row = {"prompt": "q", "rubric": rubric, "response": "a", "verdicts": [True] * len(TEXTS)}
-    gold = write_rows(tmp_path / "gold.jsonl", [row])
-    run("judge", "--agreement", gold, "--judge", "RuleJudge", "--repeats", 2)
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_judge_check(run, text):
-    verdicts = [{"criterion": i, "verdict": verdict, "reason": text} for i, verdict in ((1, "met"), (2, "not_met"))]
-    with serving(lambda request, number=0: json.dumps({"verdicts": verdicts})) as fake:
-        run("judge", "--check", f"--url={fake.url}", "--model=tiny", shown=[], status=1)
+def test_judge(run, tmp_path):
+    row = {"prompt": "q", "response": "a", "verdicts": [True] * len(TEXTS)}
+    for tags in ([{}] * len(TEXTS), [{"tags": [f"axis:{text}"]} for text in TEXTS]):
+        rubric = [{**criterion, **more} for criterion, more in zip(criteria(), tags, strict=True)]
+        gold = write_rows(tmp_path / "gold.jsonl", [{**row, "rubric": rubric}])
+        run("judge", "--agreement", gold, "--judge", "RuleJudge", "--repeats", 2)
+    for texts in zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True):
+        verdicts = [{"criterion": i, "verdict": "met", "reason": text} for i, text in enumerate(texts, 1)]
+        with serving([json.dumps({"verdicts": verdicts})]) as fake:
+            run("judge", "--check", f"--url={fake.url}", "--model=tiny", "--first_wait_s=0.01", shown=[], status=1)
 
 
 def test_replay_and_report(run, tmp_path):
@@ -103,17 +100,15 @@ def test_replay_and_report(run, tmp_path):
 def test_rephrase(run, tmp_path):
     rows = [{"id": text, "question": f"What is 1 + {i}? {text}", "answer": str(i + 1)} for i, text in enumerate(TEXTS)]
     questions = write_rows(tmp_path / "questions[bold].jsonl", rows)
-    for number, reply in enumerate(TEXTS):
-        with serving(lambda request, n=0, reply=reply: completion(reply)) as fake:
-            server = ("--server", fake.url, "--model", "[/x]", "--attempts", 1)
-            run("rephrase", questions, "--out", tmp_path / f"[b]{number}.jsonl", *server, shown=["[b]"], status=1)
+    with serving(TEXTS) as fake:
+        server = ("--server", fake.url, "--model", "[/x]", "--attempts", 1)
+        run("rephrase", questions, "--out", tmp_path / "[b].jsonl", *server, shown=["[b]"], status=1)
 
 
 def test_plan(run, tmp_path):
-    config = {"model": {"policy": "pypi:[/x]"}, "data": {"class_path": "RandomPrompts"}, "trainer": {"accelerator": "cpu"}}
+    config = {"model": {"policy": "pypi:[bold]"}, "data": {"class_path": "RandomPrompts"}, "trainer": {"accelerator": "cpu"}}
     (tmp_path / "architectures").mkdir()
     (tmp_path / "architectures" / "pypi:[bold].json").write_text(policy_config(TINY)[0].to_json_string())
-    config["model"]["policy"] = "pypi:[bold]"
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
     run("plan", "--config", tmp_path / "a.yaml", "--devices", 1, shown=["pypi:[bold]"])
 
@@ -145,7 +140,7 @@ def test_ablate(run, tmp_path, monkeypatch):
     run("ablate", "--config", tmp_path / "a.yaml", "--out", tmp_path / "out")
 
 
-@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize(("run", "long"), [("pipe", False), ("terminal", False), ("terminal", True)], indirect=["run"])
 def test_fit_and_what_follows(run, tmp_path, long):
     texts = [LONG] if long else TEXTS[:-1]
     files = [f"--data.{split}={write_rows(tmp_path / f'{split}.jsonl', rows)}" for split, rows in splits(texts).items()]

@@ -116,29 +116,25 @@ def test_a_task_of_ours_makes_the_harness_know_our_model(evaluated):
     assert "all_met" in harness("lm_eval", "lightning_focal", f"ckpt={path}", task, "--limit", "2", cwd=ROOT)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--tasks", "nowhere.yaml"], "the file 'nowhere.yaml' does not exist"),
-    (["--tasks", "x.yaml", "--limit", "-1"], "`--limit` > 0, got 16 and -1.0"),
-    (["--tasks", "x.yaml", "--batch_size", "0"], "`--batch_size` must be >= 1"),
-])  # fmt: skip
-def test_bad_arguments(arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        main(["eval", "--ckpt_path", TINY, *arguments])
-    assert message in capsys.readouterr().err
+def test_bad_arguments(capsys):
+    for arguments, message in (
+        (["--tasks", "nowhere.yaml"], "the file 'nowhere.yaml' does not exist"),
+        (["--tasks", "x.yaml", "--limit", "-1"], "`--limit` > 0, got 16 and -1.0"),
+        (["--tasks", "x.yaml", "--batch_size", "0"], "`--batch_size` must be >= 1"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["eval", "--ckpt_path", TINY, *arguments])
+        assert message in capsys.readouterr().err
 
 
-def test_any_source_of_a_policy(tmp_path):
-    main(["eval", "--ckpt_path", TINY, "--tasks", choice_task(tmp_path), "--limit", "0.5", "--out", str(tmp_path / "x.json")])
-    written = json.loads((tmp_path / "x.json").read_text())
-    assert written["n-samples"]["choices"] == {"original": 10, "effective": 5}
-    assert written["lightning_focal"]["options"]["ckpt_path"] == TINY
-
-
-def test_what_a_set_lacks_is_said(tmp_path, capsys):
+def test_any_source_of_a_policy_and_what_a_set_lacks_is_said(tmp_path, capsys):
     (tmp_path / "tasks").mkdir()
     choice_task(tmp_path / "tasks")
     content = {"group": "mine", "task": ["choices"], "metadata": {"missing": {"AMC": "no such task"}}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     named = ["--tasks", str(tmp_path / "mine.yaml"), "--include_path", str(tmp_path / "tasks")]
-    main(["eval", "--ckpt_path", TINY, *named, "--limit", "1"])
+    main(["eval", "--ckpt_path", TINY, *named, "--limit", "0.5", "--out", str(tmp_path / "x.json")])
     assert "not evaluated: AMC: no such task" in capsys.readouterr().out
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert written["n-samples"]["choices"] == {"original": 10, "effective": 5}
+    assert written["lightning_focal"]["options"]["ckpt_path"] == TINY

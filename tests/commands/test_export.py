@@ -3,34 +3,39 @@
 import os
 import pickle
 import shutil
+from functools import cache
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoModelForCausalLM
 
+from lightning_focal import FocalReward, GRPOModule, RubricDataModule, Sampling
 from lightning_focal.cli import main
 from lightning_focal.commands.export import export_checkpoint
-from lightning_focal.models import Lora, check_shards, load_policy, read_weights
-from lightning_focal.runs import why_broken
-from tests.conftest import TINY, write_rows
+from lightning_focal.models import Lora, load_policy, read_weights
+from lightning_focal.runs import AtomicCheckpointIO, why_broken
+from tests.conftest import TINY, adam, make_trainer, rubric_rows, write_rows
 from tests.modules import parallel, sharded_checkpoints
 from tests.modules.helpers import column
 from tests.processes import run_ranks
 
 
-@pytest.fixture
-def trained(run_tiny, tmp_path):
-    """A run folder with a checkpoint and the configuration it was trained with."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The policy after two batches, and its checkpoint in a run folder: ``trained()``, or with adapters; trained once each."""
 
+    @cache
     def train(lora=None):
-        from lightning.pytorch.callbacks import ModelCheckpoint
-
-        saving = ModelCheckpoint(tmp_path / "run" / "checkpoints", filename="last")
-        run = run_tiny(None, saving, trainer_enable_checkpointing=True, trainer_limit_train_batches=2, lora=lora)
+        folder = tmp_path_factory.mktemp("trained")
+        optimizer, saving = adam(1e-2), ModelCheckpoint(folder / "checkpoints", filename="last")
+        module = GRPOModule(TINY, group_size=4, sampling=Sampling(max_new_tokens=6), optimizer=optimizer, lora=lora)
+        trainer = make_trainer(folder, [FocalReward(), saving], enable_checkpointing=True, plugins=[AtomicCheckpointIO()])
+        trainer.fit(module, datamodule=RubricDataModule(str(write_rows(folder / "train.jsonl", rubric_rows(4))), batch_size=2))
         model = {"policy": TINY, "lora": None if lora is None else {"r": lora.r, "alpha": lora.alpha}}
-        (run.folder / "config.yaml").write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
-        return run, run.folder / "checkpoints" / "last.ckpt"
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
+        return module.policy, folder / "checkpoints" / "last.ckpt"
 
     return train
 
@@ -44,28 +49,33 @@ def logits(model):
 
 
 def test_a_checkpoint_becomes_a_policy_folder(trained, tmp_path, capsys):
-    run, path = trained()
+    policy, path = trained()
     main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "policy")])
     assert str(tmp_path / "policy") in capsys.readouterr().out
     model, tokenizer = load_policy(tmp_path / "policy")
-    assert logits(model).equal(logits(run.module.policy))
+    assert logits(model).equal(logits(policy))
     assert not logits(model).equal(logits(load_policy(TINY)[0]))
     assert tokenizer.chat_template
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert logits(AutoModelForCausalLM.from_pretrained(tmp_path / "policy")).equal(logits(model))
 
 
-def test_another_precision(trained, tmp_path):
-    _, path = trained()
-    main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "p"), "--dtype", "bfloat16"])
+def test_configuration_is_found_or_asked_for_and_another_precision(trained, tmp_path):
+    path = str(shutil.copytree(trained()[1].parent, tmp_path / "run" / "checkpoints") / "last.ckpt")
+    with pytest.raises(SystemExit):
+        main(["export", "--ckpt_path", path, "--out", str(tmp_path / "p")])
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"policy": TINY}))
+    config = tmp_path / "elsewhere.yaml"
+    config.write_text("model: model.yaml\n")
+    main(["export", "--ckpt_path", path, "--out", str(tmp_path / "p"), "--config", str(config), "--dtype", "bfloat16"])
     assert load_policy(tmp_path / "p", dtype="auto")[0].dtype == torch.bfloat16
 
 
 def test_adapters_are_merged_or_written_alone(trained, tmp_path):
     import peft
 
-    run, path = trained(Lora(r=2, alpha=4.0))
-    expected = logits(run.module.policy)
+    policy, path = trained(Lora(r=2, alpha=4.0))
+    expected = logits(policy)
     main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "merged")])
     torch.testing.assert_close(logits(load_policy(tmp_path / "merged")[0]), expected, atol=1e-5, rtol=1e-5)
     main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "adapter"), "--adapter"])
@@ -77,7 +87,7 @@ def test_adapters_are_merged_or_written_alone(trained, tmp_path):
     torch.testing.assert_close(logits(again.merge_and_unload()), logits(load_policy(tmp_path / "merged")[0]), atol=1e-6, rtol=0)
 
 
-def test_tied_weights(run_tiny, tmp_path):
+def test_tied_weights(tmp_path):
     model, tokenizer = load_policy(TINY)
     model.config.tie_word_embeddings = True
     model.tie_weights()
@@ -91,29 +101,18 @@ def test_tied_weights(run_tiny, tmp_path):
     assert again.lm_head.weight.equal(model.lm_head.weight + 1)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"adapter": True}, "`--adapter` needs a run with `model.lora`"),
-    ({"part": "teacher"}, r"holds no weights named teacher\.model\."),
-    ({"model": {"policy": TINY.replace("layers=1", "layers=2")}}, "does not fit the configuration: .* weights are missing"),
-    ({"model": {"policy": TINY, "lora": {"r": 2}}}, "does not fit the configuration"),
-    ({"ckpt_path": "nowhere.ckpt"}, "'nowhere.ckpt' does not exist"),
-])  # fmt: skip
-def test_what_does_not_fit_is_refused(trained, tmp_path, arguments, message):
+def test_what_does_not_fit_is_refused(trained, tmp_path):
     _, path = trained()
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        export_checkpoint(**{"ckpt_path": path, "out": tmp_path / "p", "model": {"policy": TINY}, **arguments})
-    assert not (tmp_path / "p").exists()
-
-
-def test_configuration_is_found_or_asked_for(trained, tmp_path):
-    run, path = trained()
-    shutil.move(run.folder / "config.yaml", tmp_path / "elsewhere.yaml")
-    with pytest.raises(SystemExit):
-        main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "p")])
-    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"policy": TINY}))
-    (tmp_path / "elsewhere.yaml").write_text("model: model.yaml\n")
-    main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "p"), "--config", str(tmp_path / "elsewhere.yaml")])
-    assert (tmp_path / "p" / "model.safetensors").exists()
+    for arguments, message in (
+        ({"adapter": True}, "`--adapter` needs a run with `model.lora`"),
+        ({"part": "teacher"}, r"holds no weights named teacher\.model\."),
+        ({"model": {"policy": TINY.replace("layers=1", "layers=2")}}, "does not fit the configuration: .* weights are missing"),
+        ({"model": {"policy": TINY, "lora": {"r": 2}}}, "does not fit the configuration"),
+        ({"ckpt_path": "nowhere.ckpt"}, "'nowhere.ckpt' does not exist"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            export_checkpoint(**{"ckpt_path": path, "out": tmp_path / "p", "model": {"policy": TINY}, **arguments})
+        assert not (tmp_path / "p").exists()
 
 
 # -- nothing in a checkpoint is run -----------------------------------------------------------------------------------------------
@@ -129,14 +128,10 @@ class Bomb:
         return (open, (str(self.path), "w"))
 
 
-def test_a_checkpoint_with_code_in_it_is_refused(tmp_path):
+def test_a_checkpoint_and_an_index_of_shards_with_code_in_them_are_refused(tmp_path):
     torch.save({"state_dict": {"policy.x": torch.zeros(1)}, "more": Bomb(tmp_path / "ran")}, tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match="is refused"):
         read_weights(tmp_path / "bad.ckpt")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_an_index_of_shards_with_code_in_it_is_refused(tmp_path):
     folder = tmp_path / "shards.ckpt"
     folder.mkdir()
     (folder / ".metadata").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
@@ -151,15 +146,6 @@ def test_an_index_of_shards_with_code_in_it_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "name", [("os", "system"), ("builtins", "eval"), ("torch.distributed.checkpoint.metadata", "os.system"), ("torch", "load")]
-)
-def test_only_data_is_named_by_an_index(tmp_path, name):
-    (tmp_path / ".metadata").write_bytes(f"c{name[0]}\n{name[1]}\n.".encode())
-    with pytest.raises(ValueError, match="is refused"):
-        check_shards(tmp_path)
-
-
 # -- checkpoints of two processes -------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +158,7 @@ def sharded(tmp_path_factory):
 
 @pytest.mark.slow  # two processes
 @pytest.mark.parametrize(("case", "kind"), sharded_checkpoints.SAVED)
-def test_a_resumed_run_ends_as_the_uninterrupted_one(sharded, case, kind):
+def test_a_resumed_run_ends_as_the_uninterrupted_one_and_both_kinds_are_exported(sharded, tmp_path, case, kind):
     whole, resumed = (sharded / f"{name}-{case}-{kind}" for name in ("whole", "resumed"))
     assert (whole / "checkpoints" / "step=2.ckpt").is_dir() == kind.endswith("shards")
     assert why_broken(whole / "checkpoints" / "step=2.ckpt") is None
@@ -181,22 +167,16 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(sharded, case, kind):
         assert all(other["weights"][name].equal(value) for name, value in one["weights"].items())
         assert all(theirs.equal(mine) for mine, theirs in zip(one["teacher"], other["teacher"], strict=True))
     assert column(resumed, "train/loss/total") == column(whole, "train/loss/total")[2:]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("case", "kind"), sharded_checkpoints.SAVED)
-def test_both_kinds_are_exported(sharded, tmp_path, case, kind):
-    run = sharded / f"whole-{case}-{kind}"
     model = {"policy": parallel.LAYERS, "lora": {"r": 2} if case == "adapters" else None}
-    (run / "config.yaml").write_text(yaml.safe_dump({"model": model}))
-    main(["export", f"--ckpt_path={run}/checkpoints/step=4.ckpt", f"--out={tmp_path / 'p'}"])
-    out = tmp_path / "p"
-    final = torch.load(run / "result-0.pt")
-    written = dict(load_policy(out)[0].named_parameters())
+    (whole / "config.yaml").write_text(yaml.safe_dump({"model": model}))
+    path = whole / "checkpoints" / "step=4.ckpt"
+    main(["export", f"--ckpt_path={path}", f"--out={tmp_path / 'p'}"])
+    final = torch.load(whole / "result-0.pt")
+    written = dict(load_policy(tmp_path / "p")[0].named_parameters())
     assert written.keys() == final["weights"].keys()
     for name, value in final["weights"].items():
         torch.testing.assert_close(written[name], value, atol=1e-6 if case == "adapters" else 0, rtol=0)
     if case == "co_rewarding_2":
-        taught = export_checkpoint(run / "checkpoints" / "step=4.ckpt", tmp_path / "t", model, part="teacher")
+        taught = export_checkpoint(path, tmp_path / "t", model, part="teacher")
         for mine, (_, theirs) in zip(final["teacher"], sorted(load_policy(taught)[0].named_parameters()), strict=True):
             assert theirs.equal(mine)

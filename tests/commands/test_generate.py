@@ -7,19 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from lightning_focal.commands.rubrics import rubrics_command
 from lightning_focal.data import RubricDataModule
 from lightning_focal.rubrics import read_all
-from lightning_focal.terminal import plain_errors
-from tests.commands.writing import lines, server_of
+from tests.commands.writing import caller, lines, server_of
 from tests.conftest import write_rows
 from tests.judges.faulty_server import entries, verdicts
 from tests.servers.fake import completion, serving
 
-COUNT = 40
+COUNT = 9
 ENTRY = {"name": "Says sun", "description": "Says sun.", "points": 3, "tags": ["accuracy"]}
 PROPOSED = (
     ENTRY,
@@ -45,6 +45,12 @@ def reply(request, number=0):
     return verdicts(entries(prompt))
 
 
+def kind(request):
+    if request["messages"][0]["role"] == "system":
+        return "answering"
+    return "proposing" if "Propose at most" in request["messages"][-1]["content"] else "judging"
+
+
 def same_request(request):
     """A request without the nonce of its tags."""
     return re.sub(r"\b[0-9a-f]{12}\b", "", json.dumps(request["messages"]))
@@ -60,21 +66,8 @@ def questions(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, questions, capsys, monkeypatch):
-    """Run the command; its exit status, what it printed and what it said of errors."""
     monkeypatch.setenv("COLUMNS", "140")
-
-    def call(*extra, source=questions, out=tmp_path / "rubrics.jsonl"):
-        status = 0
-        try:
-            with plain_errors():
-                rubrics_command(["--generate", str(source), "--out", str(out), *map(str, extra)])
-        except SystemExit as stop:
-            status = stop.code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return status, said.out, said.err
-
-    return call
+    return caller(rubrics_command, ["--generate"], capsys, questions, tmp_path / "rubrics.jsonl")
 
 
 def counts(said):
@@ -82,15 +75,16 @@ def counts(said):
     return {row[0]: int(row[1]) for row in rows if len(row) > 2 and row[1].isdigit() and "_" not in row[1]}
 
 
-def test_forty_questions_in_forty_rubrics_out(run, tmp_path):
+def test_questions_in_rubrics_out(run, tmp_path):
     with serving(reply) as fake:
         status, said, _ = run(*server_of(fake))
-        asked = [same_request(request) for request in fake.requests]
+        kinds = Counter(map(kind, fake.requests))
         assert run(*server_of(fake))[0] == 0  # all is done
-        assert len(fake.requests) == len(asked)
+        assert len(fake.requests) == kinds.total()
     assert status == 0
-    answers = 13 * 2 + 13 * 4  # two bad ones for each reference, two of each for those with nothing
-    assert len(asked) == answers + COUNT + 14 * 3 + 13 * 2 + 13 * 2  # equal answers are judged once
+    # two bad answers for each reference, two of each for those with nothing; equal answers are judged once
+    third = COUNT // 3
+    assert kinds == {"answering": third * (2 + 4), "proposing": COUNT, "judging": third * (3 + 2 + 2)}
     assert f"{COUNT} rubrics of {COUNT} questions with {2 * COUNT} criteria, 0 questions dropped" in said
     assert counts(said) == {"duplicate": COUNT, "reversed": COUNT, "unanimous": COUNT, "malformed": COUNT}
     found = read_all(tmp_path / "rubrics.jsonl")
@@ -146,8 +140,7 @@ def test_replies_that_hold_nothing_are_counted(run, tmp_path, questions):
 
 def test_a_judge_that_fails_leaves_questions_undone(run, tmp_path):
     def scripted(request, number):
-        judged = "Propose" not in request["messages"][-1]["content"] and request["messages"][0]["role"] != "system"
-        return (400, {}, "no verdicts today") if judged else reply(request)
+        return (400, {}, "no verdicts today") if kind(request) == "judging" else reply(request)
 
     with serving(scripted) as fake:
         status, said, _ = run(*server_of(fake, "--limit", 2))
@@ -156,40 +149,37 @@ def test_a_judge_that_fails_leaves_questions_undone(run, tmp_path):
         assert "2 questions are not finished: the same command goes on with them" in said
     with serving(reply) as fake:
         assert run(*server_of(fake, "--limit", 2))[0] == 0
-        assert not any("Propose" in request["messages"][-1]["content"] for request in fake.requests)
+        assert "proposing" not in {*map(kind, fake.requests)}
     assert len(lines(tmp_path / "rubrics.jsonl")) == 2
 
 
-@pytest.mark.parametrize(("extra", "message"), [
-    ((), "write either `--server URL --model NAME` or `--policy SOURCE`"),
-    (("--server", "http://h", "--model", "m", "--most", "0"), "`--most` must be >= 1, got 0"),
-    (("--server", "http://h", "--model", "m", "--judge", "RuleJudge"), "criterion 'greets' has no `check`"),
-    (("--server", "h", "--model", "m"), "`url` must be the address of an API"),
-])  # fmt: skip
-def test_arguments(run, tmp_path, extra, message):
-    status, _, error = run(*extra)
-    assert status == 1
-    assert message in error
-    assert not (tmp_path / "rubrics.jsonl").exists()
-
-
-def test_input_is_checked_before_the_first_call(run, questions):
+def test_arguments_and_input_are_checked_before_the_first_call(run, tmp_path, questions):
+    asked = ("--server", "http://h", "--model", "m")
+    for extra, message in (
+        ((), "write either `--server URL --model NAME` or `--policy SOURCE`"),
+        ((*asked, "--most", "0"), "`--most` must be >= 1, got 0"),
+        ((*asked, "--judge", "RuleJudge"), "criterion 'greets' has no `check`"),
+        (("--server", "h", "--model", "m"), "`url` must be the address of an API"),
+    ):
+        status, _, error = run(*extra)
+        assert (status, message in error, (tmp_path / "rubrics.jsonl").exists()) == (1, True, False)
     with serving(reply) as fake:
-        write_rows(
-            questions, [{"prompt": "Q", "chosen": "good"}, {"prompt": "Q", "rejected": [{"role": "user", "content": "x"}]}]
-        )
-        error = run(*server_of(fake))[2]
-        assert (
-            "questions.jsonl:2: `rejected` must be an answer, a list of answers, or a chat that ends in an assistant's" in error
-        )
+        chat = [{"role": "user", "content": "x"}]
+        write_rows(questions, [{"prompt": "Q", "chosen": "good"}, {"prompt": "Q", "rejected": chat}])
+        message = "questions.jsonl:2: `rejected` must be an answer, a list of answers, or a chat that ends in an assistant's"
+        assert message in run(*server_of(fake))[2]
         assert "`--generate` must be an existing file, got 'nowhere.jsonl'" in run(*server_of(fake), source="nowhere.jsonl")[2]
         assert not fake.requests
 
 
 @pytest.mark.slow  # three processes of their own
-@pytest.mark.parametrize("at", [30, 110, 190], ids=["answering", "proposing", "judging"])
-def test_killed_it_goes_on_without_a_double_call(run, tmp_path, questions, at):
+@pytest.mark.parametrize("moment", ["answering", "proposing", "judging"])
+def test_killed_it_goes_on_without_a_double_call(run, tmp_path, questions, moment):
     waiting = []
+    with serving(reply) as fake:
+        assert run(*server_of(fake, "--concurrency", 1), out=tmp_path / "whole.jsonl")[0] == 0
+        once = sorted(map(same_request, fake.requests))
+        at = [number for number, request in enumerate(fake.requests) if kind(request) == moment][4]
 
     def scripted(request, number):
         if number == at:
@@ -197,9 +187,6 @@ def test_killed_it_goes_on_without_a_double_call(run, tmp_path, questions, at):
             time.sleep(60 if not waiting[1:] else 0)
         return reply(request)
 
-    with serving(reply) as fake:
-        assert run(*server_of(fake, "--concurrency", 1), out=tmp_path / "whole.jsonl")[0] == 0
-        once = sorted(map(same_request, fake.requests))
     out = tmp_path / "rubrics.jsonl"
     with serving(scripted) as fake:
         command = ["--generate", str(questions), "--out", str(out), *server_of(fake, "--concurrency", 1, "--timeout", "100")]

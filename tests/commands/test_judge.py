@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from lightning_focal.commands import judge as judge_module
 from lightning_focal.commands.judge import judge_command
 from lightning_focal.servers import ChatUnusable
 from tests.judges.faulty_server import asked, completion, http, serving
@@ -90,11 +89,3 @@ def test_arguments_that_do_not_go(arguments, error, words, tmp_path, monkeypatch
     (tmp_path / "rules.yaml").write_text("reward: FocalReward", encoding="utf-8")
     with pytest.raises(error, match=words):
         judge_command(arguments)
-
-
-def test_agreement_has_its_own_arguments(monkeypatch):
-    seen = []
-    monkeypatch.setattr(judge_module, "agreement_command", seen.append)
-    for arguments in (["--agreement", "gold.jsonl", "--repeats=2"], ["--agreement=gold.jsonl"]):
-        judge_command(arguments)
-        assert seen.pop() == arguments

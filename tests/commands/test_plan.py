@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,12 @@ def qwen(vocabulary, hidden, layers, heads, kv_heads, head, inner, experts=1):
     return 2 * vocabulary * hidden + layers * (attention + networks + 2 * hidden) + hidden
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("Qwen3-8B", qwen(151936, 4096, 36, 32, 8, 128, 12288)), ("Qwen3-30B-A3B", qwen(151936, 2048, 48, 32, 4, 128, 768, 128))],
-)
+@pytest.mark.parametrize(("name", "expected"), [
+    ("Qwen3-8B", qwen(151936, 4096, 36, 32, 8, 128, 12288)),
+    ("Qwen3-30B-A3B", qwen(151936, 2048, 48, 32, 4, 128, 768, 128)),
+])  # fmt: skip
 def test_architectures_have_as_many_parameters_as_their_names_say(name, expected):
-    began = time.perf_counter()
     counts = count_parameters(architecture(f"Qwen/{name}", [SCALE]), "float32", None, Sharding(), 8)
-    assert time.perf_counter() - began < 60
     assert counts.total == counts.trained == expected
     assert counts.held == pytest.approx(expected / 8, rel=1e-3)
     assert counts.block * counts.blocks + counts.outside == expected
@@ -101,8 +100,7 @@ def test_every_configuration_of_scale_plans(path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--devices=3", "--nodes=2", "--model.lora.r=2", "--memory=0.000001"], "2 x 3 devices, replicated"),
-    (["--model.lora.r=2", "--memory=0.000001"], "trained); all of them on each process"),
-    (["--memory=0.000001"], "does not fit a device of 1e-06 GB"),
+    (["--model.lora.r=2", "--memory=0.000001"], "trained); all of them on each process | does not fit a device of 1e-06 GB"),
     (["--devices=4", "--trainer.strategy=fsdp"], "4 devices, split by FSDP"),
     (["--devices=2", "--trainer.strategy=ModelParallelStrategy"], "`trainer.strategy.tensor_parallel_size` must be 1, got auto"),
     (["--config=nowhere.yaml"], "`--config` must be an existing file"),
@@ -110,13 +108,10 @@ def test_every_configuration_of_scale_plans(path, capsys, monkeypatch):
 ])  # fmt: skip
 def test_devices_and_options_of_fit(capsys, monkeypatch, arguments, said):
     monkeypatch.chdir(ROOT)
-    command = ["plan", "--config", "configs/focal_tiny.yaml", *arguments]
-    if "must be" in said or "exist" in said:
-        with pytest.raises(SystemExit):
-            main(command)
-    else:
-        main(command)
-    assert said in " ".join("".join(capsys.readouterr()).split())
+    with pytest.raises(SystemExit) if "must be" in said else nullcontext():
+        main(["plan", "--config", "configs/focal_tiny.yaml", *arguments])
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert all(words in shown for words in said.split(" | "))
 
 
 def test_an_architecture_by_hand(tmp_path):

@@ -16,7 +16,7 @@ def test_it_says_what_came_out_and_where_it_is(tmp_path, capsys):
     assert said[-1] == f"written to {folder}/report.html: {(folder / 'report.html').stat().st_size / 1e6:.1f} MB"
 
 
-def test_several_runs_out_and_rollouts(tmp_path, capsys):
+def test_several_runs_out_rollouts_and_the_folder_one_is_in(tmp_path, capsys, monkeypatch):
     folders = [str(make_run(tmp_path / name, batches=3, seed=seed)) for seed, name in enumerate("ab")]
     main(["report", *folders, "--out", str(tmp_path / "new" / "r.html"), "--rollouts", "16"])
     assert (tmp_path / "new" / "r.html").exists()
@@ -24,14 +24,10 @@ def test_several_runs_out_and_rollouts(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 seeds" in said
     assert "note: 96 of 112 recorded rollouts" in said
-
-
-def test_within_a_run_folder(tmp_path, capsys, monkeypatch):
-    folder = make_run(tmp_path / "run", batches=3)
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(folders[0])
     main(["report", "."])
-    assert (folder / "report.html").exists()
-    assert "run" in capsys.readouterr().out
+    assert (tmp_path / "a" / "report.html").exists()
+    assert "report.html" in capsys.readouterr().out
 
 
 def test_a_bad_folder_is_a_plain_message(tmp_path, capsys):

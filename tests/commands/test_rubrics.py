@@ -8,6 +8,7 @@ import pytest
 
 from lightning_focal.commands.rubrics import rubrics_command
 from lightning_focal.rubrics import read_rows
+from tests.conftest import write_rows
 from tests.rubrics.test_formats import ROWS
 
 SHORT = {"name": "short", "description": "At most 3 words.", "points": 3, "tags": ["axis:brevity"]}
@@ -26,8 +27,7 @@ def run(tmp_path):
 
     def go(rows, responses=None, *arguments):
         for name, lines in (("x.jsonl", rows), ("r.jsonl", responses or ())):
-            texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-            (tmp_path / name).write_text("\n".join(texts), encoding="utf-8")
+            write_rows(tmp_path / name, lines)
         given = [] if responses is None else ["--responses", str(tmp_path / "r.jsonl")]
         status = 0
         try:
@@ -88,11 +88,11 @@ def test_nothing_good_and_few_problems_shown(run, capsys):
     assert "and 3 more problems: --json writes all" in said
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_every_format_is_shown(run, tmp_path, name):
-    status, found = run([ROWS[name]])
-    assert (status, found["format"]) == (0, name)
-    assert found["without_check"] == sum(c.check is None for c in read_rows(tmp_path / "x.jsonl")[0].rubric.criteria)
+def test_every_format_is_shown(run, tmp_path):
+    for name, row in ROWS.items():
+        status, found = run([row])
+        assert (status, found["format"]) == (0, name)
+        assert found["without_check"] == sum(c.check is None for c in read_rows(tmp_path / "x.jsonl")[0].rubric.criteria), name
 
 
 def test_responses_are_scored_by_hand(run, capsys):

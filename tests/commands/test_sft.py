@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lightning_focal.cli import main
 from lightning_focal.models import load_policy
 from lightning_focal.runs import RUN_FOLDER_ENV
-from tests.conftest import TINY
+from tests.conftest import TINY, write_rows
 
 pytest.importorskip("reasoning_gym")
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def logits(model):
         return model.eval()(torch.tensor([[5, 9, 200, 31]])).logits
 
 
-def test_a_run_ends_in_a_policy(tmp_path, capsys):
+def test_a_run_ends_in_a_policy_from_which_reinforcement_learning_starts(tmp_path, capsys):
     folder = run(tmp_path / "sft")
     names = {path.name for path in folder.iterdir() if "tfevents" not in path.name}
     assert names == {".run", "config.yaml", "metrics.csv", "policy", "warm_start.json"}
@@ -64,13 +64,9 @@ def test_a_run_ends_in_a_policy(tmp_path, capsys):
     assert sys.argv == ["lightning_focal"]
     first = load_policy(folder / "policy")[0]
     assert logits(first).equal(logits(AutoModelForCausalLM.from_pretrained(folder / "policy")))
-    second = run(tmp_path / "sft", "--trainer.max_steps=4")  # its own folder, and the same policy
-    assert (tmp_path / "sft-2" / "policy").is_dir()
-    assert logits(load_policy(second.with_name("sft-2") / "policy")[0]).equal(logits(first))
-
-
-def test_reinforcement_learning_starts_from_it(tmp_path):
-    folder = run(tmp_path / "sft")
+    run(folder, "--quiet")  # its own folder, and the same policy
+    assert capsys.readouterr().out == f"policy written: --model.policy={tmp_path / 'sft-2' / 'policy'}\n"
+    assert logits(load_policy(tmp_path / "sft-2" / "policy")[0]).equal(logits(first))
     more = [f"--data.train={ROOT / 'configs/data/everyday/train.jsonl'}", "--data.val=null", "--model.sampling.max_new_tokens=4"]
     more += ["--trainer.limit_train_batches=1", "--trainer.enable_checkpointing=false", f"--run_dir={tmp_path / 'rl'}"]
     main(["fit", f"--config={ROOT / 'configs' / 'focal_tiny.yaml'}", f"--model.policy={folder / 'policy'}", *more])
@@ -95,11 +91,11 @@ def test_adapters_and_resuming(tmp_path):
 
 
 def test_plain_files_with_a_response_column(tmp_path):
-    lines = [{"id": f"q{i}", "prompt": f"{i} + 1 =", "answer": str(i + 1), "response": f"\\boxed{{{i + 1}}}"} for i in range(8)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps({**line, "rubric": RUBRIC}) + "\n" for line in lines))
+    rubric = [{"name": "short", "check": {"kind": "max_words", "words": 5}}]
+    lines = [{"id": f"q{i}", "prompt": f"{i} + 1 =", "response": f"\\boxed{{{i + 1}}}", "rubric": rubric} for i in range(8)]
     config = {
         "model": {"policy": TINY, "val_questions": 0},
-        "data": {"class_path": "RubricDataModule", "init_args": {"train": str(tmp_path / "train.jsonl")}},
+        "data": {"class_path": "RubricDataModule", "init_args": {"train": str(write_rows(tmp_path / "train.jsonl", lines))}},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_checkpointing": False},
         "run_dir": str(tmp_path / "sft"),
     }
@@ -109,18 +105,12 @@ def test_plain_files_with_a_response_column(tmp_path):
     assert (tmp_path / "sft" / "policy" / "model.safetensors").exists()
 
 
-RUBRIC = [{"name": "short", "check": {"kind": "max_words", "words": 5}}]
-
-
 @pytest.mark.parametrize(("args", "code", "message"), [
     (["--stop_at=1.5"], 1, "error: `stop_at` must be in (0, 1], got 1.5"),
     (["--ckpt_path=nowhere.ckpt"], 1,
      "error: `ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got 'nowhere.ckpt'"),
-    (["--data.task=chain_sums"], 1, "`data.task` must be one of the"),
     (["--data.task_args={terms: 2}"], 1, "`data.task_args`: chain_sum knows no 'terms'"),
-    (["--model.val_group_size=0"], 1, "`model.val_group_size` >= 1"),
     (["--model.group_size=4"], 2, "group_size"),
-    (["--data.train=100000"], 1, "error: `data.train`: 100000 distinct questions wanted, but chain_sum with"),
     (["--model.max_response_tokens=3"], 1, "tokens, 3 are allowed"),
 ])  # fmt: skip
 def test_errors_in_words(tmp_path, capsys, args, code, message):
@@ -147,8 +137,3 @@ def test_two_processes_share_a_run(tmp_path):
     assert one.keys() == two.keys()
     assert two["val/loss/total"] == pytest.approx(one["val/loss/total"], rel=0.02)  # means over halves, not over the whole batch
     assert (tmp_path / "two" / "policy" / "model.safetensors").exists()
-
-
-def test_a_quiet_warm_start_says_where_the_policy_is(tmp_path, capsys):
-    folder = run(tmp_path / "quiet", "--quiet")
-    assert capsys.readouterr().out == f"policy written: --model.policy={folder / 'policy'}\n"

@@ -12,7 +12,6 @@ from lightning_focal.data import PairDataModule, read_pairs, read_questions
 from lightning_focal.data.pair_files import same_label
 from lightning_focal.data.pairs import BOXED_ANSWER
 from lightning_focal.rubrics import RubricError
-from tests.helpers import FakeTrainer
 
 
 def user(text, system=None):
@@ -65,42 +64,25 @@ def pairs_file(tmp_path):
     return save(tmp_path / "train_pairs.parquet", released())
 
 
-SUFFIXES = [".parquet", ".json", ".jsonl"]
-
-
 # -- layouts ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_released_pairs(tmp_path, suffix):
-    rows = read_pairs(save(tmp_path / f"train_pairs{suffix}", released()))
+def test_three_layouts(tmp_path):
+    rows = read_pairs(save(tmp_path / "train_pairs.parquet", released()))
     assert [row.id for row in rows] == ["10", "11", "12", "13", "14", "15"]
     assert rows[1].messages == tuple(user("What is 1 + 1?", "Think, then box."))
     assert rows[1].rephrased == tuple(user("Ann has 1 plums and gets 1. How many has she?", "Think, then box."))
-    assert rows[1].answer == "2"  # the last box
-    assert rows[1].question == "What is 1 + 1?"
+    assert (rows[1].answer, rows[1].question) == ("2", "What is 1 + 1?")  # the last box
     assert {"level", "type", "solution"} == set(rows[1].extra)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_two_aligned_files(tmp_path, suffix):
-    train = save(tmp_path / f"original{suffix}", trainer_rows("What is {} + 1?"))
-    other = save(tmp_path / f"rewrite{suffix}", trainer_rows("One more than {}?"))
-    rows = read_pairs(train, other)
+    train = save(tmp_path / "original.json", trainer_rows("What is {} + 1?"))
+    rows = read_pairs(train, save(tmp_path / "rewrite.parquet", trainer_rows("One more than {}?")))
     assert [row.id for row in rows] == ["0", "1", "2", "3", "4", "5"]
-    assert rows[2].messages == tuple(user("What is 2 + 1?"))
-    assert rows[2].rephrased == tuple(user("One more than 2?"))
+    assert (rows[2].messages, rows[2].rephrased) == (tuple(user("What is 2 + 1?")), tuple(user("One more than 2?")))
     assert rows[2].answer == "3"
     assert rows[2].extra == {"data_source": "MATH", "ability": "math", "extra_info": {"index": 2, "split": "train"}}
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_plain_pairs(tmp_path, suffix):
-    rows = read_pairs(save(tmp_path / f"mine{suffix}", plain(2, topic="sums")))
+    rows = read_pairs(save(tmp_path / "mine.jsonl", plain(2, topic="sums")))
     assert [row.id for row in rows] == ["mine:1", "mine:2"]
-    assert rows[0].rephrased == tuple(user("One more than 0?"))
-    assert rows[0].answer == "1"
-    assert rows[0].extra == {"topic": "sums"}
+    assert (rows[0].rephrased, rows[0].answer, rows[0].extra) == (tuple(user("One more than 0?")), "1", {"topic": "sums"})
 
 
 def test_plain_rows_may_hold_chats_and_aligned_files_may_be_plain(tmp_path):
@@ -202,30 +184,18 @@ def test_skipped_rows_are_left_out_of_both_sides(tmp_path, caplog):
 
 
 def test_files_that_are_none(tmp_path):
+    """They are read by what reads rubric files: what else is refused see tests/rubrics/test_readers.py."""
     with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere.parquet"):
         read_pairs(tmp_path / "nowhere.parquet")
-    (tmp_path / "no.parquet").write_text("question,answer\n")
-    with pytest.raises(RubricError, match=r"no.parquet: `file` must be parquet"):
-        read_pairs(tmp_path / "no.parquet")
-    for name in ("empty.jsonl", "empty.json"):
-        (tmp_path / name).write_text("")
-        with pytest.raises(RubricError, match=r"`file` must be at least one row"):
-            read_pairs(tmp_path / name)
-    save(tmp_path / "torn.jsonl", plain(1))
-    with (tmp_path / "torn.jsonl").open("a") as file:
-        file.write('{"question": "1')
+    (tmp_path / "torn.jsonl").write_text(json.dumps(plain(1)[0]) + '\n{"question": "1')
     with pytest.raises(RubricError, match=r"torn.jsonl:2: the row must be JSON"):
         read_pairs(tmp_path / "torn.jsonl")
-    (tmp_path / "pairs.xlsx").write_text("question\n")
-    with pytest.raises(RubricError, match=r"`path` must be a file that ends in .jsonl, .ndjson, .json, .csv, .parquet"):
-        read_pairs(tmp_path / "pairs.xlsx")
 
 
 def test_missing_files_are_named_by_their_key(tmp_path, pairs_file):
-    with pytest.raises(FileNotFoundError, match=r"`data.val` must name an existing file, got 'nowhere.jsonl'"):
-        ready(train=pairs_file, val="nowhere.jsonl")
-    with pytest.raises(FileNotFoundError, match=r"`data.train_rephrased` must name an existing file, got 'nowhere.jsonl'"):
-        ready(train=pairs_file, train_rephrased="nowhere.jsonl")
+    for key in ("val", "train_rephrased"):
+        with pytest.raises(FileNotFoundError, match=rf"`data.{key}` must name an existing file, got 'nowhere.jsonl'"):
+            ready(**{"train": pairs_file, key: "nowhere.jsonl"})
     with pytest.raises(ValueError, match=r"`data.train` must name a file for `lightning_focal fit`, got none"):
         ready(val=pairs_file)
 
@@ -247,17 +217,13 @@ def test_a_training_batch_holds_both_views(pairs_file):
     assert data.level_keys() == data.criterion_names() == []
 
 
-@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
-def test_held_out_questions_are_originals(tmp_path, pairs_file, stage):
-    data = ready(stage, train=pairs_file, val=pairs_file, eval_batch_size=4)
-    split = "val" if stage in ("fit", "validate") else stage
-    loader = getattr(data, f"{split}_dataloader")()
-    batches = list(loader)
-    assert [len(batch) for batch in batches] == [4, 2]
-    assert batches[0].ids == ("10", "11", "12", "13")
-    assert batches[0].views == ()
+def test_held_out_questions_are_originals(tmp_path, pairs_file):
     one_sided = save(tmp_path / "q.parquet", trainer_rows("{}?", 2))
-    assert ready(stage, train=pairs_file, val=one_sided).splits()[split].answers == ("1", "2")
+    for stage, split in (("fit", "val"), ("validate", "val"), ("test", "test"), ("predict", "predict")):
+        data = ready(stage, train=pairs_file, val=pairs_file, eval_batch_size=4)
+        first, second = getattr(data, f"{split}_dataloader")()
+        assert (first.ids, first.views, len(second)) == (("10", "11", "12", "13"), (), 2)
+        assert ready(stage, train=pairs_file, val=one_sided).splits()[split].answers == ("1", "2")
 
 
 def test_the_system_message(tmp_path, pairs_file):
@@ -270,26 +236,6 @@ def test_the_system_message(tmp_path, pairs_file):
     assert "step by step" in BOXED_ANSWER
     asked = ready(train=bare, system_prompt=None).splits()["train"].messages
     assert asked == (tuple(user("0 + 1?")), tuple(user("One more than 0?")))
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_resuming_in_the_middle_of_an_epoch(pairs_file, world_size):
-    def loader(rank):
-        data = ready(train=pairs_file, batch_size=2, seed=5)
-        data.trainer = FakeTrainer(rank=rank, world_size=world_size)
-        made = data.train_dataloader()
-        made.set_epoch(1)
-        return made
-
-    for rank in range(world_size):
-        whole = [batch.ids for batch in loader(rank)]
-        assert len(whole) == 3
-        begun = loader(rank)
-        batches = iter(begun)
-        assert next(batches).ids == whole[0]
-        resumed = loader(rank)
-        resumed.load_state_dict(begun.state_dict())
-        assert [batch.ids for batch in resumed] == whole[1:]
 
 
 def words(messages):

@@ -1,6 +1,5 @@
 """Rubric files as a data module."""
 
-import json
 import logging
 
 import pytest
@@ -18,8 +17,7 @@ RUBRIC = [
 
 def write(path, count=6, rubric=RUBRIC, **columns):
     rows = [{"id": f"{path.stem}-{i}", "prompt": "word " * (i + 1), "rubric": rubric, **columns} for i in range(count)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 @pytest.fixture
@@ -49,14 +47,9 @@ def test_splits_by_stage(files):
     assert len(data.rows["test"]) == 6
     assert set(ready("validate", **files).rows) == {"val"}
     assert set(ready("fit", train=files["train"]).rows) == {"train"}  # held-out prompts are not needed
-
-
-@pytest.mark.parametrize(
-    ("stage", "split", "given"), [("fit", "train", "val"), ("validate", "val", "train"), ("test", "test", "train")]
-)
-def test_a_split_without_a_file_says_which(files, stage, split, given):
-    with pytest.raises(ValueError, match=rf"`data.{split}` must name a file for `lightning_focal {stage}`, got none"):
-        ready(stage, **{given: files["train"]})
+    for stage, split, given in (("fit", "train", "val"), ("validate", "val", "train"), ("test", "test", "train")):
+        with pytest.raises(ValueError, match=rf"`data.{split}` must name a file for `lightning_focal {stage}`, got none"):
+            ready(stage, **{given: files["train"]})
 
 
 def test_prompts_carry_everything(tmp_path):
@@ -82,7 +75,7 @@ def test_system_prompt(tmp_path):
     path = tmp_path / "chats.jsonl"
     own = [{"role": "system", "content": "Be grim."}, {"role": "user", "content": "Hi."}]
     rows = [{"prompt": "Hello.", "rubric": RUBRIC}, {"messages": own, "rubric": RUBRIC}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     first, second = ready(train=str(path), system_prompt="Be kind.").rows["train"]
     assert first.messages == ({"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."})
     assert first.id == "chats:1"
@@ -93,7 +86,7 @@ def test_skip_leaves_out_a_row_whose_gold_cannot_be_read_and_says_which(tmp_path
     path, check = tmp_path / "gold.jsonl", {"kind": "answer", "expected": "$answer"}
     right = {"prompt": "2 + 10?", "rubric": [{"name": "right", "check": check}]}
     rows = [{"id": answer, "answer": answer, **right} for answer in ("12", "?!")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": ""}]))
+    write_rows(path, [*rows, {"prompt": ""}])
     with caplog.at_level(logging.WARNING):
         data = ready(train=str(path), on_bad_row="skip")
     assert [row.id for row in data.rows["train"]] == ["12"]
@@ -117,18 +110,18 @@ def test_loaders(files):
     assert [len(p) for p in ready("predict", eval_batch_size=2, **files).predict_dataloader()] == [2, 1]
 
 
-@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
-def test_a_batch_that_ranks_cannot_share_evenly(files, name, caplog):
+@pytest.mark.parametrize(("name", "split", "told"), [("batch_size", "train", [1]), ("eval_batch_size", "val", [])])
+def test_a_batch_that_ranks_cannot_share_evenly(files, name, split, told, caplog):
     """Every prompt is on one rank; waiting in training steps is told once, with its key."""
-    parts = []
-    for rank in range(2):
+
+    def ids(trainer=None):
         data = ready("fit", **{name: 3}, **files)
-        data.trainer = FakeTrainer(rank=rank, world_size=2)
-        parts.append([batch.ids for batch in (data.train_dataloader() if name == "batch_size" else data.val_dataloader())])
-    alone = ready("fit", **{name: 3}, **files)
-    whole = [batch.ids for batch in (alone.train_dataloader() if name == "batch_size" else alone.val_dataloader())]
-    assert [sorted(first + second) for first, second in zip(*parts, strict=True)] == [sorted(ids) for ids in whole]
-    assert [message.count("`data.batch_size` is 3") for message in caplog.messages] == ([1] if name == "batch_size" else [])
+        data.trainer = trainer
+        return [batch.ids for batch in getattr(data, f"{split}_dataloader")()]
+
+    parts = [ids(FakeTrainer(rank=rank, world_size=2)) for rank in range(2)]
+    assert [sorted(first + second) for first, second in zip(*parts, strict=True)] == [sorted(whole) for whole in ids()]
+    assert [message.count("`data.batch_size` is 3") for message in caplog.messages] == told
 
 
 # -- prompts that are too long ----------------------------------------------------------------------------------------------
@@ -159,11 +152,9 @@ def test_long_prompts_are_dropped_and_counted(files, caplog):
 @pytest.mark.parametrize(("arguments", "message"), [
     ({}, "`data` needs at least one of `train`, `val`, `test`, `predict`"),
     ({"train": "x", "on_long_prompt": "cut"}, "`data.on_long_prompt` must be 'drop' or 'error', got 'cut'"),
-    ({"train": "x", "batch_size": 0}, "`data.batch_size` must be >= 1, got 0"),
-    ({"train": "x", "eval_batch_size": -1}, "`data.eval_batch_size` must be >= 1, got -1"),
-    ({"train": "x", "max_prompt_tokens": 0}, "`data.max_prompt_tokens` must be >= 1, got 0"),
-    ({"train": "x", "limit_train": 0}, "`data.limit_train` must be >= 1, got 0"),
-    ({"train": "x", "limit_val": -3}, "`data.limit_val` must be >= 1, got -3"),
+    *(({"train": "x", key: value}, f"`data.{key}` must be >= 1, got {value}") for key, value in (
+        ("batch_size", 0), ("eval_batch_size", -1), ("max_prompt_tokens", 0), ("limit_train", 0), ("limit_val", -3),
+    )),
 ])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -7,33 +7,17 @@ from lightning_focal.data.wordings import WORDINGS, in_words, reword, worked_ste
 SUM = "State the final answer to the following arithmetic problem: {} ="
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        ("7", "seven"),
-        ("10", "ten"),
-        ("19", "nineteen"),
-        ("20", "twenty"),
-        ("99", "ninety-nine"),
-        ("100", "one hundred"),
-        ("1000", "one thousand"),
-        ("1010", "one thousand ten"),
-        ("123456", "one hundred twenty-three thousand four hundred fifty-six"),
-        ("2000000", "two million"),
-        ("1000000000001", "one trillion one"),
-        ("999999999999999", "nine hundred ninety-nine trillion nine hundred ninety-nine billion nine hundred ninety-nine million "
-         "nine hundred ninety-nine thousand nine hundred ninety-nine"),
-        ("007", "zero zero seven"),
-        ("0.05", "zero point zero five"),
-        ("1" + "0" * 15, "one" + " zero" * 15),
-    ],
-)  # fmt: skip
-def test_numbers_in_words(number, words):
-    assert in_words(number) == words
-
-
-def test_every_number_has_words_of_its_own():
-    assert len({in_words(str(n)) for n in range(3000)}) == 3000
+def test_numbers_in_words():
+    small = {7: "seven", 10: "ten", 19: "nineteen", 20: "twenty", 99: "ninety-nine", 100: "one hundred", 1000: "one thousand"}
+    large = {1010: "one thousand ten", 123456: "one hundred twenty-three thousand four hundred fifty-six", 2000000: "two million"}
+    large |= {10**12 + 1: "one trillion one"}
+    large[10**15 - 1] = " ".join(
+        f"nine hundred ninety-nine {unit}" for unit in ("trillion", "billion", "million", "thousand", "")
+    )
+    texts = {"007": "zero zero seven", "0.05": "zero point zero five", "1" + "0" * 15: "one" + " zero" * 15}
+    for number, words in (small | large | texts).items():
+        assert in_words(str(number)) == words.strip()
+    assert len({in_words(str(n)) for n in range(3000)}) == 3000  # every number has words of its own
 
 
 @pytest.mark.parametrize(("expression", "wording", "words"), [
@@ -76,13 +60,10 @@ def test_other_families(task, question, words):
     assert reword(task, question, None) == words
 
 
-def test_the_tasks_own_words_and_families_without_others():
+def test_the_tasks_own_words_families_without_others_and_a_wording_that_does_not_fit():
     assert reword("rubiks_cube", "Turn it.", "task") == "Turn it."
     assert reword("rubiks_cube", "Turn it.", None) is None
     assert reword("chain_sum", "Something new", None) is None
-
-
-def test_a_wording_that_does_not_fit_says_so():
     with pytest.raises(ValueError, match=r"task 'chain_sum' has no wording 'sung', it has: task, spelt, plain, told, bare"):
         reword("chain_sum", SUM.format("1 + 1"), "sung")
     message = r"the wording 'told' of task 'basic_arithmetic' cannot put this question: 'Calculate 2 \* 3.'"
@@ -90,14 +71,10 @@ def test_a_wording_that_does_not_fit_says_so():
         reword("basic_arithmetic", "Calculate 2 * 3.", "told")
 
 
-@pytest.mark.parametrize(("question", "steps"), [
-    (SUM.format("4 - 1 - 7"), "4 - 1 = 3. 3 - 7 = -4."),
-    (SUM.format("1.5 + 0.5"), "1.5 + 0.5 = 2.0."),
-    ("Calculate 2 * 3.", None),
-    ("Calculate 2 - -3.", None),
-])  # fmt: skip
-def test_steps(question, steps):
-    assert worked_steps(question) == steps
+def test_steps():
+    assert worked_steps(SUM.format("4 - 1 - 7")) == "4 - 1 = 3. 3 - 7 = -4."
+    assert worked_steps(SUM.format("1.5 + 0.5")) == "1.5 + 0.5 = 2.0."
+    assert worked_steps("Calculate 2 * 3.") is worked_steps("Calculate 2 - -3.") is None
 
 
 def test_real_questions_are_known():
@@ -105,8 +82,5 @@ def test_real_questions_are_known():
     reasoning_gym = pytest.importorskip("reasoning_gym")
     for task in WORDINGS:
         data = reasoning_gym.create_dataset(task, size=30, seed=3)
-        for i in range(30):
-            question = data[i]["question"]
-            words = reword(task, question, None)
-            assert words, (task, question)
-            assert words != question
+        for question in (data[i]["question"] for i in range(30)):
+            assert reword(task, question, None) not in (None, "", question), (task, question)

@@ -43,13 +43,8 @@ def prose(page):
 
 def commands(page):
     """Every command line in the page's shell blocks, as lists of words: comments gone, `a && b` taken apart."""
-    lines = [
-        line
-        for block in blocks(page)
-        if block.language in ("sh", "bash")
-        for line in block.text.replace("\\\n", " ").splitlines()
-    ]
-    for line in lines:
+    shell = [block.text for block in blocks(page) if block.language in ("sh", "bash")]
+    for line in "\n".join(shell).replace("\\\n", " ").splitlines():
         command = []
         for word in shlex.split(line, comments=True):
             if word == "&&":

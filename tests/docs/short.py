@@ -13,29 +13,14 @@ from tests.judges.faulty_server import entries, verdicts
 TINY = "random:tiny-llama?hidden=32&layers=1"
 MODELS = ("Qwen/Qwen3-32B", "my-model", "some-model")
 """What pages call the models of their servers."""
-FORCED = {
-    "model.policy": TINY,
-    "model.sampling.max_new_tokens": "4",
-    "trainer.limit_train_batches": "1",
-    "trainer.max_epochs": "1",
-    "trainer.devices": "1",
-}
+FORCED = {"model.policy": TINY, "model.sampling.max_new_tokens": "4", "trainer.limit_train_batches": "1"}
+FORCED |= {"trainer.max_epochs": "1", "trainer.devices": "1"}
 """Makes a run of any configuration take a second."""
-SMALLER = {
-    "model.val_group_size": "1",
-    "model.group_size": "2",
-    "trainer.limit_val_batches": "1",
-    "trainer.accelerator": "cpu",
-    "trainer.precision": "32-true",
-}
+SMALLER = {"model.val_group_size": "1", "model.group_size": "2", "trainer.limit_val_batches": "1"}
+SMALLER |= {"trainer.accelerator": "cpu", "trainer.precision": "32-true"}
 """The same, where the command does not say otherwise."""
-FEW_QUESTIONS = {
-    "trainer.val_check_interval": "1",
-    "data.train": "12",
-    "data.val": "2",
-    "data.batch_size": "2",
-    "data.max_prompt_tokens": "512",
-}  # bytes for tokens
+FEW_QUESTIONS = {"trainer.val_check_interval": "1", "data.train": "12", "data.val": "2", "data.batch_size": "2"}
+FEW_QUESTIONS |= {"data.max_prompt_tokens": "512"}  # bytes for tokens
 WARM_START = {"model.val_questions": "2", "model.val_group_size": "1", "data.train": "8", "data.val": "2", "data.batch_size": "4"}
 WARM_START |= {"model.policy": TINY, "trainer.max_steps": "1", "trainer.val_check_interval": "1", "trainer.accelerator": "cpu"}
 CONTROLLED = [
@@ -93,15 +78,8 @@ def smaller(given, url):
     if any(word.endswith("help") or word in ("--print_config", "--reward.help") for word in given):
         return given
     given = [_ADDRESS.sub(url, word) for word in given]
-    return {
-        "ablate": ablate,
-        "eval": evaluate,
-        "lm-eval": harness,
-        "rephrase": rephrase,
-        "sft": sft,
-        "fit": fit,
-        "judge": judge,
-    }.get(given[0], lambda same, url: same)(given, url)
+    made = {"ablate": ablate, "eval": evaluate, "lm-eval": harness, "rephrase": rephrase, "sft": sft, "fit": fit, "judge": judge}
+    return made.get(given[0], lambda same, url: same)(given, url)
 
 
 def fit(given, url):

@@ -29,15 +29,18 @@ def anchors(page):
     return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if target.startswith(("http://", "https://")):
-            continue
-        path, _, anchor = target.partition("#")
-        linked = (page.parent / path).resolve() if path else page
-        assert linked.exists(), f"{title(page)} links to {target}, which is not there"
-        assert not anchor or anchor in anchors(linked), f"{title(page)} links to {target}, which has no such heading"
+def test_links_and_paths_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            if target.startswith(("http://", "https://")):
+                continue
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            assert linked.exists(), f"{title(page)} links to {target}, which is not there"
+            assert not anchor or anchor in anchors(linked), f"{title(page)} links to {target}, which has no such heading"
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"(?<![\w/.-])((?:configs|lightning_focal|benchmarks|docs)/[\w./-]+)", text):
+            assert (ROOT / path.rstrip("./")).exists(), f"{title(page)} names {path}"
 
 
 NOTHING_TO_SEE = {
@@ -76,28 +79,16 @@ def test_every_page_is_in_a_table_of_contents():
     assert captions == ["Start", "How to", "Methods", "Reference", "FAQ and troubleshooting"]
 
 
-def test_the_two_commands_stand_in_the_readme_as_they_are_run():
+def test_readme_has_the_two_commands_as_they_are_run_and_every_part_of_the_package():
     typed = [" ".join(command) for command in commands(ROOT / "README.md")]
     for command in ("pip install -e .", "lightning_focal fit --config configs/focal.yaml", "pip install -e .[test]", "pytest"):
         assert command in typed
     assert "pip install -e . && lightning_focal fit --config configs/focal.yaml " in README
     assert "pip install -e '.[test]' && pytest " in README
     assert "pip install --quiet -e '.[test]'" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_readme_names_every_part_of_the_package():
-    parts = [p for p in (ROOT / "lightning_focal").iterdir() if (p / "__init__.py").exists() or p.suffix == ".py"]
-    for part in parts:
-        if not part.name.startswith("__"):
+    for part in (ROOT / "lightning_focal").iterdir():
+        if not part.name.startswith("__") and ((part / "__init__.py").exists() or part.suffix == ".py"):
             assert f"`lightning_focal/{part.name}{'/' if part.is_dir() else ''}`" in README
-
-
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_paths_that_pages_name_are_there(page):
-    for path in re.findall(
-        r"(?<![\w/.-])((?:configs|lightning_focal|benchmarks|docs)/[\w./-]+)", page.read_text(encoding="utf-8")
-    ):
-        assert (ROOT / path.rstrip("./")).exists(), f"{title(page)} names {path}"
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +113,10 @@ def test_a_table_of_some_arguments(tables):
     assert tables.filled(tables.filled(block.format("old\n"))) == tables.filled(block.format(""))
     with pytest.raises(ValueError, match="has no argument 'q'"):
         tables.filled(block.replace("only k", "only k q").format(""))
+    rows = {name: rest for name, *rest in tables.arguments("lightning_focal.modules.Update")}  # types and defaults as in a file
+    assert rows["kl_estimator"][:2] == ["`k1 \\| k2 \\| k3`", "`k3`"]
+    assert rows["dual_clip"][:2] == ["`float \\| null`", "`null`"]
+    assert tables.arguments("lightning_focal.modules.GRPOModule")[0][2] == "required"
 
 
 def test_every_method_has_a_page():
@@ -163,13 +158,6 @@ def test_the_configuration_page_has_every_key(tables, capsys, monkeypatch):
         assert re.search(rf"^### .*\b{name}\b", CONFIGURATION, re.MULTILINE), name
 
 
-def test_types_and_defaults_read_as_in_a_file(tables):
-    rows = {name: rest for name, *rest in tables.arguments("lightning_focal.modules.Update")}
-    assert rows["kl_estimator"][:2] == ["`k1 \\| k2 \\| k3`", "`k3`"]
-    assert rows["dual_clip"][:2] == ["`float \\| null`", "`null`"]
-    assert tables.arguments("lightning_focal.modules.GRPOModule")[0][2] == "required"
-
-
 def test_the_api_page_has_every_public_module(tables):
     """The pages of its classes and functions are made from its ``__all__``."""
     page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
@@ -181,20 +169,21 @@ def test_the_api_page_has_every_public_module(tables):
         importlib.import_module(package)
 
 
-def test_every_command_is_described():
+def test_every_command_and_part_is_described():
     described = set(re.findall(r"^\| `([\w-]+)` \| .+ \| .+ \|$", CLI[: CLI.index("## Run folder")], re.MULTILINE))
     assert described == {"fit", "validate", "test", "predict", *COMMANDS}
+    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("## What is printed")]))
+    bases = (rewards.Weighting, rewards.RewardRule, rewards.Advantage)
+    parts = [getattr(rewards, name) for name in rewards.__all__ if name != "NINE_CHOICES"]
+    assert listed == {part.__name__ for part in parts if isinstance(part, type) and issubclass(part, bases) and part not in bases}
 
 
-def test_stages_and_functions_of_the_advantages_page_exist():
+def test_stages_functions_and_measures_of_the_pages_exist():
     page = (DOCS / "concepts" / "advantages.md").read_text(encoding="utf-8")
     cells = [cell for line in page.splitlines() if line.startswith("| ") for cell in line.split("|")[2:5]]
     names = {name for cell in cells for name in re.findall(r"`([A-Za-z_]+)`", cell)}
     assert {"DvaoAdvantage", "dvao_advantage", "WorstOf", "RlooAdvantage"} <= names
     assert names <= {*rewards.__all__, *functional.__all__}
-
-
-def test_measures_of_the_balance_page_are_those_that_are_logged():
     page = (DOCS / "concepts" / "balance.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(balance/\w+)` \|.*?\| (?:`(\w+)`)? ?\|[^|]*\|$", page, re.MULTILINE)
     assert {key for key, _ in rows} == set(re.findall(r"^\| `(balance/\w+)` \|", CLI, re.MULTILINE))
@@ -212,34 +201,11 @@ def test_the_citation_file_agrees_with_the_project():
     for reference in citation["references"]:
         assert pages.count(reference["title"]) == 2
         assert reference["identifiers"][0]["value"].removeprefix("arXiv:") in pages
-    bibtex = [re.search(r"```bibtex\n(.*?)```", text, re.DOTALL)[1] for text in (README,)]
-    assert bibtex[0].count("@") == 3
-    assert lightning_focal.__version__ in bibtex[0]
+    bibtex = re.search(r"```bibtex\n(.*?)```", README, re.DOTALL)[1]
+    assert (bibtex.count("@"), lightning_focal.__version__ in bibtex) == (3, True)
 
 
-def test_parts_listed_are_all_there_are():
-    listed = set(re.findall(r"`(\w+)`", CLI[CLI.index("Parts: ") : CLI.index("## What is printed")]))
-    bases = (rewards.Weighting, rewards.RewardRule, rewards.Advantage)
-    parts = [getattr(rewards, name) for name in rewards.__all__ if name != "NINE_CHOICES"]
-    kinds = {part.__name__ for part in parts if isinstance(part, type) and issubclass(part, bases) and part not in bases}
-    assert listed == kinds
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A small run with everything that is logged switched on; its folder."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        set_up_program(patch)
-        patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
-        overrides = ["--model.reference=FrozenReference", "--model.update.kl_coef=0.1", "--trainer.limit_train_batches=1"]
-        overrides += ["--model.update.importance_cap=2"]
-        main(["fit", "--config", "configs/focal_tiny.yaml", *overrides])
-    return folder
-
-
-def test_log_keys_are_those_of_a_run(run):
+def test_log_keys_are_those_of_a_run(run_folder):
     table = CLI[CLI.index("<!-- log keys: begin -->") : CLI.index("<!-- log keys: end -->")]
     documented = {
         f"{stage}/{name}"
@@ -247,18 +213,18 @@ def test_log_keys_are_those_of_a_run(run):
         for stage in (("train", "val") if stages == "all" else (stages,))
         if name != "stage/..."
     }
-    with open(run / "metrics.csv", encoding="utf-8") as file:
+    with open(run_folder / "metrics.csv", encoding="utf-8") as file:
         columns = set(next(csv.reader(file))) - {"step", "epoch"}
     logged = {re.sub(r"/(criterion|saturation|weight)/[^/]+", r"/\1/<key>", column) for column in columns}
     assert documented == logged
 
 
-def test_run_folder_holds_what_is_written_about_it(run):
+def test_run_folder_holds_what_is_written_about_it(run_folder):
     section = CLI[CLI.index("## Run folder") : CLI.index("## Keys")]
     patterns = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
     assert len(patterns) >= 6
     for pattern in patterns:
-        assert list(run.glob(pattern)), f"no {pattern} in the run folder"
-    described = {path for pattern in patterns for path in run.glob(pattern)}
-    there = {path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")}
+        assert list(run_folder.glob(pattern)), f"no {pattern} in the run folder"
+    described = {path for pattern in patterns for path in run_folder.glob(pattern)}
+    there = {path for path in run_folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
     assert there == described

@@ -41,20 +41,26 @@ NO_PAIR = "no pair was made"
 DONE = set()
 """Commands that need no file of their page and were tried on another one."""
 
+
+def own(page):
+    """Commands of ours on a page: what follows the name of the program."""
+    return [given for given in map(arguments, commands(page)) if given]
+
+
+def why_not_run(given):
+    typed = " ".join(given)
+    return next((reason for sign, reason in REASONS.items() if sign in typed), None)
+
+
+def configurations(page):
+    """Blocks of YAML that hold keys of a run, of which nothing is missing here."""
+    held = [block for block in blocks(page) if block.language == "yaml" and (not block.needs or find_spec(block.needs))]
+    return [block for block in held if yaml.safe_load(block.text).keys() <= {"reward", "model", "data", "trainer", "quiet"}]
+
+
 WITH_PYTHON = [page for page in PAGES if any(block.language in ("python", "pycon") for block in blocks(page))]
-WITH_COMMANDS = [page for page in PAGES if any(arguments(command) for command in commands(page))]
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """A small finished run, for snippets and commands that read one."""
-    folder = tmp_path_factory.mktemp("runs") / "focal_tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        set_up_program(patch)
-        patch.setenv("LIGHTNING_FOCAL_RUN_FOLDER", str(folder))
-        main(["fit", "--config", "configs/focal_tiny.yaml", "--trainer.limit_train_batches=1"])
-    return folder
+WITH_COMMANDS = [page for page in PAGES if own(page)]
+PARSED = [page for page in PAGES if configurations(page) or any(map(why_not_run, own(page)))]
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +76,9 @@ def place(tmp_path, monkeypatch, run_folder, policy_folder):
     shutil.copy(ROOT / "configs/data/everyday/heldout.jsonl", tmp_path / "train.jsonl")
     first = json.loads((tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
     (tmp_path / "answers.jsonl").write_text(json.dumps({"id": first["id"], "response": "Three minutes."}), encoding="utf-8")
-    for name in ("focal", "focal_tiny"):
-        (tmp_path / "runs").mkdir(exist_ok=True)
-        shutil.copytree(run_folder, tmp_path / "runs" / name)
-    for name in ("POLICY", "my-model"):
-        shutil.copytree(policy_folder, tmp_path / name)
+    copies = {"runs/focal": run_folder, "runs/focal_tiny": run_folder, "POLICY": policy_folder, "my-model": policy_folder}
+    for name, folder in copies.items():
+        shutil.copytree(folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     set_up_program(monkeypatch)
@@ -119,49 +123,33 @@ def test_the_script_of_ten_lines_trains(place):
     assert (place / "runs/python/report.html").is_file()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_json_and_yaml_blocks_are_what_they_say(page):
-    for block in blocks(page):
-        if block.language == "json":
-            json.loads(block.text)
-        elif block.language == "yaml":
-            assert isinstance(yaml.safe_load(block.text), dict)
+def test_json_and_yaml_blocks_are_what_they_say():
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "json":
+                json.loads(block.text)
+            elif block.language == "yaml":
+                assert isinstance(yaml.safe_load(block.text), dict), f"{title(page)}:{block.line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_configurations_parse(page, place, capsys):
+@pytest.mark.parametrize("page", PARSED, ids=title)
+def test_configurations_and_commands_that_cannot_run_here_parse(page, place, capsys):
     """A block of YAML that holds keys of a run is what a run takes."""
     save_files(page, place)
-    for block in blocks(page):
-        if block.needs is not None and find_spec(block.needs) is None:
-            continue
-        if block.language == "yaml" and yaml.safe_load(block.text).keys() <= {"reward", "model", "data", "trainer", "quiet"}:
-            (place / "block.yaml").write_text(block.text, encoding="utf-8")
-            with pytest.raises(SystemExit) as ended:
-                main(["fit", "--config", "configs/focal_tiny.yaml", "--config", "block.yaml", "--print_config"])
-            assert ended.value.code in (0, None), f"{title(page)}:{block.line}\n{capsys.readouterr().err}"
-
-
-def why_not_run(given):
-    typed = " ".join(given)
-    return next((reason for sign, reason in REASONS.items() if sign in typed), None)
+    for block in configurations(page):
+        (place / "block.yaml").write_text(block.text, encoding="utf-8")
+        parse(["fit", "--config", "configs/focal_tiny.yaml", "--config", "block.yaml"], capsys, f"{title(page)}:{block.line}")
+    for given in filter(why_not_run, own(page)):
+        parse(given, capsys, title(page))
 
 
 def own_commands(page):
     """Commands of ours on a page, each with whether it needs a file of the page; what was tried on another page is left out."""
     files = [block.file.rsplit(".", 1)[0] for block in blocks(page) if block.file]
-    for given in filter(None, map(arguments, commands(page))):
+    for given in own(page):
         if any(file in word for file in files for word in given) or tuple(given) not in DONE:
             DONE.add(tuple(given))
             yield given
-
-
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=title)
-def test_commands_that_cannot_run_here_parse(page, place, capsys):
-    save_files(page, place)
-    for given in filter(None, map(arguments, commands(page))):
-        if why_not_run(given):
-            parse(given, capsys)
 
 
 @pytest.mark.slow  # a hundred short runs
@@ -211,25 +199,21 @@ def status(given):
     return 0
 
 
-def test_reasons_are_needed():
-    typed = [" ".join(given) for page in PAGES for given in filter(None, map(arguments, commands(page)))]
-    assert all(any(sign in command for command in typed) for sign in REASONS)
-
-
 def test_most_commands_run():
-    """What is parsed alone needs a GPU, vLLM, a hub, a run that was killed, or data of one's own."""
-    typed = {tuple(given) for page in PAGES for given in filter(None, map(arguments, commands(page)))}
+    """What is parsed alone needs a GPU, vLLM, a hub, a run that was killed, or data of one's own; no reason is there for nothing."""
+    typed = {tuple(given) for page in PAGES for given in own(page)}
     parsed = {given for given in typed if why_not_run(given)}
     assert {given[0] for given in parsed} <= {"fit", "eval", "predict"}
     assert len(parsed) < len(typed) / 8
+    assert all(any(sign in " ".join(given) for given in typed) for sign in REASONS)
 
 
-def parse(given, capsys):
+def parse(given, capsys, where):
     """Put a command to its own parser; one that runs the Trainer prints its configuration in place of running."""
     if given[0] in COMMANDS:
         import_module(COMMANDS[given[0]][0]).parser().parse_args(given[1:])
         return
     with pytest.raises(SystemExit) as ended:
         main([*given, "--print_config"])
-    said = capsys.readouterr()
-    assert ended.value.code in (0, None), f"{' '.join(given)}\n{said.err}"
+    assert ended.value.code in (0, None), f"{where}: {' '.join(given)}\n{capsys.readouterr().err}"
+    capsys.readouterr()

@@ -20,17 +20,11 @@ from tests.runs.test_broken import flip
 
 def write_config(folder):
     """Four batches of one step, a checkpoint behind each, all of them kept."""
+    files = {split: str(write_rows(folder / f"{split}.jsonl", rubric_rows(rows))) for split, rows in (("train", 8), ("val", 1))}
     content = {
         "reward": {"class_path": "StaticReward"},
         "model": {"policy": TINY, "group_size": 2, "val_group_size": 1, "sampling": {"max_new_tokens": 2}},
-        "data": {
-            "class_path": "RubricDataModule",
-            "init_args": {
-                "train": str(write_rows(folder / "train.jsonl", rubric_rows(8))),
-                "val": str(write_rows(folder / "val.jsonl", rubric_rows(1))),
-                "batch_size": 2,
-            },
-        },
+        "data": {"class_path": "RubricDataModule", "init_args": {**files, "batch_size": 2}},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "val_check_interval": 2},
         "checkpoint": {"every_n_batches": 1, "keep": 9},
     }
@@ -74,12 +68,8 @@ class Records:
             elif path.suffix == ".parquet" or (path.suffix == ".ckpt" and not path.is_symlink()):
                 self.found.add((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
             elif path.name == "config.yaml":
-                self.found.add(
-                    (
-                        "config",
-                        json.dumps({**yaml.safe_load(path.read_text()), "ckpt_path": None, "run_dir": None}, sort_keys=True),
-                    )
-                )
+                settings = {**yaml.safe_load(path.read_text()), "ckpt_path": None, "run_dir": None}
+                self.found.add(("config", json.dumps(settings, sort_keys=True)))
         self.events = {path.name: path.read_bytes() for path in folder.rglob("events*")}
 
     def lost(self, later):
@@ -104,96 +94,40 @@ def newest_is(*gone, broken=()):
     return prepare
 
 
-def numbered(old):
-    """As the second run that has asked for the same folder."""
-    shutil.copytree(old, old.with_name("old-2"), symlinks=True)
-
-
-def other_run(old):
+def taken(old):
+    """A configuration names a folder that another run is in."""
     run_folder(old.with_name("new"))
     (old.with_name("new") / "metrics.csv").write_text("step\n0\n")
-
-
-def in_config(old):
     (old.parent / "folder.yaml").write_text(f"run_dir: {old.parent / 'new'}\n")
 
 
-def linked(old):
-    (old.parent / "alias").symlink_to(old)
-
-
 ON, NEW, REFUSED = "goes on", "branches off", "refused"
-LONGER = "--trainer.max_epochs=2"
+LAST, LONGER = ["--ckpt_path=last", "--run_dir=old"], "--trainer.max_epochs=2"
+EVALUATED = {"metrics.csv", "held_out.json", "val-000004-0000-r0.parquet"}
+TRAINED = {f"train-00000{batch}-r0.parquet" for batch in range(4)}
 WAYS = {
-    "last": (None, ["--ckpt_path=last", "--run_dir=old", LONGER], ON, "old", {"config.yaml"}),
-    "last_by_path": (None, ["--ckpt_path=old/checkpoints/last.ckpt", "--run_dir=old", LONGER], ON, "old", {"config.yaml"}),
+    "last_with_other_settings": (None, [*LAST, LONGER, "--model.group_size=3"], ON, "old", {"config.yaml"}),
     "newest": (None, ["--ckpt_path=old/checkpoints/step=4.ckpt", LONGER], ON, "old", {"config.yaml"}),
-    "newest_through_a_link": (
-        linked,
-        ["--ckpt_path=old/checkpoints/step=4.ckpt", "--run_dir=alias", LONGER],
-        ON,
-        "old",
-        {"config.yaml"},
-    ),
-    "newest_of_a_numbered_run": (
-        numbered,
-        ["--ckpt_path=old-2/checkpoints/step=4.ckpt", "--run_dir=old", LONGER],
-        ON,
-        "old-2",
-        {"config.yaml"},
-    ),
-    "once_more": (None, ["--ckpt_path=last", "--run_dir=old"], ON, "old", set()),
-    "other_settings": (None, ["--ckpt_path=last", "--run_dir=old", LONGER, "--model.group_size=3"], ON, "old", {"config.yaml"}),
-    "killed_behind_batch_2": (
-        newest_is(3, 4),
-        ["--ckpt_path=last", "--run_dir=old"],
-        ON,
-        "old",
-        {"metrics.csv", "held_out.json", "train-000002-r0.parquet", "train-000003-r0.parquet", "val-000004-0000-r0.parquet"},
-    ),
-    "newest_broken": (
-        newest_is(broken=[4]),
-        ["--ckpt_path=last", "--run_dir=old"],
-        ON,
-        "old",
-        {"metrics.csv", "held_out.json", "train-000003-r0.parquet", "val-000004-0000-r0.parquet", "step=4.ckpt"},
+    "killed_and_the_newest_is_broken": (
+        newest_is(4, broken=[3]), LAST, ON, "old", EVALUATED | {f"train-00000{batch}-r0.parquet" for batch in (2, 3)} | {"step=3.ckpt"},
     ),
     "killed_before_the_first": (
-        newest_is(1, 2, 3, 4),
-        ["--ckpt_path=last", "--run_dir=old", "--seed_everything=1"],
-        ON,
-        "old",
-        {"config.yaml", "run.json", "metrics.csv", "held_out.json"}
-        | {f"train-00000{batch}-r0.parquet" for batch in range(4)}
-        | {f"val-00000{batch}-0000-r0.parquet" for batch in (0, 2, 4)},
+        newest_is(1, 2, 3, 4), [*LAST, "--seed_everything=1"], ON, "old",
+        EVALUATED | TRAINED | {"config.yaml", "run.json"} | {f"val-00000{batch}-0000-r0.parquet" for batch in (0, 2)},
     ),
-    "older_into_a_new_one": (None, ["--ckpt_path=old/checkpoints/step=3.ckpt", "--run_dir=new", LONGER], NEW, "new", set()),
-    "newest_into_a_new_one": (None, ["--ckpt_path=old/checkpoints/step=4.ckpt", "--run_dir=new", LONGER], NEW, "new", set()),
-    "last_into_a_new_one": (None, ["--ckpt_path=old/checkpoints/last.ckpt", "--run_dir=new", LONGER], NEW, "new", set()),
-    "folder_of_a_config": (in_config, ["--config=folder.yaml", "--ckpt_path=old/checkpoints/step=2.ckpt"], NEW, "new", set()),
-    "into_one_that_is_taken": (other_run, ["--ckpt_path=old/checkpoints/step=2.ckpt", "--run_dir=new"], NEW, "new-2", set()),
+    "older_into_one_that_is_taken": (taken, ["--config=folder.yaml", "--ckpt_path=old/checkpoints/step=2.ckpt"], NEW, "new-2", set()),
     "older_in_its_own": (None, ["--ckpt_path=old/checkpoints/step=3.ckpt", "--run_dir=old"], REFUSED, "old_from_step=3", set()),
-    "older_without_a_folder": (None, ["--ckpt_path=old/checkpoints/step=2.ckpt"], REFUSED, "old_from_step=2", set()),
-    "older_of_a_numbered_run": (
-        numbered,
-        ["--ckpt_path=old-2/checkpoints/step=1.ckpt", "--run_dir=old"],
-        REFUSED,
-        "old-2_from_step=1",
-        set(),
-    ),
-    "tried_out": (None, ["--ckpt_path=last", "--run_dir=old", LONGER, "--trainer.fast_dev_run=true"], NEW, None, set()),
-}
-
-
-ALIKE = ("last_by_path", "newest_through_a_link", "newest_of_a_numbered_run", "other_settings", "last_into_a_new_one")
-ALIKE += ("newest_into_a_new_one", "older_of_a_numbered_run")
+    "tried_out": (None, [*LAST, LONGER, "--trainer.fast_dev_run=true"], NEW, None, set()),
+}  # fmt: skip
+"""How the folder was left, what is typed, what happens, in which folder, and what is set aside there. Which run and checkpoint are meant
+by other ways to name them, test_resume.py asks without a run."""
 
 
 def folders():
     return [path for path in Path().iterdir() if path.is_dir() and not path.is_symlink()]
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.slow] if way in ALIKE else []) for way in WAYS])
+@pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_lost(recorded, tmp_path, monkeypatch, capsys, caplog, way):
     """A run that goes on says where it keeps what it writes anew; one that branches off touches nothing."""
     prepare, args, outcome, folder, aside = WAYS[way]
@@ -209,9 +143,7 @@ def test_nothing_is_lost(recorded, tmp_path, monkeypatch, capsys, caplog, way):
             main(fit)
         assert stop.value.code == 1
         error = capsys.readouterr().err.splitlines()[0]
-        assert re.match(
-            r"error: `ckpt_path` .* is older than step=4.ckpt of the same run, and going on from it in .* would write", error
-        )
+        assert re.match(r"error: `ckpt_path` .* is older than step=4.ckpt of the same run, .* would write over what came", error)
         assert set(folders()) == set(others)
         assert {path: listing(path) for path in others} == others
         typed = shlex.split(error[error.index("lightning_focal fit") :])

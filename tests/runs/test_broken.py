@@ -67,8 +67,7 @@ def touch(tmp_path):
 def test_a_broken_newest_one_is_passed_over_in_words(run, caplog, how):
     damage, words = BROKEN[how]
     newest = run / "checkpoints" / "step=4.ckpt"
-    assert why_broken(newest) is None
-    assert why_broken(run / "checkpoints" / "last.ckpt") is None
+    assert why_broken(newest) is why_broken(run / "checkpoints" / "last.ckpt") is None
     damage(newest)
     assert words in why_broken(newest)
     assert last_checkpoint(run).name == "step=3.ckpt"
@@ -77,20 +76,26 @@ def test_a_broken_newest_one_is_passed_over_in_words(run, caplog, how):
         assert caplog.text.count("passed over") == 1
 
 
-@pytest.mark.parametrize("last", ["older", "missing", "dangling", "copy", "broken copy"])
-def test_what_last_points_at_comes_first_then_the_others_by_age(run, caplog, last):
+def test_what_last_points_at_comes_first_then_the_others_by_age(run, caplog):
     """A kill between the file and the link: the newer file is written again."""
     path = run / "checkpoints" / "last.ckpt"
-    path.unlink()
-    if last in ("older", "dangling"):
-        path.symlink_to(f"step={9 if last == 'dangling' else 3}.ckpt")
-    elif last != "missing":
-        shutil.copy(run / "checkpoints" / "step=2.ckpt", path)
-    if last == "broken copy":
-        flip(path)
-    expected = {"copy": "last.ckpt", "older": "step=3.ckpt"}.get(last, "step=4.ckpt")
-    assert last_checkpoint(run).name == expected
-    assert ("it leads nowhere" in caplog.text) == (last == "dangling")
+    for target, expected in (
+        (3, "step=3.ckpt"),
+        (None, "step=4.ckpt"),
+        ("copy", "last.ckpt"),
+        ("broken", "step=4.ckpt"),
+        (9, "step=4.ckpt"),
+    ):
+        path.unlink(missing_ok=True)
+        if isinstance(target, int):
+            path.symlink_to(f"step={target}.ckpt")
+        elif target:
+            shutil.copy(run / "checkpoints" / "step=2.ckpt", path)
+        if target == "broken":
+            flip(path)
+        assert "it leads nowhere" not in caplog.text
+        assert last_checkpoint(run).name == expected
+    assert "it leads nowhere" in caplog.text  # of the last one
 
 
 def test_others_that_are_newer(run):
@@ -122,12 +127,9 @@ def test_a_file_that_would_run_code_is_refused_and_not_passed_over(run, touch):
 def test_leftovers_of_a_kill_are_removed_and_nothing_else(run):
     kept = {".run", ".notes", "rollouts", "rollouts/train-000001-r0.parquet"}
     kept |= {str(path.relative_to(run)) for path in run.rglob("*")}
-    left = [".metrics.123.csv", ".held_out.123.json", "rollouts/.train-000001-r0.123.parquet", "checkpoints/.saving-step=5.ckpt"]
-    left += [
-        "checkpoints/..saving-step=5.123.ckpt",
-        "checkpoints/.last.ckpt.123.tmp",
-        "checkpoints/.saving-step=6.ckpt/inner/__0_0.distcp",
-    ]
+    left = [".metrics.123.csv", ".held_out.123.json", "rollouts/.train-000001-r0.123.parquet"]
+    left += [f"checkpoints/{name}" for name in (".saving-step=5.ckpt", "..saving-step=5.123.ckpt", ".last.ckpt.123.tmp")]
+    left += ["checkpoints/.saving-step=6.ckpt/inner/__0_0.distcp"]
     for name in (".run", ".notes", "rollouts/train-000001-r0.parquet", *left):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).touch()
@@ -161,15 +163,13 @@ def test_shards_that_are_whole_cut_short_or_missing(tmp_path):
     assert why_broken(folder) == "its .metadata is missing"
 
 
-@pytest.mark.parametrize("where", ["list", "value", "meta", "torch.load", "builtins.eval"])
+@pytest.mark.parametrize("where", ["list", "value", "meta"])
 def test_nothing_in_a_folder_of_shards_is_run(tmp_path, touch, where):
-    """torch itself would unpickle the first two as they come; a function of an allowed module is none of its classes."""
+    """torch itself would unpickle the first two as they come; of functions that an index names see tests/test_shard_index.py."""
     folder = shards(tmp_path / "step=4.ckpt", **({"extra": touch} if where == "value" else {}))
     if where == "list":
         (folder / ".metadata").write_bytes(pickle.dumps(touch))
     elif where == "meta":
         torch.save({"loops": touch}, folder / "meta.pt")
-    elif "." in where:
-        (folder / ".metadata").write_bytes(f"c{where.replace('.', chr(10))}\n(S'0'\ntR.".encode())
     with pytest.raises(ValueError, match=REFUSED):
         why_broken(folder)

@@ -34,9 +34,8 @@ def test_round_trip(saved):
 def test_a_disk_that_is_really_full(saved):
     """The file beside the target leads to /dev/full, where every write is refused."""
     saved.with_name(f".last.{os.getpid()}.ckpt").symlink_to("/dev/full")
-    with pytest.raises(
-        OSError, match=r"last.ckpt was not written \(No space left on device\); the previous one is untouched"
-    ) as caught:
+    said = r"last.ckpt was not written \(No space left on device\); the previous one is untouched"
+    with pytest.raises(OSError, match=said) as caught:
         AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(1_000_000)}, saved)
     assert caught.value.errno == errno.ENOSPC
 

@@ -1,30 +1,22 @@
 """Which folder a run writes to."""
 
 import errno
-import multiprocessing
 import os
 import re
 import resource
-import time
 
 import pytest
 
 from lightning_focal.cli import main
-from lightning_focal.runs import folder as folder_module
 from lightning_focal.runs import release, run_folder
 from tests.conftest import TINY
-from tests.runs.racing import claim
+from tests.runs.alone import alone, tell
 
 
-@pytest.mark.parametrize("name", ["run", "run.v1"])
-def test_new_folders_are_numbered(tmp_path, name):
-    began = time.monotonic()
-    assert [run_folder(tmp_path / "deep" / name).name for _ in range(3)] == [name, f"{name}-2", f"{name}-3"]
-    assert time.monotonic() - began < 5
-    assert (tmp_path / "deep" / f"{name}-3").is_dir()
-
-
-def test_a_folder_in_use_is_left_alone_and_an_empty_one_may_be_used(tmp_path):
+def test_new_folders_are_numbered_one_in_use_is_left_alone_and_an_empty_one_may_be_used(tmp_path):
+    for name in ("run", "run.v1"):
+        assert [run_folder(tmp_path / "deep" / name).name for _ in range(3)] == [name, f"{name}-2", f"{name}-3"]
+        assert (tmp_path / "deep" / f"{name}-3").is_dir()
     for name in ("full", "empty"):
         (tmp_path / name).mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -42,16 +34,13 @@ def refusing(name, number):
     return name, refuse
 
 
-@pytest.mark.parametrize(
-    ("broken", "words"),
-    [
-        ("run", "a file is in its place"),
-        ("", "Not a directory"),
-        (refusing("mkdir", errno.EROFS), "Read-only file system"),
-        (refusing("open", errno.EACCES), "Permission denied"),
-        (refusing("write", errno.ENOSPC), "No space left on device"),
-    ],
-)
+@pytest.mark.parametrize(("broken", "words"), [
+    ("run", "a file is in its place"),
+    ("", "Not a directory"),
+    (refusing("mkdir", errno.EROFS), "Read-only file system"),
+    (refusing("open", errno.EACCES), "Permission denied"),
+    (refusing("write", errno.ENOSPC), "No space left on device"),
+])  # fmt: skip
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch, broken, words):
     wanted = tmp_path / "deep" / "run"
     if isinstance(broken, str):
@@ -84,29 +73,22 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(tmp_path, rubric_file, cap
 
 
 def test_processes_that_race_get_different_folders(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=claim, args=(barrier, folder_module.__file__, str(tmp_path), 20, queue)) for _ in range(2)]
+    racers = [alone("print(*(folder.run_folder(top / 'run').name for _ in range(100)))", tmp_path) for _ in range(2)]
     for racer in racers:
-        racer.start()
-    try:
-        names = queue.get(timeout=60) + queue.get(timeout=60)
-    finally:
-        for racer in racers:
-            racer.join(10)
-            racer.kill()
-    assert len(set(names)) == 40
+        tell(racer)
+    names = " ".join(racer.communicate(timeout=60)[0] for racer in racers).split()
+    assert len(set(names)) == 200
     assert set(names) == {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("kept", [None, "metrics.csv", "checkpoints/last.ckpt"])
-def test_a_run_that_failed_before_it_began_gives_its_folder_back(tmp_path, kept):
-    folder = run_folder(tmp_path / "run")
-    (folder / "config.yaml").touch()
-    if kept is not None:
-        (folder / kept).parent.mkdir(exist_ok=True)
-        (folder / kept).touch()
-    release(folder)
-    assert folder.exists() == (kept is not None)
-    assert kept is None or {(folder / kept).exists(), (folder / ".run").exists()} == {True}
+def test_a_run_that_failed_before_it_began_gives_its_folder_back(tmp_path):
+    for kept in (None, "metrics.csv", "checkpoints/last.ckpt"):
+        folder = run_folder(tmp_path / "run")
+        (folder / "config.yaml").touch()
+        if kept is not None:
+            (folder / kept).parent.mkdir(exist_ok=True)
+            (folder / kept).touch()
+        release(folder)
+        assert folder.exists() == (kept is not None)
+        assert kept is None or {(folder / kept).exists(), (folder / ".run").exists()} == {True}
     release(tmp_path / "gone already")

@@ -50,9 +50,8 @@ def test_a_last_row_is_not_paid_for_by_the_whole_file(tmp_path):
     log = CSVLog(tmp_path)
     log.log_metrics({"a": 0.0, "b": 0.0}, step=0)
     inode = log.path.stat().st_ino
-    log.log_metrics({"a": 1.0, "b": 1.0}, step=1)
-    log.log_metrics({"a": 123456.0}, step=2)
-    log.log_metrics({"a": 2.0, "b": 2.0}, step=2)  # shorter than it was
+    for step, values in ((1, {"a": 1.0, "b": 1.0}), (2, {"a": 123456.0}), (2, {"a": 2.0, "b": 2.0})):  # shorter than it was
+        log.log_metrics(values, step=step)
     log.flush()
     assert log.path.stat().st_ino == inode
     assert log.path.read_bytes() == b"step,a,b\r\n0,0.0,0.0\r\n1,1.0,1.0\r\n2,2.0,2.0\r\n"
@@ -72,30 +71,26 @@ def test_a_resumed_run_goes_on_behind_what_it_has_not_to_forget(tmp_path):
     assert [(row["step"], row["a"]) for row in rows(tmp_path / "set_aside" / "after_batch_2")] == [("2", "2.0"), ("3", "3.0")]
 
 
-@pytest.mark.parametrize("cut", range(1, len(b"1,0.25,2.5\r\n")))
-def test_a_last_row_cut_short_is_dropped(tmp_path, cut):
+def test_a_last_row_cut_short_is_dropped_and_a_file_may_have_none(tmp_path):
     """Also where what is left looks like a number."""
-    (tmp_path / "metrics.csv").write_bytes(b"step,a,b\r\n0,0.1,1.0\r\n1,0.2,2.0\r\n" + b"2,0.25,2.5\r\n"[:cut])
-    CSVLog(tmp_path).log_metrics({"a": 0.5, "b": 3.0}, step=3)
-    found = [(row["step"], row["a"], row["b"]) for row in rows(tmp_path)]
-    assert found == [("0", "0.1", "1.0"), ("1", "0.2", "2.0"), ("3", "0.5", "3.0")]
+    for cut in range(1, len(b"1,0.25,2.5\r\n")):
+        (tmp_path / "metrics.csv").write_bytes(b"step,a,b\r\n0,0.1,1.0\r\n1,0.2,2.0\r\n" + b"2,0.25,2.5\r\n"[:cut])
+        CSVLog(tmp_path).log_metrics({"a": 0.5, "b": 3.0}, step=3)
+        found = [(row["step"], row["a"], row["b"]) for row in rows(tmp_path)]
+        assert found == [("0", "0.1", "1.0"), ("1", "0.2", "2.0"), ("3", "0.5", "3.0")], cut
+    for content in (b"", b"step,a", b"step,a\r\n"):
+        (tmp_path / "metrics.csv").write_bytes(content)
+        CSVLog(tmp_path).log_metrics({"b": 1.0}, step=0)
+        assert rows(tmp_path) == [{"step": "0", "b": "1.0"}]
 
 
-@pytest.mark.parametrize("content", [b"", b"step,a", b"step,a\r\n"])
-def test_a_file_without_rows(tmp_path, content):
-    (tmp_path / "metrics.csv").write_bytes(content)
-    CSVLog(tmp_path).log_metrics({"b": 1.0}, step=0)
-    assert rows(tmp_path) == [{"step": "0", "b": "1.0"}]
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_other_processes_and_hyper_parameters_write_nothing(tmp_path, monkeypatch, rank):
-    monkeypatch.setattr(rank_zero_only, "rank", rank)
+def test_other_processes_and_hyper_parameters_write_nothing(tmp_path, monkeypatch):
     log = CSVLog(tmp_path)
-    log.log_hyperparams({"a": 1})
-    if rank:
-        log.log_metrics({"a": 1.0}, step=0)
-        log.forget_after(0, SetAside(tmp_path, 1))
+    for rank in (0, 1):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        log.log_hyperparams({"a": 1})
+    log.log_metrics({"a": 1.0}, step=0)
+    log.forget_after(0, SetAside(tmp_path, 1))
     assert list(tmp_path.iterdir()) == []
 
 

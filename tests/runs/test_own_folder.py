@@ -22,24 +22,21 @@ from tests.conftest import TINY, rubric_rows, write_rows
 from tests.runs.given_loggers import Notes
 
 OWN = {".run", "config.yaml", "run.json", "metrics.csv", "checkpoints", "rollouts"}
-NOTES = "tests.runs.given_loggers.Notes"
 
 # Options, what the folder holds beside OWN and TensorBoard's events, and what the current folder holds beside `runs`.
 SETTINGS = {
-    "none": ([], set(), set()),
-    "true": (["--trainer.logger=true"], set(), set()),
     "false": (["--trainer.logger=false"], set(), set()),
-    "csv": (["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=mine"], set(), {"mine"}),
-    "tensorboard": (["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=mine"], set(), {"mine"}),
-    "told nothing": ([f"--trainer.logger={NOTES}"], {"notes"}, set()),
-    "+=": ([f"--trainer.logger+={NOTES}", "--trainer.logger.save_dir=mine"], set(), {"mine"}),
-    "several": (["--config=several.yaml"], {"notes"}, {"mine"}),
+    "+=": (["--trainer.logger+=TensorBoardLogger", "--trainer.logger.save_dir=mine"], set(), {"mine"}),
+    "several": (["--config=several.yaml"], {"notes"}, {"mine"}),  # one of them is told nothing
 }
 SERVICES = {
     "wandb": (["--trainer.logger=lightning.pytorch.loggers.WandbLogger"], {"wandb"}, set()),
     "mlflow": (["--trainer.logger=lightning.pytorch.loggers.MLFlowLogger"], {"mlruns"}, set()),
 }
-SEVERAL = [{"class_path": NOTES}, {"class_path": "CSVLogger", "init_args": {"save_dir": "mine"}}]
+SEVERAL = [
+    {"class_path": "tests.runs.given_loggers.Notes"},
+    {"class_path": "CSVLogger", "init_args": {"save_dir": "mine"}},
+]
 
 
 @pytest.fixture
@@ -55,9 +52,8 @@ def here(tmp_path, monkeypatch):
 
 def fit(*options, run_dir="runs/a"):
     given = f"--model.policy={TINY} --model.group_size=2 --model.sampling.max_new_tokens=4 --data=RubricDataModule "
-    given += (
-        "--data.train=../train.jsonl --data.batch_size=2 --trainer.accelerator=cpu --trainer.max_epochs=1 --reward=StaticReward"
-    )
+    given += "--data.train=../train.jsonl --data.batch_size=2 --trainer.accelerator=cpu --trainer.max_epochs=1 "
+    given += "--reward=StaticReward"
     main(["fit", *given.split(), f"--run_dir={run_dir}", *options])
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish()  # as at the end of a process: else a run is still written while the next one starts
@@ -83,23 +79,31 @@ def whole(folder):
     return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
-def check(setting, here):
+def check(setting, here, again=False):
     options, beside, outside = setting
     fit(*options)
-    first = {path: path.read_bytes() for path in (here / "runs/a").rglob("*") if path.is_file() and path.suffix != ".log"}
-    fit(*options)
-    for folder in (here / "runs/a", here / "runs/a-2"):
+    folders, written = [here / "runs/a"], (here / "runs/a").rglob("*")
+    if again:  # the second run touches nothing of the first
+        first = {path: path.read_bytes() for path in written if path.is_file() and path.suffix != ".log"}
+        fit(*options)
+        folders.append(here / "runs/a-2")
+        assert [path for path, content in first.items() if path.read_bytes() != content] == []
+    for folder in folders:
         assert entries(folder) == OWN | beside | (set() if options == ["--trainer.logger=false"] else {"events"})
         assert whole(folder)["data"]["init_args"]["train"] == str(here.parent / "train.jsonl")
     assert {path.name for path in here.iterdir()} == {"runs", "several.yaml"} | outside
-    assert [
-        path for path, content in first.items() if path.read_bytes() != content
-    ] == []  # the second run touched nothing of the first
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_any_logger_leaves_the_run_whole(setting, here):
-    check(SETTINGS[setting], here)
+    check(SETTINGS[setting], here, again=setting == "several")
+    if setting == "several":  # a logger gets settings and values
+        held = json.loads((here / "runs/a/notes/notes.json").read_text(encoding="utf-8"))
+        assert held["params"]["model"]["policy"] == TINY
+        assert held["params"]["reward"]["class_path"] == "lightning_focal.rewards.StaticReward"
+        assert not {"run_dir", "ckpt_path"} & held["params"].keys()
+        own = [float(row["train/reward/mean"]) for row in rows(here / "runs/a")]
+        assert [values["train/reward/mean"] for _, values in held["steps"] if "train/reward/mean" in values] == own
 
 
 @pytest.mark.slow
@@ -109,7 +113,7 @@ def test_any_service_leaves_the_run_whole(service, here, monkeypatch):
         pytest.skip(f"{service} is not installed: pip install -e '.[loggers]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    check(SERVICES[service], here)
+    check(SERVICES[service], here, again=True)
     (folder,) = (here / "runs/a" / {"wandb": "wandb", "mlflow": "mlruns"}[service]).glob(
         "offline-*" if service == "wandb" else "[1-9]*"
     )
@@ -118,18 +122,9 @@ def test_any_service_leaves_the_run_whole(service, here, monkeypatch):
         assert any(what in path and path.endswith((".json", ".md", ".png")) for path in held), what
 
 
-def test_a_logger_gets_settings_and_values(here):
-    fit(f"--trainer.logger={NOTES}")
-    held = json.loads((here / "runs/a/notes/notes.json").read_text(encoding="utf-8"))
-    assert held["params"]["model"]["policy"] == TINY
-    assert held["params"]["reward"]["class_path"] == "lightning_focal.rewards.StaticReward"
-    assert not {"run_dir", "ckpt_path"} & held["params"].keys()
-    own = [float(row["train/reward/mean"]) for row in rows(here / "runs/a")]
-    assert [values["train/reward/mean"] for _, values in held["steps"] if "train/reward/mean" in values] == own
-
-
 def test_its_commands_work_from_every_folder(here, tmp_path, monkeypatch):
-    fit("--data.val=../train.jsonl")
+    fit("--data.val=../train.jsonl", "--trainer.logger=true")
+    assert entries(here / "runs/a") == OWN | {"events", "held_out.json"}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -162,19 +157,32 @@ def run(*args, **kwargs):
     return trainer, module, data
 
 
-def test_a_trainer_in_python_writes_the_same_folder(here, capsys):
-    trainer, module, data = run()
+def test_a_run_of_python_is_one_of_the_command_line_goes_on_and_branches(here, capsys):
+    saving = RunCheckpoint(every_n_batches=1, keep=3)
+    trainer, module, data = run(callbacks=[saving])
     folder = here / "runs/python"
     assert trainer.folder == trainer.folder.relative_to(".") == folder.relative_to(here)
     assert entries(folder) == OWN | {"events", "held_out.json"}
-    config = whole_with_val(folder)
+    assert len(pq.read_table(folder / "rollouts")) == 4 * 2 * 3
+    assert len(json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"]) == 2
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     assert config["reward"] == config["reward"] | {"class_path": "lightning_focal.rewards.FocalReward"}
     assert config["model"]["optimizer"] == {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
     assert "held-out prompts are too few" in capsys.readouterr().out
     trainer.validate(module, datamodule=data)
     assert (here / "runs/python-validate/held_out.json").is_file()
-    run()
-    assert rows(here / "runs/python-2") == rows(folder)
+    main(["fit", "--config=runs/python/config.yaml", "--run_dir=runs/again"])  # the command line repeats it
+    assert rows(here / "runs/again") == rows(folder)
+    for made in (folder, here / "runs/again"):
+        assert sorted(os.listdir(made / "checkpoints")) == ["last.ckpt", "step=1.ckpt", "step=2.ckpt"]
+    run(max_epochs=2)
+    trainer, module, data = built(max_epochs=2, run_dir="runs/again")
+    trainer.fit(module, datamodule=data, ckpt_path="last")
+    assert rows(here / "runs/again") == rows(here / "runs/python-2")
+    branch, module, data = built(run_dir="runs/branch", max_epochs=2)
+    branch.fit(module, datamodule=data, ckpt_path="runs/python/checkpoints/step=2.ckpt")
+    assert [row["step"] for row in rows(here / "runs/branch")] == ["2", "3"]
+    assert sorted(os.listdir(here / "runs")) == ["again", "branch", "python", "python-2", "python-validate"]
     assert {path.name for path in here.iterdir()} == {"runs", "several.yaml"}
     assert RUN_FOLDER_ENV not in os.environ
 
@@ -189,35 +197,7 @@ def test_a_script_is_spared_lines_it_can_do_nothing_about(here, monkeypatch, cap
         monkeypatch.setattr(logger, "handlers", [handler])
         caplog.set_level(logging.INFO, logger.name)
     built()
-    said = "\n".join(said)
-    assert "GPU available" in said
-    assert "TPU available" not in said
-
-
-def whole_with_val(folder):
-    assert len(pq.read_table(folder / "rollouts")) == 4 * 2 * 3
-    assert len(json.loads((folder / "held_out.json").read_text(encoding="utf-8"))["evaluations"]) == 2
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-
-
-def test_the_command_line_repeats_a_run_of_python(here):
-    run(callbacks=[RunCheckpoint(every_n_batches=1, keep=3)], limit_train_batches=2)
-    main(["fit", "--config=runs/python/config.yaml", "--run_dir=runs/again"])
-    assert rows(here / "runs/again") == rows(here / "runs/python")
-    assert sorted(os.listdir(here / "runs/again/checkpoints")) == ["last.ckpt", "step=1.ckpt", "step=2.ckpt"]
-    assert sorted(os.listdir(here / "runs/python/checkpoints")) == ["last.ckpt", "step=1.ckpt", "step=2.ckpt"]
-
-
-def test_a_run_of_python_goes_on(here):
-    run(run_dir="runs/whole", max_epochs=2)
-    run(run_dir="runs/half")
-    trainer, module, data = built(run_dir="runs/half", max_epochs=2)
-    trainer.fit(module, datamodule=data, ckpt_path="last")
-    assert rows(here / "runs/half") == rows(here / "runs/whole")
-    branch, module, data = built(run_dir="runs/branch", max_epochs=2)
-    branch.fit(module, datamodule=data, ckpt_path="runs/half/checkpoints/step=2.ckpt")
-    assert [row["step"] for row in rows(here / "runs/branch")] == ["2", "3"]
-    assert sorted(os.listdir(here / "runs")) == ["branch", "half", "whole"]
+    assert ["GPU available" in "\n".join(said), "TPU available" in "\n".join(said)] == [True, False]
 
 
 def test_loggers_and_callbacks_of_a_script(here):
@@ -233,18 +213,14 @@ def test_loggers_and_callbacks_of_a_script(here):
     assert {path.name for path in here.iterdir()} == {"runs", "mine", "several.yaml"}
 
 
-def test_a_script_that_fails_leaves_no_folder(here):
+def test_a_script_that_fails_and_one_that_is_tried_leave_no_folder(here):
     trainer, module, data = built(StaticReward())
     with pytest.raises(FileNotFoundError, match=r"no.jsonl"):
         trainer.fit(module, datamodule=RubricDataModule("no.jsonl"))
     assert list((here / "runs").iterdir()) == []
     with pytest.raises(FileNotFoundError, match="`ckpt_path` must be an existing checkpoint"):
         trainer.fit(module, datamodule=data, ckpt_path="no.ckpt")
-    assert list((here / "runs").iterdir()) == []
-
-
-def test_what_is_only_tried_leaves_no_folder(here):
-    run(fast_dev_run=True)
+    run(fast_dev_run=True)  # nor does what is only tried
     assert list((here / "runs").iterdir()) == []
 
 

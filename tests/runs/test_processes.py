@@ -51,13 +51,12 @@ def watched(processes, seconds=0.05):
     return watch, trainer
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_one_that_is_killed_ends_the_others_in_words(fellows, ended, caplog, number):
+def test_one_that_is_killed_ends_the_others_in_words(fellows, ended, caplog):
     *_, first, second = fellows
-    second.send_signal(number)
+    second.send_signal(signal.SIGSEGV)
     assert ended.event.wait(20)
     assert ended.status == 1
-    assert f"process 2 of this run was ended by {number.name}; the others cannot go on without it" in caplog.text
+    assert "process 2 of this run was ended by SIGSEGV; the others cannot go on without it" in caplog.text
     assert "--ckpt_path=last goes on with the run" in caplog.text
     assert first.wait(10) == -signal.SIGKILL
 
@@ -151,8 +150,8 @@ def test_a_restart_does_not_meet_those_that_are_gone(tmp_path):
     assert [(tmp_path / f"1-{rank}").read_text() for rank in range(2)] == ["3", "3"]
 
 
-@pytest.mark.parametrize("count", ["0", ""])
-def test_nothing_is_joined_at_a_first_start(monkeypatch, count):
+def test_nothing_is_joined_at_a_first_start(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
-    rejoin()  # would ask for the address
+    for count in ("0", ""):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        rejoin()  # would ask for the address

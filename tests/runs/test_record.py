@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 import torch
 
 from lightning_focal.runs import RunRecord
@@ -24,19 +23,17 @@ def begin(folder, batch=0, **kwargs):
     return trainer
 
 
-@pytest.mark.parametrize(
-    ("program", "command"), [("bin/lightning_focal", "lightning_focal"), ("__main__.py", "python -m lightning_focal")]
-)
-def test_start_and_end(tmp_path, monkeypatch, program, command):
-    monkeypatch.setattr(sys, "argv", [f"/somewhere/{program}", "fit", "--run_dir", "a folder"])
-    trainer = begin(tmp_path, world_size=2)
-    assert begin(tmp_path, 7, rank=1).log_dirs_asked == trainer.log_dirs_asked  # a collective; one process writes
-    (start,) = starts(tmp_path)
-    assert start["command"] == f"{command} fit --run_dir 'a folder'"
-    assert (start["batch"], start["ended"], start["device"]) == (0, False, f"2 x cpu, {torch.get_num_threads()} threads")
-    assert start["torch"].startswith("2.")
-    RunRecord().on_fit_end(trainer, None)
-    assert starts(tmp_path)[0]["ended"] is True
+def test_start_and_end(tmp_path, monkeypatch):
+    for program, command in (("bin/lightning_focal", "lightning_focal"), ("__main__.py", "python -m lightning_focal")):
+        monkeypatch.setattr(sys, "argv", [f"/somewhere/{program}", "fit", "--run_dir", "a folder"])
+        trainer = begin(tmp_path, world_size=2)
+        assert begin(tmp_path, 7, rank=1).log_dirs_asked == trainer.log_dirs_asked  # a collective; one process writes
+        (start,) = starts(tmp_path)
+        assert start["command"] == f"{command} fit --run_dir 'a folder'"
+        assert (start["batch"], start["ended"], start["device"]) == (0, False, f"2 x cpu, {torch.get_num_threads()} threads")
+        assert start["torch"].startswith("2.")
+        RunRecord().on_fit_end(trainer, None)
+        assert starts(tmp_path)[0]["ended"] is True
 
 
 def test_starts_of_resumed_runs_and_a_broken_record(tmp_path):
@@ -54,10 +51,3 @@ def test_commit_is_that_of_the_checkout(monkeypatch):
     assert known is None if git.returncode else known.removesuffix("+changes") == git.stdout.strip()
     monkeypatch.setenv("PATH", "")
     assert commit() is None
-
-
-def test_fit_keeps_it(tmp_path, run_tiny, rubric_file):
-    run_tiny(None, RunRecord(), data_train=rubric_file(4))
-    (start,) = starts(tmp_path / "run")
-    assert start["ended"] is True
-    assert start["device"].startswith("cpu")

@@ -1,17 +1,15 @@
 """What `--ckpt_path` means."""
 
 import os
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 from lightning_focal.runs import RUN_FOLDER_ENV, let_go, resume_from, run_folder, take
-from lightning_focal.runs import folder as folder_module
 from lightning_focal.runs.folder import in_use
 from lightning_focal.runs.resume import Resume
+from tests.runs.alone import alone, tell
 from tests.runs.test_broken import flip, save
 
 
@@ -61,6 +59,17 @@ def test_last_by_its_path_is_the_newest_whole_one(tmp_path, caplog):
     assert f"{checkpoint(folder, 2)} is used in its place" in caplog.text
 
 
+def test_a_run_is_known_by_its_number_and_through_a_link(tmp_path):
+    first, second = run_with(tmp_path / "run", 2, 4), run_with(tmp_path / "run", 2, 4)
+    (tmp_path / "alias").symlink_to(first)
+    for run, wanted in ((first, tmp_path / "alias"), (second, tmp_path / "run")):
+        assert resume_from(checkpoint(run, 4), wanted, named=True) == Resume(run, checkpoint(run, 4))
+        with pytest.raises(ValueError, match=f"older than step=4.ckpt of the same run, .* --run_dir={run}_from_step=2$"):
+            resume_from(checkpoint(run, 2), wanted, named=True)
+    for path in (checkpoint(first, 4), str(first / "checkpoints" / "last.ckpt")):  # the newest may begin a branch, too
+        assert resume_from(path, tmp_path / "new", named=True) == Resume(None, checkpoint(first, 4))
+
+
 def test_another_path_is_taken_at_its_word(tmp_path):
     folder = run_with(tmp_path / "run", 2, 4)
     assert resume_from(checkpoint(folder, 4), tmp_path / "run") == Resume(folder, checkpoint(folder, 4))
@@ -86,24 +95,13 @@ def test_another_path_is_taken_at_its_word(tmp_path):
 # -- several processes -----------------------------------------------------------------------------------------------------------
 
 
-HOLD = """
-import importlib.util, sys, time
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("folder", sys.argv[2])  # by itself: its package imports Lightning
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-module.take(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
 @pytest.fixture
 def held(tmp_path):
     """A run folder that another process is at work in, until it is killed."""
     folder = run_with(tmp_path / "run", 4)
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), folder_module.__file__], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"held\n"
+    process = alone("folder.take(top); print('held', flush=True); time.sleep(60)", folder)
+    tell(process)
+    assert process.stdout.readline() == "held\n"
     yield folder, process
     process.kill()
     process.wait()

@@ -194,7 +194,7 @@ def test_a_window_of_ones_own(caplog):
         CollapseWatch(window=5).load_state_dict(CollapseWatch().state_dict())
 
 
-@pytest.mark.parametrize("at", [1, 5, 15, 22, 30, 33, 45])
+@pytest.mark.parametrize("at", [1, 15, 22, 33])
 def test_a_resumed_run_says_what_an_uninterrupted_one_says(at, caplog):
     courses = FALLING | {"train/answer/accuracy": flat(NAN)}
     whole = play(courses, caplog)

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.functional.agreement import cohen_kappa, confusion_matrix
+from tests.functional.cases import given
 
 
 def kappa_loop(first, second, classes):

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.functional import kl_divergence
+from tests.functional.cases import given
 
 LOGP = st.floats(-20, 0)
 

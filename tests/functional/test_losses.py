@@ -43,6 +43,14 @@ def ratios(logp, old, mask, level):
 
 
 @pytest.mark.parametrize("level", RATIO_LEVELS)
+def test_the_ratio_of_equal_policies_is_one(level):
+    logp, _, advantages, mask = drawn(5)
+    assert torch.equal(importance_ratio(logp, logp, mask, level), torch.ones_like(logp))
+    found = policy_statistics(logp, logp, advantages, mask, importance_sampling_level=level)
+    assert (float(found["ratio_mean"]), float(found["clip_fraction"]), float(found["old_kl"])) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("level", RATIO_LEVELS)
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_losses_are_those_of_the_papers(aggregation, loss_type, level):
@@ -100,14 +108,6 @@ def test_the_ratio_of_a_response_of_one_token_is_the_tokens():
         losses.append((loss.detach(), x.grad))
         assert torch.equal(importance_ratio(logp, old, one, level)[:, :1], (logp - old).exp()[:, :1])
     assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
-
-
-@pytest.mark.parametrize("level", RATIO_LEVELS)
-def test_the_ratio_of_equal_policies_is_one(level):
-    logp, _, advantages, mask = drawn(5)
-    assert torch.equal(importance_ratio(logp, logp, mask, level), torch.ones_like(logp))
-    found = policy_statistics(logp, logp, advantages, mask, importance_sampling_level=level)
-    assert (float(found["ratio_mean"]), float(found["clip_fraction"]), float(found["old_kl"])) == (1.0, 0.0, 0.0)
 
 
 def test_cispo_that_clips_nothing_has_the_gradient_of_reinforce():
@@ -212,6 +212,9 @@ def test_punishment_is_equation_13():
         for length in range(1, 130):
             want = 0.0 if length <= 100 - cache else (100 - cache - length) / cache if length <= 100 else -1.0
             assert float(soft_overlong_punishment(torch.tensor(length), 100, cache)) == pytest.approx(want, abs=1e-7)
+    for cache in (0, 11):
+        with pytest.raises(ValueError, match=rf"`soft_punish_cache` must be in \[1, `max_completion_len` = 10\], got {cache}"):
+            soft_overlong_punishment(torch.tensor([1]), 10, cache)
 
 
 @pytest.mark.parametrize(
@@ -234,9 +237,3 @@ def test_arguments_out_of_range(function, arguments, message):
     given = (logp, old, advantages, mask) if function is clipped_policy_loss else (logp, old, mask)
     with pytest.raises(ValueError, match=message):
         function(*given, **arguments)
-
-
-def test_a_cache_out_of_range():
-    for cache in (0, 11):
-        with pytest.raises(ValueError, match=rf"`soft_punish_cache` must be in \[1, `max_completion_len` = 10\], got {cache}"):
-            soft_overlong_punishment(torch.tensor([1]), 10, cache)

@@ -12,6 +12,7 @@ from lightning_focal.functional import (
     policy_statistics,
 )
 from tests import oracles
+from tests.functional.cases import agree, tensors
 
 
 def sequences(seed, n=4, t=7):
@@ -22,38 +23,33 @@ def sequences(seed, n=4, t=7):
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("dual", [None, 1.5])
-def test_2_000_batches_agree_with_the_loop(aggregation, dual):
+def test_with_a_second_clip_the_loss_agrees_with_the_loop(aggregation):
+    """Without one: test_losses.py."""
     for seed in range(200):
         logp, old, advantages, mask = sequences(seed)
         per_token = np.zeros_like(logp)
         for n, t in zip(*np.nonzero(mask), strict=True):
-            per_token[n, t] = oracles.clipped_token_loss(logp[n, t], old[n, t], advantages[n], 0.2, 0.28, dual)
-        expected = oracles.aggregate(per_token, mask, aggregation, length=9)
-        got = clipped_policy_loss(
-            *(torch.from_numpy(x) for x in (logp, old, advantages, mask)), 0.2, 0.28, dual, aggregation, fixed_length=9
-        )
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+            per_token[n, t] = oracles.clipped_token_loss(logp[n, t], old[n, t], advantages[n], 0.2, 0.28, 1.5)
+        got = clipped_policy_loss(*tensors(logp, old, advantages, mask), 0.2, 0.28, 1.5, aggregation, fixed_length=9)
+        agree(got, oracles.aggregate(per_token, mask, aggregation, length=9), atol=1e-9)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_micro_batches_add_up_to_the_step(aggregation, parts):
-    logp, old, advantages, mask = (torch.from_numpy(x) for x in sequences(3))
+def test_micro_batches_add_up_to_the_step(aggregation):
+    logp, old, advantages, mask = tensors(*sequences(3))
+    options = {"aggregation": aggregation, "fixed_length": 7}
     whole = logp.clone().requires_grad_()
-    loss = clipped_policy_loss(whole, old, advantages, mask, aggregation=aggregation, fixed_length=7)
+    loss = clipped_policy_loss(whole, old, advantages, mask, **options)
     loss.backward()
-    normaliser = loss_normaliser(mask, aggregation, fixed_length=7)
-    split = logp.clone().requires_grad_()
-    total = torch.zeros(())
-    for rows in torch.arange(4).chunk(parts):
-        part = clipped_policy_loss(
-            split[rows], old[rows], advantages[rows], mask[rows], aggregation=aggregation, normaliser=normaliser, fixed_length=7
-        )
-        part.backward()
-        total = total + part.detach()
-    torch.testing.assert_close(total, loss.detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(split.grad, whole.grad, rtol=1e-12, atol=1e-12)
+    options["normaliser"] = loss_normaliser(mask, aggregation, fixed_length=7)
+    for parts in (1, 2, 4):
+        split, total = logp.clone().requires_grad_(), torch.zeros(())
+        for rows in torch.arange(4).chunk(parts):
+            part = clipped_policy_loss(split[rows], old[rows], advantages[rows], mask[rows], **options)
+            part.backward()
+            total = total + part.detach()
+        torch.testing.assert_close(total, loss.detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(split.grad, whole.grad, rtol=1e-12, atol=1e-12)
 
 
 def test_clipping_by_hand():
@@ -66,20 +62,6 @@ def test_clipping_by_hand():
     assert clipped_policy_loss(logp[2:3], old[:1], advantages[2:3], mask[:1], dual_clip=1.25).item() == pytest.approx(1.25)
 
 
-def test_advantages_per_token():
-    loss = clipped_policy_loss(
-        torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]), torch.ones(1, 2, dtype=torch.bool)
-    )
-    assert loss.item() == -2.0
-
-
-def test_padding_is_neither_read_nor_given_a_gradient():
-    logp = torch.tensor([[-1.0, float("-inf"), 80.0]], requires_grad=True)
-    old = torch.tensor([[-1.0, float("nan"), -80.0]])
-    clipped_policy_loss(logp, old, torch.tensor([2.0]), torch.tensor([[True, False, False]])).backward()
-    assert logp.grad.tolist() == [[-2.0, 0.0, 0.0]]
-
-
 def test_gradient_stops_where_clipped_and_at_old_and_advantages():
     logp = torch.tensor([[1.0, 0.0]], requires_grad=True)
     old, advantages = torch.zeros(1, 2, requires_grad=True), torch.ones(1, requires_grad=True)
@@ -89,17 +71,14 @@ def test_gradient_stops_where_clipped_and_at_old_and_advantages():
     assert advantages.grad is None
 
 
-def test_nothing_counts():
+def test_what_has_no_tokens_does_not_count_and_advantages_may_be_per_token():
     nothing = torch.zeros(2, 3, dtype=torch.bool)
     for aggregation in AGGREGATIONS:
         assert masked_aggregate(torch.full((2, 3), float("nan")), nothing, aggregation, fixed_length=3).item() == 0.0
-
-
-def test_sequences_without_tokens_do_not_dilute():
     mask = torch.tensor([[True, True], [False, False]])
-    values = torch.tensor([[1.0, 3.0], [9.0, 9.0]])
-    assert masked_aggregate(values, mask, "sequence_mean").item() == 2.0
+    assert masked_aggregate(torch.tensor([[1.0, 3.0], [9.0, 9.0]]), mask, "sequence_mean").item() == 2.0
     assert loss_normaliser(mask, "fixed_length", fixed_length=10).item() == 10.0
+    assert clipped_policy_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]), mask[:1]).item() == -2.0
 
 
 def test_statistics_by_hand():

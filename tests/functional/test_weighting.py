@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import pad
 
@@ -15,7 +14,7 @@ from lightning_focal.functional import (
     weighted_reward,
 )
 from tests import oracles
-from tests.functional.cases import batches, groups, tensors
+from tests.functional.cases import agree, batches, given, groups, rows, tensors
 
 GAMMAS = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, 8.0])
 DTYPES = st.sampled_from([torch.float32, torch.float64])
@@ -35,18 +34,17 @@ def test_by_hand():
     assert base_weights(torch.tensor([[2.0, 6.0]])).tolist() == [[0.25, 0.75]]
 
 
-def test_10_000_ragged_cases_agree_with_the_loop():
+def test_2_000_ragged_cases_agree_with_the_loop():
     for number, (scores, weights, mask) in enumerate(batches(seed=2)):
-        gamma, epsilon = (0.0, 1.0, 3.0, 0.5)[number % 4], (0.05, 0.01)[number % 2]
-        sigma = inverse_reward_projection(*tensors(scores, weights, mask))
+        gamma, epsilon = (0.0, 1.0, 3.0, 0.5)[number], (0.05, 0.01)[number % 2]
         applies = mask.any(1)
+        sigma = inverse_reward_projection(*tensors(scores, weights, mask))
         w = focal_weights(sigma, *tensors(weights, applies), gamma=gamma, epsilon=epsilon)
+        levels = rows(oracles.saturation, scores, weights, mask)
+        expected = rows(lambda *row: oracles.focal_weights(*row, gamma, epsilon), levels, weights, applies)  # noqa: B023
+        agree(w, expected)
         rewards = weighted_reward(torch.from_numpy(scores), w, torch.from_numpy(mask))
-        for p in range(len(scores)):
-            levels = oracles.saturation(scores[p], weights[p], mask[p])
-            expected = oracles.focal_weights(levels, weights[p], applies[p], gamma, epsilon)
-            np.testing.assert_allclose(w[p], expected, rtol=0, atol=1e-6)
-            np.testing.assert_allclose(rewards[p], oracles.static_reward(scores[p], expected, mask[p]), rtol=0, atol=1e-6)
+        agree(rewards, rows(oracles.static_reward, scores, expected, mask))
 
 
 @pytest.mark.parametrize(("mix", "bounds"), [(0.7, None), (1.0, (0.1, 0.4)), (0.7, (0.05, 0.3))])
@@ -54,10 +52,8 @@ def test_mix_and_then_bounds_agree_with_the_loop(mix, bounds):
     rng = np.random.default_rng(3)
     levels, base = rng.random((500, 5)), rng.dirichlet(np.ones(5), 500)
     got = focal_weights(*tensors(levels, base), gamma=2.0, mix=mix, bounds=bounds)
-    for p in range(500):
-        expected = mix * oracles.focal_weights(levels[p], base[p], np.full(5, True), 2.0) + (1 - mix) * base[p]
-        expected = oracles.bounded(expected, *bounds) if bounds else expected
-        np.testing.assert_allclose(got[p], expected, rtol=0, atol=1e-6)
+    expected = mix * rows(lambda *row: oracles.focal_weights(*row, np.full(5, True), 2.0), levels, base) + (1 - mix) * base
+    agree(got, oracles.bounded(expected, *bounds) if bounds else expected)
 
 
 @given(st.integers(1, 70), SEEDS, DTYPES, GAMMAS)
@@ -68,13 +64,6 @@ def test_gamma_zero_and_equal_levels_are_static(c, seed, dtype, gamma):
     assert torch.equal(focal_weights(torch.rand(4, 1, dtype=dtype).expand(4, c), b, gamma=gamma), b)
     assert torch.equal(focal_weights(torch.rand(4, c, dtype=dtype), b, gamma=0.0, bounds=(0.0, 1.0)), b)
     assert focal_weights(torch.rand(1, 1), torch.tensor([[0.3]]), gamma=gamma).tolist() == [[1.0]]
-
-
-@given(groups())
-def test_gamma_zero_leaves_the_reward_alone(case):
-    scores, weights, mask = case
-    w = focal_weights(inverse_reward_projection(scores, weights, mask), weights, gamma=0.0)
-    assert torch.equal(weighted_reward(scores, w, mask), weighted_reward(scores, weights, mask))
 
 
 @given(groups(), GAMMAS, SEEDS)
@@ -173,10 +162,7 @@ def test_10_000_rows_agree_with_bisection():
     for row, c in enumerate(mask.sum(1)):
         values[row, :c] = rng.normal(size=c)
         low[row, :c], high[row, :c] = feasible(rng, c)
-    got = project_bounded_simplex(*(torch.from_numpy(x) for x in (values, low, high, mask)))
-    for row, c in enumerate(mask.sum(1)):
-        np.testing.assert_allclose(got[row, :c], oracles.bounded(values[row, :c], low[row, :c], high[row, :c]), rtol=0, atol=1e-9)
-        assert got[row, c:].abs().sum() == 0
+    agree(project_bounded_simplex(*tensors(values, low, high, mask)), oracles.bounded(values, low, high), atol=1e-9)
 
 
 @given(st.integers(1, 40), SEEDS, DTYPES)

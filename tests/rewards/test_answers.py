@@ -81,11 +81,10 @@ def test_equivalence_decides_what_one_answer_is_and_is_forgotten_after_a_batch()
 def test_monsters_in_the_vote_are_cut_off_and_count_as_different():
     bomb, huge = "9^{9^{9^{9^9}}}", "1" * 100_000
     began = time.monotonic()
-    scores = OwnVotes("math", format=1.0)(answered(["2", "2", bomb, huge], ["1/2", bomb, "0.5", "{" * 50_000]))
+    scores = OwnVotes("math", format=1.0)(answered(["1/2", bomb, "0.5", huge, "{" * 50_000]))
     assert time.monotonic() - began < 60
-    assert scores.scores[..., 0].tolist() == [[1, 1, 0, 0], [1, 0, 1, 0]]
-    assert scores.scores[..., 1].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    assert max(len(reason) for group in scores.reasons for row in group for reason in row) < 200
+    assert scores.scores[0].tolist() == [[1, 1], [0, 1], [1, 1], [0, 1], [0, 0]]
+    assert max(len(reason) for row in scores.reasons[0] for reason in row) < 200
 
 
 # -- swapped votes ----------------------------------------------------------------------------------------------------------
@@ -231,6 +230,9 @@ def test_the_datas_own_grader_comes_first():
     assert scores.reasons[0][1] == ("answer near, gold other, graded 0.25",)
     assert measured(scores, "answer/accuracy", "vote/accuracy") == [[[1, 0, 0, 0]], [0]]  # near is not right
     assert sorted(map(str, seen)) == ["None", "near", "right"]  # each answer once
+    scores = GoldAnswers()(answered(["1" * 100_000, "1"], graders=(lambda answer: float(len(answer) == 1),)))
+    assert scores.scores.flatten().tolist() == [0, 1]
+    assert scores.reasons[0][0] == ("answer 111111111111111111111111111111111... (100000 characters): too long to be graded",)
 
 
 def raising(answer):
@@ -251,12 +253,6 @@ def test_a_grader_that_fails_is_an_error_and_no_score(grader, reason):
     voted = OwnVotes("string")(rollouts)
     assert voted.mask.all()  # no part of the reward
     assert measured(voted, "vote/accuracy", "answer/accuracy") == [[None], [[None, None]]]
-
-
-def test_a_grader_is_not_asked_about_a_hundred_kilobytes():
-    scores = GoldAnswers()(answered(["1" * 100_000, "1"], graders=(lambda answer: float(len(answer) == 1),)))
-    assert scores.scores.flatten().tolist() == [0, 1]
-    assert scores.reasons[0][0] == ("answer 111111111111111111111111111111111... (100000 characters): too long to be graded",)
 
 
 def test_missing_gold_answers_are_an_error_or_said_once(caplog):
@@ -326,19 +322,18 @@ def test_every_source(source):
         source(equivalence="maths")
 
 
-def test_the_last_box_counts_and_long_answers_are_shortened():
-    rollouts = answered(["1"])
-    object.__setattr__(rollouts, "texts", ((r"\boxed{1} no: $\boxed{ \frac{1}{2} }$",),))
-    assert AnswerBatch(rollouts, OwnVotes("string").equivalence).answers == [[r"\frac{1}{2}"]]
+def test_the_last_box_counts_in_the_answer_and_long_answers_are_shortened():
+    texts = (
+        r"<think>\boxed{1}</think>\boxed{2}",
+        r"<think>\boxed{1}",
+        r"\boxed{1}</think> 2",
+        r"\boxed{1} no: $\boxed{ \frac{4}{2} }$",
+    )
+    batch = AnswerBatch(make_rollouts(make_prompts(1, answers=("2",)), 4, texts=(texts,)))
+    assert batch.answers == [["2", None, None, r"\frac{4}{2}"]]
+    assert (batch.votes[0].label, batch.voters) == ("2", [2])
+    assert AnswerBatch(replace(batch.rollouts, thinks=False)).answers == [["2", "1", "1", r"\frac{4}{2}"]]
     assert shorten("a\n  b") == "a b"
     assert shorten("x" * 40) == "x" * 40
     assert shorten("x" * 41) == "x" * 33 + "... (41 characters)"
     assert shorten(" " * 500 + "x") == "... (501 characters)"
-
-
-def test_a_box_in_a_thought_is_no_answer():
-    texts = (r"<think>\boxed{1}</think>\boxed{2}", r"<think>\boxed{1}", r"\boxed{1}</think> 2", r"\boxed{2}")
-    batch = AnswerBatch(make_rollouts(make_prompts(1, answers=("2",)), 4, texts=(texts,)))
-    assert batch.answers == [["2", None, None, "2"]]
-    assert (batch.votes[0].label, batch.voters) == ("2", [2])
-    assert AnswerBatch(replace(batch.rollouts, thinks=False)).answers == [["2", "1", "1", "2"]]

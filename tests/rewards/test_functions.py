@@ -55,17 +55,9 @@ def test_async_functions_run_where_a_loop_runs_already():
         return RewardFunctions([brief], bounds={"brief": (-4.0, 0.0)})(batch())
 
     assert asyncio.run(notebook()).scores.tolist() == [[[0.5], [0.75]], [[0.25], [0.5]]]
-
-
-def test_a_batch_without_prompts():
-    assert RewardFunctions([right])(make_rollouts(make_prompts(0), 2)).scores.shape == (0, 2, 1)
-
-
-def test_a_strategy_takes_them():
-    shaped = FocalReward(gamma=1.0, source=(source := RewardFunctions([right, brief], bounds={"brief": (-4.0, 0.0)}))).shape(
-        source(batch())
-    )
-    assert torch.allclose(shaped.weights.sum(1), torch.ones(2))
+    assert RewardFunctions([right])(make_rollouts(make_prompts(0), 2)).scores.shape == (0, 2, 1)  # a batch without prompts
+    source = RewardFunctions([right, brief], bounds={"brief": (-4.0, 0.0)})
+    assert torch.allclose(FocalReward(gamma=1.0, source=source).shape(source(batch())).weights.sum(1), torch.ones(2))
 
 
 @pytest.mark.parametrize(

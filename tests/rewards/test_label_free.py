@@ -157,13 +157,6 @@ def test_every_strategy(kind):
         kind().setup(FakeTrainer(callbacks=[EMATeacher()]), SimpleNamespace(group_size=1), "fit")
 
 
-def test_keys_are_told_apart_by_stage():
-    strategy = MajorityVoteReward(format=0.5)
-    strategy.setup(FakeTrainer(), MODULE, "fit")
-    assert strategy.stage_keys("train") == ["agreement", "format"]
-    assert strategy.stage_keys("val") == ["correct"]
-
-
 def data(**splits):
     return SimpleNamespace(splits=lambda: splits)
 
@@ -176,6 +169,9 @@ def test_what_training_needs_is_asked_for_in_setup():
     strategy.setup(FakeTrainer(callbacks=[EMATeacher()]), MODULE, "fit")
     assert strategy.source.answerer is MODULE
     CoRewardingII().setup(FakeTrainer(), MODULE, "validate")
+    voted = MajorityVoteReward(format=0.5)
+    voted.setup(FakeTrainer(), MODULE, "fit")
+    assert (voted.stage_keys("train"), voted.stage_keys("val")) == (["agreement", "format"], ["correct"])
     with pytest.raises(ValueError, match=r"write `data.pairs: true`"):
         CoRewardingI().setup(FakeTrainer(datamodule=data(train=single)), MODULE, "fit")
     paired = make_prompts(2, questions=("a", "a"), views=(0, 1))

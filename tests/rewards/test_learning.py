@@ -31,6 +31,9 @@ from tests.rewards.test_focal import CHECK
 MEAN, NAN = float("inf"), float("nan")
 KEYS = list("uvwxyz")
 STRATEGIES = {
+    "group": lambda: FocalReward(warmup=2),
+    "batch": lambda: FocalReward(scope="batch"),
+    "running": lambda: FocalReward(scope="running", decay=0.7, warmup=2),
     "pow3r": lambda: RewardStrategy(weighting=Pow3rWeighting(decay=0.7)),
     "informed": lambda: StandardisedFocalReward(informedness=0.5),
     "patient": lambda: FocalReward(gamma=2.0, scope="running", patience=2),
@@ -58,26 +61,47 @@ def observed(strategy, *batches):
     return strategy
 
 
+def plain(state):
+    """The state as plain data."""
+    parts = {
+        k: plain(v) if isinstance(v, dict) else v.nan_to_num(-1).tolist() if isinstance(v, torch.Tensor) else v
+        for k, v in state.items()
+    }
+    return dict(sorted(parts.items()))
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_resumed_in_the_middle_gives_the_same_weights_to_the_last_bit(name):
-    batches = list(random_batches())
-    whole, first, resumed = STRATEGIES[name](), observed(STRATEGIES[name](), *batches[:3]), STRATEGIES[name]()
+    batches, fields = list(random_batches()), ("rewards", "advantages", "weights", "saturation")
+    whole, first, resumed, same_keys = (
+        STRATEGIES[name](),
+        observed(STRATEGIES[name](), *batches[:3]),
+        *(STRATEGIES[name]() for _ in "ab"),
+    )
     wanted = [observed(whole, scores).shape(scores) for scores in batches]
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
+    state = torch.load(file, weights_only=True)
     resumed.learn_keys(["a key that comes first", *reversed(KEYS)])  # in another order
-    resumed.load_state_dict(torch.load(file, weights_only=True))
+    resumed.shape(batches[0])
+    for strategy in (resumed, same_keys):
+        strategy.load_state_dict(state)
+    assert torch.equal(resumed.shape(batches[0]).weights, first.shape(batches[0]).weights)  # before the next batch is observed
     for scores, expected in zip(batches[3:], wanted[3:], strict=True):
         got = observed(resumed, scores).shape(scores)
-        again = resumed.shape(scores)  # shaping changes no state
-        for field in ("weights", "advantages", "rewards"):
+        observed(same_keys, scores)
+        before = plain(resumed.state_dict())
+        again = resumed.shape(scores)
+        assert plain(resumed.state_dict()) == before  # shaping changes no state
+        for field in fields:
             assert torch.equal(getattr(got, field), getattr(expected, field)), field
             assert torch.equal(getattr(got, field), getattr(again, field)), field
         assert got.measures.keys() == expected.measures.keys()
         base = base_weights(scores.weights, scores.mask.any(1))
         assert not torch.allclose(got.weights, base)
         torch.testing.assert_close(got.weights.sum(-1), base.sum(-1))
+    assert plain(same_keys.state_dict()) == plain(whole.state_dict())
 
 
 def test_a_state_without_a_weighting_starts_cold_and_a_foreign_one_is_refused():

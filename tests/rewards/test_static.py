@@ -1,33 +1,10 @@
-"""Static weights by hand: the rubric's own, all alike, given; and arguments."""
+"""Static weights that are given, and arguments; the rubric's own and uniform ones against a loop: test_focal.py, gamma 0."""
 
 import pytest
 import torch
 
 from lightning_focal.rewards import FocalReward, RlooAdvantage, RubricScores, StaticReward
 from tests.helpers import TableJudge, make_scores
-
-SCORES = make_scores([[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]], [[0.5, 0.25, 0.25]])
-
-
-def test_prior_and_uniform_by_hand():
-    shaped = StaticReward(weights="prior").shape(SCORES)
-    assert shaped.rewards.tolist() == shaped.static.tolist() == [[0.625, 0.5]]  # 0.5 + 0.125, 0.25 + 0.25
-    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
-    shaped = StaticReward(weights="uniform").shape(SCORES)
-    torch.testing.assert_close(shaped.rewards, torch.tensor([[1.5 / 3, 2 / 3]], dtype=torch.float64))
-
-
-@pytest.mark.parametrize("weights", ["uniform", "prior"])
-def test_base_weights_are_over_the_criteria_that_apply(weights):
-    # "b" was judged in neither rollout, the second prompt has one criterion: 1/2 each, and 1
-    scores = make_scores(
-        [[[1.0, None, 0.0], [0.0, None, 0.0]], [[0.5, None, None], [1.0, None, None]]],
-        [[0.2, 0.6, 0.2], [1.0, 0.0, 0.0]],
-        names=(("a", "b", "c"), ("a",)),
-    )
-    shaped = StaticReward(weights=weights).shape(scores)
-    assert shaped.weights.tolist() == [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]
-    assert shaped.rewards.tolist() == [[0.5, 0.0], [0.5, 1.0]]
 
 
 def test_weights_given_by_name_or_by_axis(run_tiny):

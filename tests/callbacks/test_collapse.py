@@ -78,19 +78,15 @@ def test_majority_voting_that_agrees_on_wrong_answers(caplog):
     assert not run.trainer.should_stop
 
 
-@pytest.mark.parametrize(
-    ("courses", "words"),
-    [
-        ({"train/rollout/length": ramp(200.0, 12.0)}, "responses shrink (tokens 200 -> "),
-        ({"train/rollout/truncated": ramp(0.1, 1.0)}, "responses hit the length limit (share 0.10 -> "),
-        ({"train/vote/unanswered": ramp(0.05, 0.9)}, "no answer can be found in responses (share 0.05 -> "),
-        ({"train/policy/entropy": ramp(0.4, 0.001)}, "the policy hardly varies (entropy 0.40 -> "),
-        ({"train/policy/entropy": ramp(0.4, 6.0)}, "the policy falls apart (entropy 0.40 -> "),
-        ({"train/vote/teacher_agreement": ramp(0.9, 0.2)}, "student and teacher vote differently (agreement 0.90 -> "),
-        (AGREEING, "the votes agree (share 0.45 -> 0.9"),
-    ],
-    ids=["shrinks", "blows up", "unanswered", "no entropy", "all entropy", "disagree", "agree"],
-)
+@pytest.mark.parametrize(("courses", "words"), [
+    ({"train/rollout/length": ramp(200.0, 12.0)}, "responses shrink (tokens 200 -> "),
+    ({"train/rollout/truncated": ramp(0.1, 1.0)}, "responses hit the length limit (share 0.10 -> "),
+    ({"train/vote/unanswered": ramp(0.05, 0.9)}, "no answer can be found in responses (share 0.05 -> "),
+    ({"train/policy/entropy": ramp(0.4, 0.001)}, "the policy hardly varies (entropy 0.40 -> "),
+    ({"train/policy/entropy": ramp(0.4, 6.0)}, "the policy falls apart (entropy 0.40 -> "),
+    ({"train/vote/teacher_agreement": ramp(0.9, 0.2)}, "student and teacher vote differently (agreement 0.90 -> "),
+    (AGREEING, "the votes agree (share 0.45 -> 0.9"),
+], ids=["shrinks", "blows up", "unanswered", "no entropy", "all entropy", "disagree", "agree"])  # fmt: skip
 def test_each_sign_has_its_words_and_without_gold_it_cannot_tell(courses, words, caplog):
     unknown = "cannot tell a policy that has become right from one that agrees on something wrong"
     stands = "accuracy of the labels 0.50 -> 0.50: it does not rise, so this is not a policy that has become right"
@@ -111,21 +107,17 @@ def test_a_peak_that_is_lost_is_noticed_above_the_start(caplog):
 # -- what is no collapse ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "courses",
-    [
-        {},
-        AGREEING | {"train/vote/accuracy": ramp(0.5, 0.97), "train/rollout/length": ramp(200.0, 30.0)},
-        AGREEING | {"train/vote/accuracy": ramp(0.5, 0.7)},
-        {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0), "train/vote/accuracy": flat(1.0)},
-        {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0)},
-        {"train/vote/share": flat(0.96), "train/vote/distinct": flat(1.1), "train/vote/accuracy": flat(0.93)},
-        {"train/policy/entropy": ramp(0.4, 0.001), "train/vote/accuracy": ramp(0.5, 0.95)},
-        {name: flat(NAN) for name in STEADY},
-        AGREEING | {"train/vote/accuracy": flat(NAN), "train/answer/accuracy": ramp(0.4, 0.95)},
-    ],
-    ids=["steady", "right", "better", "solved", "always one", "nearly solved", "right and sure", "nothing known", "by answers"],
-)
+@pytest.mark.parametrize("courses", [
+    {},
+    AGREEING | {"train/vote/accuracy": ramp(0.5, 0.97), "train/rollout/length": ramp(200.0, 30.0)},
+    AGREEING | {"train/vote/accuracy": ramp(0.5, 0.7)},
+    {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0), "train/vote/accuracy": flat(1.0)},
+    {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0)},
+    {"train/vote/share": flat(0.96), "train/vote/distinct": flat(1.1), "train/vote/accuracy": flat(0.93)},
+    {"train/policy/entropy": ramp(0.4, 0.001), "train/vote/accuracy": ramp(0.5, 0.95)},
+    {name: flat(NAN) for name in STEADY},
+    AGREEING | {"train/vote/accuracy": flat(NAN), "train/answer/accuracy": ramp(0.4, 0.95)},
+], ids=["steady", "right", "better", "solved", "always one", "nearly solved", "right and sure", "nothing known", "by answers"])  # fmt: skip
 def test_what_is_no_collapse(courses, caplog):
     run = play(courses, caplog)
     assert run.said == []
@@ -208,17 +200,14 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says(at, caplog):
     assert json.dumps(resumed.watch.state_dict()) == json.dumps(whole.watch.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("window", 0, ">= 1 batches"),
-        ("share", 0.0, r"in \(0, 1\]"),
-        ("solved", 1.5, r"in \(0, 1\]"),
-        ("accuracy_drop", NAN, r"in \(0, 1\]"),
-        ("distinct", 0.5, ">= 1"),
-        ("entropy", -0.1, ">= 0"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    ("window", 0, ">= 1 batches"),
+    ("share", 0.0, r"in \(0, 1\]"),
+    ("solved", 1.5, r"in \(0, 1\]"),
+    ("accuracy_drop", NAN, r"in \(0, 1\]"),
+    ("distinct", 0.5, ">= 1"),
+    ("entropy", -0.1, ">= 0"),
+])  # fmt: skip
 def test_arguments_are_checked(name, value, expected):
     with pytest.raises(ValueError, match=rf"`{name}` must be {expected}"):
         CollapseWatch(**{name: value})

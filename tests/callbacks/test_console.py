@@ -176,18 +176,11 @@ def test_held_out_scores_are_shown_once_each():
     assert printed(report).count("held-out score after") == 2
 
 
-@pytest.mark.parametrize(
-    ("after", "verdict", "difference"),
-    [
-        (0.75, "The held-out score rose: 0.531 -> 0.781", "paired difference +0.250 [+0.250, +0.250]"),
-        (0.25, "The held-out score fell: 0.531 -> 0.281", "paired difference -0.250 [-0.250, -0.250]"),
-        (
-            0.5,
-            "No clear change: the 95 % interval includes 0. Held-out score 0.531 -> 0.531",
-            "paired difference +0.000 [+0.000, +0.000]",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("after", "verdict", "difference"), [
+    (0.75, "The held-out score rose: 0.531 -> 0.781", "paired difference +0.250 [+0.250, +0.250]"),
+    (0.25, "The held-out score fell: 0.531 -> 0.281", "paired difference -0.250 [-0.250, -0.250]"),
+    (0.5, "No clear change: the 95 % interval includes 0. Held-out score 0.531 -> 0.531", "paired difference +0.000 [+0.000, +0.000]"),
+])  # fmt: skip
 def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
     """What is there is named, and what is not is not."""
     monkeypatch.chdir(tmp_path)

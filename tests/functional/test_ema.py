@@ -31,18 +31,15 @@ def test_the_schedule_meets_both_ends_and_only_rises(total, a, b):
     assert all(later >= earlier - 1e-15 for earlier, later in pairwise(weights))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"step": -1}, "`step` must be at least 0, got -1"),
-        ({"step": math.nan}, "`step` must be at least 0, got nan"),
-        ({"total_steps": 0}, "`total_steps` must be at least 1, got 0"),
-        ({"start": 1.0}, "`start` and `end` must satisfy 0 <= start <= end <= 1, got 1.0 and 0.9999"),
-        ({"start": -0.1}, "got -0.1 and 0.9999"),
-        ({"end": 1.1}, "got 0.99 and 1.1"),
-        ({"end": math.nan}, "got 0.99 and nan"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"step": -1}, "`step` must be at least 0, got -1"),
+    ({"step": math.nan}, "`step` must be at least 0, got nan"),
+    ({"total_steps": 0}, "`total_steps` must be at least 1, got 0"),
+    ({"start": 1.0}, "`start` and `end` must satisfy 0 <= start <= end <= 1, got 1.0 and 0.9999"),
+    ({"start": -0.1}, "got -0.1 and 0.9999"),
+    ({"end": 1.1}, "got 0.99 and 1.1"),
+    ({"end": math.nan}, "got 0.99 and nan"),
+])  # fmt: skip
 def test_the_schedule_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         cosine_ema_weight(**{"step": 1, "total_steps": 2, **arguments})

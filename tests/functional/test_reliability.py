@@ -9,16 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from lightning_focal.functional import (
-    disagreement_sums,
-    focal_weights,
-    give_back,
-    informed_weights,
-    informedness,
-    informedness_of_confusion,
-    patience_step,
-    rubric_dropout,
-)
+from lightning_focal import functional as fn
 from tests import oracles
 from tests.functional.cases import agree, batches, given, rows, tensors
 
@@ -31,14 +22,14 @@ def test_2_000_ragged_cases_agree_with_the_loops():
     for scores, weights, mask in batches(seed=10):
         repeated = np.where(rng.random(scores.shape) < 0.5, NAN, np.round(rng.random(scores.shape)))
         s, b, m, again = tensors(scores, weights, mask, repeated)
-        assert np.abs(disagreement_sums(s, again, m).numpy() - oracles.disagreement(scores, repeated, mask)).max() < 1e-9
+        assert np.abs(fn.disagreement_sums(s, again, m).numpy() - oracles.disagreement(scores, repeated, mask)).max() < 1e-9
         values = np.where(rng.random(weights.shape) < 0.2, NAN, rng.random(weights.shape).round(1))
         moved = rng.dirichlet(np.ones(5), len(weights))
         spent, applies, noise = rng.random(weights.shape) < 0.4, weights > 0, rng.random(weights.shape)
         got = {
-            "informed": informed_weights(b, torch.from_numpy(values), power=2.0),
-            "given back": give_back(*tensors(moved, weights, spent)),
-            "dropped": rubric_dropout(*tensors(noise, applies), 0.5, 2),
+            "informed": fn.informed_weights(b, torch.from_numpy(values), power=2.0),
+            "given back": fn.give_back(*tensors(moved, weights, spent)),
+            "dropped": fn.rubric_dropout(*tensors(noise, applies), 0.5, 2),
         }
         expected = {
             "informed": rows(oracles.informed, weights, values),
@@ -52,24 +43,21 @@ def test_2_000_ragged_cases_agree_with_the_loops():
 @given(st.floats(0, 0.5), SEEDS)
 def test_informedness_of_repeated_and_of_gold_verdicts_agree(error, seed):
     """Exactly in expectation: a judge that errs at one rate both ways has J = 1 - 2 error by either road."""
-    either = informedness(torch.tensor(2 * error * (1 - error), dtype=torch.float64))
+    either = fn.informedness(torch.tensor(2 * error * (1 - error), dtype=torch.float64))
     counts = torch.tensor([[1 - error, error], [error, 1 - error]], dtype=torch.float64)
     assert float(either) == pytest.approx(1 - 2 * error, abs=1e-6)
-    assert float(informedness_of_confusion(counts)) == pytest.approx(1 - 2 * error, abs=1e-12)
+    assert float(fn.informedness_of_confusion(counts)) == pytest.approx(1 - 2 * error, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("confusion", "expected"),
-    [
-        ([[5, 0], [0, 5]], 1.0),
-        ([[5, 5], [5, 5]], 0.0),
-        ([[1, 9], [9, 1]], 0.0),  # worse than chance is not negative
-        ([[0, 0], [1, 5]], NAN),
-        ([[6, 2], [1, 4]], 0.75 + 0.8 - 1),
-    ],
-)
+@pytest.mark.parametrize(("confusion", "expected"), [
+    ([[5, 0], [0, 5]], 1.0),
+    ([[5, 5], [5, 5]], 0.0),
+    ([[1, 9], [9, 1]], 0.0),  # worse than chance is not negative
+    ([[0, 0], [1, 5]], NAN),
+    ([[6, 2], [1, 4]], 0.75 + 0.8 - 1),
+])  # fmt: skip
 def test_informedness_against_gold(confusion, expected):
-    assert float(informedness_of_confusion(torch.tensor(confusion))) == pytest.approx(expected, nan_ok=True)
+    assert float(fn.informedness_of_confusion(torch.tensor(confusion))) == pytest.approx(expected, nan_ok=True)
 
 
 @given(st.floats(0, 1), SEEDS)
@@ -77,12 +65,12 @@ def test_mixing_lies_between(mix, seed):
     generator = torch.Generator().manual_seed(seed)
     levels, raw = torch.rand(2, 5, generator=generator, dtype=torch.float64), torch.rand(2, 5, generator=generator).double() + 0.1
     base = raw / raw.sum(-1, keepdim=True)
-    focal, mixed = focal_weights(levels, base), focal_weights(levels, base, mix=mix)
+    focal, mixed = fn.focal_weights(levels, base), fn.focal_weights(levels, base, mix=mix)
     torch.testing.assert_close(mixed, mix * focal + (1 - mix) * base, rtol=0, atol=1e-12)
-    assert torch.equal(focal_weights(levels, base, mix=1.0), focal)
-    torch.testing.assert_close(focal_weights(levels, base, mix=0.0), base, rtol=0, atol=1e-12)
-    assert torch.equal(focal_weights(levels[:, :1].expand_as(base), base, mix=mix), base)  # equal levels: bit by bit
-    capped = focal_weights(levels, base, mix=mix, bounds=(0.1, 0.35))
+    assert torch.equal(fn.focal_weights(levels, base, mix=1.0), focal)
+    torch.testing.assert_close(fn.focal_weights(levels, base, mix=0.0), base, rtol=0, atol=1e-12)
+    assert torch.equal(fn.focal_weights(levels[:, :1].expand_as(base), base, mix=mix), base)  # equal levels: bit by bit
+    capped = fn.focal_weights(levels, base, mix=mix, bounds=(0.1, 0.35))
     assert bool(((capped > 0.1 - 1e-9) & (capped < 0.35 + 1e-9)).all())
 
 
@@ -92,12 +80,12 @@ def test_what_must_hold_of_withheld_weight(seed, share, least):
     base = rng.dirichlet(np.ones(6), 3)
     moved, spent = rng.dirichlet(np.ones(6) / 2, 3), rng.random((3, 6)) < rng.choice([0.0, 0.3, 1.0])
     w, b, gives = tensors(moved, base, spent)
-    out = give_back(w, b, gives)
+    out = fn.give_back(w, b, gives)
     torch.testing.assert_close(out.sum(-1), torch.ones(3, dtype=out.dtype))
     assert bool((out[gives] <= b[gives] + 1e-12).all())
-    assert torch.equal(give_back(w, b, torch.zeros_like(gives)), w)
+    assert torch.equal(fn.give_back(w, b, torch.zeros_like(gives)), w)
     applies = torch.from_numpy(rng.random((3, 6)) < 0.8)
-    stays = rubric_dropout(torch.from_numpy(rng.random((3, 6))), applies, share, least)
+    stays = fn.rubric_dropout(torch.from_numpy(rng.random((3, 6))), applies, share, least)
     number = applies.sum(-1)
     assert not bool((stays & ~applies).any())
     assert bool((stays.sum(-1) >= torch.minimum(number, torch.tensor(least))).all())
@@ -108,27 +96,24 @@ def test_what_must_hold_of_withheld_weight(seed, share, least):
 def test_patience_counts_like_the_loop(steps):
     state = (torch.full((1,), NAN, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     for (level, extra), expected in zip(steps, oracles.patience(*zip(*steps, strict=True), 0.05) if steps else [], strict=True):
-        state = patience_step(*state, torch.tensor([level], dtype=torch.float64), torch.tensor([extra]), 0.05)
+        state = fn.patience_step(*state, torch.tensor([level], dtype=torch.float64), torch.tensor([extra]), 0.05)
         assert (float(state[0]), float(state[1])) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: focal_weights(torch.rand(1, 2), torch.rand(1, 2), mix=1.5), r"`mix` must be in \[0, 1\], got 1.5"),
-        (lambda: informed_weights(torch.rand(1, 2), torch.rand(1, 2), power=-1), "`power` must be >= 0"),
-        (lambda: rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), share=1.0), r"`share` must be in \[0, 1\)"),
-        (lambda: rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), least=0), "`least` >= 1"),
-        (lambda: patience_step(*torch.zeros(3, 1), torch.ones(1).bool(), margin=0.0), "`margin` must be > 0"),
-        (lambda: informedness_of_confusion(torch.ones(3, 3)), r"`confusion` must be \[..., 2, 2\], got \(3, 3\)"),
-        (lambda: disagreement_sums(torch.rand(1, 2, 3), torch.rand(1, 2, 2)), r"`repeated` must be \[P, G, C\] = \(1, 2, 3\)"),
-    ],
-)
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: fn.focal_weights(torch.rand(1, 2), torch.rand(1, 2), mix=1.5), r"`mix` must be in \[0, 1\], got 1.5"),
+    (lambda: fn.informed_weights(torch.rand(1, 2), torch.rand(1, 2), power=-1), "`power` must be >= 0"),
+    (lambda: fn.rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), share=1.0), r"`share` must be in \[0, 1\)"),
+    (lambda: fn.rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), least=0), "`least` >= 1"),
+    (lambda: fn.patience_step(*torch.zeros(3, 1), torch.ones(1).bool(), margin=0.0), "`margin` must be > 0"),
+    (lambda: fn.informedness_of_confusion(torch.ones(3, 3)), r"`confusion` must be \[..., 2, 2\], got \(3, 3\)"),
+    (lambda: fn.disagreement_sums(torch.rand(1, 2, 3), torch.rand(1, 2, 2)), r"`repeated` must be \[P, G, C\] = \(1, 2, 3\)"),
+])  # fmt: skip
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
 def test_nothing_informed_leaves_the_base_weights():
-    assert informed_weights(torch.tensor([[0.25, 0.75]]), torch.zeros(1, 2)).tolist() == [[0.25, 0.75]]
-    assert math.isnan(float(informedness(torch.tensor(NAN))))
+    assert fn.informed_weights(torch.tensor([[0.25, 0.75]]), torch.zeros(1, 2)).tolist() == [[0.25, 0.75]]
+    assert math.isnan(float(fn.informedness(torch.tensor(NAN))))

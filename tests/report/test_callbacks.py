@@ -84,15 +84,12 @@ def test_figures_show_held_out_prompts_and_tags(tmp_path):
     assert tags(tmp_path / "board")["report/levels/tag level"] == [4]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: WriteReport(rollouts=-1), "`rollouts` must be >= 0, got -1"),
-        (lambda: LogMedia(every_n_batches=0), "`every_n_batches` must be >= 1, got 0"),
-        (lambda: LogMedia(rollouts=-1), "`rollouts` must be >= 0, got -1"),
-        (lambda: LogMedia(characters=0), "`characters` must be >= 1, got 0"),
-    ],
-)
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: WriteReport(rollouts=-1), "`rollouts` must be >= 0, got -1"),
+    (lambda: LogMedia(every_n_batches=0), "`every_n_batches` must be >= 1, got 0"),
+    (lambda: LogMedia(rollouts=-1), "`rollouts` must be >= 0, got -1"),
+    (lambda: LogMedia(characters=0), "`characters` must be >= 1, got 0"),
+])  # fmt: skip
 def test_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -30,18 +30,15 @@ def test_a_part_may_be_missing(tmp_path, part):
     assert read_run(tmp_path, rollouts=100).batches == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "told"),
-    [
-        ("held_out.json", "{", True),
-        ("held_out.json", "[1]", False),
-        ("held_out.json", '{"evaluations": []}', False),
-        ("config.yaml", "a: [1", True),
-        ("config.yaml", "\x00", True),
-        ("config.yaml", "- 1\n- 2\n", False),
-        ("config.yaml", "", False),
-    ],
-)
+@pytest.mark.parametrize(("name", "text", "told"), [
+    ("held_out.json", "{", True),
+    ("held_out.json", "[1]", False),
+    ("held_out.json", '{"evaluations": []}', False),
+    ("config.yaml", "a: [1", True),
+    ("config.yaml", "\x00", True),
+    ("config.yaml", "- 1\n- 2\n", False),
+    ("config.yaml", "", False),
+])  # fmt: skip
 def test_a_broken_file(tmp_path, name, text, told):
     (make_run(tmp_path, batches=2) / name).write_text(text)
     run = read_run(tmp_path)

@@ -78,13 +78,10 @@ def test_of_what_may_be_chance():
     assert first.endswith("that is no clear change, because the interval includes 0.")
 
 
-@pytest.mark.parametrize(
-    ("evaluations", "words"),
-    [
-        ((), "There were no held-out prompts, so nothing can be said about prompts that were not trained on; in training"),
-        ((0,), "The run has one evaluation of its held-out prompts alone, so there is no before and after; in training"),
-    ],
-)
+@pytest.mark.parametrize(("evaluations", "words"), [
+    ((), "There were no held-out prompts, so nothing can be said about prompts that were not trained on; in training"),
+    ((0,), "The run has one evaluation of its held-out prompts alone, so there is no before and after; in training"),
+])  # fmt: skip
 def test_without_two_evaluations(tmp_path, evaluations, words):
     first, second = verdict([method("m", read_run(make_run(tmp_path, batches=10, evaluations=evaluations)))])
     assert first.startswith(words)

@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_focal import rewards as rw
 from lightning_focal.judges import Outcome, Verdict
-from lightning_focal.rewards import (
-    FocalReward,
-    GdpoAdvantage,
-    GroupAdvantage,
-    RlooAdvantage,
-    RubricScores,
-    StandardisedFocalReward,
-    StaticReward,
-)
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores
 from tests import oracles
@@ -52,11 +44,11 @@ def loop(scores, gamma, temperature, epsilon, uniform, scaled):
 @pytest.mark.parametrize(("gamma", "temperature", "epsilon"), [(3.0, 1.0, 0.05), (1.0, 0.1, 0.2), (0.0, 1.0, 0.05)])
 def test_equals_the_loop(weights, scale, gamma, temperature, epsilon):
     scores = ragged(seed=round(10 * gamma))
-    shaped = FocalReward(gamma, temperature, epsilon, weights=weights, advantage=GroupAdvantage(scale)).shape(scores)
+    shaped = rw.FocalReward(gamma, temperature, epsilon, weights=weights, advantage=rw.GroupAdvantage(scale)).shape(scores)
     for name, expected in loop(scores, gamma, temperature, epsilon, weights == "uniform", scale == "group").items():
         torch.testing.assert_close(getattr(shaped, name), expected, rtol=0, atol=1e-6, msg=name)
     if gamma == 0:  # static weights
-        static = StaticReward(weights=weights).shape(scores)
+        static = rw.StaticReward(weights=weights).shape(scores)
         for name in ("weights", "rewards", "static"):
             assert torch.equal(getattr(shaped, name), getattr(static, name)), name
 
@@ -64,9 +56,9 @@ def test_equals_the_loop(weights, scale, gamma, temperature, epsilon):
 # -- what does not count ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{}, {"advantage": RlooAdvantage()}, {"scope": "running"}])
+@pytest.mark.parametrize("arguments", [{}, {"advantage": rw.RlooAdvantage()}, {"scope": "running"}])
 def test_an_invalid_rollout_takes_no_part(arguments):
-    strategy = FocalReward(**arguments)
+    strategy = rw.FocalReward(**arguments)
     without = strategy.shape(make_scores([[[1.0, 0.0], [0.5, 1.0], [0.0, 0.5]]]))
     shaped = strategy.shape(make_scores([[[1.0, 0.0], [None, None], [0.5, 1.0], [0.0, 0.5]]]))
     assert shaped.valid.tolist() == [[True, False, True, True]]
@@ -79,7 +71,7 @@ def test_an_invalid_rollout_takes_no_part(arguments):
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_group_without_any_valid_rollout_contributes_nothing(scope):
     alone, both = make_scores([[[1.0, 0.0], [0.5, 1.0]]]), make_scores([[[1.0, 0.0], [0.5, 1.0]], [[None] * 2] * 2])
-    one, two = FocalReward(scope=scope), FocalReward(scope=scope)
+    one, two = rw.FocalReward(scope=scope), rw.FocalReward(scope=scope)
     one.observe(alone)
     two.observe(both)
     assert torch.equal(one.levels, two.levels)
@@ -93,11 +85,11 @@ def test_a_group_without_any_valid_rollout_contributes_nothing(scope):
 def test_judged_on_nothing_that_weighs_is_invalid():
     # "note" has no points. Rollout 1 could not be judged on "main": a reward of 0 would punish a broken judge.
     scores = make_scores([[[1.0, 1.0], [None, 1.0], [0.5, 0.0]]], [[1.0, 0.0]], names=(("main", "note"),))
-    shaped = FocalReward(advantage=GroupAdvantage(scale="none")).shape(scores)
+    shaped = rw.FocalReward(advantage=rw.GroupAdvantage(scale="none")).shape(scores)
     assert shaped.valid.tolist() == [[True, False, True]]
     assert shaped.advantages.tolist() == [[0.25, 0.0, -0.25]]
     # where every criterion weighs the same it was judged on something
-    assert FocalReward(weights="uniform").shape(scores).valid.all()
+    assert rw.FocalReward(weights="uniform").shape(scores).valid.all()
 
 
 CHECK = {"kind": "x"}
@@ -114,7 +106,7 @@ FOUR, ONE = Verdict(Outcome.GRADED, 4.0), Verdict(Outcome.GRADED, 1.0)
 def shaped_from(*rows, **arguments):
     texts = tuple(f"response {i}" for i in range(len(rows)))
     table = {(t, name): v for t, row in zip(texts, rows, strict=True) for name, v in zip(RUBRIC.names, row, strict=True)}
-    strategy = FocalReward(judge=TableJudge(table), **arguments)
+    strategy = rw.FocalReward(judge=TableJudge(table), **arguments)
     scores = strategy.score(make_rollouts(make_prompts(1, [RUBRIC]), len(rows), texts=(texts,)))
     return scores, strategy.shape(scores)
 
@@ -141,32 +133,29 @@ def test_a_judge_that_is_down_leaves_no_signal():
 # -- bounds, warm-up, arguments ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("bounds", "scores", "expected"),
-    [
-        # one of three could not be judged for the second prompt: still weights, not multiples
-        ((0.2, 0.8), make_scores([[[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, None]] * 2]), [[0.2, 0.4, 0.4], [0.2, 0.8, 0.0]]),
-        # rubrics of different lengths: multiples
-        (
-            (0.5, 2.0),
-            make_scores([[[1.0, 0.0, 0.0]], [[1.0, 0.0, None]]], names=(("a", "b", "c"), ("a", "b"))),
-            [[0.5 / 3, 1.25 / 3, 1.25 / 3], [0.25, 0.75, 0.0]],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("bounds", "scores", "expected"), [
+    # one of three could not be judged for the second prompt: still weights, not multiples
+    ((0.2, 0.8), make_scores([[[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, None]] * 2]), [[0.2, 0.4, 0.4], [0.2, 0.8, 0.0]]),
+    # rubrics of different lengths: multiples
+    (
+        (0.5, 2.0),
+        make_scores([[[1.0, 0.0, 0.0]], [[1.0, 0.0, None]]], names=(("a", "b", "c"), ("a", "b"))),
+        [[0.5 / 3, 1.25 / 3, 1.25 / 3], [0.25, 0.75, 0.0]],
+    ),
+])  # fmt: skip
 def test_bounds_hold(bounds, scores, expected):
-    weights = FocalReward(bounds=bounds).shape(scores).weights
+    weights = rw.FocalReward(bounds=bounds).shape(scores).weights
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
 def test_standardised_focal_is_focal_weights_on_z_scores():
     scores = ragged(seed=11)
     arguments = {"gamma": 0.5, "scope": "batch", "mix": 0.7}
-    shaped = StandardisedFocalReward(mix=0.7).shape(scores)
-    plain = FocalReward(**arguments, advantage=GdpoAdvantage()).shape(scores)
+    shaped = rw.StandardisedFocalReward(mix=0.7).shape(scores)
+    plain = rw.FocalReward(**arguments, advantage=rw.GdpoAdvantage()).shape(scores)
     for name in ("weights", "advantages"):
         assert torch.equal(getattr(shaped, name), getattr(plain, name))
-    levels = FocalReward(scope="batch").shape(scores).saturation.numpy()
+    levels = rw.FocalReward(scope="batch").shape(scores).saturation.numpy()
     applies, base = scores.mask.any(1).numpy(), shaped.weights.numpy().copy()
     for p in range(len(base)):
         of = np.where(applies[p], scores.weights[p].numpy(), 0.0)
@@ -180,7 +169,7 @@ def test_standardised_focal_is_focal_weights_on_z_scores():
 @pytest.mark.parametrize("scope", SCOPES)
 def test_warmup_counts_training_batches(scope):
     scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
-    strategy, focal = FocalReward(warmup=2, scope=scope), FocalReward().shape(scores)
+    strategy, focal = rw.FocalReward(warmup=2, scope=scope), rw.FocalReward().shape(scores)
     assert torch.equal(strategy.shape(scores).weights, scores.weights)  # the held-out score before training
     for _ in range(2):
         strategy.observe(scores)
@@ -192,20 +181,17 @@ def test_warmup_counts_training_batches(scope):
     torch.testing.assert_close(strategy.shape(scores).weights, focal.weights)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"gamma": -1.0}, "`gamma` must be >= 0, got -1.0"),
-        ({"epsilon": 0.0}, "`epsilon` must be > 0, got 0.0"),
-        ({"bounds": (0.6, 0.4)}, r"`bounds` must be \(lowest, highest\) with 0 <= lowest <= highest, got \(0.6, 0.4\)"),
-        ({"bounds": (-0.1, 0.4)}, "`bounds` must be"),
-        ({"mix": 1.1}, r"`mix` must be in \[0, 1\], got 1.1"),
-        ({"scope": "epoch"}, "`scope` must be 'group', 'batch' or 'running', got 'epoch'"),
-        ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
-        ({"warmup": -1}, "`warmup` must be >= 0, got -1"),
-        ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"gamma": -1.0}, "`gamma` must be >= 0, got -1.0"),
+    ({"epsilon": 0.0}, "`epsilon` must be > 0, got 0.0"),
+    ({"bounds": (0.6, 0.4)}, r"`bounds` must be \(lowest, highest\) with 0 <= lowest <= highest, got \(0.6, 0.4\)"),
+    ({"bounds": (-0.1, 0.4)}, "`bounds` must be"),
+    ({"mix": 1.1}, r"`mix` must be in \[0, 1\], got 1.1"),
+    ({"scope": "epoch"}, "`scope` must be 'group', 'batch' or 'running', got 'epoch'"),
+    ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
+    ({"warmup": -1}, "`warmup` must be >= 0, got -1"),
+    ({"judge": TableJudge({}), "source": rw.RubricScores()}, "give `judge` or `source`, not both"),
+])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
-        FocalReward(**arguments)
+        rw.FocalReward(**arguments)

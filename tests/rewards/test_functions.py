@@ -60,19 +60,16 @@ def test_async_functions_run_where_a_loop_runs_already():
     assert torch.allclose(FocalReward(gamma=1.0, source=source).shape(source(batch())).weights.sum(1), torch.ones(2))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (([],), "`functions` must hold reward functions"),
-        (([right], [1.0, 2.0]), "`weights` one for each"),
-        ((["no_such.thing"],), "'no_such.thing' cannot be imported: No module named 'no_such'"),
-        (([f"{__name__}.wrong"],), "cannot be imported"),
-        (([3],), "where to import them from, got 3"),
-        (([right, right],), "must have different names"),
-        (([right], None, {"rihgt": (0, 2)}), r"`bounds` must map names of \['right'\]"),
-        (([right], None, {"right": (1, 1)}), "`bounds` must map"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (([],), "`functions` must hold reward functions"),
+    (([right], [1.0, 2.0]), "`weights` one for each"),
+    ((["no_such.thing"],), "'no_such.thing' cannot be imported: No module named 'no_such'"),
+    (([f"{__name__}.wrong"],), "cannot be imported"),
+    (([3],), "where to import them from, got 3"),
+    (([right, right],), "must have different names"),
+    (([right], None, {"rihgt": (0, 2)}), r"`bounds` must map names of \['right'\]"),
+    (([right], None, {"right": (1, 1)}), "`bounds` must map"),
+])  # fmt: skip
 def test_what_cannot_be_called_stops_early(arguments, message):
     with pytest.raises(ValueError, match=message):
         RewardFunctions(*arguments)

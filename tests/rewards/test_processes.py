@@ -4,19 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_focal.rewards import (
-    FocalReward,
-    Gd2poAdvantage,
-    GdpoAdvantage,
-    GroupAdvantage,
-    ItemResponse,
-    Pow3rWeighting,
-    RubricDropout,
-    SaMrpoAdvantage,
-    SawWeighting,
-    StandardisedFocalReward,
-    StaticReward,
-)
+from lightning_focal import rewards as rw
 from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
 from tests import oracles
@@ -29,19 +17,19 @@ PROMPTS, BATCHES = 8, 3
 
 def strategies():
     return {
-        "group": FocalReward(),
-        "batch": FocalReward(scope="batch"),
-        "running": FocalReward(scope="running", decay=0.6),
-        "batch scale": FocalReward(scope="running", advantage=GroupAdvantage(scale="batch")),
-        "static": StaticReward(weights="uniform"),
-        "gdpo": StaticReward(advantage=GdpoAdvantage()),
-        "saw": StaticReward(weighting=SawWeighting()),
-        "sa-mrpo": StaticReward(advantage=SaMrpoAdvantage()),
-        "gd2po": StaticReward(advantage=Gd2poAdvantage()),
-        "rrt": StaticReward(reward=ItemResponse()),
-        "pow3r": StaticReward(weighting=Pow3rWeighting()),
-        "dropout": StaticReward(weighting=RubricDropout(least=1)),
-        "standardised": StandardisedFocalReward(informedness=0.5, patience=1, mix=0.7),
+        "group": rw.FocalReward(),
+        "batch": rw.FocalReward(scope="batch"),
+        "running": rw.FocalReward(scope="running", decay=0.6),
+        "batch scale": rw.FocalReward(scope="running", advantage=rw.GroupAdvantage(scale="batch")),
+        "static": rw.StaticReward(weights="uniform"),
+        "gdpo": rw.StaticReward(advantage=rw.GdpoAdvantage()),
+        "saw": rw.StaticReward(weighting=rw.SawWeighting()),
+        "sa-mrpo": rw.StaticReward(advantage=rw.SaMrpoAdvantage()),
+        "gd2po": rw.StaticReward(advantage=rw.Gd2poAdvantage()),
+        "rrt": rw.StaticReward(reward=rw.ItemResponse()),
+        "pow3r": rw.StaticReward(weighting=rw.Pow3rWeighting()),
+        "dropout": rw.StaticReward(weighting=rw.RubricDropout(least=1)),
+        "standardised": rw.StandardisedFocalReward(informedness=0.5, patience=1, mix=0.7),
     }
 
 
@@ -83,7 +71,7 @@ def train(rank=0, world_size=1):
 def _rank(rank, folder):
     seen = train(rank, 2)
     try:  # nobody announced any key
-        FocalReward().observe(part(next(batches(False)), rank, 2))
+        rw.FocalReward().observe(part(next(batches(False)), rank, 2))
         seen["error"] = "none"
     except RuntimeError as error:
         seen["error"] = str(error)

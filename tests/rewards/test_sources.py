@@ -86,16 +86,13 @@ def test_rates_of_a_uniform_policy():
     assert shaped.rewards[0, 0] > shaped.rewards[0, 1]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: TokenChoice("x", -1, 0, 1), "'x': `position` must be >= 0"),
-        (lambda: TokenChoice("x", 0, 5, 5), "0 <= `first` < `last`, got 0, 5, 5"),
-        (lambda: TokenChoice("x", 0, 0, 1, points=0.0), "'x': `points` must be > 0, got 0.0"),
-        (lambda: TokenChoiceScores([]), "`choices` must have unique names and at least one entry, got \\[\\]"),
-        (lambda: TokenChoiceScores([TokenChoice("x", 0, 0, 1)] * 2), r"got \['x', 'x'\]"),
-    ],
-)
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: TokenChoice("x", -1, 0, 1), "'x': `position` must be >= 0"),
+    (lambda: TokenChoice("x", 0, 5, 5), "0 <= `first` < `last`, got 0, 5, 5"),
+    (lambda: TokenChoice("x", 0, 0, 1, points=0.0), "'x': `points` must be > 0, got 0.0"),
+    (lambda: TokenChoiceScores([]), "`choices` must have unique names and at least one entry, got \\[\\]"),
+    (lambda: TokenChoiceScores([TokenChoice("x", 0, 0, 1)] * 2), r"got \['x', 'x'\]"),
+])  # fmt: skip
 def test_choices_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -163,14 +163,6 @@ def test_the_difference_is_paired_by_prompt():
     assert callback.interval(0)[0] == (0.0 + 1.0 + 0.25 + 0.5) / 4
 
 
-def test_a_steady_gain_is_certain_though_prompts_differ_widely():
-    callback = HeldOut()
-    levels = [{str(i): i / 10 + gain for i in range(10)} for gain in (0.0, 0.0625)]
-    callback.history = [{"batch": batch, "scores": scores, "measures": {}} for batch, scores in enumerate(levels)]
-    assert callback.difference() == pytest.approx((0.0625, 0.0625, 0.0625))
-    assert callback.interval(0)[2] > callback.interval(1)[1]  # unpaired intervals overlap
-
-
 @pytest.mark.parametrize("level", [0.0, 1.0, 95])
 def test_level_is_checked(level):
     with pytest.raises(ValueError, match=rf"`level` must be in \(0, 1\), got {level}"):

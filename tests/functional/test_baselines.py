@@ -138,12 +138,14 @@ def test_what_must_hold(case, seed):
         close(function(scores[:, rollouts], weights, mask[:, rollouts]), out if function in WEIGHTS else out[:, rollouts])
 
 
-@pytest.mark.parametrize("function", EVERYTHING)
+@pytest.mark.parametrize("function", [*EVERYTHING, fn.inverse_reward_projection, fn.weighted_reward])
 def test_precision_and_errors(function):
-    scores, weights = torch.rand(2, 4, 3).bfloat16(), torch.rand(2, 3).bfloat16()
-    out = function(scores, weights)
-    assert out.dtype == torch.float32
-    torch.testing.assert_close(out, function(scores.float(), weights.float()), rtol=0, atol=0)
+    for dtype in (torch.bfloat16, torch.float16):
+        scores, weights = torch.rand(2, 4, 3).to(dtype).requires_grad_(), torch.rand(2, 3).to(dtype)
+        out = function(scores, weights)
+        assert out.dtype == torch.float32
+        assert function is not fn.inverse_reward_projection or not out.requires_grad
+        torch.testing.assert_close(out, function(scores.float(), weights.float()), rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"`scores` must be \[P, G, C\], got \(2, 3\)"):
         function(torch.rand(2, 3), torch.rand(2, 3))
     with pytest.raises(ValueError, match=r"`weights` must be \[P, C\] = \(1, 3\), got \(1, 2\)"):

@@ -86,32 +86,6 @@ def test_gradients_are_those_of_the_papers(aggregation):
         np.testing.assert_allclose(x.grad.numpy(), want * weights, atol=1e-12)
 
 
-def test_the_ratio_of_a_response_of_one_token_is_the_tokens():
-    logp, old, advantages, _ = drawn(4)
-    one = torch.arange(6).expand(4, 6) < 1
-    losses = []
-    for level in fn.RATIO_LEVELS:
-        x = logp.clone().requires_grad_()
-        loss = fn.clipped_policy_loss(x, old, advantages, one, importance_sampling_level=level)
-        loss.backward()
-        losses.append((loss.detach(), x.grad))
-        assert torch.equal(fn.importance_ratio(logp, old, one, level)[:, :1], (logp - old).exp()[:, :1])
-    assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
-
-
-def test_cispo_that_clips_nothing_has_the_gradient_of_reinforce():
-    """On policy that of ``-A logp``; off policy each token's is weighed by its ratio, which is the gradient of ``-r A``, too."""
-    logp, old, advantages, mask = drawn(6)
-    for sampled in (logp, old):
-        x = logp.clone().requires_grad_()
-        fn.clipped_policy_loss(x, sampled, advantages, mask, 1.0, math.inf, loss_type="cispo").backward()
-        want = -(logp - sampled).exp() * advantages[:, None] * mask / mask.sum()
-        torch.testing.assert_close(x.grad, want, rtol=1e-12, atol=1e-12)
-        y = logp.clone().requires_grad_()
-        fn.clipped_policy_loss(y, sampled, advantages, mask, 1.0, math.inf).backward()
-        torch.testing.assert_close(x.grad, y.grad, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("level", fn.RATIO_LEVELS)
 @pytest.mark.parametrize("loss_type", fn.LOSS_TYPES)
 def test_gradients_are_finite_whatever_stands_at_masked_tokens(loss_type, level):

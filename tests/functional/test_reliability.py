@@ -60,20 +60,6 @@ def test_informedness_against_gold(confusion, expected):
     assert float(fn.informedness_of_confusion(torch.tensor(confusion))) == pytest.approx(expected, nan_ok=True)
 
 
-@given(st.floats(0, 1), SEEDS)
-def test_mixing_lies_between(mix, seed):
-    generator = torch.Generator().manual_seed(seed)
-    levels, raw = torch.rand(2, 5, generator=generator, dtype=torch.float64), torch.rand(2, 5, generator=generator).double() + 0.1
-    base = raw / raw.sum(-1, keepdim=True)
-    focal, mixed = fn.focal_weights(levels, base), fn.focal_weights(levels, base, mix=mix)
-    torch.testing.assert_close(mixed, mix * focal + (1 - mix) * base, rtol=0, atol=1e-12)
-    assert torch.equal(fn.focal_weights(levels, base, mix=1.0), focal)
-    torch.testing.assert_close(fn.focal_weights(levels, base, mix=0.0), base, rtol=0, atol=1e-12)
-    assert torch.equal(fn.focal_weights(levels[:, :1].expand_as(base), base, mix=mix), base)  # equal levels: bit by bit
-    capped = fn.focal_weights(levels, base, mix=mix, bounds=(0.1, 0.35))
-    assert bool(((capped > 0.1 - 1e-9) & (capped < 0.35 + 1e-9)).all())
-
-
 @given(SEEDS, st.floats(0, 0.9), st.integers(1, 4))
 def test_what_must_hold_of_withheld_weight(seed, share, least):
     rng = np.random.default_rng(seed)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from torch.nn.functional import pad
 
@@ -44,11 +43,3 @@ def test_gradient_reaches_the_scores():
     scores = torch.rand(1, 1, 2, requires_grad=True)
     weighted_reward(scores, torch.tensor([[0.25, 0.75]]), torch.ones(1, 1, 2, dtype=torch.bool)).sum().backward()
     torch.testing.assert_close(scores.grad, torch.tensor([[[0.25, 0.75]]]))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
-    scores, weights = torch.rand(1, 4, 3).to(dtype), torch.rand(1, 3).to(dtype)
-    rewards = weighted_reward(scores, weights)
-    assert rewards.dtype == torch.float32
-    assert torch.equal(rewards, weighted_reward(scores.float(), weights.float()))

@@ -55,7 +55,8 @@ def test_gamma_zero_and_equal_levels_are_static(c, seed, dtype, gamma):
     b = prior(4, c, seed, dtype)
     assert torch.equal(fn.base_weights(b), b)
     assert torch.equal(fn.focal_weights(torch.rand(4, c, dtype=dtype), b, gamma=0.0), b)
-    assert torch.equal(fn.focal_weights(torch.rand(4, 1, dtype=dtype).expand(4, c), b, gamma=gamma), b)
+    for mix in (1.0, 0.3):
+        assert torch.equal(fn.focal_weights(torch.rand(4, 1, dtype=dtype).expand(4, c), b, gamma=gamma, mix=mix), b)
     assert torch.equal(fn.focal_weights(torch.rand(4, c, dtype=dtype), b, gamma=0.0, bounds=(0.0, 1.0)), b)
     assert fn.focal_weights(torch.rand(1, 1), torch.tensor([[0.3]]), gamma=gamma).tolist() == [[1.0]]
 
@@ -100,15 +101,12 @@ def test_float32_agrees_with_float64(case, gamma):
     torch.testing.assert_close(rewards.double(), fn.weighted_reward(scores.double(), double, mask), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32_without_gradient(dtype):
-    sigma, b = torch.rand(2, 3).to(dtype).requires_grad_(), torch.rand(2, 3).to(dtype).requires_grad_()
-    w = fn.focal_weights(sigma, b)
-    assert (w.dtype, w.requires_grad) == (torch.float32, False)
-    assert torch.equal(w, fn.focal_weights(sigma.float(), b.float()))
-
-
-def test_nothing_applies_and_zero_weights():
+def test_half_precision_nothing_applies_and_zero_weights():
+    for dtype in (torch.float16, torch.bfloat16):
+        sigma, b = torch.rand(2, 3).to(dtype).requires_grad_(), torch.rand(2, 3).to(dtype).requires_grad_()
+        w = fn.focal_weights(sigma, b)
+        assert (w.dtype, w.requires_grad) == (torch.float32, False)
+        assert torch.equal(w, fn.focal_weights(sigma.float(), b.float()))
     nothing = torch.zeros(1, 3, dtype=torch.bool)
     assert fn.focal_weights(torch.zeros(1, 3), torch.ones(1, 3), nothing).tolist() == [[0.0, 0.0, 0.0]]
     assert fn.focal_weights(torch.zeros(1, 3), torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]

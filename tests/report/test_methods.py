@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from lightning_focal.report.methods import group_runs
 from lightning_focal.report.run import Run
 
@@ -31,28 +29,19 @@ def test_seeds_are_grouped_in_the_order_given():
     assert [title for title, _ in twice.titles] == ["FocalReward, a", "FocalReward, b"]
 
 
+def test_a_strategy_among_the_callbacks_and_odd_configurations():
+    for path in ("lightning_focal.rewards.CoRewardingII", "my.HardReward"):
+        callbacks = [{"class_path": "x.Watch"}, "odd", {"class_path": path}]
+        assert labels(run("a", reward=None, callbacks=callbacks))[0][0] == path.rsplit(".", 1)[-1]
+    odd = [{"reward": None}, {"reward": 3, "trainer": 4}, {"trainer": {"callbacks": {"a": 1}}}, {"seed_everything": True}]
+    assert [labels(Run(Path("runs/odd"), config))[0][0] for config in odd] == ["odd"] * 4
+    assert labels(Run(Path("runs/a")), Run(Path("runs/b"))) == [("a", (None,)), ("b", (None,))]  # each is its own
+
+
 def test_a_setting_that_differs_tells_methods_apart():
     found = labels(run("a", gamma=0.5), run("b", gamma=3.0))
     assert [label for label, _ in found] == ["FocalReward, gamma 0.5", "FocalReward, gamma 3"]
-
-
-@pytest.mark.parametrize("path", ["lightning_focal.rewards.CoRewardingII", "my.HardReward"])
-def test_a_strategy_among_the_callbacks(path):
-    callbacks = [{"class_path": "x.Watch"}, "odd", {"class_path": path}]
-    assert labels(run("a", reward=None, callbacks=callbacks))[0][0] == path.rsplit(".", 1)[-1]
-
-
-def test_without_a_configuration_each_is_its_own():
-    assert labels(Run(Path("runs/a")), Run(Path("runs/b"))) == [("a", (None,)), ("b", (None,))]
-
-
-def test_labels_that_would_be_equal_name_the_folder():
     first, second = run("a"), run("b")
     second.config["data"]["init_args"]["only_here"] = 1
     del second.config["data"]["init_args"]["batch_size"]
-    assert len({label for label, _ in labels(first, second)}) == 2
-
-
-def test_odd_configurations_do_not_break():
-    odd = [{"reward": None}, {"reward": 3, "trainer": 4}, {"trainer": {"callbacks": {"a": 1}}}, {"seed_everything": True}]
-    assert [labels(Run(Path("runs/odd"), config))[0][0] for config in odd] == ["odd"] * 4
+    assert len({label for label, _ in labels(first, second)}) == 2  # labels that would be equal name the folder

@@ -5,17 +5,17 @@ import shutil
 
 import pytest
 
+from lightning_focal.files import write_parquet
 from lightning_focal.report.run import evenly, read_recorded, read_run, with_ranks
 from tests.report.made_run import make_run
 
 
-def test_a_whole_run(tmp_path):
-    folder = make_run(tmp_path / "focal", batches=5)
+def test_a_whole_run(folder):
     run = read_run(folder, rollouts=100)
-    assert (run.name, run.batches, len(run.evaluations), run.notes) == ("focal", 5, 2, ())
+    assert (run.name, run.batches, len(run.evaluations), run.notes) == ("run", 3, 2, ())
     assert run.config["seed_everything"] == 0
-    assert len(run.train.rows) == 5 * 2 * 4
-    assert run.held_out.batches == [0, 5]
+    assert len(run.train.rows) == 3 * 2 * 4
+    assert run.held_out.batches == [0, 3]
     assert run.finished is None  # not recorded
     without = read_run(folder)
     assert (without.train.rows, without.held_out.rows) == ([], [])
@@ -23,11 +23,11 @@ def test_a_whole_run(tmp_path):
     assert read_run(folder).finished is False
 
 
-@pytest.mark.parametrize("part", ["metrics.csv", "held_out.json", "rollouts", "config.yaml"])
-def test_a_part_may_be_missing(tmp_path, part):
-    path = make_run(tmp_path, batches=3) / part
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert read_run(tmp_path, rollouts=100).batches == 3
+def test_a_part_may_be_missing(folder):
+    for part in ("metrics.csv", "held_out.json", "rollouts", "config.yaml"):
+        away = (folder / part).rename(folder.parent / part)
+        assert read_run(folder, rollouts=100).batches == 3, part
+        away.rename(folder / part)
 
 
 @pytest.mark.parametrize(("name", "text", "told"), [
@@ -39,31 +39,23 @@ def test_a_part_may_be_missing(tmp_path, part):
     ("config.yaml", "- 1\n- 2\n", False),
     ("config.yaml", "", False),
 ])  # fmt: skip
-def test_a_broken_file(tmp_path, name, text, told):
-    (make_run(tmp_path, batches=2) / name).write_text(text)
-    run = read_run(tmp_path)
+def test_a_broken_file(folder, name, text, told):
+    (folder / name).write_text(text)
+    run = read_run(folder)
     assert run.config == {} if name == "config.yaml" else run.evaluations == ()
     assert any(name in note for note in run.notes) == told
 
 
-def test_no_folder(tmp_path):
+def test_no_folder_and_a_folder_of_something_else(tmp_path):
     with pytest.raises(ValueError, match=r"`runs`: '.*nothing' must be a run folder such as runs/focal, got no folder"):
         read_run(tmp_path / "nothing")
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="got no folder"):
-        read_run(tmp_path / "file")
-    assert read_recorded(tmp_path / "rollouts", "train", limit=10).total == 0
-
-
-@pytest.mark.parametrize("parts", [[], ["config.yaml"], ["other.txt"]])
-def test_a_folder_of_something_else(tmp_path, parts):
-    for part in parts:
+    for part in ("other.txt", "config.yaml"):
+        with pytest.raises(ValueError, match=r"must be a run folder with metrics\.csv, held_out\.json or rollouts/, got"):
+            read_run(tmp_path)
         (tmp_path / part).write_text("a: 1\n")
-    with pytest.raises(ValueError, match=r"must be a run folder with metrics\.csv, held_out\.json or rollouts/, got"):
-        read_run(tmp_path)
-
-
-def test_a_folder_of_a_validation(tmp_path):
+    with pytest.raises(ValueError, match="got no folder"):
+        read_run(tmp_path / "other.txt")
+    assert read_recorded(tmp_path / "rollouts", "train", limit=10).total == 0
     (tmp_path / "metrics.csv").write_text("step,val/reward/mean\n0,0.5\n")
     with pytest.raises(ValueError, match="the folder of a run that trained"):
         read_run(tmp_path)
@@ -105,25 +97,21 @@ def test_the_limit_keeps_whole_batches(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "other", "name"])
-def test_a_damaged_file_is_told_and_passed_over(tmp_path, damage):
-    path = make_run(tmp_path, batches=3) / "rollouts" / "train-000002-r0.parquet"
+def test_a_damaged_file_is_told_and_passed_over(folder, damage):
+    path = folder / "rollouts" / "train-000002-r0.parquet"
     if damage == "other":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.table({"batch": [2], "prompt_id": ["p"]}), path)
+        write_parquet(path, [{"batch": 2, "prompt_id": "p"}])
     elif damage == "name":
         path.rename(path.with_name("train-x.parquet"))
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage == "half" else b"")
-    found = read_recorded(tmp_path / "rollouts", "train", limit=10_000)
+    found = read_recorded(folder / "rollouts", "train", limit=10_000)
     assert found.batches == [0, 1]
     (problem,) = found.problems
     assert problem.startswith(f"rollouts/{'train-x' if damage == 'name' else 'train-000002-r0'}.parquet cannot be read")
 
 
-def test_rollouts_of_two_processes(tmp_path):
+def test_rollouts_of_two_processes(folder):
     """A group is whole on one rank; the files of a batch are read one after the other."""
-    path = make_run(tmp_path, batches=1, prompts=2) / "rollouts" / "train-000000-r0.parquet"
-    path.with_name("train-000000-r1.parquet").write_bytes(path.read_bytes())
-    assert len(read_recorded(tmp_path / "rollouts", "train", limit=100).rows) == 16
+    shutil.copy(folder / "rollouts" / "train-000000-r0.parquet", folder / "rollouts" / "train-000000-r1.parquet")
+    assert len(read_recorded(folder / "rollouts", "train", limit=100).rows) == 4 * 2 * 4

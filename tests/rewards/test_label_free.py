@@ -57,32 +57,17 @@ def test_labels_of_the_other_wording_and_of_the_teacher_reach_the_advantages():
     assert result.advantages.tolist() == [pytest.approx(HALF[::-1], abs=1e-6), pytest.approx(ONE[::-1], abs=1e-6)]
 
 
-@pytest.mark.parametrize("kind", [rw.SelfCertaintyReward, rw.EntropyReward])
-def test_a_straight_line_leaves_advantages_as_they_are(kind):
-    nats = [[12.0, 14.5, 13.25, 20.0]] if kind is rw.SelfCertaintyReward else [[0.5, 0.25, 2.0, 1.0]]
-    strategy = kind(equivalence="string")
-    strategy.source.bind(ScriptedAnswerer(self_certainty=nats, entropy=nats))
-    raw = torch.tensor(nats, dtype=torch.float64)[0] * (1 if kind is rw.SelfCertaintyReward else -1)
-    expected = (raw - raw.mean()) / raw.std()
-    assert shaped(strategy, answered(["1", "2", "3", "4"])).advantages[0].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-
-
 # -- degenerate groups ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("strategy", [rw.MajorityVoteReward("string"), rw.GroundTruthReward("string")])
-def test_no_vote_at_all_is_no_update(strategy):
-    result = shaped(strategy, answered([None, ""], [None, None]))
-    assert not result.valid.any()
-    assert result.advantages.tolist() == result.rewards.tolist() == [[0, 0], [0, 0]]
-    assert result.weights.tolist() == [[0.0], [0.0]]
-    assert math.isnan(strategy.level_of(next(iter(strategy.keys))))
 
 
 def test_a_group_without_a_label_leaves_the_others_alone_and_keeps_its_form():
     result = shaped(rw.MajorityVoteReward("string"), answered([None, None, None], ["1", "1", "2"]))
     assert result.valid.tolist() == [[False] * 3, [True] * 3]
     assert result.advantages.tolist() == [[0, 0, 0], pytest.approx([0.577349, 0.577349, -1.154699], abs=1e-5)]
+    assert result.weights.tolist() == [[0.0], [1.0]]
+    nobody = rw.GroundTruthReward("string")
+    assert not shaped(nobody, answered([None, ""])).valid.any()
+    assert math.isnan(nobody.level_of("correct"))  # no vote at all
     truncated = torch.tensor([[True, False]])
     result = shaped(rw.MajorityVoteReward("string", length=0.5), answered([None, None], truncated=truncated))
     assert result.valid.all()
@@ -101,19 +86,6 @@ def test_format_and_length_weigh_what_they_are_given():
     assert strategy.keys == {"agreement": 0, "format": 1, "length": 2}
     uniform = shaped(rw.MajorityVoteReward("string", format=0.5, weights="uniform"), answered(["1", "1", None]))
     assert uniform.weights.tolist() == [[0.5, 0.5]]
-
-
-def test_focal_weights_on_agreement_and_format_by_hand():
-    strategy = rw.MajorityVoteReward("string", format=1.0, weighting=rw.FocalWeighting(gamma=1.0, epsilon=0.05))
-    result = shaped(strategy, answered(["1", "1", "2", "3"]))
-    # agreement 1 1 0 0, format 1 1 1 1: R = 1 1 .5 .5, q = softmax(R); saturation of agreement is q's share of the first two
-    sigma = 2 * math.e / (2 * math.e + 2 * math.exp(0.5))
-    difficulty = 1 - sigma + 0.05
-    weight = difficulty / (difficulty + 0.05)
-    assert result.saturation[0].tolist() == pytest.approx([sigma, 1.0], abs=1e-6)
-    assert result.weights[0].tolist() == pytest.approx([weight, 1 - weight], abs=1e-6)
-    assert result.rewards[0].tolist() == pytest.approx([1, 1, 1 - weight, 1 - weight], abs=1e-6)
-    assert result.static.tolist() == [[1, 1, 0.5, 0.5]]
 
 
 # -- every strategy ---------------------------------------------------------------------------------------------------------

@@ -40,15 +40,9 @@ def test_kappa_equals_a_loop(pairs):
     assert found == pytest.approx(kappa_loop(first, second, 3), abs=1e-12, nan_ok=True)
 
 
-def test_confusion_and_what_is_refused():
+def test_confusion():
     first, second = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
     assert confusion_matrix(first, second, 3).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
     mask = torch.tensor([True, False, True, False])
     assert confusion_matrix(first, second, 3, mask).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
     assert confusion_matrix(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 2).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ValueError, match=r"`first`, `second` and `mask` must have one shape, got \(4,\) and \(1,\)"):
-        confusion_matrix(first, first[:1], 3)
-    with pytest.raises(ValueError, match="`second` must hold labels from 0 to 1, got 0 to 2"):
-        confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 2]), 2)
-    with pytest.raises(ValueError, match=r"`confusion` must be \[K, K\], got \(2, 3\)"):
-        cohen_kappa(torch.zeros(2, 3))

@@ -162,8 +162,6 @@ def test_softmin_between_minimum_and_mean(case):
     torch.testing.assert_close(fn.softmin_advantage(scores, weights, k=1e-9), z.mean(-1), rtol=0, atol=1e-7)
     torch.testing.assert_close(fn.softmin_advantage(scores, weights, k=float("inf")), z.amin(-1))
     torch.testing.assert_close(fn.softmin_advantage(scores, weights, k=1e6), z.amin(-1), rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="`k` must be >= 0, got -1"):
-        fn.softmin_advantage(scores, weights, k=-1)
 
 
 def test_gdpo_and_saw_pool_processes():
@@ -183,8 +181,6 @@ def test_saw_by_name_and_without_variation():
     index = torch.tensor([[0, 1], [1, 0]])  # name 0: 1 and 0, name 1: 1 and 0.5
     torch.testing.assert_close(fn.saw_weights(scores, half, index=index, n=2), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
     assert fn.saw_weights(scores, half, index=torch.tensor([[0, -1], [0, -1]]), n=1).tolist() == [[1.0, 0.0]] * 2
-    with pytest.raises(ValueError, match="`n`, the number of names"):
-        fn.saw_weights(scores, half, index=index)
     for constant in (torch.ones(1, 3, 2), torch.zeros(1, 3, 2)):
         assert fn.saw_weights(constant, torch.tensor([[0.25, 0.75]])).tolist() == [[0.25, 0.75]]
 
@@ -195,8 +191,6 @@ def test_gates_and_worst():
     assert fn.gated_reward(scores, HALF, required=~required & required).tolist() == [[0.5, 0.75]]
     judged = torch.tensor([[[False, True], [True, True]]])
     assert fn.gated_reward(scores, HALF, judged, required=required).tolist() == [[1.0, 0.75]]
-    with pytest.raises(TypeError, match=r"`required` must be torch\.bool"):
-        fn.gated_reward(scores, HALF, required=torch.ones(1, 2))
     assert fn.worst_of_reward(torch.tensor([[[0.0, 0.5]]]), torch.tensor([[0.0, 1.0]])).tolist() == [[0.5]]  # no weight, no part
 
 
@@ -215,7 +209,7 @@ def test_what_the_rules_have_in_common(case):
     torch.testing.assert_close(torch.where(scale.isfinite(), centred * scale, summed), summed, rtol=1e-6, atol=1e-6)
 
 
-def test_rules_by_hand_and_out_of_range():
+def test_rules_by_hand():
     # two rollouts agree to |1 - 1| / 2 = 0, two fully: half of the prompt is kept; z = +-0.5 / sqrt(1/3), A = 0, 0, +-0.8660, whose std
     # over the batch is sqrt(1.5 / 3)
     scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]])
@@ -223,15 +217,6 @@ def test_rules_by_hand_and_out_of_range():
     # one verdict "met" of difficulty 0: the mode solves phi(t) / Phi(t) = t, t = 0.50605
     ability = fn.item_response_reward(torch.ones(1, 1, 1), torch.ones(1, 1), difficulty=torch.zeros(1, 1))
     assert float(ability) == pytest.approx(0.50605, abs=1e-4)
-    for call, message in (
-        (lambda: fn.gd2po_advantage(scores, HALF, agreement=1.5), "`agreement` must be in"),
-        (lambda: fn.diva_weights(scores, HALF, epsilon=0.0), "`epsilon` must be > 0"),
-        (lambda: fn.sa_mrpo_weights(scores, HALF, gamma=-1.0), "`gamma` must be >= 0"),
-        (lambda: fn.pow3r_factors(scores, HALF, strength=2.0), r"`strength` must be in \[0, 1\]"),
-        (lambda: fn.pow3r_factors(scores, HALF, clip=(0.0, 1.0)), "`clip`"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(-6, 6))

@@ -46,11 +46,3 @@ def test_gap_is_that_of_a_loop():
     nothing = sampling_gap(torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool))
     assert {name: float(value) for name, value in nothing.items()} == {"mean": 0.0, "max": 0.0, "kl": 0.0}
     assert float(got["kl"]) == pytest.approx(sum(math.exp(d) - 1 - d for d in differences) / len(differences))
-
-
-def test_refused():
-    logp, mask = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"`cap` must be >= 1, got 0\.5"):
-        importance_weights(logp, logp, mask, 0.5)
-    with pytest.raises(ValueError, match="sampling_logp"):
-        sampling_gap(logp, torch.zeros(1, 3), mask)

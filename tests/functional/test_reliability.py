@@ -86,20 +86,6 @@ def test_patience_counts_like_the_loop(steps):
         assert (float(state[0]), float(state[1])) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: fn.focal_weights(torch.rand(1, 2), torch.rand(1, 2), mix=1.5), r"`mix` must be in \[0, 1\], got 1.5"),
-    (lambda: fn.informed_weights(torch.rand(1, 2), torch.rand(1, 2), power=-1), "`power` must be >= 0"),
-    (lambda: fn.rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), share=1.0), r"`share` must be in \[0, 1\)"),
-    (lambda: fn.rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), least=0), "`least` >= 1"),
-    (lambda: fn.patience_step(*torch.zeros(3, 1), torch.ones(1).bool(), margin=0.0), "`margin` must be > 0"),
-    (lambda: fn.informedness_of_confusion(torch.ones(3, 3)), r"`confusion` must be \[..., 2, 2\], got \(3, 3\)"),
-    (lambda: fn.disagreement_sums(torch.rand(1, 2, 3), torch.rand(1, 2, 2)), r"`repeated` must be \[P, G, C\] = \(1, 2, 3\)"),
-])  # fmt: skip
-def test_errors(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
 def test_nothing_informed_leaves_the_base_weights():
     assert fn.informed_weights(torch.tensor([[0.25, 0.75]]), torch.zeros(1, 2)).tolist() == [[0.25, 0.75]]
     assert math.isnan(float(fn.informedness(torch.tensor(NAN))))

@@ -124,20 +124,6 @@ def test_bounds_are_weights_and_multiples_of_b_on_ragged_rubrics():
     torch.testing.assert_close(absolute, torch.tensor([[0.1, 0.3, 0.3, 0.3], [0.1, 0.9, 0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("bounds", [(0.3, 1.0), (0.0, 0.2), (0.6, 0.4)])
-def test_bounds_that_cannot_hold_name_c(bounds):
-    with pytest.raises(ValueError, match="C = 4"):
-        fn.focal_weights(torch.rand(1, 4), torch.ones(1, 4), bounds=bounds)
-
-
-def test_parameters_out_of_range():
-    for name in ("gamma", "epsilon"):
-        with pytest.raises(ValueError, match=f"`{name}` must be >= 0, got -1"):
-            fn.focal_weights(torch.rand(1, 2), torch.ones(1, 2), **{name: -1})
-    with pytest.raises(ValueError, match=r"`weights` must be \[P, C\] = \(1, 2\), got \(1, 3\)"):
-        fn.focal_weights(torch.rand(1, 2), torch.ones(1, 3))
-
-
 # -- the projection onto the simplex ----------------------------------------------------------------------------------------
 
 

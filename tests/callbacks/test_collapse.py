@@ -200,19 +200,6 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says(at, caplog):
     assert json.dumps(resumed.watch.state_dict()) == json.dumps(whole.watch.state_dict())
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), [
-    ("window", 0, ">= 1 batches"),
-    ("share", 0.0, r"in \(0, 1\]"),
-    ("solved", 1.5, r"in \(0, 1\]"),
-    ("accuracy_drop", NAN, r"in \(0, 1\]"),
-    ("distinct", 0.5, ">= 1"),
-    ("entropy", -0.1, ">= 0"),
-])  # fmt: skip
-def test_arguments_are_checked(name, value, expected):
-    with pytest.raises(ValueError, match=rf"`{name}` must be {expected}"):
-        CollapseWatch(**{name: value})
-
-
 def test_a_course_by_hand():
     course = Course(3)
     for value in (1.0, NAN, 2.0):

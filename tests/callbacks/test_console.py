@@ -121,8 +121,6 @@ def test_values_that_are_missing_are_dashes():
     one_batch(report, trainer)
     assert "static - · reward - · worst - (-) · 0 tok/s" in printed(report)
     assert level_table({}, "nothing").row_count == 0
-    with pytest.raises(ValueError, match="`table_every_n_batches` must be >= 0, got -1"):
-        ConsoleReport(table_every_n_batches=-1)
 
 
 def test_names_are_text_not_markup(tmp_path, monkeypatch):

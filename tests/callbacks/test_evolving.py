@@ -187,16 +187,6 @@ def test_refused_in_setup(run_tiny, server, strategy, message):
         evolve(run_tiny, server, strategy=strategy, **replays)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"most": 0}, "`most` must be >= 1, got 0"),
-    ({"share": 1.0}, "`share` must be in"),
-    ({"url": "h"}, "`url` must be the address of an API"),
-])  # fmt: skip
-def test_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        EvolvingRubrics(**{"url": "http://localhost:1/v1", "model": "m", **arguments})
-
-
 def two_ranks(rank, folder, url, train):
     fit_alone(folder, url, train, devices=2, strategy="ddp", logger_of=rank)
 

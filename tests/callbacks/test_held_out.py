@@ -163,12 +163,6 @@ def test_the_difference_is_paired_by_prompt():
     assert callback.interval(0)[0] == (0.0 + 1.0 + 0.25 + 0.5) / 4
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0, 95])
-def test_level_is_checked(level):
-    with pytest.raises(ValueError, match=rf"`level` must be in \(0, 1\), got {level}"):
-        HeldOut(level=level)
-
-
 # -- a second judge ---------------------------------------------------------------------------------------------------------
 
 

@@ -81,13 +81,3 @@ def test_the_rate_is_that_of_all_processes_and_a_source_need_not_give_reasons(wo
     trainer.callback_metrics = {"train/judge/failure_rate": torch.tensor(1.0)}
     with pytest.raises(RuntimeError, match=said):
         watch.on_train_batch_end(trainer, None, None, None, 1)
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"max_failure_rate": 1.1}, r"`max_failure_rate` must be in \[0, 1\], got 1.1"),
-    ({"max_failure_rate": NAN}, "`max_failure_rate`"),
-    ({"window": 0}, "`window` must be >= 1 batch, got 0"),
-])  # fmt: skip
-def test_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        JudgeWatch(**arguments)

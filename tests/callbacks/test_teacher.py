@@ -216,18 +216,6 @@ def test_checkpoints_with_and_without_a_teacher_are_told_apart(run_tiny, tmp_pat
 # -- bad input -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [
-    ({"start": 0.9, "end": 0.5}, r"0 <= start <= end <= 1, got 0.9 and 0.5"),
-    ({"start": -0.1}, r"0 <= start <= end <= 1"),
-    ({"end": 1.1}, r"0 <= start <= end <= 1"),
-    ({"update_every": 0}, r"`update_every` must be >= 1 batches, got 0"),
-    ({"total_batches": 0}, r"`total_batches` must be >= 1, got 0"),
-])  # fmt: skip
-def test_arguments_out_of_range(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        EMATeacher(**kwargs)
-
-
 @pytest.mark.parametrize(("teachers", "kwargs", "message"), [
     ((EMATeacher(), EMATeacher(update_every=3)), {}, "holds 2 EMATeachers, at most one"),
     ((EMATeacher(),), {"trainer_max_epochs": -1}, "EMATeacher.total_batches` must be given for a run without end"),

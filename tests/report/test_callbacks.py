@@ -5,7 +5,6 @@ import logging
 import re
 
 import markdown
-import pytest
 
 from lightning_focal.callbacks import HeldOut, RolloutTable
 from lightning_focal.cli import main
@@ -77,17 +76,6 @@ def test_figures_show_held_out_prompts_and_tags(tmp_path, monkeypatch):
     assert without <= shown
     board.save()
     assert tags(tmp_path / "board")["report/levels/tag level"] == [4]
-
-
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: WriteReport(rollouts=-1), "`rollouts` must be >= 0, got -1"),
-    (lambda: LogMedia(every_n_batches=0), "`every_n_batches` must be >= 1, got 0"),
-    (lambda: LogMedia(rollouts=-1), "`rollouts` must be >= 0, got -1"),
-    (lambda: LogMedia(characters=0), "`characters` must be >= 1, got 0"),
-])  # fmt: skip
-def test_arguments(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
 
 
 def test_tables_of_rollouts_and_criteria_at_the_end_and_figures_every_few_batches(tmp_path, run_tiny):

@@ -87,19 +87,3 @@ def test_what_was_judged_on_nothing_that_a_weighting_left_is_no_part_of_the_base
     assert shaped.weights.tolist() == [[1.0, 0.0]]
     assert shaped.valid.tolist() == [[True, True, True, False]]
     assert shaped.advantages.tolist() == [pytest.approx([1 / 3, -2 / 3, 1 / 3, 0.0])]
-
-
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: rw.FocalReward(reward=rw.WorstOf()), "FocalWeighting would be lost: `reward: WorstOf`"),
-    (lambda: rw.FocalReward(advantage=rw.SoftMinAdvantage()), "FocalWeighting would be lost: SoftMinAdvantage weighs all criteria alike"),
-    (lambda: rw.FocalReward(reward=rw.Gate(["a"]), advantage=rw.DvaoAdvantage()), "`reward: Gate` would be lost: DvaoAdvantage"),
-    (lambda: rw.Gate([]), "`required` must name at least one criterion or tag"),
-    (lambda: rw.DivaWeighting(0.0), "`epsilon` must be > 0, got 0.0"),
-    (lambda: rw.SaMrpoAdvantage(-1.0), "`gamma` must be >= 0, got -1.0"),
-    (lambda: rw.Gd2poAdvantage(2.0), r"`agreement` must be in \[0, 1\], got 2.0"),
-    (lambda: rw.ItemResponse({"a": 1.0}), r"`pass_rates` must be in \(0, 1\), got {'a': 1.0}"),
-    (lambda: rw.SoftMinAdvantage(k=0), "`k` must be > 0, got 0"),
-])  # fmt: skip
-def test_errors(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -179,19 +179,3 @@ def test_warmup_counts_training_batches(scope):
         torch.testing.assert_close(shaped.saturation, focal.saturation)  # measured all the same
     strategy.observe(scores)
     torch.testing.assert_close(strategy.shape(scores).weights, focal.weights)
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"gamma": -1.0}, "`gamma` must be >= 0, got -1.0"),
-    ({"epsilon": 0.0}, "`epsilon` must be > 0, got 0.0"),
-    ({"bounds": (0.6, 0.4)}, r"`bounds` must be \(lowest, highest\) with 0 <= lowest <= highest, got \(0.6, 0.4\)"),
-    ({"bounds": (-0.1, 0.4)}, "`bounds` must be"),
-    ({"mix": 1.1}, r"`mix` must be in \[0, 1\], got 1.1"),
-    ({"scope": "epoch"}, "`scope` must be 'group', 'batch' or 'running', got 'epoch'"),
-    ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
-    ({"warmup": -1}, "`warmup` must be >= 0, got -1"),
-    ({"judge": TableJudge({}), "source": rw.RubricScores()}, "give `judge` or `source`, not both"),
-])  # fmt: skip
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        rw.FocalReward(**arguments)

@@ -60,21 +60,6 @@ def test_async_functions_run_where_a_loop_runs_already():
     assert torch.allclose(FocalReward(gamma=1.0, source=source).shape(source(batch())).weights.sum(1), torch.ones(2))
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (([],), "`functions` must hold reward functions"),
-    (([right], [1.0, 2.0]), "`weights` one for each"),
-    ((["no_such.thing"],), "'no_such.thing' cannot be imported: No module named 'no_such'"),
-    (([f"{__name__}.wrong"],), "cannot be imported"),
-    (([3],), "where to import them from, got 3"),
-    (([right, right],), "must have different names"),
-    (([right], None, {"rihgt": (0, 2)}), r"`bounds` must map names of \['right'\]"),
-    (([right], None, {"right": (1, 1)}), "`bounds` must map"),
-])  # fmt: skip
-def test_what_cannot_be_called_stops_early(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        RewardFunctions(*arguments)
-
-
 def test_what_the_data_lack_stops_early():
     with pytest.raises(ValueError, match=r"'right' needs the columns \['solution'\], the data set has \['answer'\]"):
         RewardFunctions([right]).validate(make_prompts(2))

@@ -277,25 +277,3 @@ def test_dropout_is_one_draw_a_prompt_and_batch_whatever_the_padding():
     alone = make_scores(values[1:], seeds=seeds[1:])
     assert torch.equal(strategy.shape(alone).weights, weights[1:])
     assert torch.equal(strategy.shape(make_scores(values)).weights, narrow.weights)  # held out: the whole rubric
-
-
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: rw.InformedWeighting(rw.DivaWeighting()), "informedness would be lost: DivaWeighting takes no notice of base weights"),
-    (lambda: rw.FocalReward(informedness=0.0), r"`informedness` must be a share in \(0, 1\]"),
-    (lambda: rw.FocalReward(informedness={"a": 1.5}), r"`informedness` must map names to numbers in \[0, 1\]"),
-    (lambda: rw.InformedWeighting(power=-1.0), "`power` must be >= 0"),
-    (lambda: rw.InformedWeighting(decay=1.0), r"`decay` must be in \[0, 1\)"),
-    (lambda: rw.FocalReward(patience=-1), "`patience` must be >= 0"),
-    (lambda: rw.PatientWeighting(patience=0), "`patience` must be >= 1"),
-    (lambda: rw.PatientWeighting(margin=0.0), "`margin` > 0"),
-    (lambda: rw.RubricDropout(share=1.0), r"`share` must be in \[0, 1\)"),
-    (lambda: rw.Pow3rWeighting(strength=2.0), "`strength` must be in"),
-    (lambda: rw.Pow3rWeighting(decay=1.0), r"`decay` must be in \[0, 1\)"),
-    (
-        lambda: rw.FocalReward(source=rw.TokenChoiceScores(), informedness=0.1),
-        "TokenChoiceScores cannot judge rollouts twice: give informedness as a mapping or a file",
-    ),
-])  # fmt: skip
-def test_errors(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

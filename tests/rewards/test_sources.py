@@ -84,15 +84,3 @@ def test_rates_of_a_uniform_policy():
     assert list(rates.values()) == [0.90, 0.80, 0.65, 0.50, 0.35, 0.20, 0.10, 0.05, 0.02]
     shaped = StaticReward(source=source).shape(source(tokens([[[0] * 6, [258] * 6]])))
     assert shaped.rewards[0, 0] > shaped.rewards[0, 1]
-
-
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: TokenChoice("x", -1, 0, 1), "'x': `position` must be >= 0"),
-    (lambda: TokenChoice("x", 0, 5, 5), "0 <= `first` < `last`, got 0, 5, 5"),
-    (lambda: TokenChoice("x", 0, 0, 1, points=0.0), "'x': `points` must be > 0, got 0.0"),
-    (lambda: TokenChoiceScores([]), "`choices` must have unique names and at least one entry, got \\[\\]"),
-    (lambda: TokenChoiceScores([TokenChoice("x", 0, 0, 1)] * 2), r"got \['x', 'x'\]"),
-])  # fmt: skip
-def test_choices_are_checked(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

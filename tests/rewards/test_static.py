@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lightning_focal.rewards import FocalReward, RlooAdvantage, RubricScores, StaticReward
-from tests.helpers import TableJudge, make_scores
+from lightning_focal.rewards import FocalReward, RlooAdvantage, StaticReward
+from tests.helpers import make_scores
 
 
 def test_weights_given_by_name_or_by_axis(run_tiny):
@@ -40,18 +40,3 @@ def test_an_advantage_is_exactly_zero_where_not_valid():
 
     shaped = StaticReward(advantage=Restless()).shape(make_scores([[[1.0], [None], [0.0]]]))
     assert shaped.advantages.tolist() == [[1.0, 0.0, 1.0]]
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"weights": "even"}, "`weights` must be 'uniform', 'prior' or a mapping of names to weights, got 'even'"),
-    ({"weights": {"a": -1.0, "b": 1.0}}, r"finite numbers >= 0, at least one above 0, got \{'a': -1.0\}"),
-    ({"weights": {"a": float("inf")}}, r"finite numbers >= 0, at least one above 0, got \{'a': inf\}"),
-    ({"weights": {"a": 0.0}}, r"at least one above 0, got \{'a': 0.0\}"),
-    ({"weights": {}}, "`weights` must map names"),
-    ({"temperature": 0.0}, "`temperature` must be > 0, got 0.0"),
-    ({"temperature": float("nan")}, "`temperature` must be > 0, got nan"),
-    ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),
-])  # fmt: skip
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        StaticReward(**arguments)

@@ -1,6 +1,4 @@
-"""Informedness, mixing, and weight that is withheld."""
-
-from __future__ import annotations
+"""Informedness, mixing, weight that is withheld, agreement, and diagnostics: against loops and NumPy."""
 
 import math
 
@@ -10,6 +8,8 @@ import torch
 from hypothesis import strategies as st
 
 from lightning_focal import functional as fn
+from lightning_focal.functional import length_correlation, repeat_variance
+from lightning_focal.functional.agreement import cohen_kappa, confusion_matrix
 from tests import oracles
 from tests.functional.cases import agree, batches, given, rows, tensors
 
@@ -89,3 +89,77 @@ def test_patience_counts_like_the_loop(steps):
 def test_nothing_informed_leaves_the_base_weights():
     assert fn.informed_weights(torch.tensor([[0.25, 0.75]]), torch.zeros(1, 2)).tolist() == [[0.25, 0.75]]
     assert math.isnan(float(fn.informedness(torch.tensor(NAN))))
+
+
+def kappa_loop(first, second, classes):
+    n = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    expected = sum(first.count(k) / n * second.count(k) / n for k in range(classes))
+    return math.nan if math.isclose(expected, 1) else (observed - expected) / (1 - expected)
+
+
+@pytest.mark.parametrize(("confusion", "kappa"), [
+    ([[20, 5], [10, 15]], 0.4),  # Cohen's example: p_o = 0.7, p_e = 0.5
+    ([[0, 5], [5, 0]], -1.0),
+    ([[5, 0], [0, 5]], 1.0),
+    ([[10, 2, 3], [1, 12, 2], [0, 4, 6]], 575 / 1055),  # p_o = 28/40, p_e = (15 * 11 + 15 * 18 + 10 * 11) / 1600
+    ([[0, 0], [0, 0]], math.nan),  # chance alone explains these
+    ([[0, 0], [0, 7]], math.nan),
+])  # fmt: skip
+def test_kappa_by_hand(confusion, kappa):
+    found = torch.tensor(confusion)
+    assert cohen_kappa(found) == cohen_kappa(found.T) == pytest.approx(kappa, abs=1e-12) or math.isnan(kappa)
+    assert math.isnan(cohen_kappa(found)) == math.isnan(kappa)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
+def test_kappa_equals_a_loop(pairs):
+    first, second = (list(labels) for labels in zip(*pairs, strict=True))
+    found = cohen_kappa(confusion_matrix(torch.tensor(first), torch.tensor(second), 3))
+    assert found == pytest.approx(kappa_loop(first, second, 3), abs=1e-12, nan_ok=True)
+
+
+def test_confusion():
+    first, second = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
+    assert confusion_matrix(first, second, 3).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    mask = torch.tensor([True, False, True, False])
+    assert confusion_matrix(first, second, 3, mask).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert confusion_matrix(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 2).tolist() == [[0, 0], [0, 0]]
+
+
+def drawn(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(5, 6, 4, generator=generator, dtype=torch.float64).round(decimals=1)
+    mask = torch.rand(5, 6, 4, generator=generator) < 0.7
+    return scores, mask, torch.randint(1, 9, (5, 6), generator=generator), generator
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_correlation_with_length_is_numpys(seed):
+    scores, mask, lengths, _ = drawn(seed)
+    scores[0], lengths[1] = 0.5, 7  # what does not vary is correlated with nothing
+    got = length_correlation(scores.masked_fill(~mask, torch.nan), lengths, mask)
+    for p, c in np.ndindex(5, 4):
+        kept = mask[p, :, c]
+        s, n = scores[p, kept, c].numpy(), lengths[p, kept].numpy()
+        varies = len(s) and np.ptp(s) > 0 and np.ptp(n) > 0
+        expected = np.corrcoef(s, n)[0, 1] if varies else math.nan
+        assert float(got[p, c]) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    whole, counted = length_correlation(scores, lengths), length_correlation(scores, lengths, torch.ones_like(mask))
+    torch.testing.assert_close(whole, counted, equal_nan=True, rtol=0, atol=1e-12)
+
+
+def test_variance_of_a_judge_that_was_asked_twice():
+    scores, mask, _, generator = drawn(0)
+    repeated = torch.rand(5, 6, 4, generator=generator, dtype=torch.float64)
+    repeated[torch.rand(5, 6, 4, generator=generator) < 0.5] = torch.nan
+    got = repeat_variance(scores, repeated, mask)
+    for p, c in np.ndindex(5, 4):
+        pairs = [
+            (a - b) ** 2 / 2 for a, b, m in zip(scores[p, :, c], repeated[p, :, c], mask[p, :, c], strict=True) if m and b == b
+        ]
+        assert float(got[p, c]) == pytest.approx(np.mean(pairs) if pairs else math.nan, abs=1e-12, nan_ok=True)
+    # verdicts flipped at the rate e, independently: J = e (1 - e)
+    truth = torch.rand(1, 200_000, 1, generator=generator) < 0.5
+    one, two = ((truth ^ (torch.rand(truth.shape, generator=generator) < 0.2)).double() for _ in range(2))
+    assert float(repeat_variance(one, two)) == pytest.approx(0.2 * 0.8, abs=2e-3)

@@ -1,12 +1,16 @@
-"""A run folder, whole or in parts, and its recorded rollouts."""
+"""A run folder, whole or in parts, its recorded rollouts, metrics.csv as series, and runs that differ in seeds alone."""
 
 import json
+import math
 import shutil
+from pathlib import Path
 
 import pytest
 
 from lightning_focal.files import write_parquet
-from lightning_focal.report.run import evenly, read_recorded, read_run, with_ranks
+from lightning_focal.report.methods import group_runs
+from lightning_focal.report.metrics import Series, keys, read_metrics
+from lightning_focal.report.run import Run, evenly, read_recorded, read_run, with_ranks
 from tests.report.made_run import make_run
 
 
@@ -115,3 +119,94 @@ def test_rollouts_of_two_processes(folder):
     """A group is whole on one rank; the files of a batch are read one after the other."""
     shutil.copy(folder / "rollouts" / "train-000000-r0.parquet", folder / "rollouts" / "train-000000-r1.parquet")
     assert len(read_recorded(folder / "rollouts", "train", limit=100).rows) == 4 * 2 * 4
+
+
+def series(pairs):
+    made = Series()
+    for batch, value in pairs:
+        made.add(batch, value)
+    return made
+
+
+def test_trailing_means_against_a_plain_loop():
+    pairs = [(0, 1.0), (1, 4.0), (4, 2.0), (5, 8.0), (9, 3.0)]
+    for window in (1, 2, 3, 5, 20):
+        near = [[value for other, value in pairs if batch - window < other <= batch] for batch, _ in pairs]
+        assert series(pairs).trailing(window) == pytest.approx([sum(values) / len(values) for values in near])
+
+
+def test_sums_pool_by_count_and_what_is_not_finite_is_left_out():
+    made = Series()
+    made.add(0, 3.0, 3)
+    made.add(1, 0.0, 1)
+    assert (made.mean(0, 1), made.trailing(2)) == (0.75, [1.0, 0.75])
+    made = series([(0, math.nan), (1, 0.5), (2, math.inf)])
+    assert (made.batches, made.values) == ([1], [0.5])
+    assert math.isnan(made.mean(2, 9))
+
+
+def test_means_of_the_ends_are_those_of_a_tenth():
+    assert series([(batch, float(batch)) for batch in range(20)]).ends(20) == (0.5, 18.5)
+
+
+def test_a_file_cut_off_in_the_middle(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,epoch,train/a,train/b\n0,0.0,1.5,\n1,0.0,nan,2.5\n2,0.0,3.5,4\n3,0.0,4.")
+    found = read_metrics(path)
+    assert (found["train/a"].batches, found["train/b"].values) == ([0, 2], [2.5, 4.0])
+    assert "epoch" not in found
+
+
+@pytest.mark.parametrize("text", ["", "step", "step,a\n", "step,a\nx,1\n", "a,b\n1,2\n"])
+def test_files_without_values(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    assert read_metrics(tmp_path / "metrics.csv") == {}
+
+
+def test_odd_names(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text('step,"train/criterion/a, ""b""\nc/score"\n0,0.25\n')
+    assert keys(read_metrics(path), "train/criterion/", "/score") == ['a, "b"\nc']
+    path.write_bytes(b"step,train/\xff\n0,1.0\n")
+    assert [found.values for found in read_metrics(path).values()] == [[1.0]]
+
+
+def run(name, seed=0, reward="FocalReward", callbacks=None, **init_args):
+    config = {"seed_everything": seed, "run_dir": f"runs/{name}", "model": {"policy": f"random:tiny?hidden=8&seed={seed}"}}
+    config["data"] = {"init_args": {"seed": seed, "batch_size": 4}}
+    if reward is not None:
+        config["reward"] = {"class_path": f"lightning_focal.rewards.{reward}", "init_args": init_args}
+    if callbacks is not None:
+        config["trainer"] = {"callbacks": callbacks}
+    return Run(Path("runs") / name, config)
+
+
+def labels(*runs):
+    return [(method.label, method.seeds) for method in group_runs(runs)]
+
+
+def test_seeds_are_grouped_in_the_order_given():
+    focal, static = group_runs([run("a", 0, gamma=1.0), run("s", 0, "StaticReward"), run("b", 1, gamma=1.0)])
+    assert [(m.label, m.seeds) for m in (focal, static)] == [("FocalReward", (0, 1)), ("StaticReward", (0,))]
+    assert [title for title, _ in focal.titles] == ["FocalReward, seed 0", "FocalReward, seed 1"]
+    assert static.titles == [("StaticReward", static.runs[0])]
+    (twice,) = group_runs([run("a", 0), run("b", 0)])
+    assert [title for title, _ in twice.titles] == ["FocalReward, a", "FocalReward, b"]
+
+
+def test_a_strategy_among_the_callbacks_and_odd_configurations():
+    for path in ("lightning_focal.rewards.CoRewardingII", "my.HardReward"):
+        callbacks = [{"class_path": "x.Watch"}, "odd", {"class_path": path}]
+        assert labels(run("a", reward=None, callbacks=callbacks))[0][0] == path.rsplit(".", 1)[-1]
+    odd = [{"reward": None}, {"reward": 3, "trainer": 4}, {"trainer": {"callbacks": {"a": 1}}}, {"seed_everything": True}]
+    assert [labels(Run(Path("runs/odd"), config))[0][0] for config in odd] == ["odd"] * 4
+    assert labels(Run(Path("runs/a")), Run(Path("runs/b"))) == [("a", (None,)), ("b", (None,))]  # each is its own
+
+
+def test_a_setting_that_differs_tells_methods_apart():
+    found = labels(run("a", gamma=0.5), run("b", gamma=3.0))
+    assert [label for label, _ in found] == ["FocalReward, gamma 0.5", "FocalReward, gamma 3"]
+    first, second = run("a"), run("b")
+    second.config["data"]["init_args"]["only_here"] = 1
+    del second.config["data"]["init_args"]["batch_size"]
+    assert len({label for label, _ in labels(first, second)}) == 2  # labels that would be equal name the folder

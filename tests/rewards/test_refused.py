@@ -4,7 +4,7 @@ import pytest
 
 from lightning_focal import rewards as rw
 from tests.helpers import TableJudge
-from tests.rewards.test_functions import right
+from tests.rewards.test_sources import right
 
 NAN, JUDGE = float("nan"), TableJudge({})
 

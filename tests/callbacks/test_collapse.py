@@ -102,6 +102,13 @@ def test_a_peak_that_is_lost_is_noticed_above_the_start(caplog):
     accuracy = [*ramp(0.4, 0.8, 5, 25)[:30], *ramp(0.8, 0.55, 5, 20)[:30]]
     (said,) = play(AGREEING | {"train/vote/accuracy": accuracy}, caplog).said
     assert "fell from its best (0.80 -> 0.6" in said
+    # A right policy that stops answering: labels are not known where nobody votes; the answers are wrong then.
+    labels = {"train/vote/accuracy": [0.95] * 30 + [NAN] * 30}
+    caplog.clear()
+    run = play(labels | {"train/answer/accuracy": ramp(0.95, 0.0), "train/vote/unanswered": ramp(0.0, 1.0)}, caplog)
+    (said,) = run.said
+    assert "accuracy of the answers fell from its best (0.95 -> " in said
+    assert run.logged[-1] == 2
 
 
 # -- what is no collapse ----------------------------------------------------------------------------------------------------
@@ -122,23 +129,9 @@ def test_what_is_no_collapse(courses, caplog):
     run = play(courses, caplog)
     assert run.said == []
     assert run.logged == [0] * BATCHES
-
-
-def test_small_batches_go_up_and_down(caplog):
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(10):
-        accuracy = (torch.rand(200, 4, generator=generator) < 0.5).double().mean(-1).tolist()
-        assert play({"train/vote/accuracy": accuracy}, caplog, last=200).said == []
-
-
-def test_a_right_policy_that_stops_answering(caplog):
-    """Labels are not known where nobody votes; the answers are wrong then."""
-    labels = [0.95] * 30 + [NAN] * 30
-    lost = {"train/vote/accuracy": labels, "train/answer/accuracy": ramp(0.95, 0.0), "train/vote/unanswered": ramp(0.0, 1.0)}
-    run = play(lost, caplog)
-    (said,) = run.said
-    assert "accuracy of the answers fell from its best (0.95 -> " in said
-    assert run.logged[-1] == 2
+    generator = torch.Generator().manual_seed(len(courses))
+    accuracy = (torch.rand(200, 4, generator=generator) < 0.5).double().mean(-1).tolist()  # small batches go up and down
+    assert play({"train/vote/accuracy": accuracy}, caplog, last=200).said == []
 
 
 def test_held_out_prompts_tell_where_training_has_no_gold(caplog):
@@ -216,15 +209,12 @@ def test_a_course_by_hand():
     assert course.now == 1.0
     assert not course.fell(2.0)  # 2.67 below the peak, but eight standard errors are more
     assert course.words("tokens") == "tokens 2.00 -> 1.00"
-
-
-def test_a_smooth_course_falls_by_the_drop_alone():
-    course = Course(1)
+    smooth = Course(1)  # falls by the drop alone
     for k in range(101):
-        course.add(1 - k / 400)
-    assert course.now == 0.75
-    assert course.fell(0.25)
-    assert not course.fell(0.26)
+        smooth.add(1 - k / 400)
+    assert smooth.now == 0.75
+    assert smooth.fell(0.25)
+    assert not smooth.fell(0.26)
 
 
 def test_a_real_run_that_was_interrupted(run_tiny, tmp_path):

@@ -11,8 +11,6 @@ from lightning_focal.functional import Vote, extract_boxed, majority_vote
 from tests.functional.cases import given
 from tests.growth import is_linear
 
-# -- extraction -------------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("text", "content"),
@@ -70,9 +68,6 @@ def test_any_text_gives_something_in_it_or_none(text):
 def test_takes_linear_time(unit):
     for prefix in ("", "\\boxed{", "\\boxed"):
         assert is_linear(lambda size, prefix=prefix: extract_boxed(prefix + unit * (size // len(unit))), 300_000)
-
-
-# -- votes ------------------------------------------------------------------------------------------------------------------
 
 
 def same_number(a, b):

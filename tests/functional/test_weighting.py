@@ -124,9 +124,6 @@ def test_bounds_are_weights_and_multiples_of_b_on_ragged_rubrics():
     torch.testing.assert_close(absolute, torch.tensor([[0.1, 0.3, 0.3, 0.3], [0.1, 0.9, 0.0, 0.0]]))
 
 
-# -- the projection onto the simplex ----------------------------------------------------------------------------------------
-
-
 def feasible(rng, c):
     inside = rng.random(c)
     inside /= inside.sum()

@@ -44,9 +44,6 @@ def same(one, two):
         torch.testing.assert_close(value, two[name], equal_nan=True, rtol=0, atol=1e-12)
 
 
-# -- by hand and against the loop -------------------------------------------------------------------------------------------
-
-
 def test_saturation_by_hand_on_a_ragged_mask():
     # prompt 1: R = (1, 0), q = (0.731059, 0.268941), "a" = 0.731059 of 1, "b" = 0.731059 of 0.731059
     # prompt 2: only "a", judged 0.5 on its one valid rollout
@@ -95,9 +92,6 @@ def test_balance_pools_batches_and_agrees_with_the_functions():
     same(doubled, {name: torch.nan_to_num(value) for name, value in whole.compute().items()})
 
 
-# -- names ------------------------------------------------------------------------------------------------------------------
-
-
 def test_one_name_no_name_and_nothing_seen():
     saturation, weights = CriterionSaturation(["a"]), torch.ones(1, 1)
     saturation.update(torch.rand(1, 2, 1), weights, torch.zeros(1, 2, 1, dtype=torch.bool))
@@ -131,9 +125,6 @@ def test_errors(kind):
         CriterionBalance(["a"]).update(torch.rand(1, 1, 1), weights=torch.ones(1, 1))
     with pytest.raises(ValueError, match="`temperature` must be > 0"):
         CriterionSaturation(["a"], temperature=0)
-
-
-# -- torchmetrics and processes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)

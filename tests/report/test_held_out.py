@@ -95,9 +95,6 @@ def test_ratio_intervals_against_numpy():
     assert highs == pytest.approx(high, abs=0.02)
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------------------
-
-
 def test_over_seeds_by_hand():
     point = over_seeds([0.1, 0.2, 0.6])
     half = T * math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2 / 3)

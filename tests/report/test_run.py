@@ -65,9 +65,6 @@ def test_no_folder_and_a_folder_of_something_else(tmp_path):
         read_run(tmp_path)
 
 
-# -- rollouts --------------------------------------------------------------------------------------------------------------------
-
-
 def ranked(*rows):
     names = ("static_reward", "reward", "valid", "prompt_id", "batch")
     made = [dict(zip(names, (*row, *(True, "p", 0)[len(row) - 2 :]), strict=True)) for row in rows]

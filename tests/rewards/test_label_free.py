@@ -30,8 +30,6 @@ def shaped(strategy, rollouts):
     return strategy.shape(scores)
 
 
-# -- advantages by hand -----------------------------------------------------------------------------------------------------
-
 # half: +-0.5 / (sqrt(2/7) + 1e-6); one of eight: 7/8 and -1/8 over (sqrt(1/8) + 1e-6)
 HALF, ONE = [0.935413] * 4 + [-0.935413] * 4, [2.474867] + [-0.353552] * 7
 
@@ -57,9 +55,6 @@ def test_labels_of_the_other_wording_and_of_the_teacher_reach_the_advantages():
     assert result.advantages.tolist() == [pytest.approx(HALF[::-1], abs=1e-6), pytest.approx(ONE[::-1], abs=1e-6)]
 
 
-# -- degenerate groups ------------------------------------------------------------------------------------------------------
-
-
 def test_a_group_without_a_label_leaves_the_others_alone_and_keeps_its_form():
     result = shaped(rw.MajorityVoteReward("string"), answered([None, None, None], ["1", "1", "2"]))
     assert result.valid.tolist() == [[False] * 3, [True] * 3]
@@ -75,9 +70,6 @@ def test_a_group_without_a_label_leaves_the_others_alone_and_keeps_its_form():
     assert result.advantages.tolist() == [pytest.approx([-0.7071, 0.7071], abs=1e-4)]
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------------
-
-
 def test_format_and_length_weigh_what_they_are_given():
     strategy = rw.MajorityVoteReward("string", format=0.5, length=0.5)
     result = shaped(strategy, answered(["1", "1", None], truncated=torch.tensor([[False, True, False]])))
@@ -86,9 +78,6 @@ def test_format_and_length_weigh_what_they_are_given():
     assert strategy.keys == {"agreement": 0, "format": 1, "length": 2}
     uniform = shaped(rw.MajorityVoteReward("string", format=0.5, weights="uniform"), answered(["1", "1", None]))
     assert uniform.weights.tolist() == [[0.5, 0.5]]
-
-
-# -- every strategy ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", STRATEGIES)

@@ -43,9 +43,6 @@ def same(got, expected):
         assert got[key] == pytest.approx(level, abs=1e-9, nan_ok=True), key
 
 
-# -- scopes -----------------------------------------------------------------------------------------------------------------
-
-
 def test_running_levels_by_hand():
     strategy = observed(FocalReward(gamma=1.0, epsilon=0.5, temperature=MEAN, scope="running", decay=0.75), FIRST)
     same(levels(strategy), {"a": 3 / 8, "b": 1 / 4, "c": 1.0})  # a first level is not blended with anything
@@ -125,9 +122,6 @@ def test_padding_and_precision(scope):
     assert torch.equal(one.advantages, two.advantages)
     single = CriterionScores(FIRST.scores.float(), FIRST.mask, FIRST.weights.float(), FIRST.names)
     assert observed(FocalReward(scope=scope), single).shape(single).weights.dtype == torch.float32
-
-
-# -- state ------------------------------------------------------------------------------------------------------------------
 
 
 def through_a_file(state):

@@ -9,28 +9,11 @@ from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
 from tests import oracles
 from tests.processes import run_ranks
+from tests.rewards.test_empty_batch import RUBRICS
 
 pytestmark = pytest.mark.slow  # two fresh processes import everything
 KEYS = list("uvwxyz")
 PROMPTS, BATCHES = 8, 3
-
-
-def strategies():
-    return {
-        "group": rw.FocalReward(),
-        "batch": rw.FocalReward(scope="batch"),
-        "running": rw.FocalReward(scope="running", decay=0.6),
-        "batch scale": rw.FocalReward(scope="running", advantage=rw.GroupAdvantage(scale="batch")),
-        "static": rw.StaticReward(weights="uniform"),
-        "gdpo": rw.StaticReward(advantage=rw.GdpoAdvantage()),
-        "saw": rw.StaticReward(weighting=rw.SawWeighting()),
-        "sa-mrpo": rw.StaticReward(advantage=rw.SaMrpoAdvantage()),
-        "gd2po": rw.StaticReward(advantage=rw.Gd2poAdvantage()),
-        "rrt": rw.StaticReward(reward=rw.ItemResponse()),
-        "pow3r": rw.StaticReward(weighting=rw.Pow3rWeighting()),
-        "dropout": rw.StaticReward(weighting=rw.RubricDropout(least=1)),
-        "standardised": rw.StandardisedFocalReward(informedness=0.5, patience=1, mix=0.7),
-    }
 
 
 def batches(half_invalid):
@@ -57,7 +40,8 @@ def train(rank=0, world_size=1):
     """Run every strategy over every batch; plain data by case."""
     seen = {}
     for half_invalid in (False, True):
-        for name, strategy in strategies().items():
+        for name, make in RUBRICS.items():
+            strategy = make()
             strategy.learn_keys(KEYS)
             steps = []
             for mine in (part(scores, rank, world_size) for scores in batches(half_invalid)):
@@ -90,7 +74,7 @@ def alone():
     return train()
 
 
-@pytest.mark.parametrize("name", strategies())
+@pytest.mark.parametrize("name", RUBRICS)
 def test_two_processes_equal_one_and_each_other_to_the_last_bit(ranks, alone, name):
     for half_invalid in (False, True):
         steps, levels = alone[name, half_invalid]

@@ -65,9 +65,6 @@ def test_what_cannot_be_judged_stops_early(judge):
             call(make_prompts(2, [SHORT, None]))
 
 
-# -- token choices ----------------------------------------------------------------------------------------------------------
-
-
 def tokens(ids, mask=None):
     ids = torch.tensor(ids)
     mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else torch.tensor(mask)

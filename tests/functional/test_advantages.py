@@ -1,6 +1,7 @@
+"""Advantages against loops; the same by hand: the doctests of the package."""
+
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
@@ -24,18 +25,6 @@ def rewards_and_valid(seed, cases, most=6):
     rewards[::11] = rewards[::11, :1]
     valid = rng.random((cases, most)) < rng.choice([0.3, 0.9, 1.0], (cases, 1))
     return np.where(valid, rewards, np.nan), valid
-
-
-def test_by_hand():
-    # mean 0.5, unbiased std sqrt(8 * 0.25 / 7) = 0.534522; mean 0.125, std sqrt((0.875^2 + 7 * 0.125^2) / 7) = 0.353553
-    advantage = group_advantage(torch.tensor([[1.0, 1, 1, 1, 0, 0, 0, 0], [0.0, 0, 0, 1, 0, 0, 0, 0]], dtype=torch.float64))
-    expected = torch.tensor([[0.935413] * 4 + [-0.935413] * 4, [-0.353552] * 3 + [2.474867] + [-0.353552] * 4])
-    torch.testing.assert_close(advantage, expected.double(), rtol=0, atol=1e-6)
-    # all rewards: 1 0 0.5 0.5, mean 0.5, unbiased std sqrt(0.5 / 3)
-    advantage = group_advantage(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), scale="batch")
-    torch.testing.assert_close(advantage, torch.tensor([[0.5, -0.5], [0.0, 0.0]]) / (math.sqrt(0.5 / 3) + 1e-6))
-    advantage = rloo_advantage(torch.tensor([[1.0, 0.0, 0.5, 9.0]]), torch.tensor([[True, True, True, False]]))
-    torch.testing.assert_close(advantage, torch.tensor([[0.75, -0.75, 0.0, 0.0]]))
 
 
 @every_estimator

@@ -77,22 +77,6 @@ def same_number(a, b):
         return False
 
 
-@pytest.mark.parametrize(("answers", "equal", "vote"), [
-    ([None, "", "  \n"], None, Vote(None, 0, 0.0, 0)),
-    (["3", None, None, None], None, Vote("3", 1, 1.0, 1)),
-    ([" 2", "2 ", "1"], None, Vote("2", 2, 2 / 3, 2)),
-    (["b", "a", "a", "b"], None, Vote("b", 2, 0.5, 2)),
-    (["c", "a", "b"], None, Vote("c", 1, 1 / 3, 3)),
-    # as strings the 7 wins, as numbers the halves do, under the name that came first
-    (["1/2", "7", "0.5", "7", "2/4", " 0.50"], None, Vote("7", 2, 2 / 6, 5)),
-    (["1/2", "7", "0.5", "7", "2/4", " 0.50"], same_number, Vote("1/2", 4, 4 / 6, 2)),
-    (["2", "1/2", "0.5", "2.0"], same_number, Vote("2", 2, 0.5, 2)),  # a tie between classes
-    (["1", "3", "2"], lambda a, b: abs(int(a) - int(b)) <= 1, Vote("1", 2, 2 / 3, 2)),  # the first class that fits
-])  # fmt: skip
-def test_votes_by_hand(answers, equal, vote):
-    assert majority_vote(answers, equal) == vote
-
-
 def test_answers_are_compared_with_first_members_alone_in_order():
     asked = []
 

@@ -13,13 +13,6 @@ from tests.functional.cases import given
 from tests.processes import run_ranks
 
 
-def test_the_schedule_by_hand():
-    # 0.9999 - 0.00495 * (1 + cos(pi / 4)) = 0.9999 - 0.00495 * 1.70710678
-    assert cosine_ema_weight(1, 4) == pytest.approx(0.99144982143, abs=1e-11)
-    assert cosine_ema_weight(2, 4) == pytest.approx(0.99495, abs=1e-15)
-    assert cosine_ema_weight(1, 2, start=0.0, end=1.0) == pytest.approx(0.5, abs=1e-15)
-
-
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 1))
 def test_the_schedule_meets_both_ends_and_only_rises(total, a, b):
     start, end = sorted((a, b))

@@ -1,3 +1,5 @@
+"""Rewards and saturation against loops; the same by hand: the doctests of the package."""
+
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -9,12 +11,6 @@ from tests.functional.cases import agree, batches, given, groups, rows, tensors
 
 TEMPERATURES = st.sampled_from([0.05, 0.3, 1.0, 7.0])
 INFINITY = float("inf")
-
-
-def test_by_hand():
-    # R = (0.5, 1), q = softmax(R) = (0.377541, 0.622459)
-    sigma = inverse_reward_projection(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.tensor([[0.5, 0.5]]))
-    torch.testing.assert_close(sigma, torch.tensor([[1.0, 0.622459]]), rtol=1e-6, atol=0)
 
 
 def test_2_000_ragged_cases_agree_with_the_loop():
@@ -90,14 +86,6 @@ def test_levels_add_up_by_name():
     projected, judged = level_sums(torch.ones(2, 3, 2), torch.tensor([[1.0, 0.0]] * 2), None, index, 2)
     assert projected.tolist() == pytest.approx([0.0, 1.0])
     assert judged.tolist() == pytest.approx([0.0, 1.0])
-
-
-def test_by_hand_reward():
-    scores = torch.tensor([[[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]]])
-    mask = torch.tensor([[[True, True, True], [True, False, True]]])
-    rewards = weighted_reward(scores, torch.tensor([[0.5, 0.3, 0.2]]), mask)
-    torch.testing.assert_close(rewards, torch.tensor([[0.65, 0.2 / 0.7]]))
-    assert weighted_reward(torch.ones(1, 2, 2), torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
 
 
 def test_2_000_ragged_cases_agree_with_the_loop_reward():

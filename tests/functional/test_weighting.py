@@ -1,3 +1,5 @@
+"""Focal weights and bounds against loops; the same by hand: the doctests of the package."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -19,13 +21,6 @@ ONE_MET = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
 def prior(p, c, seed, dtype=torch.float32):
     points = torch.from_numpy(np.random.default_rng(seed).integers(1, 10, (p, c))).to(dtype)
     return points / points.sum(-1, keepdim=True)
-
-
-def test_by_hand():
-    # d = (0.05, 0.55, 1.05), d^2 = (0.0025, 0.3025, 1.1025); times b = (0.5, 0.25, 0.25): sum 0.3525
-    w = fn.focal_weights(torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([[0.5, 0.25, 0.25]]), gamma=2.0)
-    torch.testing.assert_close(w, torch.tensor([[0.00125, 0.075625, 0.275625]]) / 0.3525)
-    assert fn.base_weights(torch.tensor([[2.0, 6.0]])).tolist() == [[0.25, 0.75]]
 
 
 def test_2_000_ragged_cases_agree_with_the_loop():

@@ -44,17 +44,6 @@ def same(one, two):
         torch.testing.assert_close(value, two[name], equal_nan=True, rtol=0, atol=1e-12)
 
 
-def test_saturation_by_hand_on_a_ragged_mask():
-    # prompt 1: R = (1, 0), q = (0.731059, 0.268941), "a" = 0.731059 of 1, "b" = 0.731059 of 0.731059
-    # prompt 2: only "a", judged 0.5 on its one valid rollout
-    scores = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.5, 0.0], [0.0, 0.0]]])
-    mask = torch.tensor([[[True, True], [True, False]], [[True, False], [False, False]]])
-    metric = CriterionSaturation(NAMES)
-    metric.update(scores, torch.tensor([[0.5, 0.5], [1.0, 0.0]]), mask, keys=[["a", "b"], ["a"]])
-    assert metric.compute().keys() == {*NAMES}
-    assert levels(metric) == pytest.approx([(0.731059 + 0.5) / 2, 1.0, float("nan")], abs=1e-6, nan_ok=True)
-
-
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_saturation_pools_batches_as_the_loop(temperature):
     metric, above, below = CriterionSaturation(NAMES, temperature), dict.fromkeys(NAMES, 0.0), dict.fromkeys(NAMES, 0.0)

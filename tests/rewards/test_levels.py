@@ -43,19 +43,8 @@ def same(got, expected):
         assert got[key] == pytest.approx(level, abs=1e-9, nan_ok=True), key
 
 
-def test_running_levels_by_hand():
-    strategy = observed(FocalReward(gamma=1.0, epsilon=0.5, temperature=MEAN, scope="running", decay=0.75), FIRST)
-    same(levels(strategy), {"a": 3 / 8, "b": 1 / 4, "c": 1.0})  # a first level is not blended with anything
-    a, c = 0.75 * 3 / 8 + 0.25 * 3 / 4, 0.75 + 0.25 / 4
-    same(levels(observed(strategy, SECOND)), {"a": a, "b": 1 / 4, "c": c})  # "b" was away: its level stays
-    assert strategy.shape(SECOND).saturation.tolist() == [pytest.approx([a, 0.0]), pytest.approx([a, c])]  # 0 is padding
-    # "a" was there but not judged
-    same(levels(observed(strategy, THIRD)), {"a": a, "b": 0.75 / 4 + 0.25 * 3 / 4, "c": c, "d": 0.0})
-    assert strategy.batches == 3
-    assert observed(FocalReward(temperature=MEAN), FIRST).shape(SECOND).saturation.tolist() == [
-        [1.0, 0.0],
-        [0.5, 0.25],
-    ]  # a group forgets
+def test_group_scope_forgets():
+    assert observed(FocalReward(temperature=MEAN), FIRST).shape(SECOND).saturation.tolist() == [[1.0, 0.0], [0.5, 0.25]]
 
 
 @pooled_scopes

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
 
 from lightning_focal import functional as fn
 from tests import oracles
@@ -100,26 +97,6 @@ def test_abilities_agree_with_bisection(long):
     agree(got, rows(oracles.item_response, scores, weights, mask, difficulty))
 
 
-@given(case=groups(), seed=st.integers(0, 2**32 - 1))
-def test_what_must_hold(case, seed):
-    scores, weights, mask = case
-    generator, pad = torch.Generator().manual_seed(seed), torch.nn.functional.pad
-    rollouts, criteria = (torch.randperm(n, generator=generator) for n in scores.shape[1:])
-    for function in EVERYTHING:
-        out, close = function(*case), partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9, msg=str(function))
-        assert bool(out.isfinite().all()), function
-        assert function(scores, weights, torch.zeros_like(mask)).abs().sum() == 0, function
-        if function in ADVANTAGES:  # exactly zero without contrast
-            assert function(scores[:, :1].expand_as(scores), weights, mask).abs().sum() == 0, function
-            assert function(scores[:, :1], weights, mask[:, :1]).abs().sum() == 0, function
-            assert out[~mask.any(-1)].abs().sum() == 0, function
-        padded = function(pad(scores, (0, 2, 0, 3), value=float("nan")), pad(weights, (0, 2)), pad(mask, (0, 2, 0, 3)))
-        close(padded[:, : out.shape[1]], out)
-        turned = function(scores[..., criteria], weights[:, criteria], mask[..., criteria])
-        close(turned, out[:, criteria] if function in WEIGHTS else out)
-        close(function(scores[:, rollouts], weights, mask[:, rollouts]), out if function in WEIGHTS else out[:, rollouts])
-
-
 @pytest.mark.parametrize("function", [*EVERYTHING, fn.inverse_reward_projection, fn.weighted_reward])
 def test_precision_and_errors(function):
     for dtype in (torch.bfloat16, torch.float16):
@@ -189,17 +166,3 @@ def test_what_the_rules_have_in_common(case):
     summed = fn.gdpo_advantage(scores, weights, batch_scale=False, epsilon=0.0)
     scale = (summed * summed).sum(-1, keepdim=True) / (centred * summed).sum(-1, keepdim=True)
     torch.testing.assert_close(torch.where(scale.isfinite(), centred * scale, summed), summed, rtol=1e-6, atol=1e-6)
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(-6, 6))
-def test_an_ability_grows_with_what_is_met_and_its_difficulty(seed, far):
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(1, 1, 4, generator=generator, dtype=torch.float64)
-    difficulty = far * torch.rand(1, 4, generator=generator, dtype=torch.float64)
-    weights = torch.full((1, 4), 0.25, dtype=torch.float64)
-    ability = fn.item_response_reward(scores, weights, difficulty=difficulty)
-    better, harder = scores.clone(), difficulty.clone()
-    better[..., 0] += 0.5 * (1 - better[..., 0])
-    harder[..., 1] += 0.5
-    assert bool((fn.item_response_reward(better, weights, difficulty=difficulty) >= ability - 1e-9).all())
-    assert bool((fn.item_response_reward(scores, weights, difficulty=harder) >= ability - 1e-9).all())

@@ -57,32 +57,6 @@ def test_equals_the_loop(weights, scale, gamma, temperature, epsilon):
 # -- what does not count ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{}, {"advantage": rw.RlooAdvantage()}, {"scope": "running"}])
-def test_an_invalid_rollout_takes_no_part(arguments):
-    strategy = rw.FocalReward(**arguments)
-    without = strategy.shape(make_scores([[[1.0, 0.0], [0.5, 1.0], [0.0, 0.5]]]))
-    shaped = strategy.shape(make_scores([[[1.0, 0.0], [None, None], [0.5, 1.0], [0.0, 0.5]]]))
-    assert shaped.valid.tolist() == [[True, False, True, True]]
-    assert shaped.advantages[0, 1] == shaped.rewards[0, 1] == 0.0
-    torch.testing.assert_close(shaped.weights, without.weights, rtol=0, atol=1e-12)
-    torch.testing.assert_close(shaped.saturation, without.saturation, rtol=0, atol=1e-12)
-    torch.testing.assert_close(shaped.advantages[:, [0, 2, 3]], without.advantages, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_a_group_without_any_valid_rollout_contributes_nothing(scope):
-    alone, both = make_scores([[[1.0, 0.0], [0.5, 1.0]]]), make_scores([[[1.0, 0.0], [0.5, 1.0]], [[None] * 2] * 2])
-    one, two = rw.FocalReward(scope=scope), rw.FocalReward(scope=scope)
-    one.observe(alone)
-    two.observe(both)
-    assert torch.equal(one.levels, two.levels)
-    expected, shaped = one.shape(alone), two.shape(both)
-    for name in ("rewards", "advantages", "weights", "static"):
-        assert torch.equal(getattr(shaped, name)[:1], getattr(expected, name)), name
-        assert not getattr(shaped, name)[1:].any(), name
-    assert not shaped.valid[1].any()
-
-
 def test_judged_on_nothing_that_weighs_is_invalid():
     # "note" has no points. Rollout 1 could not be judged on "main": a reward of 0 would punish a broken judge.
     scores = make_scores([[[1.0, 1.0], [None, 1.0], [0.5, 0.0]]], [[1.0, 0.0]], names=(("main", "note"),))
@@ -122,13 +96,6 @@ def test_faults_grades_and_judgements_that_failed_by_hand(verdict):
     assert shaped.rewards[0].tolist() == pytest.approx([0.6875 / (1 if verdict is MET else 0.75), 0.25])
     assert bool(scores.failed.any()) == (verdict is FAILED)
     assert shaped.valid.all()
-
-
-def test_a_judge_that_is_down_leaves_no_signal():
-    scores, shaped = shaped_from((FAILED,) * 3, (FAILED,) * 3)
-    assert scores.failed.all()
-    for name in ("rewards", "advantages", "weights", "static", "valid"):
-        assert not getattr(shaped, name).any(), name
 
 
 # -- bounds, warm-up, arguments ---------------------------------------------------------------------------------------------

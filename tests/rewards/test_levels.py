@@ -43,7 +43,9 @@ def same(got, expected):
         assert got[key] == pytest.approx(level, abs=1e-9, nan_ok=True), key
 
 
-def test_group_scope_forgets():
+def test_group_scope_forgets_and_keeps_the_precision():
+    single = CriterionScores(FIRST.scores.float(), FIRST.mask, FIRST.weights.float(), FIRST.names)
+    assert observed(FocalReward(), single).shape(single).weights.dtype == torch.float32
     assert observed(FocalReward(temperature=MEAN), FIRST).shape(SECOND).saturation.tolist() == [[1.0, 0.0], [0.5, 0.25]]
 
 
@@ -100,17 +102,6 @@ def test_random_ragged_batches_equal_the_loop(scope, temperature):
             base = base / base.sum() if base.sum() else base
             row = oracles.focal_weights(np.array([wanted.get(key, 0.0) for key in keys]), base, applies)
             np.testing.assert_allclose(shaped.weights[p, : len(keys)].numpy(), row, atol=1e-6)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_padding_and_precision(scope):
-    wide = make_scores([[[1.0, 0.0, None], [0.5, 0.5, None]]], names=(("a", "b"),))
-    narrow = make_scores([[[1.0, 0.0], [0.5, 0.5]]])
-    one, two = (observed(FocalReward(scope=scope), scores).shape(scores) for scores in (wide, narrow))
-    assert torch.equal(one.weights[:, :2], two.weights)
-    assert torch.equal(one.advantages, two.advantages)
-    single = CriterionScores(FIRST.scores.float(), FIRST.mask, FIRST.weights.float(), FIRST.names)
-    assert observed(FocalReward(scope=scope), single).shape(single).weights.dtype == torch.float32
 
 
 def through_a_file(state):

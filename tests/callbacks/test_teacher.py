@@ -160,19 +160,13 @@ def test_kl_to_the_teacher_starts_at_zero_and_stays_below_that_to_the_start(run_
 
 
 def taught(run_tiny, rubric_file, folder, *callbacks, **kwargs):
-    return run_tiny(
-        StaticReward(),
-        EMATeacher(start=0.5, end=0.9, update_every=2),
-        HeldOut(),
-        *callbacks,
-        folder=folder,
-        data_val=rubric_file(3, "val.jsonl"),
-        reference=TeacherReference(),
-        update=Update(kl_coef=0.1, mini_batches=2),
-        trainer_max_epochs=2,
-        trainer_enable_checkpointing=bool(callbacks),
-        **kwargs,
-    )
+    options = {
+        "reference": TeacherReference(),
+        "update": Update(kl_coef=0.1, mini_batches=2),
+        "data_val": rubric_file(3, "val.jsonl"),
+    }
+    options |= {"trainer_max_epochs": 2, "trainer_enable_checkpointing": bool(callbacks), "folder": folder}
+    return run_tiny(StaticReward(), EMATeacher(start=0.5, end=0.9, update_every=2), HeldOut(), *callbacks, **options, **kwargs)
 
 
 @pytest.mark.parametrize(("lora", "step"), [(None, 10), (Lora(r=2), 2)], ids=["whole", "lora"])
@@ -231,7 +225,12 @@ def test_runs_that_do_not_start(run_tiny, teachers, kwargs, message):
 # -- shards --------------------------------------------------------------------------------------------------------------------
 
 
-def worker(rank, lora):
+def worker(rank):
+    for lora in (False, True):
+        beside_shards(lora)
+
+
+def beside_shards(lora):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -264,8 +263,6 @@ def worker(rank, lora):
         torch.testing.assert_close(sharded(ids).logits, whole(ids).logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
-def test_two_ranks(lora):
-    """Starts two processes."""
-    run_ranks(worker, lora)
+@pytest.mark.slow  # two processes
+def test_two_ranks():
+    run_ranks(worker)

@@ -62,10 +62,9 @@ def lines(folder):
 def test_responses_are_judged_once(run_tiny, rubric_file, server):
     """What is begun beside generation has the evolved criteria already."""
     words = {"name": "z", "description": "Somewhere it shows us one letter z to read.", "points": 1}
-    longer = {"data_train": rubric_file(4, rubric=[*RUBRIC, words]), "sampling": Sampling(max_new_tokens=24)}
+    longer = {"data_train": rubric_file(rubric=[*RUBRIC, words]), "sampling": Sampling(max_new_tokens=24)}
     evolving = evolve(run_tiny, server, epochs=2, **longer)
     assert sum(column(evolving.run.folder, "train/rubrics/kept")) > 0
-    assert max(column(evolving.run.folder, "train/criterion/evolved/score")[2:]) > 0
     assert max(column(evolving.run.folder, "train/judge/requests")) <= 2 * evolving.run.module.group_size
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback
 
 from lightning_focal.callbacks import HeldOut
 from lightning_focal.callbacks.held_out import prompt_scores
@@ -250,21 +250,34 @@ def test_every_rank_asks_for_the_folder_and_one_writes(tmp_path):
     assert asked[0] == asked[1]
 
 
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == 2:
+            trainer.save_checkpoint(trainer.default_root_dir + "/checkpoints/mid.ckpt")
+
+
 def test_a_real_run_answers_before_between_and_after(tmp_path, run_tiny):
-    """Before training by all prompts, within by the few that the Trainer meets, the same every time; a resumed run has the same."""
-    callback, saving = HeldOut(), ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
-    arguments = {"data_val": str(write_rows(tmp_path / "val.jsonl", rubric_rows(4))), "data_eval_batch_size": 2}
-    arguments |= {"data_train": str(write_rows(tmp_path / "train.jsonl", rubric_rows(6))), "trainer_check_val_every_n_epoch": 1}
-    arguments |= {"trainer_limit_val_batches": 1, "trainer_num_sanity_val_steps": 2, "trainer_max_epochs": 2}
-    built = run_tiny(None, callback, saving, trainer_enable_checkpointing=True, **arguments)
+    val = str(write_rows(tmp_path / "val.jsonl", rubric_rows(4)))
+    callback = HeldOut()
+    arguments = {"data_val": val, "data_eval_batch_size": 2, "trainer_max_epochs": 2, "trainer_check_val_every_n_epoch": 1}
+    built = run_tiny(None, callback, Stop(), **arguments)
     assert isinstance(built.data, RubricDataModule)
-    assert [entry["batch"] for entry in callback.history] == [0, 3, 6]  # 6 prompts, 2 a batch; none twice
-    assert [sorted(entry["scores"]) for entry in callback.history] == [[f"row-{i}" for i in range(n)] for n in (4, 2, 2)]
+    assert [entry["batch"] for entry in callback.history] == [0, 4, 8]  # 8 prompts, 2 a batch; none twice
+    assert set(callback.history[0]["scores"]) == {f"row-{i}" for i in range(4)}
     assert callback.history[0]["measures"].keys() <= callback.history[2]["measures"].keys()
     assert json.loads((built.folder / "held_out.json").read_text())["evaluations"][0]["batch"] == 0
 
     resumed = HeldOut()
-    run_tiny(None, resumed, folder="again", ckpt_path=str(tmp_path / "step=2.ckpt"), **arguments)
-    assert [entry["batch"] for entry in resumed.history] == [0, 3, 6]
+    run_tiny(None, resumed, folder="again", ckpt_path=str(built.folder / "checkpoints" / "mid.ckpt"), **arguments)
+    assert [entry["batch"] for entry in resumed.history] == [0, 4, 8]
     assert json.dumps(resumed.history[0]) == json.dumps(callback.history[0])  # NaN equals NaN
     assert resumed.history[2]["scores"] == callback.history[2]["scores"]
+
+
+def test_validating_a_few_batches_meets_the_same_prompts_every_time(tmp_path, run_tiny):
+    val = str(write_rows(tmp_path / "val.jsonl", rubric_rows(6)))
+    callback, arguments = HeldOut(at_start=False, at_end=False), {"data_val": val, "data_eval_batch_size": 2}
+    run_tiny(
+        None, callback, **arguments, trainer_limit_val_batches=1, trainer_val_check_interval=2, trainer_num_sanity_val_steps=2
+    )
+    assert [sorted(entry["scores"]) for entry in callback.history] == [["row-0", "row-1"]] * 2

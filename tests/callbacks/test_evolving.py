@@ -46,8 +46,8 @@ def judge(url):
     return RoutedJudge(other=HTTPJudge(url, "tiny", first_wait_s=0.01, attempts=2))
 
 
-def evolve(run_tiny, server, folder="run", *callbacks, strategy=StaticReward, evolving=None, epochs=1, **kwargs):
-    """Epochs of four batches of two prompts."""
+def evolve(run_tiny, server, folder="run", *callbacks, strategy=StaticReward, evolving=None, epochs=4, **kwargs):
+    """Four epochs of four batches of two prompts."""
     made = EvolvingRubrics(server.url, "tiny", **{"most": 2, **(evolving or {})})
     made.run = run_tiny(
         strategy(judge=judge(server.url)), made, *callbacks, folder=folder, trainer_max_epochs=epochs, seed=0, **kwargs
@@ -59,6 +59,36 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "rubrics" / "evolved.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def test_criteria_are_kept_judged_and_retired(run_tiny, rubric_file, server):
+    evolving = evolve(run_tiny, server, "run", HeldOut(), data_val=rubric_file(3, "val.jsonl"))
+    folder, prompts = evolving.run.folder, [f"row-{i}" for i in range(8)]
+    rows = lines(folder)
+    counts = {name: column(folder, f"train/rubrics/{name}") for name in ("proposed", "kept", "retired", "active", "failed")}
+    for batch in range(16):
+        mine = [row["action"] for row in rows if row["batch"] == batch]
+        assert mine.count("kept") == counts["kept"][batch]
+        assert mine.count("kept") + mine.count("rejected") == counts["proposed"][batch]
+        assert mine.count("retired") == counts["retired"][batch]
+    assert counts["active"][-1] == sum(counts["kept"]) - sum(counts["retired"]) > 0
+    assert sum(counts["retired"]) > 0
+    assert sum(counts["failed"]) == 0
+    assert {row["reason"] for row in rows if row["action"] == "rejected"} >= {"malformed"}
+    for prompt in prompts:  # nothing is proposed a second time, at most two at a time
+        kept = [row["criterion"]["name"] for row in rows if row["prompt"] == prompt and row["action"] == "kept"]
+        assert len(kept) == len(set(kept))
+        active = 0
+        for row in rows:
+            active += (row["prompt"] == prompt) * ((row["action"] == "kept") - (row["action"] == "retired"))
+            assert 0 <= active <= 2
+    scores = column(folder, "train/criterion/evolved/score")
+    assert scores[0] != scores[0]  # NaN: they are there from a prompt's next visit on
+    assert 0 < max(scores[4:]) < 1
+    assert not [name for name in metrics(folder)[0] if name.startswith("val/") and "evolved" in name]
+    assert not [name for name in metrics(folder)[0] if "has-" in name]
+    evolving.run.trainer.validate(evolving.run.module, datamodule=evolving.run.data)
+    assert not [name for name in evolving.run.trainer.callback_metrics if name.startswith("val/") and "has-" in name]
+
+
 def test_responses_are_judged_once(run_tiny, rubric_file, server):
     """What is begun beside generation has the evolved criteria already."""
     words = {"name": "z", "description": "Somewhere it shows us one letter z to read.", "points": 1}
@@ -66,35 +96,6 @@ def test_responses_are_judged_once(run_tiny, rubric_file, server):
     evolving = evolve(run_tiny, server, epochs=2, **longer)
     assert sum(column(evolving.run.folder, "train/rubrics/kept")) > 0
     assert max(column(evolving.run.folder, "train/judge/requests")) <= 2 * evolving.run.module.group_size
-
-
-def add_up(folder):
-    """The file of versions says what the metrics count; nothing is proposed a second time, at most two at a time."""
-    rows, names = lines(folder), ("proposed", "kept", "retired", "active", "failed")
-    proposed, kept, retired, active, failed = (column(folder, f"train/rubrics/{name}") for name in names)
-    assert len(proposed) == 12
-    for batch in range(12):
-        mine = [row["action"] for row in rows if row["batch"] == batch]
-        assert mine.count("kept") == kept[batch]
-        assert mine.count("kept") + mine.count("rejected") == proposed[batch]
-        assert mine.count("retired") == retired[batch]
-    assert active[-1] == sum(kept) - sum(retired) > 0
-    assert sum(retired) > 0
-    assert sum(failed) == 0
-    assert {row["reason"] for row in rows if row["action"] == "rejected"} >= {"malformed"}
-    for prompt in [f"row-{i}" for i in range(8)]:
-        actions = [
-            (row["action"], row["criterion"]["name"]) for row in rows if row["prompt"] == prompt and row["action"] != "rejected"
-        ]
-        of_prompt = [name for action, name in actions if action == "kept"]
-        assert len(of_prompt) == len(set(of_prompt))
-        now = 0
-        for action, _ in actions:
-            now += (action == "kept") - (action == "retired")
-            assert 0 <= now <= 2
-    scores = column(folder, "train/criterion/evolved/score")
-    assert scores[0] != scores[0]  # NaN: they are there from a prompt's next visit on
-    assert 0 < max(scores[4:]) < 1
 
 
 def logged(folder):
@@ -110,19 +111,17 @@ def logged(folder):
         "informed": lambda judge: FocalReward(gamma=1.0, weights="uniform", informedness=0.5, judge=judge),
     }.items()),
 ])  # fmt: skip
-def test_criteria_are_kept_judged_and_retired_and_a_resumed_run_has_the_same(run_tiny, rubric_file, server, tmp_path, strategy):
+def test_resumed_equals_the_uninterrupted_run(run_tiny, rubric_file, server, tmp_path, strategy):
     """Weights, criteria, metrics and the file of versions; rows behind the checkpoint are written once."""
-    options = {"strategy": strategy, "epochs": 3, "dynamic_sampling": DynamicSampling(max_rounds=2)}
-    options["data_val"] = rubric_file(3, "val.jsonl")
     saving = ModelCheckpoint(tmp_path / "checkpoints", filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    whole = evolve(run_tiny, server, "whole", HeldOut(), saving, trainer_enable_checkpointing=True, **options)
-    add_up(whole.run.folder)
-    names = list(metrics(whole.run.folder)[0])
-    assert not [name for name in names if "has-" in name or (name.startswith("val/") and "evolved" in name)]
+    whole = evolve(run_tiny, server, "whole", saving, strategy=strategy, epochs=3, trainer_enable_checkpointing=True)
+    assert sum(column(whole.run.folder, "train/rubrics/kept")) > 0
     shutil.copytree(whole.run.folder, tmp_path / "resumed")
     with (tmp_path / "resumed" / "rubrics" / "evolved.jsonl").open("a") as file:
         file.write('{"batch": 7, "pro')  # as if it had died in the middle of a line
-    resumed = evolve(run_tiny, server, "resumed", HeldOut(), ckpt_path=str(tmp_path / "checkpoints/step=6.ckpt"), **options)
+    resumed = evolve(
+        run_tiny, server, "resumed", strategy=strategy, epochs=3, ckpt_path=str(tmp_path / "checkpoints/step=6.ckpt")
+    )
     assert same(weights_of(resumed.run.module), weights_of(whole.run.module))
     assert resumed.state_dict() == whole.state_dict()
     states = [run.run.strategy.state_dict() for run in (resumed, whole)]
@@ -131,8 +130,6 @@ def test_criteria_are_kept_judged_and_retired_and_a_resumed_run_has_the_same(run
     assert logged(resumed.run.folder) == logged(whole.run.folder)
     assert lines(resumed.run.folder) == lines(whole.run.folder)
     assert [path.name for path in (tmp_path / "resumed" / "set_aside").rglob("evolved.jsonl")] == ["evolved.jsonl"]
-    whole.run.trainer.validate(whole.run.module, datamodule=whole.run.data, verbose=False)
-    assert not [name for name in whole.run.trainer.callback_metrics if name.startswith("val/") and "has-" in name]
 
 
 def test_a_new_level_begins_as_that_of_its_group():
@@ -163,27 +160,37 @@ def test_what_fails_is_counted_and_stops_nothing(run_tiny):
 
     def scripted(request, number):
         prompt = request["messages"][-1]["content"]
-        return (400, {}, "not today") if "Propose" not in prompt or number < 3 else reply(request)
+        return (400, {}, "not today") if "Propose" not in prompt or number < 6 else reply(request)
 
     with serving(scripted) as fake:
-        folder = evolve(run_tiny, fake).run.folder
-    failed, rows = column(folder, "train/rubrics/failed"), lines(folder)
-    assert (sum(failed), len(failed)) == (3, 4)
-    assert "not today" in next(row["reason"] for row in rows if row["action"] == "failed")
-    assert {row["reason"] for row in rows if row["action"] == "rejected"} == {"not_judged", "malformed"}
+        evolving = evolve(run_tiny, fake, epochs=2)
+        folder = evolving.run.folder
+    failed = column(folder, "train/rubrics/failed")
+    assert sum(failed) == 6
+    assert "not today" in next(row["reason"] for row in lines(folder) if row["action"] == "failed")
+    assert {row["reason"] for row in lines(folder) if row["action"] == "rejected"} == {"not_judged", "malformed"}
     assert sum(column(folder, "train/rubrics/kept")) == 0
+    assert len(failed) == 8
+
+
+def test_with_dynamic_sampling(run_tiny, server):
+    evolving = evolve(run_tiny, server, epochs=3, dynamic_sampling=DynamicSampling(max_rounds=2))
+    assert sum(column(evolving.run.folder, "train/rubrics/kept")) > 0
 
 
 @pytest.mark.parametrize(("strategy", "message"), [
     (lambda judge: StaticReward(), "EvolvingRubrics needs a judge of criteria in words as `reward.judge`, such as RoutedJudge"),
     (lambda judge: MajorityVoteReward(), "MajorityVoteReward scores by"),
     (lambda judge: StaticReward(judge=judge, weights={c["name"]: 1.0 for c in RUBRIC}), "must be 'prior' or 'uniform'"),
-    (StaticReward, "replay_buffer_size` must be 0 with StaticReward"),
-], ids=["rules", "answers", "mapping", "replays"])  # fmt: skip
+], ids=["rules", "answers", "mapping"])  # fmt: skip
 def test_refused_in_setup(run_tiny, server, strategy, message):
-    replays = {"dynamic_sampling": DynamicSampling(max_rounds=2, replay_buffer_size=4)} if strategy is StaticReward else {}
     with pytest.raises(ValueError, match=message):
-        evolve(run_tiny, server, strategy=strategy, **replays)
+        evolve(run_tiny, server, strategy=strategy)
+
+
+def test_replays_are_refused(run_tiny, server):
+    with pytest.raises(ValueError, match="replay_buffer_size` must be 0 with StaticReward"):
+        evolve(run_tiny, server, dynamic_sampling=DynamicSampling(max_rounds=2, replay_buffer_size=4))
 
 
 def two_ranks(rank, folder, url, train):

@@ -169,12 +169,11 @@ def test_what_is_wrong_is_a_warning(folder, tmp_path):
 
 
 def test_several_runs_side_by_side(tmp_path):
-    folders = [
-        make_run(tmp_path / f"{s}{i}", batches=2, seed=i, strategy=f"{s}Reward") for s in ("Focal", "Static") for i in range(2)
-    ]
+    folders = [make_run(tmp_path / f"focal{seed}", seed=seed) for seed in range(3)]
+    folders += [make_run(tmp_path / f"static{seed}", seed=seed, strategy="StaticReward") for seed in range(3)]
     page = Page(write_report(folders))
     assert page.sections[:3] == ["verdict", "methods", "criteria"]
-    titles = [f"{m}Reward, seed {s}" for m in ("Focal", "Static") for s in range(2)]
+    titles = [f"{m}Reward, seed {s}" for m in ("Focal", "Static") for s in range(3)]
     assert page.unpacked("figures")["shows"] == ["methods (means)", "every run", *titles]
     means = [view for view in page.figures["levels"] if view["choice"][0] == "methods (means)"]
     assert [view["choice"][2] for view in means] == ["score", "saturation", "saturation minus score", "weight"]

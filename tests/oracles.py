@@ -65,14 +65,12 @@ def focal_weights(levels, weights, applies, gamma=3.0, epsilon=0.05):
 
 
 def bounded(values, low, high):
-    """Projection on ``{sum 1, low <= w <= high}`` by bisection on the shift."""
-    left, right = (values - high).min() - 1, (values - low).max() + 1
+    """Projection on ``{sum 1, low <= w <= high}`` by bisection on the shift; any number of rows."""
+    left, right = (values - high).min(-1, keepdims=True) - 1, (values - low).max(-1, keepdims=True) + 1
     for _ in range(60):
         middle = (left + right) / 2
-        if np.clip(values - middle, low, high).sum() > 1:
-            left = middle
-        else:
-            right = middle
+        above = np.clip(values - middle, low, high).sum(-1, keepdims=True) > 1
+        left, right = np.where(above, middle, left), np.where(above, right, middle)
     return np.clip(values - (left + right) / 2, low, high)
 
 

@@ -78,19 +78,15 @@ def test_majority_voting_that_agrees_on_wrong_answers(caplog):
     assert not run.trainer.should_stop
 
 
-@pytest.mark.parametrize(
-    ("courses", "words"),
-    [
-        ({"train/rollout/length": ramp(200.0, 12.0)}, "responses shrink (tokens 200 -> "),
-        ({"train/rollout/truncated": ramp(0.1, 1.0)}, "responses hit the length limit (share 0.10 -> "),
-        ({"train/vote/unanswered": ramp(0.05, 0.9)}, "no answer can be found in responses (share 0.05 -> "),
-        ({"train/policy/entropy": ramp(0.4, 0.001)}, "the policy hardly varies (entropy 0.40 -> "),
-        ({"train/policy/entropy": ramp(0.4, 6.0)}, "the policy falls apart (entropy 0.40 -> "),
-        ({"train/vote/teacher_agreement": ramp(0.9, 0.2)}, "student and teacher vote differently (agreement 0.90 -> "),
-        (AGREEING, "the votes agree (share 0.45 -> 0.9"),
-    ],
-    ids=["shrinks", "blows up", "unanswered", "no entropy", "all entropy", "disagree", "agree"],
-)
+@pytest.mark.parametrize(("courses", "words"), [
+    ({"train/rollout/length": ramp(200.0, 12.0)}, "responses shrink (tokens 200 -> "),
+    ({"train/rollout/truncated": ramp(0.1, 1.0)}, "responses hit the length limit (share 0.10 -> "),
+    ({"train/vote/unanswered": ramp(0.05, 0.9)}, "no answer can be found in responses (share 0.05 -> "),
+    ({"train/policy/entropy": ramp(0.4, 0.001)}, "the policy hardly varies (entropy 0.40 -> "),
+    ({"train/policy/entropy": ramp(0.4, 6.0)}, "the policy falls apart (entropy 0.40 -> "),
+    ({"train/vote/teacher_agreement": ramp(0.9, 0.2)}, "student and teacher vote differently (agreement 0.90 -> "),
+    (AGREEING, "the votes agree (share 0.45 -> 0.9"),
+], ids=["shrinks", "blows up", "unanswered", "no entropy", "all entropy", "disagree", "agree"])  # fmt: skip
 def test_each_sign_has_its_words_and_without_gold_it_cannot_tell(courses, words, caplog):
     unknown = "cannot tell a policy that has become right from one that agrees on something wrong"
     stands = "accuracy of the labels 0.50 -> 0.50: it does not rise, so this is not a policy that has become right"
@@ -106,47 +102,36 @@ def test_a_peak_that_is_lost_is_noticed_above_the_start(caplog):
     accuracy = [*ramp(0.4, 0.8, 5, 25)[:30], *ramp(0.8, 0.55, 5, 20)[:30]]
     (said,) = play(AGREEING | {"train/vote/accuracy": accuracy}, caplog).said
     assert "fell from its best (0.80 -> 0.6" in said
+    # A right policy that stops answering: labels are not known where nobody votes; the answers are wrong then.
+    labels = {"train/vote/accuracy": [0.95] * 30 + [NAN] * 30}
+    caplog.clear()
+    run = play(labels | {"train/answer/accuracy": ramp(0.95, 0.0), "train/vote/unanswered": ramp(0.0, 1.0)}, caplog)
+    (said,) = run.said
+    assert "accuracy of the answers fell from its best (0.95 -> " in said
+    assert run.logged[-1] == 2
 
 
 # -- what is no collapse ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "courses",
-    [
-        {},
-        AGREEING | {"train/vote/accuracy": ramp(0.5, 0.97), "train/rollout/length": ramp(200.0, 30.0)},
-        AGREEING | {"train/vote/accuracy": ramp(0.5, 0.7)},
-        {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0), "train/vote/accuracy": flat(1.0)},
-        {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0)},
-        {"train/vote/share": flat(0.96), "train/vote/distinct": flat(1.1), "train/vote/accuracy": flat(0.93)},
-        {"train/policy/entropy": ramp(0.4, 0.001), "train/vote/accuracy": ramp(0.5, 0.95)},
-        {name: flat(NAN) for name in STEADY},
-        AGREEING | {"train/vote/accuracy": flat(NAN), "train/answer/accuracy": ramp(0.4, 0.95)},
-    ],
-    ids=["steady", "right", "better", "solved", "always one", "nearly solved", "right and sure", "nothing known", "by answers"],
-)
+@pytest.mark.parametrize("courses", [
+    {},
+    AGREEING | {"train/vote/accuracy": ramp(0.5, 0.97), "train/rollout/length": ramp(200.0, 30.0)},
+    AGREEING | {"train/vote/accuracy": ramp(0.5, 0.7)},
+    {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0), "train/vote/accuracy": flat(1.0)},
+    {"train/vote/share": flat(1.0), "train/vote/distinct": flat(1.0)},
+    {"train/vote/share": flat(0.96), "train/vote/distinct": flat(1.1), "train/vote/accuracy": flat(0.93)},
+    {"train/policy/entropy": ramp(0.4, 0.001), "train/vote/accuracy": ramp(0.5, 0.95)},
+    {name: flat(NAN) for name in STEADY},
+    AGREEING | {"train/vote/accuracy": flat(NAN), "train/answer/accuracy": ramp(0.4, 0.95)},
+], ids=["steady", "right", "better", "solved", "always one", "nearly solved", "right and sure", "nothing known", "by answers"])  # fmt: skip
 def test_what_is_no_collapse(courses, caplog):
     run = play(courses, caplog)
     assert run.said == []
     assert run.logged == [0] * BATCHES
-
-
-def test_small_batches_go_up_and_down(caplog):
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(10):
-        accuracy = (torch.rand(200, 4, generator=generator) < 0.5).double().mean(-1).tolist()
-        assert play({"train/vote/accuracy": accuracy}, caplog, last=200).said == []
-
-
-def test_a_right_policy_that_stops_answering(caplog):
-    """Labels are not known where nobody votes; the answers are wrong then."""
-    labels = [0.95] * 30 + [NAN] * 30
-    lost = {"train/vote/accuracy": labels, "train/answer/accuracy": ramp(0.95, 0.0), "train/vote/unanswered": ramp(0.0, 1.0)}
-    run = play(lost, caplog)
-    (said,) = run.said
-    assert "accuracy of the answers fell from its best (0.95 -> " in said
-    assert run.logged[-1] == 2
+    generator = torch.Generator().manual_seed(len(courses))
+    accuracy = (torch.rand(200, 4, generator=generator) < 0.5).double().mean(-1).tolist()  # small batches go up and down
+    assert play({"train/vote/accuracy": accuracy}, caplog, last=200).said == []
 
 
 def test_held_out_prompts_tell_where_training_has_no_gold(caplog):
@@ -194,7 +179,7 @@ def test_a_window_of_ones_own(caplog):
         CollapseWatch(window=5).load_state_dict(CollapseWatch().state_dict())
 
 
-@pytest.mark.parametrize("at", [1, 5, 15, 22, 30, 33, 45])
+@pytest.mark.parametrize("at", [1, 15, 22, 33])
 def test_a_resumed_run_says_what_an_uninterrupted_one_says(at, caplog):
     courses = FALLING | {"train/answer/accuracy": flat(NAN)}
     whole = play(courses, caplog)
@@ -206,22 +191,6 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says(at, caplog):
     assert resumed.play(at).said == expected
     assert first.logged + resumed.logged == whole.logged
     assert json.dumps(resumed.watch.state_dict()) == json.dumps(whole.watch.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("window", 0, ">= 1 batches"),
-        ("share", 0.0, r"in \(0, 1\]"),
-        ("solved", 1.5, r"in \(0, 1\]"),
-        ("accuracy_drop", NAN, r"in \(0, 1\]"),
-        ("distinct", 0.5, ">= 1"),
-        ("entropy", -0.1, ">= 0"),
-    ],
-)
-def test_arguments_are_checked(name, value, expected):
-    with pytest.raises(ValueError, match=rf"`{name}` must be {expected}"):
-        CollapseWatch(**{name: value})
 
 
 def test_a_course_by_hand():
@@ -240,15 +209,12 @@ def test_a_course_by_hand():
     assert course.now == 1.0
     assert not course.fell(2.0)  # 2.67 below the peak, but eight standard errors are more
     assert course.words("tokens") == "tokens 2.00 -> 1.00"
-
-
-def test_a_smooth_course_falls_by_the_drop_alone():
-    course = Course(1)
+    smooth = Course(1)  # falls by the drop alone
     for k in range(101):
-        course.add(1 - k / 400)
-    assert course.now == 0.75
-    assert course.fell(0.25)
-    assert not course.fell(0.26)
+        smooth.add(1 - k / 400)
+    assert smooth.now == 0.75
+    assert smooth.fell(0.25)
+    assert not smooth.fell(0.26)
 
 
 def test_a_real_run_that_was_interrupted(run_tiny, tmp_path):

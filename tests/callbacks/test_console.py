@@ -80,24 +80,10 @@ def test_the_opening_lines():
         "static: score under the rubric's own (prior) weights, in [0, 1]; compare runs by it\n"
         "reward: what the policy learns from, under the weights in force, which move\n"
     )
-
-
-def test_static_weights_are_not_said_to_move():
     report, module = recorded(), Module()
     module.reward_strategy = StaticReward(weights="uniform")
     report.on_fit_start(fit_trainer(), module)
     assert printed(report).endswith("under the weights in force, which stay as they are\n")
-
-
-def test_a_line_a_batch():
-    report, trainer = recorded(table_every_n_batches=0), fit_trainer()
-    report.on_train_batch_start(trainer, Module(), None, 0)
-    for number in (1, 2):
-        one_batch(report, trainer, number)
-    one, other = printed(report).splitlines()
-    assert one.startswith("batch 1/10 · static 0.625 · reward 0.500 · worst 0.250 (brevity) · 1234 tok/s · 2.0 s · 0:0")
-    assert one.endswith(" left")
-    assert other.startswith("batch 2/10 ")
 
 
 def test_without_an_end_in_sight():
@@ -113,12 +99,16 @@ def test_without_an_end_in_sight():
     assert "left" not in printed(report)
 
 
-def test_a_table_every_few_batches():
+def test_a_line_a_batch_and_a_table_every_few():
     report, trainer = recorded(table_every_n_batches=2), fit_trainer()
+    report.on_train_batch_start(trainer, Module(), None, 0)
     one_batch(report, trainer, 1)
-    assert "levels in batch" not in printed(report)
+    (line,) = printed(report).splitlines()
+    assert line.startswith("batch 1/10 · static 0.625 · reward 0.500 · worst 0.250 (brevity) · 1234 tok/s · 2.0 s · 0:0")
+    assert line.endswith(" left")
     one_batch(report, trainer, 2)
     text = printed(report)
+    assert text.splitlines()[1].startswith("batch 2/10 ")
     assert "levels in batch 2" in text
     rows = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in text.splitlines() if "│" in line]
     assert rows == [["brevity", "0.250", "0.125", "0.750"], ["tone", "0.900", "0.875", "-"]]
@@ -126,7 +116,7 @@ def test_a_table_every_few_batches():
 
 
 def test_values_that_are_missing_are_dashes():
-    report, trainer = recorded(), fit_trainer()
+    report, trainer = recorded(table_every_n_batches=0), fit_trainer()
     trainer.callback_metrics = {"train/criterion/a/score": float("nan")}
     one_batch(report, trainer)
     assert "static - · reward - · worst - (-) · 0 tok/s" in printed(report)
@@ -163,31 +153,28 @@ def history(*means):
     return held_out
 
 
-def test_held_out_scores_are_shown_once_each():
+def test_held_out_scores_are_shown_once_each_and_before_the_line_of_the_next_batch():
     held_out = history(0.5)
     report, trainer = recorded(table_every_n_batches=0), fit_trainer(callbacks=[held_out])
     report.on_train_batch_start(trainer, Module(), None, 0)
     assert printed(report).startswith("held-out score after 0 batches: 0.531 [0.5")
     assert "(10 prompts, prior weights) · worst 0.250 (brevity)" in printed(report)
     one_batch(report, trainer)
-    assert printed(report).count("held-out score after") == 1
     held_out.history += history(0.5, 0.75).history[1:]
-    one_batch(report, trainer)
-    assert printed(report).count("held-out score after") == 2
+    report.on_validation_end(trainer, Module())
+    one_batch(report, trainer, 2)
+    held_out.history += history(0.5, 0.75, 0.5).history[2:]
+    one_batch(report, trainer, 3)
+    said = [line.split()[0] for line in printed(report).splitlines()]
+    assert said[:4] == ["held-out", "batch", "held-out", "batch"]
+    assert sorted(said[4:]) == ["batch", "held-out"]
 
 
-@pytest.mark.parametrize(
-    ("after", "verdict", "difference"),
-    [
-        (0.75, "The held-out score rose: 0.531 -> 0.781", "paired difference +0.250 [+0.250, +0.250]"),
-        (0.25, "The held-out score fell: 0.531 -> 0.281", "paired difference -0.250 [-0.250, -0.250]"),
-        (
-            0.5,
-            "No clear change: the 95 % interval includes 0. Held-out score 0.531 -> 0.531",
-            "paired difference +0.000 [+0.000, +0.000]",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("after", "verdict", "difference"), [
+    (0.75, "The held-out score rose: 0.531 -> 0.781", "paired difference +0.250 [+0.250, +0.250]"),
+    (0.25, "The held-out score fell: 0.531 -> 0.281", "paired difference -0.250 [-0.250, -0.250]"),
+    (0.5, "No clear change: the 95 % interval includes 0. Held-out score 0.531 -> 0.531", "paired difference +0.000 [+0.000, +0.000]"),
+])  # fmt: skip
 def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
     """What is there is named, and what is not is not."""
     monkeypatch.chdir(tmp_path)
@@ -218,15 +205,12 @@ def test_the_summary(tmp_path, monkeypatch, after, verdict, difference):
     assert "  tensorboard --logdir runs/a\n" in text
 
 
-def test_a_summary_without_held_out_prompts_or_checkpoints():
+def test_a_summary_without_held_out_prompts_or_checkpoints(tmp_path):
     report = recorded()
     report.on_fit_end(fit_trainer(), Module())
     assert "Written to runs/a:" in printed(report)
     assert "held-out score" not in printed(report)
     assert "Next:" not in printed(report)
-
-
-def test_without_checkpoints_the_report_is_next(tmp_path):
     for name in ("config.yaml", "metrics.csv"):
         (tmp_path / name).touch()
     report = recorded()
@@ -266,7 +250,7 @@ def test_one_process_speaks_and_all_ask_for_the_folder():
 
 
 @pytest.mark.parametrize(("stage", "hook"), [("val", "on_validation_end"), ("test", "on_test_end")])
-def test_an_evaluation_by_itself(stage, hook):
+def test_an_evaluation_and_a_prediction_by_itself(stage, hook):
     report, trainer = recorded(), fit_trainer()
     trainer.callback_metrics = {name.replace("train", stage): value for name, value in SEEN.items()}
     trainer.callback_metrics[f"{stage}/reward/prior"] = 0.5
@@ -280,16 +264,8 @@ def test_an_evaluation_by_itself(stage, hook):
     trainer.callback_metrics |= {f"{stage}/held_out/{k}": v for k, v in {"mean": 0.5, "low": 0.25, "high": 0.75}.items()}
     getattr(report, hook)(trainer, Module())
     assert "prior-weighted static score 0.500 [0.250, 0.750]; runs/a\n" in printed(report)
-
-
-def test_predictions_say_where_they_are():
-    report = recorded()
     report.on_predict_end(fit_trainer(), Module())
-    assert printed(report) == "responses with their criterion scores: runs/a/rollouts/predict-*.parquet\n"
-
-
-def loaders(*lengths):
-    return SimpleNamespace(rows={"train": [0] * 6, "val": [0] * 2}, val_dataloader=lambda: [0] * lengths[0])
+    assert printed(report).endswith("\nresponses with their criterion scores: runs/a/rollouts/predict-*.parquet\n")
 
 
 def test_a_live_bar_on_a_terminal_only():
@@ -301,7 +277,7 @@ def test_a_live_bar_on_a_terminal_only():
     assert report._bar is None
     report = recorded(terminal=True)
     trainer = fit_trainer(lightning_module=Module(), callbacks=[HeldOut()])
-    trainer.datamodule = loaders(7)
+    trainer.datamodule.val_dataloader = lambda: [0] * 7
     report.on_fit_start(trainer, Module())
     (task,) = report._bar.tasks
     assert (task.description, task.completed, task.total) == ("answering held-out prompts", 0, 7)
@@ -344,34 +320,19 @@ def test_logs_are_printed_above_the_bar(monkeypatch):
     assert set(said.getvalue().splitlines()) == {"after the bar"}
 
 
-def test_a_validation_speaks_when_it_is_over():
-    """Before the line of the next batch."""
-    held_out = history(0.5)
-    report, trainer = recorded(table_every_n_batches=0), fit_trainer(callbacks=[held_out])
-    report.on_train_batch_start(trainer, Module(), None, 0)
-    one_batch(report, trainer)
-    held_out.history += history(0.5, 0.75).history[1:]
-    report.on_validation_end(trainer, Module())
-    one_batch(report, trainer, 2)
-    assert [line.split()[0] for line in printed(report).splitlines()] == ["held-out", "batch", "held-out", "batch"]
-
-
-def test_no_verdict_on_few_prompts(tmp_path, monkeypatch):
+def test_no_verdict_on_few_prompts_and_no_minus_where_a_change_rounds_to_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    held_out, report = history(0.5, 0.75), recorded(quiet=True)
-    for entry in held_out.history:
-        entry["scores"].pop("q9")
-    report.on_fit_end(fit_trainer(callbacks=[held_out]), Module())
-    assert "No verdict: 9 held-out prompts are too few, 10 are needed. Held-out score 0.528 -> 0.778, paired" in printed(report)
-    assert "rose" not in printed(report)
-
-
-def test_what_rounds_to_nothing_has_no_minus(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    report = recorded(quiet=True)
-    report.on_fit_end(fit_trainer(callbacks=[history(0.5, 0.4999)]), Module())
-    assert "-0.000" not in printed(report)
-    assert "+0.000" in printed(report)
+    texts = []
+    for held_out, few in ((history(0.5, 0.75), True), (history(0.5, 0.4999), False)):
+        for entry in held_out.history if few else ():
+            entry["scores"].pop("q9")
+        report = recorded(quiet=True)
+        report.on_fit_end(fit_trainer(callbacks=[held_out]), Module())
+        texts.append(printed(report))
+    assert "No verdict: 9 held-out prompts are too few, 10 are needed. Held-out score 0.528 -> 0.778, paired" in texts[0]
+    assert "rose" not in texts[0]
+    assert "-0.000" not in texts[1]
+    assert "+0.000" in texts[1]
 
 
 @pytest.mark.parametrize("width", [60, 200])
@@ -408,18 +369,13 @@ def test_nothing_but_plain_lines_under_continuous_integration(monkeypatch):
     assert not set(text) & set("\x1b┃│━─┏└")
 
 
-def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="`table_every_n_batches` must be >= 0, got -1"):
-        ConsoleReport(table_every_n_batches=-1)
-
-
 def test_a_real_run_leaves_its_lines(run_tiny):
     report = recorded(table_every_n_batches=2)
     run_tiny(None, report)
-    lines = printed(report).splitlines()
-    assert lines[0].endswith(
+    first, second, *lines = printed(report).splitlines()
+    assert first.endswith(
         "rollouts: cache loop, float32 · update: rows without padding, float32 · judging: RuleJudge beside generation"
     )
-    assert lines[1].startswith("FocalReward on random:tiny-llama")
+    assert second.startswith("FocalReward on random:tiny-llama")
     assert [line.split(" ")[1] for line in lines if line.startswith("batch ")] == ["1/4", "2/4", "3/4", "4/4"]
     assert sum("levels in batch" in line for line in lines) == 2

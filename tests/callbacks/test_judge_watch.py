@@ -14,25 +14,22 @@ from tests.modules.helpers import FailingJudge, column
 NAN = math.nan
 
 
-@pytest.mark.parametrize(
-    ("rates", "arguments", "batch"),
-    [
-        ([0.0] * 50, {}, None),
-        ([0.5] * 50, {}, None),
-        ([0.51] * 50, {}, 5),
-        ([1.0] * 3, {}, 1),
-        ([0.9, 1.0, 0.0, 0.0, 0.0, 0.0], {}, None),
-        ([0.0, 1.0, 1.0, 0.0, 0.0, 0.0], {}, None),
-        ([0.0] * 20 + [1.0] * 20, {}, 31),
-        ([0.0] * 20 + [1.0] * 10 + [0.0] * 10 + [1.0] * 5, {}, None),
-        ([NAN] * 30, {}, None),
-        ([0.0] * 20 + [NAN, 1.0] * 10, {}, None),
-        ([0.8] * 4 + [0.4] + [0.8], {}, 6),
-        ([0.3] * 10, {"max_failure_rate": 0.2}, 5),
-        ([1.0] * 10, {"max_failure_rate": 1.0}, None),
-        ([0.0, 1.0, 1.0], {"window": 2}, 3),
-    ],
-)
+@pytest.mark.parametrize(("rates", "arguments", "batch"), [
+    ([0.0] * 50, {}, None),
+    ([0.5] * 50, {}, None),
+    ([0.51] * 50, {}, 5),
+    ([1.0] * 3, {}, 1),
+    ([0.9, 1.0, 0.0, 0.0, 0.0, 0.0], {}, None),
+    ([0.0, 1.0, 1.0, 0.0, 0.0, 0.0], {}, None),
+    ([0.0] * 20 + [1.0] * 20, {}, 31),
+    ([0.0] * 20 + [1.0] * 10 + [0.0] * 10 + [1.0] * 5, {}, None),
+    ([NAN] * 30, {}, None),
+    ([0.0] * 20 + [NAN, 1.0] * 10, {}, None),
+    ([0.8] * 4 + [0.4] + [0.8], {}, 6),
+    ([0.3] * 10, {"max_failure_rate": 0.2}, 5),
+    ([1.0] * 10, {"max_failure_rate": 1.0}, None),
+    ([0.0, 1.0, 1.0], {"window": 2}, 3),
+])  # fmt: skip
 def test_the_batch_that_stops_a_run(rates, arguments, batch):
     watch = JudgeWatch(**arguments)
     assert next((number for number, rate in enumerate(rates, 1) if watch.add(rate)), None) == batch
@@ -54,11 +51,8 @@ def test_a_run_stops_and_says_why(run_tiny):
 
 
 def test_a_run_goes_on_below(run_tiny):
-    rates = column(
-        run_tiny(FocalReward(judge=HalfJudge()), JudgeWatch(), trainer_max_epochs=3).folder, "train/judge/failure_rate"
-    )
-    assert len(rates) > 5
-    assert rates == [0.5] * len(rates)
+    run = run_tiny(FocalReward(judge=HalfJudge()), JudgeWatch(), data_batch_size=1)
+    assert column(run.folder, "train/judge/failure_rate") == [0.5] * 8
 
 
 def test_the_window_goes_on_in_a_resumed_run():
@@ -87,16 +81,3 @@ def test_the_rate_is_that_of_all_processes_and_a_source_need_not_give_reasons(wo
     trainer.callback_metrics = {"train/judge/failure_rate": torch.tensor(1.0)}
     with pytest.raises(RuntimeError, match=said):
         watch.on_train_batch_end(trainer, None, None, None, 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"max_failure_rate": 1.1}, r"`max_failure_rate` must be in \[0, 1\], got 1.1"),
-        ({"max_failure_rate": NAN}, "`max_failure_rate`"),
-        ({"window": 0}, "`window` must be >= 1 batch, got 0"),
-    ],
-)
-def test_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        JudgeWatch(**arguments)

@@ -39,9 +39,9 @@ class Watch(Callback):
         self.teachers.append(float64(pl_module.teacher.parts()))
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["whole", "lora"])
+@pytest.mark.parametrize(("every", "lora"), [(1, None), (2, Lora(r=2))], ids=["whole", "lora"])
 def test_teacher_equals_a_loop_in_float64(run_tiny, every, lora):
+    """It sees the policy before the update of the batch it is in."""
     watch, teacher = Watch(), EMATeacher(start=0.5, end=0.9, update_every=every)
     run = run_tiny(StaticReward(), teacher, watch, lora=lora, trainer_max_epochs=2)
     expected = watch.before[0]
@@ -58,14 +58,6 @@ def test_teacher_equals_a_loop_in_float64(run_tiny, every, lora):
     assert weights[0] == 0.5
     assert weights[-1] == pytest.approx(0.9 if every == 1 else 1.0)  # start in the first batch, end in the last
     assert [weight == 1.0 for weight in weights] == [bool(k % every) for k in range(8)]
-
-
-def test_teacher_moves_before_the_update_and_after_the_rollouts(run_tiny):
-    """In the first batch the teacher is the policy; it never sees an update of the batch it is in."""
-    watch = Watch()
-    run_tiny(StaticReward(), EMATeacher(start=0.0, end=0.0), watch)
-    for policy, teacher in zip(watch.before, watch.teachers, strict=True):
-        assert all(p.equal(t) for p, t in zip(policy, teacher, strict=True))
 
 
 # -- lending -------------------------------------------------------------------------------------------------------------------
@@ -103,18 +95,11 @@ def test_lent_adapters_are_the_averages_and_the_policy_is_left_as_it_was():
     assert policy.training
     assert policy(ids).logits.equal(logits)
     assert same(weights_of_model(policy), now)
-    # averages of adapters alone: nothing of the frozen weights is kept twice
-    assert sum(t.numel() for t in teacher.parts()) == sum(p.numel() for p in policy.parameters() if p.requires_grad)
-
-
-def test_adapters_are_put_back_after_an_error():
-    policy = adapted()
-    teacher, now = TeacherWeights(policy), weights_of_model(policy)
-    with torch.no_grad():
-        teacher.parts()[0].add_(1.0)
     with pytest.raises(RuntimeError, match="out of memory"), teacher.use_weights(policy):
         raise RuntimeError("out of memory")
-    assert same(weights_of_model(policy), now)
+    assert same(weights_of_model(policy), now)  # put back after an error, too
+    # averages of adapters alone: nothing of the frozen weights is kept twice
+    assert sum(t.numel() for t in teacher.parts()) == sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
 def weights_of_model(policy):
@@ -140,8 +125,11 @@ def test_tied_weights_exist_once():
 
 def test_small_steps_survive_a_policy_in_bfloat16():
     policy, _ = load_policy(TINY, dtype="bfloat16")
-    teacher = TeacherWeights(policy)
+    teacher = TeacherWeights(policy, offload=True)
     assert {part.dtype for part in teacher.parts()} == {torch.float32}
+    with teacher.use_weights(policy) as lent:
+        assert next(lent.parameters()).device == next(policy.parameters()).device
+    assert next(teacher.parameters()).device == torch.device("cpu")  # an offloaded teacher comes back
     start = float64(teacher.parts())
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -150,26 +138,20 @@ def test_small_steps_survive_a_policy_in_bfloat16():
     for _ in range(100):
         teacher.update(policy, 0.9999)
     for first, aim, part in zip(start, gap, teacher.parts(), strict=True):
-        expected = aim + 0.9999**100 * (first - aim)
-        torch.testing.assert_close(part.double(), expected, atol=1e-6, rtol=0)
-
-
-def test_offloaded_teacher_comes_back():
-    policy, _ = load_policy(TINY)
-    teacher = TeacherWeights(policy, offload=True)
-    with teacher.use_weights(policy) as lent:
-        assert next(lent.parameters()).device == next(policy.parameters()).device
-    assert next(teacher.parameters()).device == torch.device("cpu")
+        torch.testing.assert_close(part.double(), aim + 0.9999**100 * (first - aim), atol=1e-6, rtol=0)
 
 
 # -- as the reference ----------------------------------------------------------------------------------------------------------
 
 
 def test_kl_to_the_teacher_starts_at_zero_and_stays_below_that_to_the_start(run_tiny):
-    kwargs = {"update": Update(kl_coef=1e-6), "trainer_max_epochs": 2}
-    slow = run_tiny(StaticReward(), EMATeacher(0.5, 0.5), reference=TeacherReference(), folder="slow", **kwargs)
-    frozen = run_tiny(StaticReward(), reference=FrozenReference(), folder="frozen", **kwargs)
-    near, far = (column(run.folder, "train/policy/kl") for run in (slow, frozen))
+    near, far = (
+        column(
+            run_tiny(StaticReward(), *teacher, reference=reference, folder=name, update=Update(kl_coef=1e-6)).folder,
+            "train/policy/kl",
+        )
+        for name, teacher, reference in (("slow", [EMATeacher(0.5, 0.5)], TeacherReference()), ("frozen", [], FrozenReference()))
+    )
     assert near[0] == pytest.approx(0, abs=1e-12)
     assert 0 < near[-1] < 0.7 * far[-1]
 
@@ -178,35 +160,28 @@ def test_kl_to_the_teacher_starts_at_zero_and_stays_below_that_to_the_start(run_
 
 
 def taught(run_tiny, rubric_file, folder, *callbacks, **kwargs):
-    return run_tiny(
-        StaticReward(),
-        EMATeacher(start=0.5, end=0.9, update_every=2),
-        HeldOut(),
-        *callbacks,
-        folder=folder,
-        data_val=rubric_file(3, "val.jsonl"),
-        reference=TeacherReference(),
-        update=Update(kl_coef=0.1, mini_batches=2),
-        trainer_max_epochs=2,
-        trainer_enable_checkpointing=bool(callbacks),
-        **kwargs,
-    )
+    options = {
+        "reference": TeacherReference(),
+        "update": Update(kl_coef=0.1, mini_batches=2),
+        "data_val": rubric_file(3, "val.jsonl"),
+    }
+    options |= {"trainer_max_epochs": 2, "trainer_enable_checkpointing": bool(callbacks), "folder": folder}
+    return run_tiny(StaticReward(), EMATeacher(start=0.5, end=0.9, update_every=2), HeldOut(), *callbacks, **options, **kwargs)
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["whole", "lora"])
-def test_resumed_run_ends_with_the_same_policy_and_teacher(run_tiny, rubric_file, tmp_path, lora):
+@pytest.mark.parametrize(("lora", "step"), [(None, 10), (Lora(r=2), 2)], ids=["whole", "lora"])
+def test_resumed_run_ends_with_the_same_policy_and_teacher(run_tiny, rubric_file, tmp_path, lora, step):
     saving = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=2, save_top_k=-1)
     whole = taught(run_tiny, rubric_file, "whole", saving, lora=lora)
     assert max(float((t - p).abs().max()) for t, p in zip(*sides(whole), strict=True)) > 1e-3
-    for step in (2, 10):
-        shutil.copytree(whole.folder, tmp_path / f"resumed{step}")
-        path = str(tmp_path / "saved" / f"step={step}.ckpt")
-        assert any(name.startswith("teacher.") for name in torch.load(path, weights_only=True)["state_dict"])
-        resumed = taught(run_tiny, rubric_file, f"resumed{step}", lora=lora, ckpt_path=path)
-        assert same(weights_of(resumed.module), weights_of(whole.module))
-        for mine, theirs in zip(sides(resumed)[0], sides(whole)[0], strict=True):
-            assert mine.equal(theirs)
-        assert metrics(resumed.folder) == metrics(whole.folder)
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    path = str(tmp_path / "saved" / f"step={step}.ckpt")
+    assert any(name.startswith("teacher.") for name in torch.load(path, weights_only=True)["state_dict"])
+    resumed = taught(run_tiny, rubric_file, "resumed", lora=lora, ckpt_path=path)
+    assert same(weights_of(resumed.module), weights_of(whole.module))
+    for mine, theirs in zip(sides(resumed)[0], sides(whole)[0], strict=True):
+        assert mine.equal(theirs)
+    assert metrics(resumed.folder) == metrics(whole.folder)
 
 
 def sides(run):
@@ -218,13 +193,15 @@ def test_checkpoints_with_and_without_a_teacher_are_told_apart(run_tiny, tmp_pat
         return ModelCheckpoint(tmp_path, filename=name, every_n_train_steps=2)
 
     bare = str(tmp_path / "bare.ckpt")
-    run_tiny(StaticReward(), saving("bare"), trainer_enable_checkpointing=True, folder="bare")
+    bare_run = run_tiny(StaticReward(), saving("bare"), trainer_enable_checkpointing=True, folder="bare")
     with pytest.raises(ValueError, match="the checkpoint holds no teacher, this run has an EMATeacher"):
         run_tiny(StaticReward(), EMATeacher(), folder="a", ckpt_path=bare)
     with_teacher = str(tmp_path / "with.ckpt")
     run = run_tiny(StaticReward(), EMATeacher(), saving("with"), trainer_enable_checkpointing=True, folder="with")
     with pytest.raises(ValueError, match="the checkpoint holds a teacher, this run has none"):
         run_tiny(StaticReward(), folder="b", ckpt_path=with_teacher)
+    with pytest.raises(RuntimeError, match=r"this run has no teacher: add lightning_focal.callbacks.EMATeacher"):
+        bare_run.module.roll_out(None, "teacher", teacher=True)
     plain = run_tiny(StaticReward(), fit=False, folder="c", data_val=run.data.files["train"])
     plain.trainer.validate(plain.module, datamodule=plain.data, ckpt_path=with_teacher, verbose=False)
     assert same(weights_of(plain.module), weights_of(run.module))  # the policy alone is needed there
@@ -233,37 +210,14 @@ def test_checkpoints_with_and_without_a_teacher_are_told_apart(run_tiny, tmp_pat
 # -- bad input -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"start": 0.9, "end": 0.5}, r"0 <= start <= end <= 1, got 0.9 and 0.5"),
-        ({"start": -0.1}, r"0 <= start <= end <= 1"),
-        ({"end": 1.1}, r"0 <= start <= end <= 1"),
-        ({"update_every": 0}, r"`update_every` must be >= 1 batches, got 0"),
-        ({"total_batches": 0}, r"`total_batches` must be >= 1, got 0"),
-    ],
-)
-def test_arguments_out_of_range(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        EMATeacher(**kwargs)
-
-
-@pytest.mark.parametrize(
-    ("teachers", "kwargs", "message"),
-    [
-        ((EMATeacher(), EMATeacher(update_every=3)), {}, "holds 2 EMATeachers, at most one"),
-        ((EMATeacher(),), {"trainer_max_epochs": -1}, "EMATeacher.total_batches` must be given for a run without end"),
-        ((), {"reference": TeacherReference(), "update": Update(kl_coef=0.1)}, "TeacherReference` needs a teacher: add one to"),
-    ],
-)
+@pytest.mark.parametrize(("teachers", "kwargs", "message"), [
+    ((EMATeacher(), EMATeacher(update_every=3)), {}, "holds 2 EMATeachers, at most one"),
+    ((EMATeacher(),), {"trainer_max_epochs": -1}, "EMATeacher.total_batches` must be given for a run without end"),
+    ((), {"reference": TeacherReference(), "update": Update(kl_coef=0.1)}, "TeacherReference` needs a teacher: add one to"),
+])  # fmt: skip
 def test_runs_that_do_not_start(run_tiny, teachers, kwargs, message):
     with pytest.raises(ValueError, match=message):
         run_tiny(StaticReward(), *teachers, **kwargs)
-
-
-def test_what_has_no_teacher(run_tiny):
-    with pytest.raises(RuntimeError, match=r"this run has no teacher: add lightning_focal.callbacks.EMATeacher"):
-        run_tiny(StaticReward()).module.roll_out(None, "teacher", teacher=True)
     with pytest.raises(ValueError, match="parameters that are trained, got one that is frozen"):
         TeacherWeights(load_policy(TINY)[0].requires_grad_(False))
 
@@ -271,7 +225,12 @@ def test_what_has_no_teacher(run_tiny):
 # -- shards --------------------------------------------------------------------------------------------------------------------
 
 
-def worker(rank, lora):
+def worker(rank):
+    for lora in (False, True):
+        beside_shards(lora)
+
+
+def beside_shards(lora):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -304,8 +263,6 @@ def worker(rank, lora):
         torch.testing.assert_close(sharded(ids).logits, whole(ids).logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
-def test_two_ranks(lora):
-    """Starts two processes."""
-    run_ranks(worker, lora)
+@pytest.mark.slow  # two processes
+def test_two_ranks():
+    run_ranks(worker)

@@ -1,18 +1,20 @@
+"""Advantages against loops; the same by hand: the doctests of the package."""
+
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.functional import batch_moments, batch_std, group_advantage, rloo_advantage
 from tests import oracles
+from tests.functional.cases import agree, given, rows, tensors
 
 ESTIMATORS = {scale: partial(group_advantage, scale=scale) for scale in ("group", "none", "batch")} | {"rloo": rloo_advantage}
+LOOPS = {"group": oracles.group_advantage, "none": partial(oracles.group_advantage, scaled=False), "rloo": oracles.rloo_advantage}
 every_estimator = pytest.mark.parametrize("name", sorted(ESTIMATORS))
 
 
@@ -25,39 +27,13 @@ def rewards_and_valid(seed, cases, most=6):
     return np.where(valid, rewards, np.nan), valid
 
 
-def test_by_hand():
-    # mean 0.5, unbiased std sqrt(8 * 0.25 / 7) = 0.534522; mean 0.125, std sqrt((0.875^2 + 7 * 0.125^2) / 7) = 0.353553
-    advantage = group_advantage(torch.tensor([[1.0, 1, 1, 1, 0, 0, 0, 0], [0.0, 0, 0, 1, 0, 0, 0, 0]], dtype=torch.float64))
-    expected = torch.tensor([[0.935413] * 4 + [-0.935413] * 4, [-0.353552] * 3 + [2.474867] + [-0.353552] * 4])
-    torch.testing.assert_close(advantage, expected.double(), rtol=0, atol=1e-6)
-    # all rewards: 1 0 0.5 0.5, mean 0.5, unbiased std sqrt(0.5 / 3)
-    advantage = group_advantage(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), scale="batch")
-    torch.testing.assert_close(advantage, torch.tensor([[0.5, -0.5], [0.0, 0.0]]) / (math.sqrt(0.5 / 3) + 1e-6))
-    advantage = rloo_advantage(torch.tensor([[1.0, 0.0, 0.5, 9.0]]), torch.tensor([[True, True, True, False]]))
-    torch.testing.assert_close(advantage, torch.tensor([[0.75, -0.75, 0.0, 0.0]]))
-
-
-@pytest.mark.parametrize(
-    ("name", "loop"),
-    [
-        ("group", oracles.group_advantage),
-        ("none", lambda r, v: oracles.group_advantage(r, v, scaled=False)),
-        ("rloo", oracles.rloo_advantage),
-    ],
-)
-def test_10_000_ragged_cases_agree_with_the_loop(name, loop):
-    rewards, valid = rewards_and_valid(4, 10_000)
-    got = ESTIMATORS[name](torch.from_numpy(rewards), torch.from_numpy(valid))
-    for p in range(10_000):
-        np.testing.assert_allclose(got[p], loop(rewards[p], valid[p]), rtol=0, atol=1e-6)
-
-
-def test_10_000_ragged_cases_of_the_batch_agree_with_the_loop():
-    rewards, valid = rewards_and_valid(5, 10_000)
-    for start in range(0, 10_000, 5):
-        rows = slice(start, start + 5)
-        got = group_advantage(torch.from_numpy(rewards[rows]), torch.from_numpy(valid[rows]), scale="batch")
-        np.testing.assert_allclose(got, oracles.batch_advantage(rewards[rows], valid[rows]), rtol=0, atol=1e-6)
+@every_estimator
+def test_2_000_ragged_cases_agree_with_the_loop(name):
+    size = 5 if name == "batch" else 2_000
+    loop = oracles.batch_advantage if name == "batch" else partial(rows, LOOPS[name])
+    case = rewards_and_valid(4, 2_000)
+    parts = [[part[start : start + size] for part in case] for start in range(0, 2_000, size)]
+    agree(np.concatenate([ESTIMATORS[name](*tensors(*part)) for part in parts]), np.concatenate([loop(*part) for part in parts]))
 
 
 @given(st.sampled_from(sorted(ESTIMATORS)), st.floats(0, 1, width=32), st.integers(1, 17), st.sampled_from([32, 64]))
@@ -84,20 +60,8 @@ def test_degenerate_groups(name):
     assert ESTIMATORS[name](counts, torch.ones(1, 2, dtype=torch.bool)).isnan().all()
 
 
-@given(st.sampled_from(sorted(ESTIMATORS)), st.integers(0, 2**32 - 1))
-def test_padding_permutation_and_centre(name, seed):
-    rewards, valid = (torch.from_numpy(x) for x in rewards_and_valid(seed, 3))
-    estimator = ESTIMATORS[name]
-    advantage = estimator(rewards, valid)
-    torch.testing.assert_close(advantage.sum(-1), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-8)
-    padded = estimator(torch.nn.functional.pad(rewards, (0, 3), value=7.0), torch.nn.functional.pad(valid, (0, 3)))
-    torch.testing.assert_close(padded[:, :-3], advantage, rtol=1e-9, atol=1e-9)
-    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(estimator(rewards[:, order], valid[:, order]), advantage[:, order], rtol=1e-9, atol=1e-9)
-
-
 def test_batch_moments_of_parts_add_up():
-    rewards, valid = (torch.from_numpy(x) for x in rewards_and_valid(6, 8))
+    rewards, valid = tensors(*rewards_and_valid(6, 8))
     together = batch_moments(rewards[:3], valid[:3]) + batch_moments(rewards[3:], valid[3:])
     mean, std = batch_std(together)
     torch.testing.assert_close(mean, rewards[valid].mean())
@@ -107,10 +71,6 @@ def test_batch_moments_of_parts_add_up():
     torch.testing.assert_close(torch.cat(parts), whole)
 
 
-def test_precision_and_errors():
+def test_precision():
     rewards = torch.rand(2, 4).bfloat16()
     assert torch.equal(group_advantage(rewards), group_advantage(rewards.float()))
-    with pytest.raises(ValueError, match="`scale` must be 'group', 'none' or 'batch', got 'std'"):
-        group_advantage(torch.rand(1, 2), scale="std")
-    with pytest.raises(TypeError, match=r"`valid` must be torch.bool"):
-        rloo_advantage(torch.rand(1, 2), torch.ones(1, 2))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_focal.functional import Vote, extract_boxed, majority_vote
+from tests.functional.cases import given
 from tests.growth import is_linear
-
-# -- extraction -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -53,7 +51,7 @@ BALANCED = st.recursive(
 )
 
 
-@given(st.text(max_size=30), BALANCED, st.text(alphabet="}x1 $\\.", max_size=20))
+@given(st.text(alphabet="\\boxed{} 1$\n\u00e9\u65e5", max_size=30), BALANCED, st.text(alphabet="}x1 $\\.", max_size=20))
 def test_whatever_stands_around_a_box(before, content, after):
     assert extract_boxed(f"{before}\\boxed{{{content}}}{after}") == content
 
@@ -69,10 +67,7 @@ def test_any_text_gives_something_in_it_or_none(text):
 )
 def test_takes_linear_time(unit):
     for prefix in ("", "\\boxed{", "\\boxed"):
-        assert is_linear(lambda size, prefix=prefix: extract_boxed(prefix + unit * (size // len(unit))), 1_000_000)
-
-
-# -- votes ------------------------------------------------------------------------------------------------------------------
+        assert is_linear(lambda size, prefix=prefix: extract_boxed(prefix + unit * (size // len(unit))), 300_000)
 
 
 def same_number(a, b):
@@ -80,25 +75,6 @@ def same_number(a, b):
         return Fraction(a) == Fraction(b)
     except (ValueError, ZeroDivisionError):
         return False
-
-
-@pytest.mark.parametrize(
-    ("answers", "equal", "vote"),
-    [
-        ([None, "", "  \n"], None, Vote(None, 0, 0.0, 0)),
-        (["3", None, None, None], None, Vote("3", 1, 1.0, 1)),
-        ([" 2", "2 ", "1"], None, Vote("2", 2, 2 / 3, 2)),
-        (["b", "a", "a", "b"], None, Vote("b", 2, 0.5, 2)),
-        (["c", "a", "b"], None, Vote("c", 1, 1 / 3, 3)),
-        # as strings the 7 wins, as numbers the halves do, under the name that came first
-        (["1/2", "7", "0.5", "7", "2/4", " 0.50"], None, Vote("7", 2, 2 / 6, 5)),
-        (["1/2", "7", "0.5", "7", "2/4", " 0.50"], same_number, Vote("1/2", 4, 4 / 6, 2)),
-        (["2", "1/2", "0.5", "2.0"], same_number, Vote("2", 2, 0.5, 2)),  # a tie between classes
-        (["1", "3", "2"], lambda a, b: abs(int(a) - int(b)) <= 1, Vote("1", 2, 2 / 3, 2)),  # the first class that fits
-    ],
-)
-def test_votes_by_hand(answers, equal, vote):
-    assert majority_vote(answers, equal) == vote
 
 
 def test_answers_are_compared_with_first_members_alone_in_order():
@@ -111,15 +87,6 @@ def test_answers_are_compared_with_first_members_alone_in_order():
     # 2 joins 1; 3 is near 2 but not near 1, so it opens a class; 4 joins it
     assert majority_vote(["1", "2", "3", "4", "2"], near) == Vote("1", 3, 3 / 5, 2)
     assert asked == [("1", "2"), ("1", "3"), ("1", "4"), ("3", "4")]
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [("12", "`answers` must be a sequence of answers, got one string '12'"), (["1", 2], r"`answers\[1\]` must be a string or None, got int")],
-)  # fmt: skip
-def test_what_is_no_answer_is_refused(answers, message):
-    with pytest.raises(TypeError, match=message):
-        majority_vote(answers)
 
 
 ANSWERS = st.lists(st.one_of(st.none(), st.sampled_from(["", " ", "1", "2", "1.0", " 1", "4/2", "x"])), max_size=20)

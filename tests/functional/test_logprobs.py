@@ -1,12 +1,15 @@
-from __future__ import annotations
+"""Log-probabilities, estimates of the KL divergence, and weights by the sampler's probabilities."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_focal.functional import chunked_logp_from_hidden
+from lightning_focal.functional import chunked_logp_from_hidden, importance_weights, kl_divergence, sampling_gap
+from tests.functional.cases import given
 
 
 def plain(logits, targets, temperature):
@@ -78,10 +81,72 @@ def test_from_hidden_with_nothing_to_compute():
     assert logp.tolist() == [[0.0, 0.0]]
 
 
-def test_errors():
-    with pytest.raises(ValueError, match="`temperature` must be > 0, got 0"):
-        chunked_logp_from_hidden(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(1, dtype=torch.int64), temperature=0)
-    with pytest.raises(ValueError, match=r"`targets` must be \(1,\)"):
-        chunked_logp_from_hidden(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="`chunk_size` must be > 0"):
-        chunked_logp_from_hidden(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(1, dtype=torch.int64), chunk_size=0)
+LOGP = st.floats(-20, 0)
+
+
+@given(LOGP, LOGP)
+def test_formulas(logp, ref):
+    d = ref - logp
+    expected = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - d - 1}
+    for name, value in expected.items():
+        got = kl_divergence(torch.tensor([logp], dtype=torch.float64), torch.tensor([ref], dtype=torch.float64), name)
+        assert got.item() == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+@given(LOGP, st.floats(-1e-3, 1e-3))
+def test_k3_is_never_negative_in_float32(logp, step):
+    assert kl_divergence(torch.tensor([logp]), torch.tensor([logp + step])).item() >= 0
+
+
+def test_where_the_reference_is_far_away_nothing_is_nan():
+    logp, ref = torch.tensor([-1.0, -120.0, -120.0], requires_grad=True), torch.tensor([-1.5, -1.0, -1.0])
+    mask = torch.tensor([True, False, True])
+    for values in (kl_divergence(logp, ref, "k3"), kl_divergence(logp, ref, "k3", mask)):
+        (gradient,) = torch.autograd.grad(torch.where(mask, values, 0).sum(), logp)
+        assert gradient[1] == 0
+        assert gradient[2] < -1e34
+        assert bool(torch.isfinite(gradient).all())
+        assert gradient[0].item() == pytest.approx(1 - math.exp(-0.5))
+    tangent = math.exp(80) * (1 + 119 - 80)
+    assert values.tolist() == pytest.approx([math.exp(-0.5) + 0.5 - 1, 0, tangent], rel=1e-5)
+
+
+def drawn(seed=0, n=5, t=7):
+    dice = np.random.default_rng(seed)
+    logp, sampling = (-dice.exponential(2.0, (n, t)) for _ in range(2))
+    return logp, sampling, dice.random((n, t)) < 0.7
+
+
+def loop_weights(logp, sampling, mask, cap):
+    weights = np.ones_like(logp)
+    for i, j in zip(*np.nonzero(mask), strict=True):
+        weights[i, j] = min(math.exp(logp[i, j]) / math.exp(sampling[i, j]), cap)
+    return weights
+
+
+@pytest.mark.parametrize("cap", [1.0, 2.0, 10.0])
+def test_weights_are_those_of_a_loop(cap):
+    logp, sampling, mask = drawn()
+    got = importance_weights(torch.tensor(logp), torch.tensor(sampling), torch.tensor(mask), cap)
+    np.testing.assert_allclose(got.numpy(), loop_weights(logp, sampling, mask, cap), rtol=1e-12)
+    assert (got.numpy()[mask] == cap).any()
+    assert (got.numpy()[mask] < 1).any()
+
+
+def test_weights_have_no_gradient_and_ignore_padding():
+    logp = torch.tensor([[-1.0, 5.0, 0.0]], requires_grad=True)
+    sampling = torch.tensor([[-1.0, -torch.inf, torch.nan]])
+    got = importance_weights(logp, sampling, torch.tensor([[True, False, False]]))
+    assert not got.requires_grad
+    assert got.tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_gap_is_that_of_a_loop():
+    logp, sampling, mask = drawn(1)
+    got = sampling_gap(torch.tensor(logp), torch.tensor(sampling), torch.tensor(mask))
+    differences = [logp[i, j] - sampling[i, j] for i, j in zip(*np.nonzero(mask), strict=True)]
+    assert float(got["mean"]) == pytest.approx(sum(map(abs, differences)) / len(differences))
+    assert float(got["max"]) == pytest.approx(max(map(abs, differences)))
+    nothing = sampling_gap(torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool))
+    assert {name: float(value) for name, value in nothing.items()} == {"mean": 0.0, "max": 0.0, "kl": 0.0}
+    assert float(got["kl"]) == pytest.approx(sum(math.exp(d) - 1 - d for d in differences) / len(differences))

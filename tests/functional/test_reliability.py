@@ -1,137 +1,134 @@
-"""Informedness, mixing, and weight that is withheld."""
-
-from __future__ import annotations
+"""Informedness, mixing, weight that is withheld, agreement, and diagnostics: against loops and NumPy."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_focal.functional import (
-    disagreement_sums,
-    focal_weights,
-    give_back,
-    informed_weights,
-    informedness,
-    informedness_of_confusion,
-    patience_step,
-    rubric_dropout,
-)
+from lightning_focal import functional as fn
+from lightning_focal.functional import length_correlation, repeat_variance
+from lightning_focal.functional.agreement import cohen_kappa, confusion_matrix
 from tests import oracles
-from tests.functional.cases import batches, tensors
+from tests.functional.cases import agree, batches, given, rows, tensors
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def test_2_500_ragged_cases_agree_with_the_loops():
+def test_2_000_ragged_cases_agree_with_the_loops():
     rng = np.random.default_rng(3)
-    for scores, weights, mask in batches(seed=10, batches=5):
+    for scores, weights, mask in batches(seed=10):
         repeated = np.where(rng.random(scores.shape) < 0.5, NAN, np.round(rng.random(scores.shape)))
         s, b, m, again = tensors(scores, weights, mask, repeated)
-        assert np.abs(disagreement_sums(s, again, m).numpy() - oracles.disagreement(scores, repeated, mask)).max() < 1e-9
+        assert np.abs(fn.disagreement_sums(s, again, m).numpy() - oracles.disagreement(scores, repeated, mask)).max() < 1e-9
         values = np.where(rng.random(weights.shape) < 0.2, NAN, rng.random(weights.shape).round(1))
         moved = rng.dirichlet(np.ones(5), len(weights))
         spent, applies, noise = rng.random(weights.shape) < 0.4, weights > 0, rng.random(weights.shape)
         got = {
-            "informed": informed_weights(b, torch.from_numpy(values), power=2.0),
-            "given back": give_back(*tensors(moved, weights, spent)),
-            "dropped": rubric_dropout(*tensors(noise, applies), 0.5, 2),
+            "informed": fn.informed_weights(b, torch.from_numpy(values), power=2.0),
+            "given back": fn.give_back(*tensors(moved, weights, spent)),
+            "dropped": fn.rubric_dropout(*tensors(noise, applies), 0.5, 2),
         }
-        for p in range(len(weights)):
-            takes_part = oracles.dropped(noise[p], applies[p], 0.5, 2)
-            expected = {
-                "informed": oracles.informed(weights[p], values[p]),
-                "given back": oracles.give_back(moved[p], weights[p], spent[p]),
-                "dropped": np.array([c in takes_part for c in range(5)]),
-            }
-            for name, value in expected.items():
-                np.testing.assert_allclose(got[name][p].numpy(), value, rtol=0, atol=1e-6, err_msg=name)
+        expected = {
+            "informed": rows(oracles.informed, weights, values),
+            "given back": rows(oracles.give_back, moved, weights, spent),
+            "dropped": rows(lambda *row: [c in oracles.dropped(*row, 0.5, 2) for c in range(5)], noise, applies),
+        }
+        for name, value in expected.items():
+            agree(got[name], value, name)
 
 
 @given(st.floats(0, 0.5), SEEDS)
 def test_informedness_of_repeated_and_of_gold_verdicts_agree(error, seed):
     """Exactly in expectation: a judge that errs at one rate both ways has J = 1 - 2 error by either road."""
-    either = informedness(torch.tensor(2 * error * (1 - error), dtype=torch.float64))
+    either = fn.informedness(torch.tensor(2 * error * (1 - error), dtype=torch.float64))
     counts = torch.tensor([[1 - error, error], [error, 1 - error]], dtype=torch.float64)
     assert float(either) == pytest.approx(1 - 2 * error, abs=1e-6)
-    assert float(informedness_of_confusion(counts)) == pytest.approx(1 - 2 * error, abs=1e-12)
+    assert float(fn.informedness_of_confusion(counts)) == pytest.approx(1 - 2 * error, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("confusion", "expected"),
-    [
-        ([[5, 0], [0, 5]], 1.0),
-        ([[5, 5], [5, 5]], 0.0),
-        ([[1, 9], [9, 1]], 0.0),  # worse than chance is not negative
-        ([[0, 0], [1, 5]], NAN),
-        ([[6, 2], [1, 4]], 0.75 + 0.8 - 1),
-    ],
-)
+@pytest.mark.parametrize(("confusion", "expected"), [
+    ([[5, 0], [0, 5]], 1.0),
+    ([[5, 5], [5, 5]], 0.0),
+    ([[1, 9], [9, 1]], 0.0),  # worse than chance is not negative
+    ([[0, 0], [1, 5]], NAN),
+    ([[6, 2], [1, 4]], 0.75 + 0.8 - 1),
+])  # fmt: skip
 def test_informedness_against_gold(confusion, expected):
-    assert float(informedness_of_confusion(torch.tensor(confusion))) == pytest.approx(expected, nan_ok=True)
-
-
-@given(st.floats(0, 1), SEEDS)
-def test_mixing_lies_between(mix, seed):
-    generator = torch.Generator().manual_seed(seed)
-    levels, raw = torch.rand(2, 5, generator=generator, dtype=torch.float64), torch.rand(2, 5, generator=generator).double() + 0.1
-    base = raw / raw.sum(-1, keepdim=True)
-    focal, mixed = focal_weights(levels, base), focal_weights(levels, base, mix=mix)
-    torch.testing.assert_close(mixed, mix * focal + (1 - mix) * base, rtol=0, atol=1e-12)
-    assert torch.equal(focal_weights(levels, base, mix=1.0), focal)
-    torch.testing.assert_close(focal_weights(levels, base, mix=0.0), base, rtol=0, atol=1e-12)
-    assert torch.equal(focal_weights(levels[:, :1].expand_as(base), base, mix=mix), base)  # equal levels: bit by bit
-    capped = focal_weights(levels, base, mix=mix, bounds=(0.1, 0.35))
-    assert bool(((capped > 0.1 - 1e-9) & (capped < 0.35 + 1e-9)).all())
-
-
-@given(SEEDS, st.floats(0, 0.9), st.integers(1, 4))
-def test_what_must_hold_of_withheld_weight(seed, share, least):
-    rng = np.random.default_rng(seed)
-    base = rng.dirichlet(np.ones(6), 3)
-    moved, spent = rng.dirichlet(np.ones(6) / 2, 3), rng.random((3, 6)) < rng.choice([0.0, 0.3, 1.0])
-    w, b, gives = tensors(moved, base, spent)
-    out = give_back(w, b, gives)
-    torch.testing.assert_close(out.sum(-1), torch.ones(3, dtype=out.dtype))
-    assert bool((out[gives] <= b[gives] + 1e-12).all())
-    assert torch.equal(give_back(w, b, torch.zeros_like(gives)), w)
-    applies = torch.from_numpy(rng.random((3, 6)) < 0.8)
-    stays = rubric_dropout(torch.from_numpy(rng.random((3, 6))), applies, share, least)
-    number = applies.sum(-1)
-    assert not bool((stays & ~applies).any())
-    assert bool((stays.sum(-1) >= torch.minimum(number, torch.tensor(least))).all())
-    assert bool((number - stays.sum(-1) <= (share * number + 1e-6).floor()).all())
+    assert float(fn.informedness_of_confusion(torch.tensor(confusion))) == pytest.approx(expected, nan_ok=True)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.12, 0.14, 0.2, 0.5, NAN]), st.booleans()), max_size=30))
 def test_patience_counts_like_the_loop(steps):
     state = (torch.full((1,), NAN, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     for (level, extra), expected in zip(steps, oracles.patience(*zip(*steps, strict=True), 0.05) if steps else [], strict=True):
-        state = patience_step(*state, torch.tensor([level], dtype=torch.float64), torch.tensor([extra]), 0.05)
+        state = fn.patience_step(*state, torch.tensor([level], dtype=torch.float64), torch.tensor([extra]), 0.05)
         assert (float(state[0]), float(state[1])) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: focal_weights(torch.rand(1, 2), torch.rand(1, 2), mix=1.5), r"`mix` must be in \[0, 1\], got 1.5"),
-        (lambda: informed_weights(torch.rand(1, 2), torch.rand(1, 2), power=-1), "`power` must be >= 0"),
-        (lambda: rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), share=1.0), r"`share` must be in \[0, 1\)"),
-        (lambda: rubric_dropout(torch.rand(1, 2), torch.ones(1, 2).bool(), least=0), "`least` >= 1"),
-        (lambda: patience_step(*torch.zeros(3, 1), torch.ones(1).bool(), margin=0.0), "`margin` must be > 0"),
-        (lambda: informedness_of_confusion(torch.ones(3, 3)), r"`confusion` must be \[..., 2, 2\], got \(3, 3\)"),
-        (lambda: disagreement_sums(torch.rand(1, 2, 3), torch.rand(1, 2, 2)), r"`repeated` must be \[P, G, C\] = \(1, 2, 3\)"),
-    ],
-)
-def test_errors(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
 def test_nothing_informed_leaves_the_base_weights():
-    assert informed_weights(torch.tensor([[0.25, 0.75]]), torch.zeros(1, 2)).tolist() == [[0.25, 0.75]]
-    assert math.isnan(float(informedness(torch.tensor(NAN))))
+    assert fn.informed_weights(torch.tensor([[0.25, 0.75]]), torch.zeros(1, 2)).tolist() == [[0.25, 0.75]]
+    assert math.isnan(float(fn.informedness(torch.tensor(NAN))))
+
+
+def kappa_loop(first, second, classes):
+    n = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    expected = sum(first.count(k) / n * second.count(k) / n for k in range(classes))
+    return math.nan if math.isclose(expected, 1) else (observed - expected) / (1 - expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
+def test_kappa_equals_a_loop(pairs):
+    first, second = (list(labels) for labels in zip(*pairs, strict=True))
+    found = cohen_kappa(confusion_matrix(torch.tensor(first), torch.tensor(second), 3))
+    assert found == pytest.approx(kappa_loop(first, second, 3), abs=1e-12, nan_ok=True)
+
+
+def test_confusion():
+    assert math.isnan(cohen_kappa(torch.zeros(2, 2, dtype=torch.long)))
+    first, second = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
+    assert confusion_matrix(first, second, 3).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    mask = torch.tensor([True, False, True, False])
+    assert confusion_matrix(first, second, 3, mask).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert confusion_matrix(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 2).tolist() == [[0, 0], [0, 0]]
+
+
+def drawn(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(5, 6, 4, generator=generator, dtype=torch.float64).round(decimals=1)
+    mask = torch.rand(5, 6, 4, generator=generator) < 0.7
+    return scores, mask, torch.randint(1, 9, (5, 6), generator=generator), generator
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_correlation_with_length_is_numpys(seed):
+    scores, mask, lengths, _ = drawn(seed)
+    scores[0], lengths[1] = 0.5, 7  # what does not vary is correlated with nothing
+    got = length_correlation(scores.masked_fill(~mask, torch.nan), lengths, mask)
+    for p, c in np.ndindex(5, 4):
+        kept = mask[p, :, c]
+        s, n = scores[p, kept, c].numpy(), lengths[p, kept].numpy()
+        varies = len(s) and np.ptp(s) > 0 and np.ptp(n) > 0
+        expected = np.corrcoef(s, n)[0, 1] if varies else math.nan
+        assert float(got[p, c]) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    whole, counted = length_correlation(scores, lengths), length_correlation(scores, lengths, torch.ones_like(mask))
+    torch.testing.assert_close(whole, counted, equal_nan=True, rtol=0, atol=1e-12)
+
+
+def test_variance_of_a_judge_that_was_asked_twice():
+    scores, mask, _, generator = drawn(0)
+    repeated = torch.rand(5, 6, 4, generator=generator, dtype=torch.float64)
+    repeated[torch.rand(5, 6, 4, generator=generator) < 0.5] = torch.nan
+    got = repeat_variance(scores, repeated, mask)
+    for p, c in np.ndindex(5, 4):
+        pairs = [
+            (a - b) ** 2 / 2 for a, b, m in zip(scores[p, :, c], repeated[p, :, c], mask[p, :, c], strict=True) if m and b == b
+        ]
+        assert float(got[p, c]) == pytest.approx(np.mean(pairs) if pairs else math.nan, abs=1e-12, nan_ok=True)
+    # verdicts flipped at the rate e, independently: J = e (1 - e)
+    truth = torch.rand(1, 200_000, 1, generator=generator) < 0.5
+    one, two = ((truth ^ (torch.rand(truth.shape, generator=generator) < 0.2)).double() for _ in range(2))
+    assert float(repeat_variance(one, two)) == pytest.approx(0.2 * 0.8, abs=2e-3)

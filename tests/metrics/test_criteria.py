@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import os
 import pickle
-import socket
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from lightning_focal.functional import criterion_sums, focal_weights, gini, inverse_reward_projection, level_index
 from lightning_focal.metrics import CriterionBalance, CriterionSaturation
 from tests import oracles
 from tests.functional.cases import tensors
+from tests.processes import run_threads
 
 NAMES = ("a", "b", "c")
 KINDS = [CriterionSaturation, CriterionBalance]
@@ -45,20 +42,6 @@ def same(one, two):
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(value, two[name], equal_nan=True, rtol=0, atol=1e-12)
-
-
-# -- by hand and against the loop -------------------------------------------------------------------------------------------
-
-
-def test_saturation_by_hand_on_a_ragged_mask():
-    # prompt 1: R = (1, 0), q = (0.731059, 0.268941), "a" = 0.731059 of 1, "b" = 0.731059 of 0.731059
-    # prompt 2: only "a", judged 0.5 on its one valid rollout
-    scores = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.5, 0.0], [0.0, 0.0]]])
-    mask = torch.tensor([[[True, True], [True, False]], [[True, False], [False, False]]])
-    metric = CriterionSaturation(NAMES)
-    metric.update(scores, torch.tensor([[0.5, 0.5], [1.0, 0.0]]), mask, keys=[["a", "b"], ["a"]])
-    assert metric.compute().keys() == {*NAMES}
-    assert levels(metric) == pytest.approx([(0.731059 + 0.5) / 2, 1.0, float("nan")], abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
@@ -98,9 +81,6 @@ def test_balance_pools_batches_and_agrees_with_the_functions():
     same(doubled, {name: torch.nan_to_num(value) for name, value in whole.compute().items()})
 
 
-# -- names ------------------------------------------------------------------------------------------------------------------
-
-
 def test_one_name_no_name_and_nothing_seen():
     saturation, weights = CriterionSaturation(["a"]), torch.ones(1, 1)
     saturation.update(torch.rand(1, 2, 1), weights, torch.zeros(1, 2, 1, dtype=torch.bool))
@@ -136,9 +116,6 @@ def test_errors(kind):
         CriterionSaturation(["a"], temperature=0)
 
 
-# -- torchmetrics and processes ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("names", [NAMES, ("a",)])
 def test_state_copies_and_reset(kind, names):
@@ -160,26 +137,16 @@ def test_forward_returns_the_batch_alone():
     assert levels(metric) == [0.5]
 
 
-def _rank(rank, port, queue):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    for kind in KINDS:
-        metric = update(kind(NAMES), ragged(5, prompts=8), slice(4 * rank, 4 * rank + 4))
-        queue.put((kind, {name: value.tolist() for name, value in metric.compute().items()}))
-    dist.destroy_process_group()
-
-
 def test_two_processes_agree_with_one():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    queue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_rank, args=(port, queue), nprocs=2)
-    for _ in range(4):
-        kind, got = queue.get()
-        got = {name: torch.tensor(value, dtype=torch.float64) for name, value in got.items()}
-        same(got, {name: value.double() for name, value in update(kind(NAMES), ragged(5, prompts=8)).compute().items()})
+    """Each with half of the prompts, one metric a process; threads in their place."""
+    got = {
+        kind: [update(kind(NAMES), ragged(5, prompts=8), slice(4 * rank, 4 * rank + 4)) for rank in range(2)] for kind in KINDS
+    }
+    run_threads(lambda rank: [metrics[rank].compute() for metrics in got.values()])
+    for kind, metrics in got.items():
+        whole = update(kind(NAMES), ragged(5, prompts=8)).compute()
+        for metric in metrics:
+            same(metric.compute(), whole)
 
 
 def test_in_a_collection():

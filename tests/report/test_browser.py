@@ -209,12 +209,7 @@ def test_filters_against_the_data(opened):
     assert best == sorted(best, reverse=True)
     nothing = page.run(f"{FILTER}({{'text': 'qqqq'}})")
     assert (nothing["order"], nothing["shown"], nothing["count"]) == ([], 0, f"0 of {len(rollouts)} responses, to 0 prompts")
-
-
-def test_a_filter_is_quick(opened):
-    """The quickest of five: other work on the machine is not the page's."""
-    page = opened("one")
-    for wanted in ({"criterion": "key:caution"}, {"text": "tea"}, {"sort": "lifted"}):
+    for wanted in ({"criterion": "key:caution"}, {"text": "tea"}, {"sort": "lifted"}):  # quick, whatever else the machine does
         assert min(page.run(f"{FILTER}({wanted})")["ms"] for _ in range(5)) < 200
 
 
@@ -236,15 +231,6 @@ def test_tables_as_csv(opened):
     page.run("""window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push([this.download, this.protocol]); };
         document.querySelector("#numbers button.csv").click()""")
     assert page.run("saved") == [["numbers.csv", "blob:"]]
-
-
-def test_names_in_a_csv_are_no_formulas(opened):
-    page = opened("evil")
-    cells = ["=1+1", "+x", "-x", "@x", 'a "b", c', "plain"]
-    assert page.run(f"{cells}.map(text => report.csvCell(text, true))") == ["'=1+1", "'+x", "'-x", "'@x", '"a ""b"", c"', "plain"]
-    assert page.run("report.csvCell('-0.1', false)") == "-0.1"
-    rows = list(csv.reader(io.StringIO(page.run('report.csv(document.querySelector("#numbers table"))'))))
-    assert sorted(row[0] for row in rows[1:]) == sorted(NAMES)
 
 
 def test_the_list_grows_and_opens_and_sets_first_against_last(opened):
@@ -297,10 +283,15 @@ def test_text_of_others_stays_text(opened):
     assert page.run(LEGEND) == sorted(NAMES)
     ticks = page.run('[...document.querySelectorAll("#criteria .ytick text")].map(t => t.textContent)')
     assert any(tick.startswith("<img src=x") for tick in ticks)
+    cells = ["=1+1", "+x", "-x", "@x", 'a "b", c', "plain"]  # names in a CSV are no formulas
+    assert page.run(f"{cells}.map(text => report.csvCell(text, true))") == ["'=1+1", "'+x", "'-x", "'@x", '"a ""b"", c"', "plain"]
+    assert page.run("report.csvCell('-0.1', false)") == "-0.1"
+    rows = list(csv.reader(io.StringIO(page.run('report.csv(document.querySelector("#numbers table"))'))))
+    assert sorted(row[0] for row in rows[1:]) == sorted(NAMES)
     assert page.run("report.label('line\\nbreak <b> &' + 'x'.repeat(60), 20)") == "line break &lt;b&gt; &amp;xxx…"
 
 
-def test_light_dark_and_paper(opened):
+def test_light_dark_and_paper(opened, tmp_path):
     page = opened("one")
     body, tick = (
         "getComputedStyle(document.body).backgroundColor",
@@ -318,10 +309,7 @@ def test_light_dark_and_paper(opened):
     for colour in (black, white):
         page.run("document.getElementById('theme').click()")
         assert page.run(body) == colour
-
-
-def test_it_prints(opened, tmp_path):
-    opened("one").pdf(tmp_path / "report.pdf")
+    page.pdf(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "report.pdf").stat().st_size > 30_000
 
@@ -332,14 +320,14 @@ WIDE = """[...document.querySelectorAll(".panel, .legend button, h1, .facts dd, 
 
 @pytest.fixture(scope="module")
 def sizes(tmp_path_factory):
-    """Reports of 1, 4 and 8 runs."""
+    """Reports of 1 and of 8 runs."""
     top = tmp_path_factory.mktemp("sizes")
-    runs = [make_run(top / f"{s}{i}", batches=8, seed=i, strategy=s) for i in range(4) for s in ("FocalReward", "StaticReward")]
-    return {count: write_report(runs[:count], top / f"{count}.html").path for count in (1, 4, 8)}
+    runs = [make_run(top / f"{s}{i}", batches=4, seed=i, strategy=s) for i in range(4) for s in ("FocalReward", "StaticReward")]
+    return {count: write_report(runs[:count], top / f"{count}.html").path for count in (1, 8)}
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-@pytest.mark.parametrize("count", [1, 4, 8])
+@pytest.mark.parametrize("count", [1, 8])
 def test_it_fits_and_says_what_is_what(sizes, count, width):
     """Without overflow, scores within [0, 1], each series in its panel's legend, no two of a panel alike, in light and dark."""
     with Chromium(width=width, height=900) as page:

@@ -58,6 +58,10 @@ def test_curves_over_seeds():
     two = curve_over_seeds("m", [series(0.1), series(0.3)], 1, 0)
     assert (two.y[0], two.low[0], two.high[0]) == pytest.approx((0.2, 0.1, 0.3))  # their range
     assert curve_over_seeds("m", [series(0.1)], 1, 0).low == ()
+    several = [series(0.9), series(0.2), series(1.0)]
+    curve = curve_over_seeds("m", several, 1, 0, share=True)
+    assert (curve.low[0], curve.high[0]) == (0.0, 1.0)  # intervals of shares end at 0 and 1
+    assert curve_over_seeds("m", several, 1, 0).high[0] > 1
 
 
 def test_few_labels_are_all_in_colour_and_of_many_the_telling_ones():
@@ -122,37 +126,29 @@ def test_what_the_switch_chooses_from(tmp_path):
     views = figures_of(*(run.folder for run in runs))
     for figure in views.values():
         assert {choice[0] for choice in figure} == {"methods (means)", "every run", *titles}
-    (_, every, *_), single = views["balance"].values(), views["balance"][(titles[0],)]
+    (means, every, *_), single = views["balance"].values(), views["balance"][(titles[0],)]
+    assert [curve.name for curve in means.panels[0].curves] == ["StaticReward", "FocalReward"]
     assert [curve.name for curve in every.panels[0].curves] == titles
     assert [curve.name for curve in single.panels[0].curves] == ["training", "held-out prompts"]
 
 
-def test_intervals_of_shares_end_at_0_and_1():
-    several = [series(0.9), series(0.2), series(1.0)]
-    curve = curve_over_seeds("m", several, 1, 0, share=True)
-    assert (curve.low[0], curve.high[0]) == (0.0, 1.0)
-    assert curve_over_seeds("m", several, 1, 0).high[0] > 1
-
-
-def test_balance(tmp_path):
-    run = read_run(make_run(tmp_path / "nine", batches=4, evaluations=(0, 2, None)))
+def test_balance(tmp_path, stored):
+    run = read_run(make_run(tmp_path / "nine", batches=2, evaluations=(0, 1, None)))
     figure = balance_figure(group_runs([run]))
     assert [panel.title for panel in figure.panels] == ["worst criterion", "Gini coefficient", "strict completion"]
     training, held_out = figure.panels[1].curves
     assert list(training.y) == pytest.approx(run.metrics["train/balance/gini"].values)
-    assert list(held_out.x) == [0, 2, 4]
+    assert list(held_out.x) == [0, 1, 2]
     assert list(held_out.y) == pytest.approx([entry["measures"]["val/balance/gini"] for entry in run.evaluations])
-    methods = group_runs([run, read_run(make_run(tmp_path / "static", batches=4, strategy="StaticReward"))])
-    assert [curve.name for curve in balance_figure(methods).panels[0].curves] == ["FocalReward", "StaticReward"]
     single = read_run(make_run(tmp_path / "one", batches=2, criteria=[("a", ())]))
     assert balance_figure(group_runs([single])) == CourseFigure(())
 
 
-def test_votes_are_drawn_where_there_are_some(tmp_path):
+def test_votes_are_drawn_where_there_are_some(tmp_path, stored):
     def votes(batch):
         return {"train/vote/share": 0.5 + batch / 10, "train/vote/accuracy": math.nan, "train/collapse/signs": float(batch > 2)}
 
-    without = figures_of(make_run(tmp_path / "a", batches=3))
+    without = figures_of(stored)
     assert "votes" not in without
     (health,) = without["health"].values()
     assert [panel.title for panel in health.panels][:2] == ["reward", "response length, tokens"]
@@ -160,7 +156,7 @@ def test_votes_are_drawn_where_there_are_some(tmp_path):
     assert [[curve.name for curve in panel.curves] for panel in figure.panels] == [["votes for the label"], ["signs"]]
 
 
-def test_both_judges_are_drawn_together(tmp_path):
+def test_both_judges_are_drawn_together(tmp_path, stored):
     def falls(batch, score):
         return score - batch / 100
 
@@ -173,10 +169,10 @@ def test_both_judges_are_drawn_together(tmp_path):
     panels = figures_of(one, other)["score"][("every run",)].panels
     assert [panel.title for panel in panels] == ["held-out score by the training judge", "held-out score by the held-out judge"]
     assert [[curve.name for curve in panel.curves] for panel in panels] == [["FocalReward", "StaticReward"]] * 2
-    assert "score" not in figures_of(make_run(tmp_path / "alone", batches=2))  # two evaluations by one judge are in the bars
+    assert "score" not in figures_of(stored)  # two evaluations by one judge are in the bars
 
 
-def test_diagnostics_are_drawn_where_they_are_logged(tmp_path):
+def test_diagnostics_are_drawn_where_they_are_logged(tmp_path, stored, folder):
     def logged(batch):
         return {
             f"train/{name}/{key}": at / 10
@@ -202,17 +198,15 @@ def test_diagnostics_are_drawn_where_they_are_logged(tmp_path):
         [1 - value for value in run.metrics["train/criterion/tone/contrastive"].values]
     )
     assert list(views["FocalReward", "mean over criteria"].panels[0].curves[1].y) == pytest.approx([0.4] * 3)
-    plain = figures_of(make_run(tmp_path / "b", batches=3))["theory"]
+    plain = figures_of(stored)["theory"]
     assert [curve.name for curve in plain["FocalReward", "tone"].panels[0].curves] == ["variance within groups"]
-    old = make_run(tmp_path / "c", batches=3)
-    lines = [line.split(",") for line in (old / "metrics.csv").read_text().splitlines()]
-    kept = [
-        i
-        for i, name in enumerate(lines[0])
-        if not any(part in name for part in ("variance", "contrastive", "order/", "tilt", "length_w"))
-    ]
-    (old / "metrics.csv").write_text("".join(",".join(line[i] for i in kept) + "\n" for line in lines))
-    assert "theory" not in figures_of(old)
+    lines, new = (
+        [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()],
+        ("variance", "contrastive", "order/", "tilt"),
+    )
+    kept = [i for i, name in enumerate(lines[0]) if not any(part in name for part in (*new, "length_w"))]
+    (folder / "metrics.csv").write_text("".join(",".join(line[i] for i in kept) + "\n" for line in lines))
+    assert "theory" not in figures_of(folder)  # an old run
 
 
 def test_many_criteria_show_those_that_moved_most():
@@ -228,8 +222,8 @@ def test_many_criteria_show_those_that_moved_most():
     assert change_figure({"m": {"a": beyond}}).span is None  # no share
 
 
-def test_matplotlib_draws_what_is_there(tmp_path):
-    run = read_run(make_run(tmp_path, batches=5), rollouts=100)
+def test_matplotlib_draws_what_is_there(stored):
+    run = read_run(stored, rollouts=100)
     levels = run_levels(run)["key"]
     figure = level_figure([levels], 1)
     lines = [(line.get_color(), list(line.get_ydata())) for axis in matplotlib_figure(figure).axes for line in axis.get_lines()]

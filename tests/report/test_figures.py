@@ -22,18 +22,15 @@ NASTY = ["$\\alpha$", "line\nbreak", "\u2028", "\ud800", "", "x" * 300, "日本�
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-@pytest.mark.parametrize("name", NASTY)
-def test_names_stay_text(name):
-    curve = Curve(name, [0, 1], [0.1, math.nan], [0.0, 0.0], [0.2, 0.2])
-    course = CourseFigure((Panel(name, (curve,)), Panel("stack", (Curve(name, [0], [1.0]),), (0, 1), stacked=True)))
-    marks = Marks(name, [Point(0.1, 0.0, 0.2)], [Point(0.3)]), Marks(name, [Point(math.nan)], [Point(0.3)], 9)
-    for figure in (course, IntervalFigure((name,), marks[:1], name), IntervalFigure((name,), marks, name)):
-        matplotlib_figure(figure).savefig("/dev/null", format="png")
-
-
-def test_an_empty_figure_is_drawn():
-    for figure in (CourseFigure(()), IntervalFigure((), (), "score")):
-        matplotlib_figure(figure).savefig("/dev/null", format="png")
+def test_names_stay_text():
+    panels, intervals = [], [IntervalFigure((), (), "score")]  # an empty figure is drawn, too
+    for name in NASTY:
+        curve = Curve(name, [0, 1], [0.1, math.nan], [0.0, 0.0], [0.2, 0.2])
+        panels += [Panel(name, (curve,)), Panel("stack", (Curve(name, [0], [1.0]),), (0, 1), stacked=True)]
+        marks = Marks(name, [Point(0.1, 0.0, 0.2)], [Point(0.3)]), Marks(name, [Point(math.nan)], [Point(0.3)], 9)
+        intervals.append(IntervalFigure((name,), marks[: len(intervals)], name))
+    for figure in (CourseFigure(tuple(panels)), CourseFigure(()), *intervals):
+        matplotlib_figure(figure).savefig("/dev/null", format="png", dpi=30)
 
 
 def test_intervals_and_their_direction():

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import re
-import shutil
+import string
 import zlib
 from html.parser import HTMLParser
 
@@ -51,6 +51,16 @@ def focal(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "focal", batches=6)
 
 
+@pytest.fixture(scope="module")
+def page(focal, tmp_path_factory):
+    return Page(write_report([focal], tmp_path_factory.mktemp("page") / "r.html"))
+
+
+def note(folder, **start):
+    """Write what ``run.json`` says of a start."""
+    (folder / "run.json").write_text(json.dumps({"starts": [start]}), encoding="ascii")
+
+
 def test_one_file_in_the_run_folder(focal, tmp_path):
     written = write_report([focal])
     assert written.path == focal / "report.html"
@@ -60,21 +70,10 @@ def test_one_file_in_the_run_folder(focal, tmp_path):
     assert again.path.read_bytes() == written.path.read_bytes()
 
 
-def test_sections_figures_and_tables(focal, tmp_path):
-    page = Page(write_report([focal], tmp_path / "r.html"))
-    assert page.sections == [
-        "verdict",
-        "criteria",
-        "levels",
-        "shares",
-        "balance",
-        "theory",
-        "health",
-        "numbers",
-        "rollouts",
-        "repeat",
-    ]
-    assert list(page.figures) == ["criteria", "levels", "shares", "balance", "theory", "health"]
+def test_sections_figures_and_tables(focal, page):
+    figures = ["criteria", "levels", "shares", "balance", "theory", "health"]
+    assert page.sections == ["verdict", *figures, "numbers", "rollouts", "repeat"]
+    assert list(page.figures) == figures
     for views in page.figures.values():
         for view in views:
             curves = [curve["y"] for panel in view.get("panels", ()) for curve in panel["curves"]]
@@ -83,10 +82,10 @@ def test_sections_figures_and_tables(focal, tmp_path):
     assert len(page.unpacked("rollouts")["text"]) == 6 * 2 * 4 + 2 * 4 * 4
     assert f"lightning_focal fit --config {focal}/config.yaml --run_dir {focal}-again" in page.text
     assert "not recorded by this run" in page.text
+    assert sum(a.get("class") == "warnings" for _, a in page.tags) == 2  # those of a browser that cannot draw, hidden
 
 
-def test_nothing_points_outside(focal, tmp_path):
-    page = Page(write_report([focal], tmp_path / "r.html"))
+def test_nothing_points_outside(page):
     for tag, attributes in page.tags:
         assert not {"src", "srcset", "action", "data"} & set(attributes), tag
         assert attributes.get("href", "#").startswith("#")
@@ -103,11 +102,10 @@ EVIL = (
 
 def test_text_of_others_stays_text(tmp_path):
     criteria = [(EVIL, (f"axis:{EVIL}", f"{EVIL}:1")), ("</style>", ())]
-    folder = make_run(tmp_path / "<b>run&", criteria=criteria, say=lambda *_: EVIL)
+    folder = make_run(tmp_path / "<b>run&", batches=2, criteria=criteria, say=lambda *_: EVIL)
     with open(folder / "config.yaml", "a", encoding="utf-8") as file:
         file.write("note: '</pre><script>1</script>'\n")
-    start = {"command": EVIL, "device": EVIL, "version": "<i>"}
-    (folder / "run.json").write_text(json.dumps({"starts": [start]}), encoding="utf-8")
+    note(folder, command=EVIL, device=EVIL, version="<i>")
     written = write_report([folder])
     page = Page(written)
     assert [tag for tag, _ in page.tags].count("script") == 8
@@ -119,54 +117,55 @@ def test_text_of_others_stays_text(tmp_path):
     assert raw.count("</script>") == raw.count("<script") == 8
 
 
-def test_half_of_a_surrogate_pair(tmp_path):
-    folder = make_run(tmp_path / "run", batches=2)
+def test_half_of_a_surrogate_pair_and_values_that_are_no_numbers(tmp_path):
+    odd = {"train/policy/kl": math.nan, "train/vote/share": math.inf}
+    folder = make_run(tmp_path / "run", batches=2, extra=lambda batch: odd)
+    held_out = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))
+    for part in ("scores", "measures"):
+        held_out["evaluations"][1][part] = dict.fromkeys(held_out["evaluations"][1][part])
+    (folder / "held_out.json").write_text(json.dumps(held_out), encoding="utf-8")
     with open(folder / "config.yaml", "a", encoding="utf-8") as file:
         file.write('seed_everything: "\\ud800"\n')
-    (folder / "run.json").write_text(json.dumps({"starts": [{"command": "fit \ud800", "device": "cpu"}]}), encoding="ascii")
-    assert write_report([folder]).path.read_bytes().decode("utf-8")
+    note(folder, command="fit \ud800", device="cpu")
+    raw = write_report([folder]).path.read_bytes().decode("utf-8")
+    assert "nan" not in re.sub(r"<(script|style).*?</\1>", "", raw, flags=re.DOTALL).lower()
 
 
 CUT = {
     "without held-out prompts": {"evaluations": ()},
-    "cut off in the middle": {"evaluations": (0,)},
+    "cut off in the middle, one rollout a prompt, empty responses": {"evaluations": (0,), "group": 1, "say": lambda *_: ""},
     "without rollouts": {"rollouts": False},
-    "a single criterion": {"criteria": NINE[:1]},
+    "a single criterion, one batch": {"criteria": NINE[:1], "batches": 1},
     "64 criteria": {"criteria": [(f"criterion {i}", (f"axis:{i}",)) for i in range(64)]},
-    "one batch": {"batches": 1},
     "no batch": {"batches": 0, "evaluations": (0,)},
-    "one rollout a prompt": {"group": 1},
-    "empty responses": {"say": lambda *_: ""},
 }
 
 
 @pytest.mark.parametrize("kind", CUT)
 def test_runs_that_are_not_whole(tmp_path, kind):
-    written = write_report([make_run(tmp_path / "run", **CUT[kind])])
+    written = write_report([make_run(tmp_path / "run", **{"batches": 2, **CUT[kind]})])
     page = Page(written)
     assert len(written.verdict) >= 2
     assert all(view.get("panels") or view.get("rows") for views in page.figures.values() for view in views)
     assert ("rollouts" in page.sections) == (kind != "without rollouts")
 
 
-def test_values_that_are_no_numbers(tmp_path):
-    odd = {"train/policy/kl": math.nan, "train/vote/share": math.inf}
-    folder = make_run(tmp_path / "run", batches=4, extra=lambda batch: odd)
-    held_out = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))
-    for part in ("scores", "measures"):
-        held_out["evaluations"][1][part] = dict.fromkeys(held_out["evaluations"][1][part])
-    (folder / "held_out.json").write_text(json.dumps(held_out), encoding="utf-8")
-    raw = write_report([folder]).path.read_text(encoding="utf-8")
-    assert "nan" not in re.sub(r"<(script|style).*?</\1>", "", raw, flags=re.DOTALL).lower()
-
-
-def test_an_unfinished_last_file_is_told(tmp_path):
-    folder = make_run(tmp_path / "run", batches=4)
-    path = folder / "rollouts" / "train-000003-r0.parquet"
+def test_what_is_wrong_is_a_warning(folder, tmp_path):
+    path = folder / "rollouts" / "train-000002-r0.parquet"
     path.write_bytes(path.read_bytes()[:100])
+    (folder / "run.json").write_text("{", encoding="utf-8")
     written = write_report([folder])
-    assert any("train-000003-r0.parquet cannot be read" in note for note in written.notes)
-    assert "train-000003-r0.parquet cannot be read" in Page(written).text
+    page = Page(written)
+    assert any("train-000002-r0.parquet cannot be read" in note for note in written.notes)
+    assert "train-000002-r0.parquet cannot be read" in page.text
+    assert sum(a.get("class") == "warnings" for _, a in page.tags) == 3
+    assert "2 warnings\n" in page.text
+    parting = make_run(
+        tmp_path / "parts", held_out=12, batches=3, say=lambda *_: "x", second=lambda batch, score: 0.5 - batch / 10
+    )
+    said = "the judges part: from batch 0 to 3 the held-out score changed by +"
+    assert said in Page(write_report([parting])).text
+    assert said in write_report([parting, folder], tmp_path / "r.html").notes[0]
 
 
 def test_several_runs_side_by_side(tmp_path):
@@ -182,63 +181,43 @@ def test_several_runs_side_by_side(tmp_path):
     assert page.unpacked("rollouts")["runs"] == titles
 
 
-def test_the_title_names_model_data_and_date(tmp_path):
-    folder = make_run(tmp_path / "run", batches=2)
+def test_the_title_names_model_data_and_date(folder):
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     config["data"] = {"class_path": "x.Data", "init_args": {"train": "/home/me/data/everyday/train.jsonl"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "run.json").write_text(
-        json.dumps({"starts": [{"date": "2026-11-29T16:20:09+00:00", "ended": True}]}), encoding="utf-8"
-    )
-    text = Page(write_report([folder])).text
-    assert "FocalReward · random:tiny-llama · data/everyday/train.jsonl · 2026-11-29 · run" in text
-
-
-def test_only_what_is_wrong_is_a_warning(focal, tmp_path):
-    page = Page(write_report([focal], tmp_path / "r.html", rollouts=16))
-    assert "48 of 80 recorded rollouts" in page.text
-    assert sum(a.get("class") == "warnings" for _, a in page.tags) == 2  # those of a browser that cannot draw, hidden
-    run = make_run(tmp_path / "cut", batches=2)
-    (run / "run.json").write_text("{", encoding="utf-8")
-    page = Page(write_report([run]))
-    assert sum(a.get("class") == "warnings" for _, a in page.tags) == 3
-    assert "1 warning\n" in page.text
-    parting = make_run(
-        tmp_path / "parts", held_out=12, batches=30, say=lambda *_: "x", second=lambda batch, score: 0.5 - batch / 100
-    )
-    said = "the judges part: from batch 0 to 30 the held-out score changed by +"
-    assert said in Page(write_report([parting])).text
-    assert said in write_report([parting, run], tmp_path / "r.html").notes[0]
+    note(folder, date="2026-11-29T16:20:09+00:00", ended=True)
+    assert "FocalReward · random:tiny-llama · data/everyday/train.jsonl · 2026-11-29 · run" in Page(write_report([folder])).text
 
 
 def test_runs_of_different_criteria(tmp_path):
-    one = make_run(tmp_path / "a", criteria=NINE[:3])
-    other = make_run(tmp_path / "b", criteria=[("else", ()), ("more", ("axis:more",))], strategy="StaticReward")
-    page = Page(write_report([one, other, make_run(tmp_path / "c", evaluations=(), gamma=3.0)]))
+    one = make_run(tmp_path / "a", batches=2, criteria=NINE[:3])
+    other = make_run(tmp_path / "b", batches=2, criteria=[("else", ()), ("more", ("axis:more",))], strategy="StaticReward")
+    page = Page(write_report([one, other, make_run(tmp_path / "c", batches=2, evaluations=(), gamma=3.0)]))
     head = page.text[page.text.index("Criteria in numbers") :]
     assert re.search(r"brevity.*else.*more", head, re.DOTALL)
 
 
 def test_fewer_rollouts(focal, tmp_path):
     written = write_report([focal], tmp_path / "r.html", rollouts=16)
-    assert len(Page(written).unpacked("rollouts")["text"]) == 16 + 32
+    page = Page(written)
+    assert len(page.unpacked("rollouts")["text"]) == 16 + 32
     assert "48 of 80 recorded rollouts are in this file" in written.notes[0]
+    assert "48 of 80 recorded rollouts" in page.text
+    assert sum(a.get("class") == "warnings" for _, a in page.tags) == 2  # nothing is wrong with that
     assert "packed-rollouts" not in Page(write_report([focal], tmp_path / "r.html", rollouts=0)).packed
 
 
 def test_the_file_stays_below_its_limit(tmp_path):
-    dice = random.Random(0)
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-    folder = make_run(tmp_path / "run", batches=40, say=lambda *_: "".join(dice.choices(letters, k=3000)))
+    dice, letters = random.Random(0), string.ascii_letters + string.digits
+    folder = make_run(tmp_path / "run", batches=8, say=lambda *_: "".join(dice.choices(letters, k=15_000)))
     assert write_report([folder], limit=1e9).size > 1_400_000
     less = write_report([folder], limit=1.3e6)
     assert less.size < 1_300_000
     assert "recorded rollouts are in this file" in less.notes[-1]
-    assert {0, 39} <= {group[2] for group in Page(less).unpacked("rollouts")["groups"] if group[1] == "train"}
+    assert {0, 7} <= {group[2] for group in Page(less).unpacked("rollouts")["groups"] if group[1] == "train"}
 
 
-def test_resumed_and_unfinished_runs_say_so(tmp_path):
-    folder = make_run(tmp_path / "run", batches=2)
+def test_resumed_and_unfinished_runs_say_so(folder):
     starts = [
         {"command": "lightning_focal fit --a=1", "commit": "abc", "ended": False},
         {"command": "fit again", "commit": "def"},
@@ -248,13 +227,11 @@ def test_resumed_and_unfinished_runs_say_so(tmp_path):
     assert all(words in text for words in ("lightning_focal fit --a=1\nfit again", "abc, def", *resumed))
 
 
-def test_errors_leave_what_was_there(tmp_path, focal):
+def test_errors_leave_what_was_there(tmp_path, folder):
     with pytest.raises(ValueError, match="`rollouts` must be >= 0, got -1"):
-        write_report([focal], rollouts=-1)
+        write_report([folder], rollouts=-1)
     with pytest.raises(ValueError, match="`runs` must name at least one run folder"):
         write_report([])
-    folder = tmp_path / "run"
-    shutil.copytree(focal, folder)
     before = write_report([folder]).path.read_bytes()
     with pytest.raises(ValueError, match="must be a run folder"):
         write_report([folder, tmp_path / "nothing"])
@@ -271,8 +248,8 @@ def test_there_and_back():
     assert re.fullmatch("[A-Za-z0-9+/=]+", text)
 
 
-def test_every_rollout_comes_back(tmp_path):
-    rows = read_run(make_run(tmp_path, batches=4), rollouts=1000).train.rows
+def test_every_rollout_comes_back(focal):
+    rows = read_run(focal, rollouts=1000).train.rows
     found = unpacked(packed(pack_rollouts([("focal", rows)])))
     letters = {"m": 1.0, "n": 0.0, "f": None, "-": None}
     for i, row in enumerate(rows):
@@ -290,20 +267,19 @@ def test_every_rollout_comes_back(tmp_path):
     assert len(found["rubrics"]) == 1  # kept once
 
 
-def test_thought_and_answer_are_told_apart_as_they_were_recorded():
+def test_thoughts_and_turns_are_told_apart_as_they_were_recorded():
     row = {"stage": "train", "batch": 0, "rollout": 0, "messages": None, "reward": 0.0, "static_reward": 0.0, "rank_change": 0}
+    row["criteria"] = []
     cases = [("<think>a</think>b", "a"), ("<think>a", "a"), ("<think>a</think>b", None), ("b", None), ("<think>a</think>b", ...)]
-    rows = [{**row, "criteria": [], "response": text, **({} if t is ... else {"thought": t})} for text, t in cases]
+    rows = [{**row, "response": text, **({} if t is ... else {"thought": t})} for text, t in cases]
     found = unpacked(packed(pack_rollouts([("run", rows)])))
     assert found["thought"] == ["a", "a \u2026", None, None, "a"]
     assert found["text"] == ["b", "", "<think>a</think>b", "b", "b"]
-
-
-def test_turns_are_shown_one_by_one():
-    row = {"stage": "train", "batch": 0, "rollout": 0, "messages": None, "reward": 0.0, "static_reward": 0.0, "rank_change": 0}
-    rows = [{**row, "criteria": [], "response": "b", "trajectory": told} for told in (None, '[{"role": "tool", "content": "4"}]')]
-    found = unpacked(packed(pack_rollouts([("run", [*rows, {**row, "criteria": [], "response": "b"}])])))
-    assert found["said"] == [None, [["tool", "4"]], None]
+    rows = [
+        {**row, "response": "b", **told}
+        for told in ({"trajectory": None}, {"trajectory": '[{"role": "tool", "content": "4"}]'}, {})
+    ]
+    assert unpacked(packed(pack_rollouts([("run", rows)])))["said"] == [None, [["tool", "4"]], None]
 
 
 def test_grades_and_faults():

@@ -16,10 +16,10 @@ def twelve(*scores, **more):
 
 
 def test_it_names_what_rose_what_fell_and_what_is_open(tmp_path):
-    folder = make_run(tmp_path, batches=40, held_out=60, group=8, say=lambda *_: "text")
+    folder = make_run(tmp_path, batches=4, held_out=60, group=8, say=lambda *_: "text")
     first, second, third, fourth = verdict([method("FocalReward", read_run(folder, rollouts=10_000))])
     assert first.startswith("The held-out score went from 0.")
-    assert " over 40 batches of training, a change of +0." in first
+    assert " over 4 batches of training, a change of +0." in first
     assert first.endswith("over 60 prompts: that is an improvement, because the whole interval is above 0.")
     assert second.startswith("Of 7 criteria ")
     assert " improved (" in second
@@ -27,14 +27,14 @@ def test_it_names_what_rose_what_fell_and_what_is_open(tmp_path):
     assert fourth == "Responses have 8 tokens on average, 8 before training."
 
 
-def test_it_says_what_the_held_out_judge_says(tmp_path):
+def test_it_says_what_the_held_out_judge_says(tmp_path, stored):
     folder = make_run(tmp_path / "a", batches=4, held_out=12, second=lambda batch, score: 0.5 - batch / 10)
     said = verdict([method("m", read_run(folder))])
     assert said[1] == (
         "By the held-out judge, which trains nothing, it went from 0.500 to 0.100, a change of -0.400 (95 % interval -0.400 to -0.400) "
         "over 12 prompts: that is a decline, because the whole interval is below 0."
     )
-    assert not any("held-out judge" in sentence for sentence in verdict([method("m", read_run(make_run(tmp_path / "b")))]))
+    assert not any("held-out judge" in sentence for sentence in verdict([method("m", read_run(stored))]))
 
 
 def test_of_a_fall():
@@ -78,15 +78,12 @@ def test_of_what_may_be_chance():
     assert first.endswith("that is no clear change, because the interval includes 0.")
 
 
-@pytest.mark.parametrize(
-    ("evaluations", "words"),
-    [
-        ((), "There were no held-out prompts, so nothing can be said about prompts that were not trained on; in training"),
-        ((0,), "The run has one evaluation of its held-out prompts alone, so there is no before and after; in training"),
-    ],
-)
+@pytest.mark.parametrize(("evaluations", "words"), [
+    ((), "There were no held-out prompts, so nothing can be said about prompts that were not trained on; in training"),
+    ((0,), "The run has one evaluation of its held-out prompts alone, so there is no before and after; in training"),
+])  # fmt: skip
 def test_without_two_evaluations(tmp_path, evaluations, words):
-    first, second = verdict([method("m", read_run(make_run(tmp_path, batches=10, evaluations=evaluations)))])
+    first, second = verdict([method("m", read_run(make_run(tmp_path, batches=2, evaluations=evaluations)))])
     assert first.startswith(words)
     assert "without an interval" in first
     assert second.startswith("Of 7 criteria ")
@@ -128,9 +125,7 @@ def test_of_methods_without_evaluations():
     assert second == "There are no two methods to compare."
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_they_are_sentences(tmp_path, count):
-    runs = [read_run(make_run(tmp_path / str(i), batches=4, seed=i), rollouts=100) for i in range(2)]
-    for sentence in verdict([method("m", *runs)] if count == 1 else [method("m", runs[0]), method("n", runs[1])]):
-        assert sentence.endswith(".")
-        assert ". " not in sentence
+def test_they_are_sentences(tmp_path, stored):
+    runs = [read_run(folder, rollouts=100) for folder in (stored, make_run(tmp_path, batches=3, seed=1))]
+    for methods in ([method("m", *runs)], [method("m", runs[0]), method("n", runs[1])]):
+        assert all(sentence.endswith(".") and ". " not in sentence for sentence in verdict(methods))

@@ -15,24 +15,29 @@ from tests.helpers import make_prompts, make_rollouts
 
 RUBRIC = Rubric(tuple(Criterion(name, f"Says {name}.", check={"kind": "regex", "pattern": name}) for name in "ab"))
 
-STRATEGIES = {
+RUBRICS = {
     "static": rewards.StaticReward,
-    "focal": lambda: rewards.FocalReward(scope="running"),
+    "uniform": lambda: rewards.StaticReward(weights="uniform"),
+    "group": rewards.FocalReward,
     "batch": lambda: rewards.FocalReward(scope="batch"),
+    "running": lambda: rewards.FocalReward(scope="running", decay=0.6),
+    "batch scale": lambda: rewards.FocalReward(scope="running", advantage=rewards.GroupAdvantage(scale="batch")),
     "saw": lambda: rewards.StaticReward(weighting=rewards.SawWeighting()),
-    "gate": lambda: rewards.StaticReward(reward=rewards.Gate(["a"])),
-    "batch scale": lambda: rewards.StaticReward(advantage=rewards.GroupAdvantage(scale="batch")),
+    "gate": lambda: rewards.StaticReward(reward=rewards.Gate(["a", "u"])),
     "gdpo": lambda: rewards.StaticReward(advantage=rewards.GdpoAdvantage()),
     "dvao": lambda: rewards.StaticReward(advantage=rewards.DvaoAdvantage()),
     "rvpo": lambda: rewards.StaticReward(advantage=rewards.SoftMinAdvantage()),
     "gd2po": lambda: rewards.StaticReward(advantage=rewards.Gd2poAdvantage()),
     "sa-mrpo": lambda: rewards.StaticReward(advantage=rewards.SaMrpoAdvantage()),
-    "rrt": lambda: rewards.StaticReward(reward=rewards.ItemResponse({"a": 0.3})),
+    "rrt": lambda: rewards.StaticReward(reward=rewards.ItemResponse()),
     "mo-grpo": lambda: rewards.StaticReward(weighting=rewards.MoGrpoWeighting()),
     "diva": lambda: rewards.StaticReward(weighting=rewards.DivaWeighting()),
     "pow3r": lambda: rewards.StaticReward(weighting=rewards.Pow3rWeighting()),
-    "dropout": lambda: rewards.StaticReward(weighting=rewards.RubricDropout()),
-    "standardised": lambda: rewards.StandardisedFocalReward(informedness=0.5, patience=1),
+    "dropout": lambda: rewards.StaticReward(weighting=rewards.RubricDropout(least=1)),
+    "standardised": lambda: rewards.StandardisedFocalReward(informedness=0.5, patience=1, mix=0.7),
+}
+STRATEGIES = RUBRICS | {
+    "rrt of rates": lambda: rewards.StaticReward(reward=rewards.ItemResponse({"a": 0.3})),
     "co-rewarding-I": rewards.CoRewardingI,
     "co-rewarding-II": lambda: rewards.CoRewardingII(format=0.5),
     "majority": rewards.MajorityVoteReward,

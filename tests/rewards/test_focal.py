@@ -1,19 +1,12 @@
-"""Focal Reward, one group at a time, against plain loops and by hand."""
+"""Focal Reward, one group at a time, against plain loops and by hand; static weights that are given."""
 
 import numpy as np
 import pytest
 import torch
 
+from lightning_focal import rewards as rw
 from lightning_focal.judges import Outcome, Verdict
-from lightning_focal.rewards import (
-    FocalReward,
-    GdpoAdvantage,
-    GroupAdvantage,
-    RlooAdvantage,
-    RubricScores,
-    StandardisedFocalReward,
-    StaticReward,
-)
+from lightning_focal.rewards import FocalReward, RlooAdvantage, StaticReward
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores
 from tests import oracles
@@ -52,61 +45,26 @@ def loop(scores, gamma, temperature, epsilon, uniform, scaled):
 @pytest.mark.parametrize(("gamma", "temperature", "epsilon"), [(3.0, 1.0, 0.05), (1.0, 0.1, 0.2), (0.0, 1.0, 0.05)])
 def test_equals_the_loop(weights, scale, gamma, temperature, epsilon):
     scores = ragged(seed=round(10 * gamma))
-    shaped = FocalReward(gamma, temperature, epsilon, weights=weights, advantage=GroupAdvantage(scale)).shape(scores)
+    shaped = rw.FocalReward(gamma, temperature, epsilon, weights=weights, advantage=rw.GroupAdvantage(scale)).shape(scores)
     for name, expected in loop(scores, gamma, temperature, epsilon, weights == "uniform", scale == "group").items():
         torch.testing.assert_close(getattr(shaped, name), expected, rtol=0, atol=1e-6, msg=name)
-    if gamma == 0:
-        static = StaticReward(weights=weights).shape(scores)
+    if gamma == 0:  # static weights
+        static = rw.StaticReward(weights=weights).shape(scores)
         for name in ("weights", "rewards", "static"):
             assert torch.equal(getattr(shaped, name), getattr(static, name)), name
-
-
-def test_by_hand():
-    # R = (0.5, 1); softmax gives (0.377541, 0.622459); sigma = (1, 0.622459); d = (0.05, 0.427541); w = d / 0.477541
-    shaped = FocalReward(gamma=1.0).shape(make_scores([[[1.0, 0.0], [1.0, 1.0]]]))
-    w = 0.427541 / 0.477541
-    torch.testing.assert_close(shaped.weights, torch.tensor([[1 - w, w]], dtype=torch.float64), rtol=0, atol=1e-6)
-    torch.testing.assert_close(shaped.rewards, torch.tensor([[1 - w, 1.0]], dtype=torch.float64), rtol=0, atol=1e-6)
-    assert shaped.static.tolist() == [[0.5, 1.0]]
 
 
 # -- what does not count ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{}, {"advantage": RlooAdvantage()}, {"scope": "running"}])
-def test_an_invalid_rollout_takes_no_part(arguments):
-    strategy = FocalReward(**arguments)
-    without = strategy.shape(make_scores([[[1.0, 0.0], [0.5, 1.0], [0.0, 0.5]]]))
-    shaped = strategy.shape(make_scores([[[1.0, 0.0], [None, None], [0.5, 1.0], [0.0, 0.5]]]))
-    assert shaped.valid.tolist() == [[True, False, True, True]]
-    assert shaped.advantages[0, 1] == shaped.rewards[0, 1] == 0.0
-    torch.testing.assert_close(shaped.weights, without.weights, rtol=0, atol=1e-12)
-    torch.testing.assert_close(shaped.saturation, without.saturation, rtol=0, atol=1e-12)
-    torch.testing.assert_close(shaped.advantages[:, [0, 2, 3]], without.advantages, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_a_group_without_any_valid_rollout_contributes_nothing(scope):
-    alone, both = make_scores([[[1.0, 0.0], [0.5, 1.0]]]), make_scores([[[1.0, 0.0], [0.5, 1.0]], [[None] * 2] * 2])
-    one, two = FocalReward(scope=scope), FocalReward(scope=scope)
-    one.observe(alone)
-    two.observe(both)
-    assert torch.equal(one.levels, two.levels)
-    expected, shaped = one.shape(alone), two.shape(both)
-    for name in ("rewards", "advantages", "weights", "static"):
-        assert torch.equal(getattr(shaped, name)[:1], getattr(expected, name)), name
-        assert not getattr(shaped, name)[1:].any(), name
-    assert not shaped.valid[1].any()
-
-
 def test_judged_on_nothing_that_weighs_is_invalid():
     # "note" has no points. Rollout 1 could not be judged on "main": a reward of 0 would punish a broken judge.
     scores = make_scores([[[1.0, 1.0], [None, 1.0], [0.5, 0.0]]], [[1.0, 0.0]], names=(("main", "note"),))
-    shaped = FocalReward(advantage=GroupAdvantage(scale="none")).shape(scores)
+    shaped = rw.FocalReward(advantage=rw.GroupAdvantage(scale="none")).shape(scores)
     assert shaped.valid.tolist() == [[True, False, True]]
     assert shaped.advantages.tolist() == [[0.25, 0.0, -0.25]]
     # where every criterion weighs the same it was judged on something
-    assert FocalReward(weights="uniform").shape(scores).valid.all()
+    assert rw.FocalReward(weights="uniform").shape(scores).valid.all()
 
 
 CHECK = {"kind": "x"}
@@ -123,66 +81,49 @@ FOUR, ONE = Verdict(Outcome.GRADED, 4.0), Verdict(Outcome.GRADED, 1.0)
 def shaped_from(*rows, **arguments):
     texts = tuple(f"response {i}" for i in range(len(rows)))
     table = {(t, name): v for t, row in zip(texts, rows, strict=True) for name, v in zip(RUBRIC.names, row, strict=True)}
-    strategy = FocalReward(judge=TableJudge(table), **arguments)
+    strategy = rw.FocalReward(judge=TableJudge(table), **arguments)
     scores = strategy.score(make_rollouts(make_prompts(1, [RUBRIC]), len(rows), texts=(texts,)))
     return scores, strategy.shape(scores)
 
 
-def test_faults_and_grades_by_hand():
-    scores, shaped = shaped_from((MET, MET, FOUR), (NOT_MET, NOT_MET, ONE), gamma=0.0)
-    assert scores.scores.tolist() == [[[1.0, 0.0, 0.75], [0.0, 1.0, 0.0]]]
-    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
-    assert shaped.rewards.tolist() == [[0.6875, 0.25]]
-
-
-@pytest.mark.parametrize("verdict", [FAILED, NOT_APPLICABLE])
-def test_a_judgement_that_failed_is_a_mask(verdict):
+@pytest.mark.parametrize("verdict", [MET, FAILED, NOT_APPLICABLE])
+def test_faults_grades_and_judgements_that_failed_by_hand(verdict):
     # the fault "rude" could not be judged in rollout 0: neither praise (1) nor blame (0), but (0.5 + 0.1875) / 0.75
     scores, shaped = shaped_from((MET, verdict, FOUR), (NOT_MET, NOT_MET, ONE), gamma=0.0)
-    assert scores.mask.tolist() == [[[True, False, True], [True, True, True]]]
-    assert shaped.rewards[0].tolist() == pytest.approx([0.6875 / 0.75, 0.25])
+    assert scores.scores.tolist() == [[[1.0, 0.0, 0.75], [0.0, 1.0, 0.0]]]
+    assert scores.mask.tolist() == [[[True, verdict is MET, True], [True, True, True]]]
+    assert shaped.weights.tolist() == [[0.5, 0.25, 0.25]]
+    assert shaped.rewards[0].tolist() == pytest.approx([0.6875 / (1 if verdict is MET else 0.75), 0.25])
     assert bool(scores.failed.any()) == (verdict is FAILED)
     assert shaped.valid.all()
-
-
-def test_a_judge_that_is_down_leaves_no_signal():
-    scores, shaped = shaped_from((FAILED,) * 3, (FAILED,) * 3)
-    assert scores.failed.all()
-    for name in ("rewards", "advantages", "weights", "static", "valid"):
-        assert not getattr(shaped, name).any(), name
 
 
 # -- bounds, warm-up, arguments ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("bounds", "scores", "expected"),
-    [
-        # unbounded, nearly everything would go to "b"
-        ((0.3, 0.6), make_scores([[[1.0, 0.0], [1.0, 0.0]]]), [[0.4, 0.6]]),
-        # one of three could not be judged for the second prompt: still weights, not multiples
-        ((0.2, 0.8), make_scores([[[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, None]] * 2]), [[0.2, 0.4, 0.4], [0.2, 0.8, 0.0]]),
-        # rubrics of different lengths: multiples
-        (
-            (0.5, 2.0),
-            make_scores([[[1.0, 0.0, 0.0]], [[1.0, 0.0, None]]], names=(("a", "b", "c"), ("a", "b"))),
-            [[0.5 / 3, 1.25 / 3, 1.25 / 3], [0.25, 0.75, 0.0]],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("bounds", "scores", "expected"), [
+    # one of three could not be judged for the second prompt: still weights, not multiples
+    ((0.2, 0.8), make_scores([[[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, None]] * 2]), [[0.2, 0.4, 0.4], [0.2, 0.8, 0.0]]),
+    # rubrics of different lengths: multiples
+    (
+        (0.5, 2.0),
+        make_scores([[[1.0, 0.0, 0.0]], [[1.0, 0.0, None]]], names=(("a", "b", "c"), ("a", "b"))),
+        [[0.5 / 3, 1.25 / 3, 1.25 / 3], [0.25, 0.75, 0.0]],
+    ),
+])  # fmt: skip
 def test_bounds_hold(bounds, scores, expected):
-    weights = FocalReward(bounds=bounds).shape(scores).weights
+    weights = rw.FocalReward(bounds=bounds).shape(scores).weights
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
 def test_standardised_focal_is_focal_weights_on_z_scores():
     scores = ragged(seed=11)
     arguments = {"gamma": 0.5, "scope": "batch", "mix": 0.7}
-    shaped = StandardisedFocalReward(mix=0.7).shape(scores)
-    plain = FocalReward(**arguments, advantage=GdpoAdvantage()).shape(scores)
+    shaped = rw.StandardisedFocalReward(mix=0.7).shape(scores)
+    plain = rw.FocalReward(**arguments, advantage=rw.GdpoAdvantage()).shape(scores)
     for name in ("weights", "advantages"):
         assert torch.equal(getattr(shaped, name), getattr(plain, name))
-    levels = FocalReward(scope="batch").shape(scores).saturation.numpy()
+    levels = rw.FocalReward(scope="batch").shape(scores).saturation.numpy()
     applies, base = scores.mask.any(1).numpy(), shaped.weights.numpy().copy()
     for p in range(len(base)):
         of = np.where(applies[p], scores.weights[p].numpy(), 0.0)
@@ -193,15 +134,10 @@ def test_standardised_focal_is_focal_weights_on_z_scores():
     np.testing.assert_allclose(shaped.advantages.numpy(), expected, rtol=0, atol=1e-6)
 
 
-def test_bounds_that_cannot_hold_name_the_number_of_criteria():
-    with pytest.raises(ValueError, match=r"C = 3 criteria.*upper ones to 0.9"):
-        FocalReward(bounds=(0.05, 0.3)).shape(make_scores([[[1.0, 0.0, 0.5]]]))
-
-
 @pytest.mark.parametrize("scope", SCOPES)
 def test_warmup_counts_training_batches(scope):
     scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
-    strategy, focal = FocalReward(warmup=2, scope=scope), FocalReward().shape(scores)
+    strategy, focal = rw.FocalReward(warmup=2, scope=scope), rw.FocalReward().shape(scores)
     assert torch.equal(strategy.shape(scores).weights, scores.weights)  # the held-out score before training
     for _ in range(2):
         strategy.observe(scores)
@@ -213,20 +149,36 @@ def test_warmup_counts_training_batches(scope):
     torch.testing.assert_close(strategy.shape(scores).weights, focal.weights)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"gamma": -1.0}, "`gamma` must be >= 0, got -1.0"),
-        ({"epsilon": 0.0}, "`epsilon` must be > 0, got 0.0"),
-        ({"bounds": (0.6, 0.4)}, r"`bounds` must be \(lowest, highest\) with 0 <= lowest <= highest, got \(0.6, 0.4\)"),
-        ({"bounds": (-0.1, 0.4)}, "`bounds` must be"),
-        ({"mix": 1.1}, r"`mix` must be in \[0, 1\], got 1.1"),
-        ({"scope": "epoch"}, "`scope` must be 'group', 'batch' or 'running', got 'epoch'"),
-        ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
-        ({"warmup": -1}, "`warmup` must be >= 0, got -1"),
-        ({"judge": TableJudge({}), "source": RubricScores()}, "give `judge` or `source`, not both"),
-    ],
-)
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        FocalReward(**arguments)
+def test_weights_given_by_name_or_by_axis(run_tiny):
+    tags = (((), ("axis:x",), ("axis:x",)), ((),))
+    scores = make_scores([[[1.0, 0.0, 0.5]], [[1.0, None, None]]], names=(("a", "b", "c"), ("b",)), tags=tags)
+    shaped = StaticReward(weights={"a": 2.0, "x": 1.0, "b": 5.0}).shape(scores)
+    assert shaped.weights.tolist() == [[0.25, 0.625, 0.125], [1.0, 0.0, 0.0]]  # a name before its axis
+    assert shaped.rewards.tolist() == [[0.3125], [1.0]]
+    assert FocalReward(weights={"a": 1.0, "x": 0.0, "b": 1.0}).shape(scores).weights[0, 2] == 0
+    with pytest.raises(ValueError, match=r"no weight for the criterion 'c', nor for its key 'x'; it names \['a', 'b'\]"):
+        StaticReward(weights={"a": 2.0, "b": 1.0}).shape(scores)
+    with pytest.raises(ValueError, match="no weight for the criterion 'letter', nor for its key 'content'"):
+        run_tiny(StaticReward(weights={"brevity": 1.0, "shouts": 1.0}))  # noticed before training
+
+
+def test_saturation_is_measured_but_changes_nothing():
+    scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
+    strategy = StaticReward()
+    before = strategy.shape(scores)
+    for _ in range(3):
+        strategy.observe(scores)
+    after = strategy.shape(scores)
+    # softmax(0.5, 1) puts 0.622459 on the second rollout
+    torch.testing.assert_close(after.saturation, torch.tensor([[1.0, 0.622459]], dtype=torch.float64), atol=1e-6, rtol=0)
+    assert torch.equal(before.rewards, after.rewards)
+    assert strategy.level_of("b") == pytest.approx(0.622459, abs=1e-6)
+
+
+def test_an_advantage_is_exactly_zero_where_not_valid():
+    class Restless(RlooAdvantage):
+        def __call__(self, scores, weights, rewards, valid):
+            return torch.ones_like(rewards)
+
+    shaped = StaticReward(advantage=Restless()).shape(make_scores([[[1.0], [None], [0.0]]]))
+    assert shaped.advantages.tolist() == [[1.0, 0.0, 1.0]]

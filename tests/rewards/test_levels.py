@@ -43,32 +43,9 @@ def same(got, expected):
         assert got[key] == pytest.approx(level, abs=1e-9, nan_ok=True), key
 
 
-# -- scopes -----------------------------------------------------------------------------------------------------------------
-
-
-def test_batch_levels_by_hand():
-    strategy = observed(FocalReward(gamma=1.0, epsilon=0.5, temperature=MEAN, scope="batch"), FIRST)
-    same(levels(strategy), {"a": 3 / 8, "b": 1 / 4, "c": 1.0})
-    shaped = strategy.shape(FIRST)
-    assert shaped.saturation.tolist() == [[3 / 8, 1 / 4], [3 / 8, 1.0]]
-    # d = (9/8, 10/8) and (9/8, 4/8)
-    torch.testing.assert_close(shaped.weights, torch.tensor([[9 / 19, 10 / 19], [9 / 13, 4 / 13]], dtype=torch.float64))
-    same(levels(observed(strategy, SECOND)), {"a": 3 / 4, "b": NAN, "c": 1 / 4})
-    same(levels(observed(strategy, THIRD)), {"a": NAN, "b": 3 / 4, "c": NAN, "d": 0.0})
-
-
-def test_running_levels_by_hand():
-    strategy = observed(FocalReward(gamma=1.0, epsilon=0.5, temperature=MEAN, scope="running", decay=0.75), FIRST)
-    same(levels(strategy), {"a": 3 / 8, "b": 1 / 4, "c": 1.0})  # a first level is not blended with anything
-    a, c = 0.75 * 3 / 8 + 0.25 * 3 / 4, 0.75 + 0.25 / 4
-    same(levels(observed(strategy, SECOND)), {"a": a, "b": 1 / 4, "c": c})  # "b" was away: its level stays
-    assert strategy.shape(SECOND).saturation.tolist() == [pytest.approx([a, 0.0]), pytest.approx([a, c])]  # 0 is padding
-    # "a" was there but not judged
-    same(levels(observed(strategy, THIRD)), {"a": a, "b": 0.75 / 4 + 0.25 * 3 / 4, "c": c, "d": 0.0})
-    assert strategy.batches == 3
-
-
-def test_group_scope_forgets():
+def test_group_scope_forgets_and_keeps_the_precision():
+    single = CriterionScores(FIRST.scores.float(), FIRST.mask, FIRST.weights.float(), FIRST.names)
+    assert observed(FocalReward(), single).shape(single).weights.dtype == torch.float32
     assert observed(FocalReward(temperature=MEAN), FIRST).shape(SECOND).saturation.tolist() == [[1.0, 0.0], [0.5, 0.25]]
 
 
@@ -127,62 +104,11 @@ def test_random_ragged_batches_equal_the_loop(scope, temperature):
             np.testing.assert_allclose(shaped.weights[p, : len(keys)].numpy(), row, atol=1e-6)
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-def test_padding_and_precision(scope):
-    wide = make_scores([[[1.0, 0.0, None], [0.5, 0.5, None]]], names=(("a", "b"),))
-    narrow = make_scores([[[1.0, 0.0], [0.5, 0.5]]])
-    one, two = (observed(FocalReward(scope=scope), scores).shape(scores) for scores in (wide, narrow))
-    assert torch.equal(one.weights[:, :2], two.weights)
-    assert torch.equal(one.advantages, two.advantages)
-    single = CriterionScores(FIRST.scores.float(), FIRST.mask, FIRST.weights.float(), FIRST.names)
-    assert observed(FocalReward(scope=scope), single).shape(single).weights.dtype == torch.float32
-
-
-# -- state ------------------------------------------------------------------------------------------------------------------
-
-
-def frozen(strategy):
-    """The state as bytes-equal plain data."""
-    return {k: v.nan_to_num(-1).tolist() if isinstance(v, torch.Tensor) else v for k, v in strategy.state_dict().items()}
-
-
 def through_a_file(state):
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_shape_changes_no_state(scope):
-    strategy = FocalReward(scope=scope)
-    empty = frozen(strategy)
-    strategy.shape(FIRST)
-    assert frozen(strategy) == empty
-    seen = frozen(observed(strategy, FIRST))
-    assert seen != empty
-    shaped = [strategy.shape(scores) for scores in (FIRST, SECOND, THIRD, SECOND)]
-    assert frozen(strategy) == seen
-    assert torch.equal(shaped[1].advantages, shaped[3].advantages)
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_resumed_in_the_middle_gives_the_same_trajectory_to_the_last_bit(scope):
-    def make():
-        return FocalReward(scope=scope, decay=0.7, warmup=1)
-
-    batches = [FIRST, SECOND, THIRD, SECOND, FIRST]
-    whole, first, resumed = make(), observed(make(), *batches[:2]), make()
-    trajectory = [observed(whole, scores).shape(scores) for scores in batches]
-    resumed.shape(FIRST)
-    resumed.load_state_dict(through_a_file(first.state_dict()))
-    same(levels(resumed), levels(first))
-    assert torch.equal(resumed.shape(FIRST).weights, first.shape(FIRST).weights)  # before the next batch is observed
-    for scores, wanted in zip(batches[2:], trajectory[2:], strict=True):
-        got = observed(resumed, scores).shape(scores)
-        for name in ("rewards", "advantages", "weights", "saturation"):
-            assert torch.equal(getattr(got, name), getattr(wanted, name)), name
-    assert frozen(resumed) == frozen(whole)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

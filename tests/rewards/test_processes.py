@@ -1,54 +1,19 @@
 """Two processes with half of the prompts each do what one process does with all of them."""
 
-import os
-import socket
-import time
-from datetime import timedelta
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from lightning_focal.rewards import (
-    FocalReward,
-    Gd2poAdvantage,
-    GdpoAdvantage,
-    GroupAdvantage,
-    ItemResponse,
-    Pow3rWeighting,
-    RubricDropout,
-    SaMrpoAdvantage,
-    SawWeighting,
-    StandardisedFocalReward,
-    StaticReward,
-)
+from lightning_focal import rewards as rw
 from lightning_focal.rewards.strategy import draw_seeds
 from lightning_focal.types import CriterionScores
 from tests import oracles
+from tests.processes import run_ranks
+from tests.rewards.test_empty_batch import RUBRICS
 
 pytestmark = pytest.mark.slow  # two fresh processes import everything
 KEYS = list("uvwxyz")
 PROMPTS, BATCHES = 8, 3
-
-
-def strategies():
-    return {
-        "group": FocalReward(),
-        "batch": FocalReward(scope="batch"),
-        "running": FocalReward(scope="running", decay=0.6),
-        "batch scale": FocalReward(scope="running", advantage=GroupAdvantage(scale="batch")),
-        "static": StaticReward(weights="uniform"),
-        "gdpo": StaticReward(advantage=GdpoAdvantage()),
-        "saw": StaticReward(weighting=SawWeighting()),
-        "sa-mrpo": StaticReward(advantage=SaMrpoAdvantage()),
-        "gd2po": StaticReward(advantage=Gd2poAdvantage()),
-        "rrt": StaticReward(reward=ItemResponse()),
-        "pow3r": StaticReward(weighting=Pow3rWeighting()),
-        "dropout": StaticReward(weighting=RubricDropout(least=1)),
-        "standardised": StandardisedFocalReward(informedness=0.5, patience=1, mix=0.7),
-    }
 
 
 def batches(half_invalid):
@@ -75,7 +40,8 @@ def train(rank=0, world_size=1):
     """Run every strategy over every batch; plain data by case."""
     seen = {}
     for half_invalid in (False, True):
-        for name, strategy in strategies().items():
+        for name, make in RUBRICS.items():
+            strategy = make()
             strategy.learn_keys(KEYS)
             steps = []
             for mine in (part(scores, rank, world_size) for scores in batches(half_invalid)):
@@ -86,35 +52,20 @@ def train(rank=0, world_size=1):
     return seen
 
 
-def _rank(rank, port, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+def _rank(rank, folder):
     seen = train(rank, 2)
     try:  # nobody announced any key
-        FocalReward().observe(part(next(batches(False)), rank, 2))
+        rw.FocalReward().observe(part(next(batches(False)), rank, 2))
         seen["error"] = "none"
     except RuntimeError as error:
         seen["error"] = str(error)
     torch.save(seen, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = mp.spawn(_rank, args=(port, str(folder)), nprocs=2, join=False)
-    try:
-        deadline = time.monotonic() + 200  # a collective waits for 60 at most; the rest is imports on a busy machine
-        while not running.join(timeout=max(0.1, deadline - time.monotonic())):
-            assert time.monotonic() < deadline, "the two processes wait for each other"
-    finally:
-        for process in running.processes:
-            process.kill()
+    run_ranks(_rank, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
@@ -123,17 +74,17 @@ def alone():
     return train()
 
 
-@pytest.mark.parametrize("half_invalid", [False, True])
-@pytest.mark.parametrize("name", strategies())
-def test_two_processes_equal_one_and_each_other_to_the_last_bit(ranks, alone, name, half_invalid):
-    steps, levels = alone[name, half_invalid]
-    first, second = (seen[name, half_invalid] for seen in ranks)
-    torch.testing.assert_close(first[1], levels, rtol=0, atol=1e-6, equal_nan=True)
-    assert torch.equal(first[1].nan_to_num(-1), second[1].nan_to_num(-1))
-    for number, step in enumerate(steps):
-        for field, expected in step.items():
-            got = torch.cat([first[0][number][field], second[0][number][field]])
-            torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=f"{field} of batch {number}")
+@pytest.mark.parametrize("name", RUBRICS)
+def test_two_processes_equal_one_and_each_other_to_the_last_bit(ranks, alone, name):
+    for half_invalid in (False, True):
+        steps, levels = alone[name, half_invalid]
+        first, second = (seen[name, half_invalid] for seen in ranks)
+        torch.testing.assert_close(first[1], levels, rtol=0, atol=1e-6, equal_nan=True)
+        assert torch.equal(first[1].nan_to_num(-1), second[1].nan_to_num(-1))
+        for number, step in enumerate(steps):
+            for field, expected in step.items():
+                got = torch.cat([first[0][number][field], second[0][number][field]])
+                torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=f"{field} of batch {number}, {half_invalid}")
 
 
 def test_keys_that_were_not_announced_raise(ranks):

@@ -1,10 +1,21 @@
-"""Rubric scores: who is asked what, and where the answers go. Token choices: known starting rates."""
+"""Rubric scores: who is asked what. Token choices: known starting rates. Reward functions as TRL calls them; its own run: tests/integrations."""
+
+import asyncio
+import functools
 
 import pytest
 import torch
 
 from lightning_focal.judges import JudgeRequest, Outcome, RuleJudge, Verdict
-from lightning_focal.rewards import NINE_CHOICES, RubricScores, StaticReward, TokenChoice, TokenChoiceScores
+from lightning_focal.rewards import (
+    NINE_CHOICES,
+    FocalReward,
+    RewardFunctions,
+    RubricScores,
+    StaticReward,
+    TokenChoice,
+    TokenChoiceScores,
+)
 from lightning_focal.rubrics import Criterion, Rubric
 from tests.helpers import FAILED, MET, NOT_APPLICABLE, NOT_MET, TableJudge, make_prompts, make_rollouts
 
@@ -54,9 +65,6 @@ def test_what_cannot_be_judged_stops_early(judge):
             call(make_prompts(2, [SHORT, None]))
 
 
-# -- token choices ----------------------------------------------------------------------------------------------------------
-
-
 def tokens(ids, mask=None):
     ids = torch.tensor(ids)
     mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else torch.tensor(mask)
@@ -86,16 +94,61 @@ def test_rates_of_a_uniform_policy():
     assert shaped.rewards[0, 0] > shaped.rewards[0, 1]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: TokenChoice("x", -1, 0, 1), "'x': `position` must be >= 0"),
-        (lambda: TokenChoice("x", 0, 5, 5), "0 <= `first` < `last`, got 0, 5, 5"),
-        (lambda: TokenChoice("x", 0, 0, 1, points=0.0), "'x': `points` must be > 0, got 0.0"),
-        (lambda: TokenChoiceScores([]), "`choices` must have unique names and at least one entry, got \\[\\]"),
-        (lambda: TokenChoiceScores([TokenChoice("x", 0, 0, 1)] * 2), r"got \['x', 'x'\]"),
-    ],
-)
-def test_choices_are_checked(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+CALLS = []
+
+
+def right(completions, solution, **columns):
+    return [None if s is None else float(s in c[0]["content"]) for c, s in zip(completions, solution, strict=True)]
+
+
+async def brief(prompts, completions, completion_ids, trainer_state, log_metric, log_extra, answer, **columns):
+    await asyncio.sleep(0)
+    CALLS.append({"prompts": prompts, "ids": completion_ids, "step": trainer_state.global_step, "answer": answer, **columns})
+    CALLS[-1]["loop"] = asyncio.get_running_loop()
+    log_metric("tokens", sum(map(len, completion_ids)))
+    log_extra("nothing", completions)
+    return [-float(len(ids)) for ids in completion_ids]
+
+
+def batch(**kwargs):
+    prompts = make_prompts(2, answers=("4", None), extra=({"solution": "0.1", "level": 3}, {"level": 5}))
+    mask = torch.tensor([[[True, True, False], [True, False, False]], [[True] * 3, [True, True, False]]])
+    return make_rollouts(prompts, 2, response_ids=torch.arange(12).reshape(2, 2, 3), response_mask=mask, version=7, **kwargs)
+
+
+def test_functions_get_what_trl_gives_them():
+    source = RewardFunctions([right, f"{__name__}.brief"], weights=[3.0, -1.0], bounds={"brief": (-4.0, 0.0)})
+    assert source.level_keys() == ["right", "brief"]
+    rollouts = batch()
+    source.validate(rollouts.prompts)
+    CALLS.clear()
+    scores = source(rollouts)
+    call = CALLS[0]
+    assert call["prompts"] == [[{"role": "user", "content": f"question {p}"}] for p in (0, 0, 1, 1)]
+    assert (call["ids"], call["step"]) == ([[0, 1], [3], [6, 7, 8], [9, 10]], 7)
+    assert (call["answer"], call["level"], call["solution"]) == (["4", "4", None, None], [3, 3, 5, 5], ["0.1", "0.1", None, None])
+    assert scores.mask[..., 0].tolist() == [[True, True], [False, False]]
+    assert scores.scores.tolist() == [[[0, 0.5], [1, 0.25]], [[0, 0.75], [0, 0.5]]]  # a negative weight turns the score round
+    torch.testing.assert_close(scores.weights, torch.tensor([[3 / 7, 4 / 7]] * 2))
+    assert scores.measures["tokens"].tolist() == [8.0]
+    source(rollouts)
+    assert CALLS[1]["loop"] is CALLS[0]["loop"]
+
+
+def test_async_functions_run_where_a_loop_runs_already():
+    async def notebook():
+        return RewardFunctions([brief], bounds={"brief": (-4.0, 0.0)})(batch())
+
+    assert asyncio.run(notebook()).scores.tolist() == [[[0.5], [0.75]], [[0.25], [0.5]]]
+    assert RewardFunctions([right])(make_rollouts(make_prompts(0), 2)).scores.shape == (0, 2, 1)  # a batch without prompts
+    source = RewardFunctions([right, brief], bounds={"brief": (-4.0, 0.0)})
+    assert torch.allclose(FocalReward(gamma=1.0, source=source).shape(source(batch())).weights.sum(1), torch.ones(2))
+
+
+def test_what_the_data_lack_stops_early():
+    with pytest.raises(ValueError, match=r"'right' needs the columns \['solution'\], the data set has \['answer'\]"):
+        RewardFunctions([right]).validate(make_prompts(2))
+    with pytest.raises(ValueError, match=r"'right' must give one reward a completion \(4\), got 1"):
+        RewardFunctions([functools.wraps(right)(lambda **columns: [1.0])])(batch())
+    with pytest.raises(ValueError, match=r"'brief' gave -2, outside \(0, 1\)"):
+        RewardFunctions([brief])(batch())

@@ -95,11 +95,11 @@ def test_ranks_against_a_plain_loop():
 
 
 def test_command_writes_table_figure_rows(tmp_path, capsys):
-    folder, out = make_run(tmp_path / "run", batches=12), tmp_path / "out"
+    folder, out = make_run(tmp_path / "run", batches=6), tmp_path / "out"
     arguments = ["--reward=FocalReward", "--grid", "{gamma: [0, 3]}", "--out", str(out), "--show=1"]
     main(["replay", "--rollouts", str(folder / "rollouts"), *arguments])
     printed = capsys.readouterr().out
-    assert "96 rollouts in 12 batches" in printed
+    assert "48 rollouts in 6 batches" in printed
     assert len(re.findall(r"batch \d+, train-\d+: rollout \d in place of \d \(reward \+0\.\d+\)\n  was best: ", printed)) == 1
     content = json.loads((out / "replay.json").read_text())
     assert [result["arguments"] for result in content["results"]] == [{"gamma": 0}, {"gamma": 3}]

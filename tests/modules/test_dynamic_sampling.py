@@ -179,6 +179,7 @@ def test_both_views_of_a_question_stay_together():
 # -- resumed ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_resumed_runs_equal_the_uninterrupted_one(run_tiny, rubric_file, tmp_path):
     """Refills, replay and a curriculum; three epochs of four batches by a real policy.
 

@@ -23,7 +23,7 @@ OPTIONS = {
         {"strategy": StaticReward(advantage=GroupAdvantage("none"))},
         set(),
     ),
-    "entropy": ({"entropy_coef": 0.5}, {}, {"policy/entropy"}),
+    "entropy": ({"mini_batches": 1, "entropy_coef": 0.5}, {}, {"policy/entropy"}),
     "clip_cov": (COVARIANT, {}, {"policy/clip_cov_fraction"}),
     "truncated": ({"mask_truncated_completions": True}, {}, {"rollout/truncated"}),
     **{

@@ -90,9 +90,9 @@ def test_resumed_runs_equal_the_uninterrupted_one(run_tiny, rubric_file, tmp_pat
     whole = long_run("whole", saving(tmp_path), ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1))
     with pytest.raises(TypeError):
         long_run("killed", Kill(), ModelCheckpoint(tmp_path / "last", filename="last", every_n_train_steps=2))
-    for name in ("step=2", "step=14", "epoch=0"):  # rows and rollouts behind the checkpoint are written again
+    for name in ("step=6", "epoch=0"):  # rows and rollouts behind the checkpoint are written again
         shutil.copytree(whole.folder, tmp_path / name)
-    for folder, path in (("step=2", "step=2"), ("step=14", "step=14"), ("epoch=0", "epoch=0"), ("killed", "last/last")):
+    for folder, path in (("step=6", "step=6"), ("epoch=0", "epoch=0"), ("killed", "last/last")):
         torch.manual_seed(99)
         resumed = long_run(folder, ckpt_path=str(tmp_path / f"{path}.ckpt"))
         assert_same_end(resumed, whole)

@@ -241,7 +241,7 @@ def test_a_replayed_row_is_an_old_one_and_its_ratio_is_to_the_policy_that_wrote_
         return plain(rows, logp, *arguments)
 
     monkeypatch.setattr(grpo, "grpo_loss", spy)
-    options = {"trainer_max_epochs": 4, "update": Update(micro_batch_size=1000)}
+    options = {"trainer_max_epochs": 6, "update": Update(micro_batch_size=1000)}
     run = run_tiny(StaticReward(), RolloutTable(), dynamic_sampling=DynamicSampling(replay_buffer_size=8), **options)
     replayed = 0
     for number, (rows, logp) in enumerate(seen):

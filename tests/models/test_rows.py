@@ -96,7 +96,8 @@ def test_packing_proves_itself_on_real_rows_and_their_gradients(kind, monkeypatc
 def test_what_no_way_computes_is_refused(monkeypatch):
     model, data = fresh(), grouped([(3, 4), (3, 2)], 2)
     prove_rows(model, [])  # no row, no proof
-    assert first_rows(*data[:3], data[3] & False, sizes_of(data, 2)) == []
+    empty = (*data[:3], data[3] & False)
+    assert first_rows(*empty, sizes_of(empty, 2)) == []
     prove_rows(model, first_rows(*data, sizes_of(data, 2)))  # right as it is
     monkeypatch.setattr(logp_module, "own_logp", lambda model, prompt, response, t: (torch.zeros(len(response)), 1e-5))
     with pytest.raises(

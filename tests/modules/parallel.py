@@ -1,6 +1,5 @@
 """Whole runs that are the same on one process and on several."""
 
-import functools
 import json
 import warnings
 from contextlib import contextmanager
@@ -13,17 +12,14 @@ from torch.distributed.fsdp import (
     FullOptimStateDictConfig,
     FullStateDictConfig,
     FullyShardedDataParallel,
-    MixedPrecision,
     OptimStateKeyType,
     StateDictType,
 )
-from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lightning_focal.callbacks import EMATeacher, HeldOut
 from lightning_focal.data import Curriculum, ReasoningGymData, RubricDataModule
 from lightning_focal.generation import HFGenerator, Sampling
-from lightning_focal.models import Lora, Sharding, load_policy
+from lightning_focal.models import Lora, load_policy
 from lightning_focal.models.weights import full_weights
 from lightning_focal.modules import DynamicSampling, FrozenReference, GRPOModule, TeacherReference, Update
 from lightning_focal.rewards import CoRewardingI, CoRewardingII, CoRewardingIII, FocalReward, SelfCertaintyReward, StaticReward
@@ -69,11 +65,6 @@ CASES = {
         SelfCertaintyReward(equivalence="string"),
         {"update": Update(kl_coef=0.05), "reference": TeacherReference(), "lora": Lora(r=2)},
     ),
-    # the teacher answers, votes and is the reference; gradients of several micro-batches are added up
-    "options": lambda: (
-        CoRewardingII(equivalence="string"),
-        {"update": Update(kl_coef=0.05, micro_batch_size=3), "reference": TeacherReference()},
-    ),
 }
 
 WITH_RUBRICS = ("static", "focal", "losses", "dynamic")
@@ -110,39 +101,11 @@ class FlatOnCPU(FSDPStrategy):
         return FullyShardedDataParallel.rekey_optim_state_dict(state, by_number, self.model) if self.global_rank == 0 else state
 
 
-GLOO = {"process_group_backend": "gloo"}
-LAYER = {LlamaDecoderLayer}
-NARROW_SUMS = MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-FLAT = {
-    "wrapped_by_size": {"auto_wrap_policy": functools.partial(size_based_auto_wrap_policy, min_num_params=2000)},
-    "wrapped_and_checkpointed_by_class": {"auto_wrap_policy": LAYER, "activation_checkpointing_policy": LAYER},
-    "cpu_offload": {"cpu_offload": True},
-    "gradients_and_states_alone": {"sharding_strategy": "SHARD_GRAD_OP"},
-    "not_split": {"sharding_strategy": "NO_SHARD"},
-    "gradient_checkpointing": {},
-    "bf16_mixed": {},
-    "bf16_weights_gathered": {"mixed_precision": NARROW_SUMS},
-}
-"""Options of ``FSDPStrategy``; below, what else is chosen: of ``model.sharding`` and of the Trainer."""
-MORE = {
-    "gradient_checkpointing": {"gradient_checkpointing": True},
-    "bf16_mixed": {"precision": "bf16-mixed"},
-    "fsdp2_cpu_offload": {"sharding": Sharding(cpu_offload=True)},
-    "fsdp2_kept_gathered": {"sharding": Sharding(reshard_after_forward=False)},
-    "fsdp2_gradient_checkpointing": {"gradient_checkpointing": True},
-    "fsdp2_bf16": {"sharding": Sharding(param_dtype="bfloat16", reduce_dtype="float32")},
-}
-OPTIONS = tuple({**FLAT, **MORE})
-
-
 def strategies(world_size):
-    split = functools.partial(ModelParallelStrategy, data_parallel_size=world_size, tensor_parallel_size=1)
     return {
-        **dict.fromkeys(MORE, split),
-        **{name: functools.partial(FlatOnCPU, **GLOO, **options) for name, options in FLAT.items()},
-        "fsdp": lambda: FlatOnCPU(**GLOO),
-        "ddp": lambda: DDPStrategy(**GLOO),
-        "fsdp2": split,
+        "fsdp": lambda: FlatOnCPU(process_group_backend="gloo"),
+        "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
+        "fsdp2": lambda: ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1),
         "one": lambda: "auto",
     }
 
@@ -153,7 +116,6 @@ def fit(case, folder, strategy="auto", devices=1, ckpt_path=None, steps=STEPS, c
     reward, arguments = CASES[case]()
     folder = Path(folder)
     epochs = 2 if case == "dynamic" else 1  # a level is known once a prompt was met
-    steps = 2 if case == "options" else steps
     built = GRPOModule(
         **{
             "policy": LAYERS,
@@ -210,17 +172,15 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
 
 
-def worker(rank, folder, runs):
-    """Train every case under its strategy or options; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt."""
-    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # there is nothing to pin memory for, and nothing to wait for
-    torch.cpu.Stream.synchronize = lambda stream: None
-    for name, case in runs:
-        run = Path(folder) / f"{name}-{case}"
-        run.mkdir(parents=True, exist_ok=True)
-        torch.distributed.barrier()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            module = fit(case, run, strategies(2)[name](), 2, **MORE.get(name, {}))
-        kinds = sorted({str(parameter.dtype) for parameter in module.policy.parameters()})
-        torch.save({**result(module), "kinds": kinds}, run / f"result-{rank}.pt")
-        (run / f"warnings-{rank}.json").write_text(json.dumps(sorted({str(warning.message) for warning in caught})))
+def worker(rank, folder, names, cases):
+    """Train every case under every strategy; leaves ``<strategy>-<case>/`` with metrics.csv and result-<rank>.pt."""
+    for name in names:
+        for case in cases:
+            run = Path(folder) / f"{name}-{case}"
+            run.mkdir(parents=True, exist_ok=True)
+            torch.distributed.barrier()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                module = fit(case, run, strategies(2)[name](), 2)
+            torch.save(result(module), run / f"result-{rank}.pt")
+            (run / f"warnings-{rank}.json").write_text(json.dumps(sorted({str(warning.message) for warning in caught})))

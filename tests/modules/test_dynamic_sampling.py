@@ -29,7 +29,7 @@ from lightning_focal.studies.replay import read_rollouts
 from lightning_focal.types import Prompts
 from tests.conftest import TINY, hard_rows
 from tests.helpers import make_prompts, make_rollouts, make_scores
-from tests.modules.helpers import assert_same_end, column, metrics, same, saving, weights_of
+from tests.modules.helpers import column, metrics, same, weights_of
 
 SAME, VARIED = ["a"], ["a", "AAAAAAAA"]
 ONE = SimpleNamespace(count=1, rank=0, sum=lambda value: value, gather=lambda values: values)
@@ -179,54 +179,87 @@ def test_both_views_of_a_question_stay_together():
 # -- resumed ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_resumed_runs_equal_the_uninterrupted_one(run_tiny, rubric_file, tmp_path):
-    """Refills, replay and a curriculum; three epochs of four batches by a real policy.
+def everything_run(run_tiny, folder, *callbacks, **kwargs):
+    """Refills, replay and a curriculum; three epochs of four batches by a real policy."""
+    return run_tiny(
+        FocalReward(gamma=1.0, scope="running"),
+        RolloutTable(),
+        *callbacks,
+        folder=folder,
+        dynamic_sampling=DynamicSampling(max_rounds=3, replay_buffer_size=4),
+        data_curriculum=Curriculum(band=(0.1, 0.9), revisit=0.3),
+        update=Update(mini_batches=2),
+        trainer_max_epochs=3,
+        trainer_enable_checkpointing=bool(callbacks),
+        **kwargs,
+    )
 
-    Saved in an epoch, behind its last batch, at its very end, where the Trainer does not hand a loader its state back, and once the
-    next batch is drawn already.
-    """
-    rows = rubric_file(rows=hard_rows())
 
-    def everything(folder, *callbacks, **kwargs):
-        return run_tiny(
-            FocalReward(gamma=1.0, scope="running"),
-            RolloutTable(),
-            *callbacks,
-            folder=folder,
-            data_train=rows,
-            dynamic_sampling=DynamicSampling(max_rounds=3, replay_buffer_size=4),
-            data_curriculum=Curriculum(band=(0.1, 0.9), revisit=0.3),
-            update=Update(mini_batches=2),
-            trainer_max_epochs=3,
-            trainer_enable_checkpointing=bool(callbacks),
-            **kwargs,
-        )
-
-    ahead, epochs = RunCheckpoint(every_n_batches=1, keep=100), ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    whole = everything("whole", saving(tmp_path), epochs, ahead)
-    logged = {name for name in metrics(whole.folder)[0] if "/sampling/" in name}
+@pytest.fixture
+def whole(run_tiny, rubric_file, tmp_path):
+    saving = ModelCheckpoint(tmp_path / "checkpoints", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    run = everything_run(run_tiny, "whole", saving, data_train=rubric_file(rows=hard_rows()))
     for name in ("rejected", "replayed", "skipped"):  # there is something to go wrong
-        assert sum(column(whole.folder, f"train/sampling/{name}")) > 0, name
-    for page in ("howto/dynamic_sampling.md", "reference/cli.md"):  # the pages name what is logged
-        text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
-        assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged
+        assert sum(column(run.folder, f"train/sampling/{name}")) > 0, name
+    return run
 
-    saved = torch.load(tmp_path / "step=24.ckpt", weights_only=True)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [3, 8, 11])
+def test_resumed_run_equals_the_uninterrupted_one(run_tiny, tmp_path, whole, batches):
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    options = {"data_train": str(tmp_path / "train.jsonl")}
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(tmp_path / "checkpoints" / f"step={2 * batches}.ckpt"))
+    assert same(weights_of(resumed.module), weights_of(whole.module))
+    assert metrics(resumed.folder) == metrics(whole.folder)
+    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    loaders = [run.trainer.train_dataloader.state_dict() for run in (resumed, whole)]
+    assert loaders[0] == loaders[1]
+    kept = [run.module.sampler.buffer.entries for run in (resumed, whole)]
+    assert list(kept[0]) == list(kept[1])
+    assert all(kept[0][name]["response_ids"].equal(kept[1][name]["response_ids"]) for name in kept[0])
+
+
+@pytest.mark.slow
+def test_the_checkpoint_loads_safely(whole, tmp_path):
+    saved = torch.load(tmp_path / "checkpoints" / "step=24.ckpt", weights_only=True)
     assert len(saved["lightning_focal"]["replay_buffer"]) == 4
     loader = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
     assert loader["levels"].keys() == {f"row-{i}" for i in range(8)}
 
-    paths = [tmp_path / name for name in ("step=16.ckpt", "step=22.ckpt", "epoch=0.ckpt")]
-    for number, path in enumerate([*paths, ahead.folder / "step=12.ckpt", ahead.folder / "step=14.ckpt"]):
-        shutil.copytree(whole.folder, tmp_path / f"resumed{number}", ignore=shutil.ignore_patterns("*.ckpt"))
-        resumed = everything(f"resumed{number}", ckpt_path=str(path))
-        assert_same_end(resumed, whole)
-        assert rows_of(resumed.folder) == rows_of(whole.folder)
-        assert resumed.trainer.train_dataloader.state_dict() == whole.trainer.train_dataloader.state_dict()
-        mine, its = (run.module.sampler.buffer.entries for run in (resumed, whole))
-        assert list(mine) == list(its)
-        assert all(mine[name]["response_ids"].equal(its[name]["response_ids"]) for name in mine)
+
+@pytest.mark.slow
+def test_the_pages_name_what_is_logged(whole):
+    """In the how-to and in the table of log keys."""
+    logged = {name for name in metrics(whole.folder)[0] if "/sampling/" in name}
+    for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
+        text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [6, 7])
+def test_resumed_from_a_checkpoint_that_was_written_when_the_next_batch_was_drawn(run_tiny, rubric_file, tmp_path, batches):
+    options = {"data_train": rubric_file(rows=hard_rows())}
+    saving = RunCheckpoint(every_n_batches=1, keep=100)
+    whole = everything_run(run_tiny, "whole", saving, **options)
+    assert sum(column(whole.folder, "train/sampling/skipped")) > 0
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(saving.folder / f"step={2 * batches}.ckpt"))
+    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    assert metrics(resumed.folder) == metrics(whole.folder)
+
+
+@pytest.mark.slow
+def test_resumed_between_epochs_knows_levels_and_place(run_tiny, rubric_file, tmp_path):
+    """Saved at the end of an epoch, where the Trainer does not hand a loader its state back."""
+    options = {"data_train": rubric_file(rows=hard_rows())}
+    saving = ModelCheckpoint(tmp_path / "epochs", filename="{epoch}", save_top_k=-1)
+    whole = everything_run(run_tiny, "whole", saving, **options)
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(tmp_path / "epochs" / "epoch=0.ckpt"))
+    assert same(weights_of(resumed.module), weights_of(whole.module))
+    assert metrics(resumed.folder) == metrics(whole.folder)
 
 
 # -- replay ----------------------------------------------------------------------------------------------------------------------

@@ -29,19 +29,12 @@ def test_cut_after_the_first_eos(tiny):
     assert rollouts.logp.tolist() == [[[-1, -2, 0, 0, 0], [-6, 0, 0, 0, 0], [-11, -12, -13, -14, -15]]]
 
 
-def test_trimmed_to_the_longest(tiny):
-    _, tokenizer = tiny
-    a, end = *tokenizer("a")["input_ids"], tokenizer.eos_token_id
-    tokens = torch.tensor([[[a, end, a, a], [end, a, a, a]]])
-    rollouts = make_rollouts(make_prompts(tokenizer, ("q",)), tokenizer, tokens, eos={end})
-    assert rollouts.response_ids.shape == (1, 2, 2)
-
-
-def test_an_eos_that_is_an_ordinary_token_is_no_text(tiny):
-    _, tokenizer = tiny
-    tokens = torch.tensor([[tokenizer("ab.c")["input_ids"]]])
+def test_an_eos_that_is_an_ordinary_token_is_no_text_and_rows_are_as_long_as_the_longest(tiny):
+    tokenizer = tiny[1]
+    tokens = torch.tensor([[tokenizer("ab.c")["input_ids"], tokenizer(".abc")["input_ids"]]])
     rollouts = make_rollouts(make_prompts(tokenizer, ("q",)), tokenizer, tokens, eos=set(tokenizer(".")["input_ids"]))
-    assert rollouts.texts == (("ab",),)
+    assert rollouts.texts == (("ab", ""),)
+    assert rollouts.response_ids.shape == (1, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,6 @@ from tests.models.architectures import make, rolled
 DIFFERS = "its log-probabilities there differ from its own forward by 0.5 nats a token"
 
 
-@pytest.mark.parametrize(
-    ("graphs", "words"), [(True, "in CUDA graphs"), (False, "without CUDA graphs (its attention cannot be replaced)")]
-)
-def test_on_a_gpu_the_first_line_says_whether_there_are_graphs(monkeypatch, graphs, words):
-    model, _ = make("llama")
-    monkeypatch.setattr(module, "compute_device", lambda policy: torch.device("cuda"))
-    monkeypatch.setattr(module, "graphs_steps", lambda model, tokens: graphs)
-    assert HFGenerator().describe(model) == f"cache loop {words}, float32"
-
-
 def shift(monkeypatch, when=lambda prompts, named: True):
     """Have the cache loop report other log-probabilities."""
 
@@ -34,9 +24,13 @@ def shift(monkeypatch, when=lambda prompts, named: True):
     monkeypatch.setattr(module, "decode", shifted)
 
 
-def test_graphs_that_differ_are_off_in_words(monkeypatch, caplog):
+def test_on_a_gpu_the_first_line_says_whether_there_are_graphs(monkeypatch, caplog):
+    """Or that they differ and are off."""
     model, _ = make("llama")
     monkeypatch.setattr(module, "compute_device", lambda policy: torch.device("cuda"))
+    for graphs, words in ((True, "in CUDA graphs"), (False, "without CUDA graphs (its attention cannot be replaced)")):
+        monkeypatch.setattr(module, "graphs_steps", lambda model, tokens, graphs=graphs: graphs)
+        assert HFGenerator().describe(model) == f"cache loop {words}, float32"
     monkeypatch.setattr(module, "graphs_steps", lambda model, tokens: True)
     shift(monkeypatch, lambda prompts, named: named["graphs"])
     assert HFGenerator().describe(model) == f"cache loop without CUDA graphs ({DIFFERS}), float32"

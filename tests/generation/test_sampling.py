@@ -30,8 +30,10 @@ def plain_distribution(logits, temperature, top_k, top_p):
     return out
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 1.7])
-@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (2, 1.0), (0, 0.8), (3, 0.7), (9, 0.999), (0, 1e-6)])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 1.0), (0.5, 2, 1.0), (1.7, 0, 0.8), (0.5, 3, 0.7), (1.0, 9, 0.999), (1.7, 0, 1e-6)],
+)
 def test_tokens_follow_the_distribution(temperature, top_k, top_p):
     """Chi-square against the plain distribution: 20000 draws, 99.9 % quantile for 4 degrees of freedom."""
     n = 20000
@@ -46,18 +48,17 @@ def test_tokens_follow_the_distribution(temperature, top_k, top_p):
     assert chi_square < 18.47
 
 
-def test_logp_is_taken_before_truncation():
-    tokens, logp = pick_tokens(LOGITS[None], torch.tensor([0.1]), Sampling(temperature=0.5, top_k=1))
-    assert tokens.tolist() == [2]
-    weights = np.exp(LOGITS.double().numpy() / 0.5)
-    assert logp.item() == pytest.approx(np.log(weights[2] / weights.sum()), abs=1e-6)
-
-
-def test_greedy_reads_no_random_number():
-    tokens, logp = pick_tokens(LOGITS[None], torch.tensor([float("nan")]), Sampling(temperature=0))
-    weights = np.exp(LOGITS.double().numpy())
+@pytest.mark.parametrize(
+    ("sampling", "uniform", "divisor"),
+    [(Sampling(temperature=0.5, top_k=1), 0.1, 0.5), (Sampling(temperature=0), float("nan"), 1)],
+    ids=["before truncation", "greedy reads no random number"],
+)
+def test_logp_by_hand(sampling, uniform, divisor):
+    tokens, logp = pick_tokens(LOGITS[None], torch.tensor([uniform]), sampling)
+    weights = np.exp(LOGITS.double().numpy() / divisor)
     assert tokens.tolist() == [2]
     assert logp.item() == pytest.approx(np.log(weights[2] / weights.sum()), abs=1e-6)
+    assert pick_tokens(LOGITS[None].bfloat16(), torch.tensor([uniform]), sampling)[1].dtype == torch.float32  # widened
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,11 +93,6 @@ def test_largest_random_number_stays_inside_the_vocabulary():
     assert token.item() == 2
     token, _ = pick_tokens(logits.flip(1), torch.tensor([0.0]), Sampling())
     assert token.item() == 997
-
-
-def test_low_precision_logits_are_widened():
-    _, logp = pick_tokens(LOGITS[None].bfloat16(), torch.tensor([0.5]), Sampling())
-    assert logp.dtype == torch.float32
 
 
 def test_ties_at_the_cut_stay():

@@ -15,21 +15,20 @@ from .helpers import make_prompts, responses
 SOURCE = "random:tiny-llama?hidden=32&layers=2&seed=3&std=0.2"
 
 
-def make_policy(lora):
+def make_policy():
     model, tokenizer = load_policy(SOURCE)
     torch.manual_seed(1)
-    return adapted(model, 0.2) if lora else model, tokenizer
+    return adapted(model, 0.2), tokenizer
 
 
-def worker(rank, lora):
+def worker(rank):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    whole, tokenizer = make_policy(lora)
-    sharded, _ = make_policy(lora)
+    whole, tokenizer = make_policy()
+    sharded, _ = make_policy()
     mesh = init_device_mesh("cpu", (2,))
-    base = sharded.get_base_model() if lora else sharded
-    for layer in base.model.layers:
+    for layer in sharded.get_base_model().model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
 
@@ -71,7 +70,6 @@ def worker(rank, lora):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
-def test_two_ranks(lora):
-    """Starts two processes."""
-    run_ranks(worker, lora)
+def test_two_ranks():
+    """Starts two processes; without adapters: tests/modules/test_processes.py."""
+    run_ranks(worker)

@@ -10,6 +10,7 @@ import torch
 from lightning_focal.environments import Dialogue, TurnRollouts
 from lightning_focal.generation import Sampling
 from lightning_focal.models import load_policy
+from tests.modules.helpers import full_logp
 
 from .helpers import make_prompts
 
@@ -45,8 +46,7 @@ def trainer_logp(policy, rollouts, temperature=1.0):
     """``[P][G]`` log-probabilities: one sequence at a time, no cache, no padding."""
     for prompt, group, masks in zip(rollouts.prompts.tokens, rollouts.response_ids, rollouts.response_mask, strict=True):
         for ids in (row[mask] for row, mask in zip(group, masks, strict=True)):
-            logits = policy(torch.cat([torch.tensor(prompt), ids])[None]).logits[0, len(prompt) - 1 : -1].float()
-            yield (logits / temperature).log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            yield full_logp(policy, prompt, ids.tolist(), temperature)
 
 
 @torch.no_grad()

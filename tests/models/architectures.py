@@ -5,6 +5,7 @@
 writes the table of docs/reference/models.md.
 """
 
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,15 +161,18 @@ def flat(rollouts):
     return *prompts, rollouts.response_ids.flatten(0, 1), rollouts.response_mask.flatten(0, 1)
 
 
-def alone(model, rows):
-    """Log-probabilities ``[N, T]`` by transformers' forward of one sequence at a time."""
-    found = []
-    for prompt, prompt_mask, response, mask in zip(*rows, strict=True):
-        ids = torch.cat([prompt[prompt_mask], response[mask]])
-        logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
-        logp = torch.log_softmax(logits, -1)[int(prompt_mask.sum()) - 1 : -1].gather(-1, response[mask][:, None])[:, 0]
-        found.append(torch.nn.functional.pad(logp, (0, len(mask) - len(logp))))
-    return torch.stack(found)
+def one_by_one(model, prompts, prompt_mask, responses, response_mask, temperature=1.0):
+    """Log-probabilities, entropies and self-certainties ``[N, T]`` by transformers' forward of one unpadded sequence at a time."""
+    found = [torch.zeros(responses.shape) for _ in range(3)]
+    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        prompt, response = prompt[prompt_mask[i]], response[response_mask[i]]
+        if len(response):
+            logits = model(input_ids=torch.cat([prompt, response])[None], use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+            logp = torch.log_softmax(logits / temperature, -1)
+            entropy, certainty = -(logp.exp() * logp).sum(-1), -logp.mean(-1) - math.log(logp.shape[-1])  # KL(uniform || policy)
+            for into, value in zip(found, (logp.gather(-1, response[:, None])[:, 0], entropy, certainty), strict=True):
+                into[i, : len(response)] = value
+    return found[0], {"entropy": found[1], "self_certainty": found[2]}
 
 
 def gradients(model, logp):
@@ -189,7 +193,7 @@ def measured(name):
             raise
         return SimpleNamespace(sampler="refused", update="refused", gaps={}, lengths=[])
     rows, sizes = flat(rollouts), Sizes.of(*flat(rollouts)[1::2], rollouts.group_size)
-    own = alone(untouched, rows)
+    own, _ = one_by_one(untouched, *rows)
     wanted = gradients(untouched, own)
     gaps = {"sampler": rollouts.logp.flatten(0, 1) - own}
     for mode, given in (("packed", sizes), ("padded", None)):

@@ -28,13 +28,9 @@ def tokenizer():
 
 
 def test_generation_prompt_is_added_once(tokenizer):
-    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    text = tokenizer.decode(encode_chat(tokenizer, chat))
-    assert text == ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-
-
-def test_ids_are_plain_ints(tokenizer):
-    ids = encode_chat(tokenizer, [{"role": "user", "content": "Hi"}])
+    ids = encode_chat(tokenizer, [{"role": "system", "content": "Be brief."}, *HI])
+    text = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(ids) == text
     assert isinstance(ids, tuple)
     assert all(type(i) is int for i in ids)
 
@@ -58,18 +54,15 @@ def test_malformed_chats_are_named(messages, error, match):
         validate_messages(messages)
 
 
-def test_tokenizer_without_template():
-    bare = load_tokenizer("random:tiny-llama")
-    bare.chat_template = None
-    with pytest.raises(ValueError, match="chat template"):
-        encode_chat(bare, [{"role": "user", "content": "Hi"}])
-
-
-def test_refusal_of_the_template_is_passed_on():
+@pytest.mark.parametrize(
+    ("template", "match"),
+    [(None, "chat template"), ("{{ raise_exception('roles must alternate') }}", r"roles \['user'\].*must alternate")],
+)
+def test_templates_that_lack_or_refuse(template, match):
     strict = load_tokenizer("random:tiny-llama")
-    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(ValueError, match=r"roles \['user'\].*must alternate"):
-        encode_chat(strict, [{"role": "user", "content": "Hi"}])
+    strict.chat_template = template
+    with pytest.raises(ValueError, match=match):
+        encode_chat(strict, HI)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightning_focal.models import encode_chat, export_policy, load_policy
 from lightning_focal.models import export as module
 from lightning_focal.models.export import hub_weights, write_description, write_weights
-from tests.helpers import adapted
 
 from .architectures import make
 
@@ -50,32 +49,13 @@ def test_read_back_to_the_last_bit(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"policy"}
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_other_precisions(tmp_path, dtype):
-    model, tokenizer = load_policy(TINY, dtype=dtype)
+def test_another_precision_stays(tmp_path):
+    model, tokenizer = load_policy(TINY, dtype="bfloat16")
     again, _ = load_policy(export_policy(model, tokenizer, tmp_path / "p"), dtype="auto")
-    assert again.dtype == getattr(torch, dtype)
+    assert again.dtype == torch.bfloat16
     assert logits(again).equal(logits(model))
-
-
-def test_adapters_are_merged(tmp_path):
-    plain, tokenizer = load_policy(TINY)
-    before = {name: value.detach().clone() for name, value in plain.named_parameters()}
-    torch.manual_seed(0)
-    model = adapted(plain, 0.2, alpha=8.0)
-    with_adapters = logits(model)
-    folder = export_policy(model.train(), tokenizer, tmp_path / "p")
-    again, _ = load_policy(folder)
-    assert names(folder) == set(before)
-    torch.testing.assert_close(logits(again), with_adapters, rtol=1e-4, atol=1e-4)
-    assert (logits(again) - logits(load_policy(TINY)[0])).abs().max() > 0.1
-    after = dict(again.named_parameters())
-    layer = model.base_model.model.model.layers[0].self_attn.q_proj
-    merged = layer.base_layer.weight + 2.0 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)
-    assert after["model.layers.0.self_attn.q_proj.weight"].equal(merged.detach())
-    assert after["lm_head.weight"].equal(before["lm_head.weight"])
-    assert model.training  # the policy itself is left as it was
-    assert logits(model).equal(with_adapters)
+    export_policy(model, tokenizer, tmp_path / "others", write=False)  # only one process writes
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_tied_weights_are_stored_once(tmp_path):
@@ -89,32 +69,24 @@ def test_tied_weights_are_stored_once(tmp_path):
     assert again.lm_head.weight is again.model.embed_tokens.weight
 
 
-def test_an_earlier_export_is_replaced(tmp_path):
+def test_an_earlier_export_is_replaced_and_stays_where_that_fails(tmp_path):
     first, tokenizer = load_policy(TINY)
     second, _ = load_policy(f"{TINY}&seed=1")
     export_policy(first, tokenizer, tmp_path / "p")
     (tmp_path / "p" / "left.txt").write_text("from before")
     export_policy(second, tokenizer, tmp_path / "p")
-    assert logits(load_policy(tmp_path / "p")[0]).equal(logits(second))
     assert not (tmp_path / "p" / "left.txt").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["p"]
-
-
-def test_a_failure_leaves_the_earlier_export(tmp_path, monkeypatch):
-    model, tokenizer = load_policy(TINY)
-    export_policy(model, tokenizer, tmp_path / "p")
 
     class Broken:
         def save_pretrained(self, folder):
             raise OSError("no space left on device")
 
-    other, _ = load_policy(f"{TINY}&seed=1")
     with pytest.raises(OSError, match="no space left"):
-        export_policy(other, Broken(), tmp_path / "p")
-    assert logits(load_policy(tmp_path / "p")[0]).equal(logits(model))
+        export_policy(first, Broken(), tmp_path / "p")
+    assert logits(load_policy(tmp_path / "p")[0]).equal(logits(second))
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
     with pytest.raises(OSError, match="no space left"):
-        export_policy(other, Broken(), tmp_path / "deep" / "new")
+        export_policy(first, Broken(), tmp_path / "deep" / "new")
     assert not any((tmp_path / "deep").iterdir())
 
 
@@ -131,12 +103,6 @@ def test_other_peoples_folders_are_left_alone(tmp_path):
     assert (tmp_path / "notes" / "diary.txt").read_text() == "dear"
     (tmp_path / "empty").mkdir()
     assert json.loads((export_policy(model, tokenizer, tmp_path / "empty") / "config.json").read_text())["model_type"] == "llama"
-
-
-def test_only_one_process_writes(tmp_path):
-    model, tokenizer = load_policy(TINY)
-    export_policy(model, tokenizer, tmp_path / "p", write=False)
-    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])

@@ -1,5 +1,4 @@
 import logging
-import math
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from lightning_focal.models import (
 )
 from lightning_focal.models import logp as module
 
-from .architectures import make
+from .architectures import make, one_by_one
 
 
 def batch(lengths, limit=6, vocabulary=256, seed=0):
@@ -32,28 +31,12 @@ def batch(lengths, limit=6, vocabulary=256, seed=0):
     return prompts, prompt_mask, responses, response_mask
 
 
-def one_by_one(model, prompts, prompt_mask, responses, response_mask, temperature=1.0):
-    """Whole logits of one unpadded sequence at a time."""
-    out = torch.zeros(responses.shape)
-    entropy, certainty = torch.zeros(responses.shape), torch.zeros(responses.shape)
-    for i in range(len(prompts)):
-        prompt, response = prompts[i][prompt_mask[i]], responses[i][response_mask[i]]
-        if len(response):
-            logits = model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1].float() / temperature
-            logp = torch.log_softmax(logits, -1)
-            out[i, : len(response)] = logp[torch.arange(len(response)), response]
-            entropy[i, : len(response)] = -(logp.exp() * logp).sum(-1)
-            certainty[i, : len(response)] = -logp.mean(-1) - math.log(
-                logp.shape[-1]
-            )  # KL(uniform || policy), from log-probabilities
-    return out, {"entropy": entropy, "self_certainty": certainty}
-
-
 MIXED = [(3, 4), (7, 1), (1, 6), (5, 0), (7, 5)]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("lengths", [MIXED, [(4, 5), (4, 2)]], ids=["left-padded", "equal prompts"])
+@pytest.mark.parametrize(
+    ("lengths", "temperature"), [(MIXED, 0.7), ([(4, 5), (4, 2)], 1.0)], ids=["left-padded", "equal prompts"]
+)
 def test_equals_whole_logits_without_padding(tiny, lengths, temperature):
     data = batch(lengths)
     with torch.no_grad():
@@ -65,32 +48,21 @@ def test_equals_whole_logits_without_padding(tiny, lengths, temperature):
     assert (logp[~data[3]] == 0).all()
 
 
-def test_micro_batches_and_extra_padding_change_nothing(tiny):
-    prompts, prompt_mask, responses, response_mask = data = batch(MIXED)
-    with torch.no_grad():
-        whole = response_logp(tiny[0], *data)
-        parts = torch.cat([response_logp(tiny[0], *(t[i : i + 2] for t in data)) for i in range(0, 5, 2)])
-        pad = torch.nn.functional.pad
-        wider = response_logp(
-            tiny[0], pad(prompts, (3, 0)), pad(prompt_mask, (3, 0)), pad(responses, (0, 4)), pad(response_mask, (0, 4))
-        )
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
-    torch.testing.assert_close(wider[:, :6], whole, atol=1e-5, rtol=0)
-    assert wider.shape == (5, 10)
-
-
-def test_columns_of_padding_are_not_computed(tiny):
-    prompts, prompt_mask, responses, response_mask = batch([(2, 2), (1, 1)])
-    pad = torch.nn.functional.pad
-    seen = []
+def test_columns_of_padding_change_nothing_and_are_not_computed(tiny):
+    prompts, prompt_mask, responses, response_mask = data = batch([(2, 2), (1, 1)])
+    pad, seen = torch.nn.functional.pad, []
     why_not_padded(tiny[0])  # tries the model out
-    hook = tiny[0].model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
-    )
     with torch.no_grad():
-        response_logp(tiny[0], pad(prompts, (9, 0)), pad(prompt_mask, (9, 0)), responses, response_mask)
-    hook.remove()
+        expected = response_logp(tiny[0], *data)
+        hook = tiny[0].model.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+        )
+        wider = (pad(prompts, (9, 0)), pad(prompt_mask, (9, 0)), pad(responses, (0, 4)), pad(response_mask, (0, 4)))
+        logp = response_logp(tiny[0], *wider)
+        hook.remove()
     assert seen == [(2, 3)]
+    assert logp.shape == (2, 10)
+    torch.testing.assert_close(logp[:, :6], expected, atol=1e-5, rtol=0)
 
 
 def test_head_is_put_back(tiny):

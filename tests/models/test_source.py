@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoTokenizer, Qwen2VLConfig
+from transformers import AutoTokenizer
 
 from lightning_focal.models import PolicySourceError, load_policy, load_tokenizer, load_trainable, resolve_source
 from lightning_focal.models.load import CACHE_ENV, default_cache_dir
@@ -45,59 +45,41 @@ def test_dtype_and_attention(folder):
 
 
 @pytest.mark.parametrize(
-    ("remove", "match"),
-    [
-        ("config.json", "no config.json"),
-        ("tokenizer.json", "no tokenizer"),
-        ("model.safetensors", "no weights"),
-        ("chat_template.jinja", "no chat template"),
-    ],
-)
-def test_missing_part_is_named_with_its_place(folder, remove, match):
-    (folder / remove).unlink()
-    with pytest.raises(PolicySourceError, match=match) as caught:
-        load_policy(folder)
-    assert str(folder) in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("part", "change", "match"),
     [
+        ("config.json", None, "no config.json"),
+        ("tokenizer.json", None, "no tokenizer"),
+        ("model.safetensors", None, "no weights"),
+        ("chat_template.jinja", None, "no chat template"),
         ("model.safetensors", lambda data: data[: len(data) // 2], "cannot be read: .*deserializing header"),
         ("model.safetensors", lambda data: b"", "cannot be read: .*header too small"),
         ("config.json", lambda data: b"{", "cannot be read"),
-        (
-            "config.json",
-            lambda data: data.replace(b'"intermediate_size": ', b'"intermediate_size": 1'),
-            "cannot be read: .*mismatched",
-        ),
-        (
-            "config.json",
-            lambda data: re.sub(rb'"num_hidden_layers": \d', b'"num_hidden_layers": 9', data),
-            r"no weights for .*layers\.\d",
-        ),
+        ("config.json", lambda data: data.replace(b'mediate_size": ', b'mediate_size": 1'), "cannot be read: .*mismatched"),
+        ("config.json", lambda data: re.sub(rb'hidden_layers": \d', b'hidden_layers": 9', data), r"no weights for .*layers\.\d"),
     ],
 )
-def test_weights_that_are_damaged_or_not_there(folder, part, change, match):
-    (folder / part).write_bytes(change((folder / part).read_bytes()))
+def test_parts_that_are_missing_or_damaged_are_named_with_their_place(folder, part, change, match):
+    data = (folder / part).read_bytes()
+    (folder / part).unlink() if change is None else (folder / part).write_bytes(change(data))
     with pytest.raises(PolicySourceError, match=match) as caught:
         load_policy(folder)
     assert str(folder) in str(caught.value)
 
 
-def test_tokenizer_without_eos(folder, tiny):
-    bare = AutoTokenizer.from_pretrained(folder)
-    bare.eos_token = None
-    bare.save_pretrained(folder)
+def test_tokenizers_that_lack_a_token_or_have_one_too_many(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    assert load_tokenizer(folder).pad_token == "<|im_end|>"
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
     with pytest.raises(PolicySourceError, match="no `eos_token`"):
         load_tokenizer(folder)
-
-
-def test_missing_pad_becomes_eos(folder):
-    bare = AutoTokenizer.from_pretrained(folder)
-    bare.pad_token = None
-    bare.save_pretrained(folder)
-    assert load_tokenizer(folder).pad_token == "<|im_end|>"
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.eos_token = "<extra>"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(PolicySourceError, match=r"ends a response with token 259, its model embeds 259"):
+        load_policy(folder)
 
 
 def test_a_tokenizer_may_know_tokens_that_no_prompt_holds(folder, run_tiny, rubric_file):
@@ -105,22 +87,13 @@ def test_a_tokenizer_may_know_tokens_that_no_prompt_holds(folder, run_tiny, rubr
     bigger.add_tokens(["<image_soft_token>"], special_tokens=True)
     bigger.save_pretrained(folder)
     assert len(load_policy(folder)[1]) == 260
-    run_tiny(policy=str(folder))
+    run_tiny(policy=str(folder), trainer_limit_train_batches=1)
     rows = rubric_rows(4)
     rows[-1]["prompt"] = "<image_soft_token> what is this?"
     with pytest.raises(
         ValueError, match=r"a prompt holds the token '<image_soft_token>' \(id 259\), of which .* embeds 259 tokens"
     ):
         run_tiny(policy=str(folder), folder="again", data_train=rubric_file(rows=rows))
-
-
-def test_foreign_tokenizer_is_refused(folder):
-    bigger = AutoTokenizer.from_pretrained(folder)
-    bigger.add_tokens(["<extra>"])
-    bigger.eos_token = "<extra>"
-    bigger.save_pretrained(folder)
-    with pytest.raises(PolicySourceError, match=r"ends a response with token 259, its model embeds 259"):
-        load_policy(folder)
 
 
 def test_code_of_a_source_is_run_where_it_is_trusted(folder):
@@ -141,7 +114,7 @@ def test_code_of_a_source_is_run_where_it_is_trusted(folder):
 
 
 def test_a_model_of_pictures_is_refused_in_a_line(folder):
-    Qwen2VLConfig().save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "qwen2_vl"}')
     with pytest.raises(PolicySourceError, match=r"is no causal language model \(qwen2_vl\)") as caught:
         load_policy(folder)
     assert "\n" not in str(caught.value)

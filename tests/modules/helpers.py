@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.judges import Judge, Outcome, Verdict
 from lightning_focal.models import response_measures
@@ -61,10 +62,11 @@ def backward_of_step(model, rows, update, temperature=1.0, normaliser=None, sums
     return {name.removeprefix("loss/"): value for name, value in sums.step.items()}
 
 
-def metrics(folder, times=False):
-    """Rows of metrics.csv as mappings; without the columns that hold times."""
+def metrics(folder, times=False, stage=""):
+    """Rows of metrics.csv as mappings, those of one stage if so asked; without the columns that hold times."""
     with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if times or "/time/" not in k} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if times or "/time/" not in k} for row in csv.DictReader(file)]
+    return [row for row in rows if not stage or row[f"{stage}/reward/mean"] != ""]
 
 
 def column(folder, name):
@@ -78,6 +80,17 @@ def weights_of(module):
 
 def same(left, right):
     return left.keys() == right.keys() and all(left[key].equal(right[key]) for key in left)
+
+
+def saving(folder, every=2):
+    """Leaves ``folder/step=N.ckpt`` after each ``every`` optimiser steps."""
+    return ModelCheckpoint(folder, filename="{step}", every_n_train_steps=every, save_top_k=-1)
+
+
+def assert_same_end(one, other):
+    """Two runs have the same weights and wrote the same, to the last bit."""
+    assert same(weights_of(one.module), weights_of(other.module))
+    assert metrics(one.folder) == metrics(other.folder)
 
 
 class FailingJudge(Judge):

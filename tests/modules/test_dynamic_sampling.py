@@ -15,7 +15,7 @@ from lightning_focal.callbacks import HeldOut, RolloutTable
 from lightning_focal.data import Curriculum, ReasoningGymData
 from lightning_focal.functional import varied_groups
 from lightning_focal.generation import Sampling, ScriptedGenerator
-from lightning_focal.modules import DynamicSampling, GRPOModule, Update
+from lightning_focal.modules import DynamicSampling, GRPOModule, Update, grpo
 from lightning_focal.modules.dynamic_sampling import GroupSampler, joined, question_levels, taken
 from lightning_focal.modules.replay_buffer import Judged
 from lightning_focal.report.contents import all_figures
@@ -27,7 +27,7 @@ from lightning_focal.rewards import FocalReward, MajorityVoteReward, StaticRewar
 from lightning_focal.runs.saving import RunCheckpoint
 from lightning_focal.studies.replay import read_rollouts
 from lightning_focal.types import Prompts
-from tests.conftest import RUBRIC, TINY, hard_rows
+from tests.conftest import TINY, hard_rows
 from tests.helpers import make_prompts, make_rollouts, make_scores
 from tests.modules.helpers import column, metrics, same, weights_of
 
@@ -61,42 +61,26 @@ def test_a_group_varies_where_numpy_finds_two_scores_of_a_criterion_that_weighs(
     assert 0.2 < np.mean(found) < 0.8
 
 
-def test_a_tie_of_sums_is_a_contrast(run_tiny, rubric_file):
-    """Both responses miss one of two equal criteria; reward and advantage are the same, the group is kept all the same."""
-    pair = [{**RUBRIC[0], "points": 1}, {"name": "loud", "points": 1, "check": {"kind": "regex", "pattern": "[A-Z]"}}]
-    script = ScriptedGenerator(["a", "AAAAAAAA"])
-    run = run_tiny(
-        StaticReward(),
-        generator=script,
-        data_train=rubric_file(rubric=pair),
-        dynamic_sampling=DynamicSampling(),
-        sampling=Sampling(max_new_tokens=12),
-    )
-    assert column(run.folder, "train/reward/group_std") == [0.0] * 4
-    assert column(run.folder, "train/sampling/rejected") == [0.0] * 4
-
-
 # -- a whole run -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def refilled(run_tiny):
-    """Half of the prompts are always answered alike."""
-    return run_tiny(
+def test_rejected_groups_are_counted_recorded_and_observed_but_not_learnt_from(run_tiny, rubric_file):
+    """Half of the prompts are always answered alike: two solved, two hopeless. Held-out prompts are left alone."""
+    alike = {"row-0": SAME, "row-1": SAME, "row-2": ["AAAAAAAA"], "row-3": ["AAAAAAAA"]}
+    run = run_tiny(
         FocalReward(gamma=1.0, scope="running"),
+        HeldOut(),
         RolloutTable(),
-        generator=scripted(range(4)),
+        generator=ScriptedGenerator({f"row-{i}": VARIED for i in range(8)} | alike),
         dynamic_sampling=DynamicSampling(max_rounds=5),
         trainer_max_epochs=2,
         sampling=Sampling(max_new_tokens=12),
+        data_val=rubric_file(3, "val.jsonl"),
     )
-
-
-def test_rejected_groups_are_recorded_counted_and_take_no_part_in_the_update(refilled):
-    rows = rows_of(refilled.folder)
-    by_batch = [[row for row in rows if row["batch"] == batch] for batch in range(8)]
+    rows, sums = rows_of(run.folder), np.zeros(3)
     assert sum(row["rejected"] for row in rows) > 0
-    for batch, logged in zip(by_batch, metrics(refilled.folder), strict=True):
+    for number, logged in enumerate(metrics(run.folder, stage="train")):
+        batch = [row for row in rows if row["batch"] == number]
         kept = {row["prompt_id"] for row in batch if not row["rejected"]}
         rejected = {row["prompt_id"] for row in batch if row["rejected"]}
         assert len(kept) == 2  # a batch has as many groups as without
@@ -107,82 +91,53 @@ def test_rejected_groups_are_recorded_counted_and_take_no_part_in_the_update(ref
         assert float(logged["train/sampling/generated"]) == len(kept | rejected) / 2
         assert float(logged["train/sampling/contrastive"]) == 1.0
         assert float(logged["train/reward/valid_share"]) == 1.0
-    shown = read_run(refilled.folder, rollouts=1000)
+        static = [row["static_reward"] for row in batch]  # of all that was judged
+        assert float(logged["train/reward/static"]) == pytest.approx(np.mean(static), abs=1e-6)
+        sums += [float(logged[f"train/sampling/{name}"]) for name in ("rejected", "solved", "hopeless")]
+    assert number == 7
+    assert sums[0] == sums[1] + sums[2]
+    assert min(sums) >= 2  # once an epoch at least
+    assert run.module.version == run.trainer.global_step == 8  # a batch is one step
+
+    held_out = [row for path in (run.folder / "rollouts").glob("val-*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert len(held_out) == 3 * 3 * 2  # before, and after each epoch; three prompts, two rollouts
+    assert not any(row["rejected"] for row in held_out)
+
+    fresh = FocalReward(gamma=1.0, scope="running")  # that observes every recorded group, kept and rejected
+    for batch in read_rollouts(run.folder / "rollouts"):
+        fresh.observe(batch.scores)
+    for key in run.strategy.keys:
+        assert fresh.level_of(key) == pytest.approx(run.strategy.level_of(key), abs=1e-6)
+
+    shown = read_run(run.folder, rollouts=1000)
     views = {views.name: views for views in all_figures(group_runs([shown]), {shown.folder: run_levels(shown)})}
     (health,) = views["health"].views.values()
     (panel,) = (panel for panel in health.panels if panel.title == "groups left out")
     assert [curve.name for curve in panel.curves] == ["left out", "solved", "hopeless"]
     assert sum(pack_rollouts([("run", shown.train.rows)])["out"]) == sum(row["rejected"] for row in rows)
-    assert refilled.module.version == refilled.trainer.global_step == 8  # a batch is one step
-
-
-def test_levels_are_estimated_on_all_that_was_judged(refilled):
-    """A strategy that observes every recorded group of every batch, kept and rejected, holds the same levels."""
-    fresh = FocalReward(gamma=1.0, scope="running")
-    for batch in read_rollouts(refilled.folder / "rollouts"):
-        fresh.observe(batch.scores)
-    for key in refilled.strategy.keys:
-        assert fresh.level_of(key) == pytest.approx(refilled.strategy.level_of(key), abs=1e-6)
-
-
-def test_what_is_logged_of_rollouts_is_of_all_that_was_judged(refilled):
-    rows = rows_of(refilled.folder)
-    for batch, logged in enumerate(metrics(refilled.folder)):
-        static = [row["static_reward"] for row in rows if row["batch"] == batch]
-        assert float(logged["train/reward/static"]) == pytest.approx(np.mean(static), abs=1e-6)
-
-
-def test_solved_and_hopeless_are_told_apart(run_tiny):
-    script = {f"row-{i}": ["AAAAAAAA"] if i == 0 else ["a"] if i == 1 else VARIED for i in range(8)}
-    run = run_tiny(
-        StaticReward(),
-        generator=ScriptedGenerator(script),
-        dynamic_sampling=DynamicSampling(max_rounds=8),
-        sampling=Sampling(max_new_tokens=12),
-        data_batch_size=4,
-        trainer_max_epochs=3,
-    )
-    sums = {name: sum(column(run.folder, f"train/sampling/{name}")) for name in ("rejected", "solved", "hopeless")}
-    assert sums["solved"] >= 3  # once an epoch at least
-    assert sums["hopeless"] >= 3
-    assert sums["rejected"] == sums["solved"] + sums["hopeless"]
 
 
 def test_a_place_that_cannot_be_filled_keeps_its_group(run_tiny):
     """Every prompt is solved: the bound ends the search, and the batch is the one it would have been."""
-    options = {"generator": scripted(range(8)), "sampling": Sampling(max_new_tokens=12)}
+    options = {"generator": scripted(range(8)), "sampling": Sampling(max_new_tokens=12), "trainer_limit_train_batches": 2}
     plain = run_tiny(StaticReward(), RolloutTable(), folder="plain", **options)
     run = run_tiny(StaticReward(), RolloutTable(), dynamic_sampling=DynamicSampling(max_rounds=3), **options)
     kept = [row["prompt_id"] for row in rows_of(run.folder) if not row["rejected"]]
     assert kept == [row["prompt_id"] for row in rows_of(plain.folder)]
-    assert column(run.folder, "train/sampling/rounds") == [3.0] * 4
-    assert column(run.folder, "train/sampling/generated") == [3.0] * 4
-    assert column(run.folder, "train/sampling/contrastive") == [0.0] * 4
+    for name, value in (("rounds", 3.0), ("generated", 3.0), ("contrastive", 0.0)):
+        assert column(run.folder, f"train/sampling/{name}") == [value] * 2
     assert same(weights_of(run.module), weights_of(plain.module))
 
 
-def test_with_nothing_to_reject_the_run_is_the_one_without_bit_for_bit(run_tiny):
-    options = {"generator": scripted([]), "sampling": Sampling(max_new_tokens=12), "update": Update(mini_batches=2)}
+@pytest.mark.parametrize("real", [False, True], ids=["nothing to reject", "no refill"])
+def test_where_nothing_is_refilled_the_run_is_the_one_without_bit_for_bit(run_tiny, real):
+    options = {"update": Update(mini_batches=2), "trainer_limit_train_batches": 2}
+    options |= {} if real else {"generator": scripted([]), "sampling": Sampling(max_new_tokens=12)}
     plain = run_tiny(folder="plain", **options)
-    run = run_tiny(dynamic_sampling=DynamicSampling(), **options)
+    run = run_tiny(dynamic_sampling=DynamicSampling(max_rounds=1) if real else DynamicSampling(), **options)
     assert same(weights_of(run.module), weights_of(plain.module))
-    logged = [{k: v for k, v in row.items() if "/sampling/" not in k} for row in metrics(run.folder)]
-    assert logged == metrics(plain.folder)
-    assert column(run.folder, "train/sampling/generated") == [1.0] * 4
-
-
-def test_without_refill_and_replay_a_real_policy_learns_the_same_bits(run_tiny):
-    plain = run_tiny(folder="plain")
-    run = run_tiny(dynamic_sampling=DynamicSampling(max_rounds=1))
-    assert same(weights_of(run.module), weights_of(plain.module))
-
-
-def test_held_out_prompts_are_left_alone(run_tiny, rubric_file):
-    options = {"data_val": rubric_file(3, "val.jsonl"), "generator": scripted(range(4))}
-    run = run_tiny(StaticReward(), HeldOut(), RolloutTable(), dynamic_sampling=DynamicSampling(), **options)
-    held_out = [row for path in (run.folder / "rollouts").glob("val-*.parquet") for row in pq.read_table(path).to_pylist()]
-    assert len(held_out) == 2 * 3 * 2  # before and after, three prompts, two rollouts
-    assert not any(row["rejected"] for row in held_out)
+    assert [{k: v for k, v in row.items() if "/sampling/" not in k} for row in metrics(run.folder)] == metrics(plain.folder)
+    assert column(run.folder, "train/sampling/generated") == [1.0] * 2
 
 
 def test_both_views_of_a_question_stay_together():
@@ -249,6 +204,7 @@ def whole(run_tiny, rubric_file, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [3, 8, 11])
 def test_resumed_run_equals_the_uninterrupted_one(run_tiny, tmp_path, whole, batches):
     shutil.copytree(whole.folder, tmp_path / "resumed")
@@ -264,6 +220,7 @@ def test_resumed_run_equals_the_uninterrupted_one(run_tiny, tmp_path, whole, bat
     assert all(kept[0][name]["response_ids"].equal(kept[1][name]["response_ids"]) for name in kept[0])
 
 
+@pytest.mark.slow
 def test_the_checkpoint_loads_safely(whole, tmp_path):
     saved = torch.load(tmp_path / "checkpoints" / "step=24.ckpt", weights_only=True)
     assert len(saved["lightning_focal"]["replay_buffer"]) == 4
@@ -271,12 +228,44 @@ def test_the_checkpoint_loads_safely(whole, tmp_path):
     assert loader["levels"].keys() == {f"row-{i}" for i in range(8)}
 
 
+@pytest.mark.slow
+def test_the_pages_name_what_is_logged(whole):
+    """In the how-to and in the table of log keys."""
+    logged = {name for name in metrics(whole.folder)[0] if "/sampling/" in name}
+    for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
+        text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [6, 7])
+def test_resumed_from_a_checkpoint_that_was_written_when_the_next_batch_was_drawn(run_tiny, rubric_file, tmp_path, batches):
+    options = {"data_train": rubric_file(rows=hard_rows())}
+    saving = RunCheckpoint(every_n_batches=1, keep=100)
+    whole = everything_run(run_tiny, "whole", saving, **options)
+    assert sum(column(whole.folder, "train/sampling/skipped")) > 0
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(saving.folder / f"step={2 * batches}.ckpt"))
+    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    assert metrics(resumed.folder) == metrics(whole.folder)
+
+
+@pytest.mark.slow
+def test_resumed_between_epochs_knows_levels_and_place(run_tiny, rubric_file, tmp_path):
+    """Saved at the end of an epoch, where the Trainer does not hand a loader its state back."""
+    options = {"data_train": rubric_file(rows=hard_rows())}
+    saving = ModelCheckpoint(tmp_path / "epochs", filename="{epoch}", save_top_k=-1)
+    whole = everything_run(run_tiny, "whole", saving, **options)
+    shutil.copytree(whole.folder, tmp_path / "resumed")
+    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(tmp_path / "epochs" / "epoch=0.ckpt"))
+    assert same(weights_of(resumed.module), weights_of(whole.module))
+    assert metrics(resumed.folder) == metrics(whole.folder)
+
+
 # -- replay ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_replayed_row_is_an_old_one_and_its_ratio_is_to_the_policy_that_wrote_it(run_tiny, monkeypatch):
-    from lightning_focal.modules import grpo
-
     seen = []
     plain = grpo.grpo_loss
 
@@ -316,7 +305,8 @@ def test_a_replayed_row_is_an_old_one_and_its_ratio_is_to_the_policy_that_wrote_
 def test_a_kept_rollout_is_mixed_into_its_group_alone():
     kept = make_scores([[[1.0, 0.0], [0.0, 0.0]]], outcomes=((("met", "not_met"), ("not_met", "not_met")),))
     old = Judged(make_rollouts(make_prompts(1), tokens=5, logp=torch.full((1, 2, 5), -0.5), version=3), kept)
-    later = make_scores([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]], outcomes=((("not_met",) * 2,) * 2,) * 2)
+    # a tie of sums, whose rewards are the same, is a contrast
+    later = make_scores([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]], outcomes=((("not_met",) * 2,) * 2,) * 2)
     new = Judged(make_rollouts(make_prompts(2), tokens=3, logp=torch.full((2, 2, 3), -1.0), version=9), later)
 
     class Given:
@@ -336,7 +326,7 @@ def test_a_kept_rollout_is_mixed_into_its_group_alone():
     assert rollouts.lengths.tolist() == [[3, 5], [3, 3]]
     assert rollouts.logp[0, 1].tolist() == [-0.5] * 5
     assert rollouts.texts == (("answer 0.0", "answer 0.0"), ("answer 1.0", "answer 1.1"))
-    assert scores.scores.tolist() == [[[0, 0], [1, 0]], [[1, 0], [0, 0]]]
+    assert scores.scores.tolist() == [[[0, 0], [1, 0]], [[1, 0], [0, 1]]]
     assert scores.outcomes[0] == (("not_met", "not_met"), ("met", "not_met"))
     assert sampled.judged.scores.scores[0].tolist() == [[0, 0], [0, 0]]  # levels see what the policy wrote
 
@@ -396,34 +386,3 @@ def test_what_cannot_work_is_refused_before_a_model_is_loaded(run_tiny, tmp_path
     blind = run_tiny(StaticReward(), fit=False, generator=scripted([]), dynamic_sampling=DynamicSampling(replay_buffer_size=1))
     with pytest.raises(ValueError, match="needs the sampler's log-probabilities"):
         blind.trainer.fit(blind.module, datamodule=blind.data)
-
-
-def test_the_pages_name_what_is_logged(whole):
-    """In the how-to and in the table of log keys."""
-    logged = {name for name in metrics(whole.folder)[0] if "/sampling/" in name}
-    for page in ("howto/dynamic_sampling.md", "reference/cli.md"):
-        text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
-        assert set(re.findall(r"`(train/sampling/\w+)`", "\n".join(re.findall(r"^\| `train.*", text, re.MULTILINE)))) == logged
-
-
-@pytest.mark.parametrize("batches", [6, 7])
-def test_resumed_from_a_checkpoint_that_was_written_when_the_next_batch_was_drawn(run_tiny, rubric_file, tmp_path, batches):
-    options = {"data_train": rubric_file(rows=hard_rows())}
-    saving = RunCheckpoint(every_n_batches=1, keep=100)
-    whole = everything_run(run_tiny, "whole", saving, **options)
-    assert sum(column(whole.folder, "train/sampling/skipped")) > 0
-    shutil.copytree(whole.folder, tmp_path / "resumed")
-    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(saving.folder / f"step={2 * batches}.ckpt"))
-    assert rows_of(resumed.folder) == rows_of(whole.folder)
-    assert metrics(resumed.folder) == metrics(whole.folder)
-
-
-def test_resumed_between_epochs_knows_levels_and_place(run_tiny, rubric_file, tmp_path):
-    """Saved at the end of an epoch, where the Trainer does not hand a loader its state back."""
-    options = {"data_train": rubric_file(rows=hard_rows())}
-    saving = ModelCheckpoint(tmp_path / "epochs", filename="{epoch}", save_top_k=-1)
-    whole = everything_run(run_tiny, "whole", saving, **options)
-    shutil.copytree(whole.folder, tmp_path / "resumed")
-    resumed = everything_run(run_tiny, "resumed", **options, ckpt_path=str(tmp_path / "epochs" / "epoch=0.ckpt"))
-    assert same(weights_of(resumed.module), weights_of(whole.module))
-    assert metrics(resumed.folder) == metrics(whole.folder)

@@ -43,6 +43,7 @@ def test_without_graders_and_views():
     found = grades(make_prompts(1), [boxed("4", None)])
     assert found["val/response/boxed"] == 0.5
     assert found["val/accuracy/original"] != found["val/accuracy/original"]  # not known
+    assert found.keys() == grades(make_prompts(1, graders=(is_four,)), [boxed("4")]).keys()  # every process adds the same names
     found = grades(make_prompts(2, graders=(None, is_four)), [boxed("4", "4"), boxed("4", None)])
     assert found["val/accuracy/original"] == 0.5
 
@@ -73,12 +74,6 @@ def test_votes_are_for_answers_not_for_spellings():
     prompts = make_prompts(1, graders=(lambda answer: float(answer in ("1/2", "0.5")),))
     found = grades(prompts, [boxed("3", "1/2", "3", "0.5", r"\frac{1}{2}")])  # a half has three votes, 3 has two
     assert found["val/majority/original"] == 1
-
-
-def test_names_do_not_depend_on_the_batch():
-    """Every process adds the same ones."""
-    all_original = grades(make_prompts(1, graders=(is_four,)), [boxed("4")])
-    assert all_original.keys() == grades(make_prompts(1), [boxed(None)]).keys()
 
 
 def test_first_questions():

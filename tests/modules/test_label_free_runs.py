@@ -3,6 +3,7 @@
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from lightning_focal.rewards import (
 )
 from lightning_focal.runs import AtomicCheckpointIO
 from tests.conftest import TINY, adam, make_trainer
-from tests.modules.helpers import column, metrics, same, weights_of
+from tests.modules.helpers import assert_same_end, column, same, saving, weights_of
 
 
 class Boxing(HFGenerator):
@@ -38,27 +39,27 @@ class Boxing(HFGenerator):
         return replace(rollouts, texts=texts)
 
 
-def run(strategy, folder, *callbacks, generator=None, pairs=False, fit=True, ckpt_path=None, epochs=2, **module):
-    second = any(isinstance(callback, EMATeacher) for callback in callbacks)
+def run(strategy, folder, *callbacks, generator=None, ckpt_path=None, epochs=1, batches=2, **module):
+    taught = isinstance(strategy, CoRewardingII)
     built = GRPOModule(
         TINY,
         group_size=4,
         val_group_size=2,
         sampling=Sampling(max_new_tokens=4),
         generator=generator or Boxing(),
-        reference=TeacherReference() if second else FrozenReference(),
+        reference=TeacherReference() if taught else FrozenReference(),
         update=Update(kl_coef=0.01, mini_batches=2),
         optimizer=adam(1e-2),
         seed=0,
         **module,
     )
-    data = ReasoningGymData(task="chain_sum", train=12, val=3, test=3, pairs=pairs, batch_size=3, seed=0)
+    pairs = isinstance(strategy, (CoRewardingI, CoRewardingIII, SixVoters))
+    data = ReasoningGymData(task="chain_sum", train=3 * batches, val=3, test=3, pairs=pairs, batch_size=3, seed=0)
     saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     settings = {"max_epochs": epochs, "plugins": [AtomicCheckpointIO()], "enable_checkpointing": saves}
-    trainer = make_trainer(folder, [strategy, HeldOut(), *callbacks], **settings)
-    if fit:
-        trainer.fit(built, datamodule=data, ckpt_path=ckpt_path)
-    return built
+    others = [EMATeacher(0.5, 0.9), CollapseWatch()] if taught else []
+    make_trainer(folder, [strategy, HeldOut(), *others, *callbacks], **settings).fit(built, datamodule=data, ckpt_path=ckpt_path)
+    return SimpleNamespace(module=built, folder=folder, data=data)
 
 
 class SixVoters(MajorityVoteReward):
@@ -68,106 +69,61 @@ class SixVoters(MajorityVoteReward):
         super().__init__(voters=6)
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
-def test_resumed_co_rewarding_2_ends_with_the_same_policy_and_teacher(tmp_path, lora):
-    module = {"lora": Lora(r=2)} if lora else {}
-
-    def parts():
-        return CoRewardingII(format=0.5, scope="running", weighting=FocalWeighting(1.0)), EMATeacher(0.5, 0.9), CollapseWatch()
-
-    strategy, *others = parts()
-    saving = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=2, save_top_k=-1)
-    whole = run(strategy, tmp_path / "whole", *others, saving, **module)
-    assert whole.version == 16
-    for step in (2, 6, 10):
-        shutil.copytree(tmp_path / "whole", tmp_path / f"resumed{step}")
-        strategy, *others = parts()
-        path = str(tmp_path / "saved" / f"step={step}.ckpt")
-        resumed = run(strategy, tmp_path / f"resumed{step}", *others, ckpt_path=path, **module)
-        assert same(weights_of(resumed), weights_of(whole))
-        for mine, theirs in zip(resumed.teacher.parts(), whole.teacher.parts(), strict=True):
-            assert mine.equal(theirs)
-        assert metrics(tmp_path / f"resumed{step}") == metrics(tmp_path / "whole")
-    gap = max(
-        float((t - p).abs().max())
-        for t, p in zip(whole.teacher.parts(), [p for p in whole.policy.parameters() if p.requires_grad], strict=True)
-    )
-    assert gap > 1e-3
-
-
-@pytest.mark.parametrize(("method", "others"), [(CoRewardingI, ()), (CoRewardingIII, (EMATeacher,)), (SixVoters, ())])
-def test_resumed_runs_on_pairs_and_with_more_voters_equal_the_uninterrupted_ones(tmp_path, method, others):
-    saving = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=2, save_top_k=-1)
-    whole = run(method(), tmp_path / "whole", *(other() for other in others), saving, pairs=True)
-    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    path = str(tmp_path / "saved" / "step=6.ckpt")
-    resumed = run(method(), tmp_path / "resumed", *(other() for other in others), pairs=True, ckpt_path=path)
-    assert same(weights_of(resumed), weights_of(whole))
-    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
+def tempered():
+    return CoRewardingII(format=0.5, scope="running", weighting=FocalWeighting(1.0))
 
 
 LOGGED = {
-    CoRewardingI: ("train/vote/share", "train/vote/swap_agreement", "train/criterion/agreement/score", "train/answer/accuracy"),
-    CoRewardingII: ("train/vote/share", "train/vote/teacher_agreement", "train/teacher/weight", "train/time/teacher_generate_s"),
-    CoRewardingIII: ("train/vote/share", "train/vote/teacher_agreement", "train/vote/swap_agreement", "train/teacher/weight"),
-    MajorityVoteReward: ("train/vote/share", "train/vote/distinct", "train/vote/accuracy", "train/vote/unanswered"),
-    SelfCertaintyReward: ("train/certainty/self_certainty", "train/certainty/entropy", "train/criterion/certainty/score"),
-    EntropyReward: ("train/certainty/entropy", "train/criterion/certainty/score"),
-    GroundTruthReward: ("train/criterion/correct/score", "train/answer/accuracy"),
+    CoRewardingI: ("vote/share", "vote/swap_agreement", "criterion/agreement/score", "answer/accuracy"),
+    tempered: ("vote/share", "vote/teacher_agreement", "teacher/weight", "time/teacher_generate_s"),
+    CoRewardingIII: ("vote/share", "vote/teacher_agreement", "vote/swap_agreement", "teacher/weight"),
+    SixVoters: ("vote/share", "vote/distinct", "vote/accuracy", "vote/unanswered"),
+    SelfCertaintyReward: ("certainty/self_certainty", "certainty/entropy", "criterion/certainty/score"),
+    EntropyReward: ("certainty/entropy", "criterion/certainty/score"),
+    GroundTruthReward: ("criterion/correct/score", "answer/accuracy"),
 }
 
 
-@pytest.mark.parametrize("method", LOGGED, ids=lambda method: method.__name__)
-def test_every_method_trains_and_is_measured_against_gold(tmp_path, method):
-    teacher = [EMATeacher()] if issubclass(method, CoRewardingII) else []
-    module = run(method(), tmp_path / "run", *teacher, pairs=method in (CoRewardingI, CoRewardingIII), epochs=1)
-    for name in (*LOGGED[method], "train/policy/kl", "val/criterion/correct/score", "val/held_out/mean"):
-        assert column(tmp_path / "run", name), name
-    certain = method in (SelfCertaintyReward, EntropyReward)
-    assert module.version >= (8 if certain else 1)
-    if method is MajorityVoteReward:
-        shares = column(tmp_path / "run", "train/vote/share")
-        assert all(0.25 <= share <= 1 for share in shares)
+def assert_logged(run, method):
+    for name in (*map("train/{}".format, LOGGED[method]), "train/policy/kl", "val/criterion/correct/score", "val/held_out/mean"):
+        assert column(run.folder, name), name
 
 
-def test_two_sides_train_at_once(tmp_path, monkeypatch):
-    """A batch of three pairs is six groups, answered in one call, and one update."""
-    calls, sizes = [], []
-    generate = Boxing.generate
-
-    def spy(self, policy, tokenizer, prompts, **kwargs):
-        calls.append(prompts.ids)
-        return generate(self, policy, tokenizer, prompts, **kwargs)
-
-    monkeypatch.setattr(Boxing, "generate", spy)
-    learn = GRPOModule._with_logp
-    monkeypatch.setattr(GRPOModule, "_with_logp", lambda self, s: sizes.append(s.views.tolist()) or learn(self, s))
-    run(CoRewardingI(), tmp_path / "run", pairs=True, epochs=1)
-    train = [ids for ids in calls if any(name.endswith("/rephrased") for name in ids)]
-    assert len(train) == len(sizes) == 4
-    for ids in train:
-        assert [f"{name}/rephrased" for name in ids[:3]] == list(ids[3:])
-    assert all(views == [0] * 12 + [1] * 12 for views in sizes)
-
-
-@pytest.mark.parametrize("method", [CoRewardingI, CoRewardingII, MajorityVoteReward], ids=lambda method: method.__name__)
-def test_batches_without_any_vote_change_nothing(tmp_path, method):
-    """A policy that never boxes: no labels, no update, no crash, and the log says why."""
-    teacher = [EMATeacher()] if method is CoRewardingII else []
-    module = run(method(), tmp_path / "run", *teacher, generator=HFGenerator(), pairs=method is CoRewardingI, epochs=1)
-    assert module.version == 0
-    fresh, _ = load_policy(TINY)
-    assert same(weights_of(module), {name: value.detach() for name, value in fresh.state_dict().items()})
-    assert column(tmp_path / "run", "train/vote/no_label") == [1.0] * 4
-    assert column(tmp_path / "run", "train/vote/unanswered") == [1.0] * 4
-    assert column(tmp_path / "run", "train/reward/valid_share") == [0.0] * 4
+@pytest.mark.parametrize(
+    ("method", "steps", "lora"),
+    [(CoRewardingI, (2,), 0), (tempered, (2, 6), 0), (tempered, (6,), 2), (CoRewardingIII, (2,), 0), (SixVoters, (2,), 0)],
+    ids=["pairs", "teacher", "teacher and adapters", "pairs and teacher", "voters"],
+)
+def test_methods_train_and_resumed_runs_equal_the_uninterrupted_ones(tmp_path, method, steps, lora):
+    """Policy and teacher, in the middle of the first and of the second epoch."""
+    module = {"lora": Lora(r=lora)} if lora else {}
+    whole = run(method(), tmp_path / "whole", saving(tmp_path / "saved"), epochs=2, **module)
+    assert_logged(whole, method)
+    assert all(0.25 <= share <= 1 for share in column(whole.folder, "train/vote/share"))
+    for step in steps:
+        folder = shutil.copytree(whole.folder, tmp_path / f"resumed{step}")
+        resumed = run(method(), folder, ckpt_path=str(tmp_path / "saved" / f"step={step}.ckpt"), epochs=2, **module)
+        assert_same_end(resumed, whole)
+        if method is tempered:
+            for mine, theirs in zip(resumed.module.teacher.parts(), whole.module.teacher.parts(), strict=True):
+                assert mine.equal(theirs)
+    if method is tempered:
+        assert whole.module.version == 8
+        trained = [p for p in whole.module.policy.parameters() if p.requires_grad]
+        gaps = [(t - p.detach()).abs().max() for t, p in zip(whole.module.teacher.parts(), trained, strict=True)]
+        assert float(max(gaps)) > 1e-3
 
 
-def test_certainty_of_the_module_is_that_of_transformers_logits(tmp_path):
-    module = run(SelfCertaintyReward(), tmp_path / "run", epochs=1)
-    data = ReasoningGymData(task="chain_sum", train=12, val=3, test=3, pairs=False, batch_size=3, seed=0)
-    data.setup("fit")
-    (batch, *_) = list(data.train_dataloader())
+@pytest.mark.parametrize("method", [SelfCertaintyReward, EntropyReward, GroundTruthReward], ids=lambda method: method.__name__)
+def test_methods_without_votes_train_and_are_measured_against_gold(tmp_path, method):
+    one = run(method(), tmp_path / "run")
+    assert_logged(one, method)
+    assert one.module.version >= (1 if method is GroundTruthReward else 4)
+    if method is SelfCertaintyReward:
+        assert_certainty_is_that_of_transformers_logits(one.module, next(iter(one.data.train_dataloader())))
+
+
+def assert_certainty_is_that_of_transformers_logits(module, batch):
     prompts = replace(batch, tokens=tuple(tuple(encode_chat(module.tokenizer, chat)) for chat in batch.messages))
     rollouts = module.roll_out(prompts, "train")
     got = module.certainty(rollouts)
@@ -182,3 +138,30 @@ def test_certainty_of_the_module_is_that_of_transformers_logits(tmp_path):
             entropy = -(logp.exp() * logp).sum(-1).mean()
             assert float(got["self_certainty"][p, g]) == pytest.approx(float(certainty), abs=1e-5)
             assert float(got["entropy"][p, g]) == pytest.approx(float(entropy), abs=1e-5)
+
+
+def test_two_sides_train_at_once(tmp_path, monkeypatch, learned):
+    """A batch of three pairs is six groups, answered in one call, and one update."""
+    calls, generate = [], Boxing.generate
+
+    def spy(self, policy, tokenizer, prompts, **kwargs):
+        calls.append(prompts.ids)
+        return generate(self, policy, tokenizer, prompts, **kwargs)
+
+    monkeypatch.setattr(Boxing, "generate", spy)
+    run(CoRewardingI(), tmp_path / "run")
+    train = [ids for ids in calls if any(name.endswith("/rephrased") for name in ids)]
+    assert len(train) == len(learned) == 2
+    for ids in train:
+        assert [f"{name}/rephrased" for name in ids[:3]] == list(ids[3:])
+    assert all(rows.views.tolist() == [0] * 12 + [1] * 12 for _, rows in learned)
+
+
+@pytest.mark.parametrize("method", [CoRewardingI, CoRewardingII, MajorityVoteReward], ids=lambda method: method.__name__)
+def test_batches_without_any_vote_change_nothing(tmp_path, method):
+    """A policy that never boxes: no labels, no update, no crash, and the log says why."""
+    one = run(method(), tmp_path / "run", generator=HFGenerator())
+    assert one.module.version == 0
+    assert same(weights_of(one.module), dict(load_policy(TINY)[0].state_dict()))
+    for name, value in (("vote/no_label", 1.0), ("vote/unanswered", 1.0), ("reward/valid_share", 0.0)):
+        assert column(one.folder, f"train/{name}") == [value] * 2

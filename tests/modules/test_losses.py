@@ -1,20 +1,19 @@
-"""Every choice of loss and mask in a run: two batches through the Trainer, what it logs, and what it changes."""
+"""Every choice of loss and mask in a run: a batch through the Trainer, what it logs, and what it changes."""
 
 import math
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
 from lightning_focal.modules import Update
 from lightning_focal.rewards import GdpoAdvantage, GroupAdvantage, SoftOverlong, StaticReward
 from tests.helpers import make_prompts, make_rollouts, make_scores
-from tests.modules.helpers import column, metrics, same, weights_of
+from tests.modules.helpers import assert_same_end, column, metrics, same, saving, weights_of
 
 ROUNDED = {"generator": HFGenerator(dtype="bfloat16")}
 GSPO = {"importance_sampling_level": "sequence", "loss_aggregation": "sequence_mean", "clip_low": 3e-4, "clip_high": 4e-4}
-COVARIANT = {"clip_cov_ratio": 0.1, "clip_cov_bounds": (0.0, math.inf)}
+COVARIANT = {"mini_batches": 1, "clip_cov_ratio": 0.1, "clip_cov_bounds": (0.0, math.inf)}
 OPTIONS = {
     "gspo": (GSPO, {}, {"policy/ratio_mean", "policy/clip_fraction"}),
     "cispo": ({"loss_type": "cispo", "clip_low": 1.0, "clip_high": 0.01}, {}, {"policy/clip_fraction"}),
@@ -24,7 +23,7 @@ OPTIONS = {
         {"strategy": StaticReward(advantage=GroupAdvantage("none"))},
         set(),
     ),
-    "entropy": ({"entropy_coef": 0.5}, {}, {"policy/entropy"}),
+    "entropy": ({"mini_batches": 1, "entropy_coef": 0.5}, {}, {"policy/entropy"}),
     "clip_cov": (COVARIANT, {}, {"policy/clip_cov_fraction"}),
     "truncated": ({"mask_truncated_completions": True}, {}, {"rollout/truncated"}),
     **{
@@ -38,69 +37,60 @@ OPTIONS = {
 }  # fmt: skip
 
 
+PLAIN = {}
+"""Weights after the first batch by the plain loss, by what else was chosen."""
+
+
 @pytest.mark.parametrize("name", OPTIONS)
-def test_two_batches_of_each(run_tiny, name):
+def test_a_batch_of_each(run_tiny, name):
+    """Another step is taken than by the plain loss, and what is logged adds up."""
     options, given, keys = OPTIONS[name]
-    given = {"trainer_limit_train_batches": 2, **given}
+    given = {"trainer_limit_train_batches": 1, **given}
     if name == "truncated":  # one long answer in four is cut off
         given["generator"] = ScriptedGenerator(["yes", "No", "Yes", "a much longer answer"])
-    strategy = given.pop("strategy", None)
-    runs = [
-        run_tiny(how, folder=folder, update=Update(mini_batches=2, **chosen), **given)
-        for folder, chosen, how in (("with", options, strategy), ("without", {}, StaticReward() if strategy else None))
-    ]
-    rows = metrics(runs[0].folder)
-    assert len(rows) == 2
-    assert runs[0].module.version == 4
-    assert keys <= {key.removeprefix("train/") for key in rows[0]}
-    for key in keys:
-        assert all(math.isfinite(value) for value in column(runs[0].folder, f"train/{key}"))
+    strategy, update = given.pop("strategy", None), Update(**{"mini_batches": 2, **options})
+    run, kind = run_tiny(strategy, folder="with", update=update, **given), (strategy is None, str(given), update.mini_batches)
+    if kind not in PLAIN:
+        how, plain = StaticReward() if strategy else None, Update(mini_batches=update.mini_batches)
+        PLAIN[kind] = weights_of(run_tiny(how, folder="without", update=plain, **given).module)
+    assert not same(weights_of(run.module), PLAIN[kind])
+    assert all(value.isfinite().all() for value in weights_of(run.module).values())
+    assert run.module.version == update.steps
+    (row,) = metrics(run.folder)
+    logged = {key.removeprefix("train/"): float(value) for key, value in row.items()}
+    assert all(math.isfinite(logged[key]) for key in keys)
     if "importance_cap" in options:
-        assert (max(column(runs[0].folder, "train/policy/importance_masked")) > 0) == name.endswith("mask")
-    assert not same(weights_of(runs[0].module), weights_of(runs[1].module))
-    assert all(value.isfinite().all() for value in weights_of(runs[0].module).values())
-
-
-def test_what_is_logged_of_each(run_tiny):
-    one = {"trainer_limit_train_batches": 2}
-    run = run_tiny(StaticReward(), folder="entropy", update=Update(entropy_coef=0.5), **one)
-    policy, total, entropy = (column(run.folder, f"train/{key}") for key in ("loss/policy", "loss/total", "policy/entropy"))
-    assert total == pytest.approx([p - 0.5 * e for p, e in zip(policy, entropy, strict=True)], abs=1e-6)
-    run = run_tiny(StaticReward(), folder="cov", update=Update(**COVARIANT), **one)
-    tokens = [8 * length for length in column(run.folder, "train/rollout/length")]
-    assert column(run.folder, "train/policy/clip_cov_fraction") == pytest.approx([int(0.1 * n) / n for n in tokens], abs=1e-6)
-    run = run_tiny(StaticReward(reward=SoftOverlong(6, 3, 0.5)), folder="overlong", **one)
-    reward, static, less = (column(run.folder, f"train/reward/{key}") for key in ("mean", "static", "overlong"))
-    assert reward == pytest.approx([s + x for s, x in zip(static, less, strict=True)], abs=1e-6)
-    assert max(less) < -0.4
+        assert (logged["policy/importance_masked"] > 0) == name.endswith("mask")
+    if name == "entropy":
+        assert logged["loss/total"] == pytest.approx(logged["loss/policy"] - 0.5 * logged["policy/entropy"], abs=1e-6)
+    if name == "clip_cov":
+        tokens = 8 * logged["rollout/length"]
+        assert logged["policy/clip_cov_fraction"] == pytest.approx(int(0.1 * tokens) / tokens, abs=1e-6)
+    if name == "dapo":
+        assert logged["reward/mean"] == pytest.approx(logged["reward/static"] + logged["reward/overlong"], abs=1e-6)
+        assert logged["reward/overlong"] < -0.4
 
 
 def test_masking_what_was_cut_off(run_tiny):
     """With nothing cut off the run is the same to the last bit; what is cut off counts in its group's mean and nowhere else."""
-    whole = {"generator": ScriptedGenerator(["yes", "No", "Yes"]), "sampling": Sampling(max_new_tokens=12)}
-    runs = [
-        run_tiny(StaticReward(), folder=f"{masked}", update=Update(mask_truncated_completions=masked), **whole)
-        for masked in (False, True)
-    ]
-    assert column(runs[1].folder, "train/rollout/truncated") == [0.0] * 4
-    assert same(*(weights_of(run.module) for run in runs))
-    assert metrics(runs[0].folder) == metrics(runs[1].folder)
-    nothing = run_tiny(
-        StaticReward(),
-        folder="all",
-        update=Update(mask_truncated_completions=True),
-        generator=ScriptedGenerator(["a much longer answer", "another long answer"]),
+    short = {"generator": ScriptedGenerator(["yes", "No", "Yes"]), "sampling": Sampling(max_new_tokens=12)}
+    long = {"generator": ScriptedGenerator(["a much longer answer", "another long answer"])}
+    plain, masked, nothing = (
+        run_tiny(
+            StaticReward(), folder=folder, update=Update(mask_truncated_completions=mask), trainer_limit_train_batches=2, **how
+        )
+        for folder, mask, how in (("plain", False, short), ("masked", True, short), ("nothing", True, long))
     )
-    assert column(nothing.folder, "train/rollout/truncated") == [1.0] * 4
+    assert column(masked.folder, "train/rollout/truncated") == [0.0] * 2
+    assert_same_end(plain, masked)
+    assert column(nothing.folder, "train/rollout/truncated") == [1.0] * 2
     assert nothing.module.version == 0
 
 
-@pytest.mark.parametrize("options", [GSPO, COVARIANT | {"entropy_coef": 0.1}], ids=["gspo", "clip_cov"])
-def test_a_resumed_run_is_the_uninterrupted_one(run_tiny, tmp_path, options):
-    saving = ModelCheckpoint(tmp_path / "checkpoints", filename="{step}", every_n_train_steps=4, save_top_k=-1)
-    update = Update(mini_batches=2, **options)
-    whole = run_tiny(StaticReward(), saving, folder="whole", update=update, trainer_enable_checkpointing=True)
-    again = run_tiny(StaticReward(), folder="again", update=update, ckpt_path=str(tmp_path / "checkpoints" / "step=4.ckpt"))
+def test_a_resumed_run_leaves_out_the_same_tokens(run_tiny, tmp_path):
+    options = {"update": Update(entropy_coef=0.1, **COVARIANT | {"mini_batches": 2}), "trainer_limit_train_batches": 3}
+    whole = run_tiny(StaticReward(), saving(tmp_path, 4), folder="whole", trainer_enable_checkpointing=True, **options)
+    again = run_tiny(StaticReward(), folder="again", ckpt_path=str(tmp_path / "step=4.ckpt"), **options)
     assert same(weights_of(whole.module), weights_of(again.module))
     assert metrics(whole.folder)[2:] == metrics(again.folder)
 

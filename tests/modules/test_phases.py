@@ -21,18 +21,12 @@ def test_a_phase_within_another_counts_for_itself_alone(monkeypatch):
     assert phases.seconds() == {"inner": 6, "outer": 5, "step": 29}
 
 
-def test_an_error_ends_a_phase():
+def test_an_error_ends_a_phase_and_a_new_step_starts_from_nothing():
     phases = Phases()
     with pytest.raises(KeyError), phases("outer"), phases("inner"):
         raise KeyError
     with phases("outer"):
         pass
     assert phases.seconds()["outer"] >= 0
-
-
-def test_a_new_step_starts_from_nothing():
-    phases = Phases()
-    with phases("generate"):
-        pass
     phases.start()
     assert list(phases.seconds()) == ["step"]

@@ -2,46 +2,31 @@
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_focal.models import Lora, has_adapters, load_policy
 from lightning_focal.modules import FrozenReference, NoReference, Update
 from lightning_focal.rewards import StaticReward
 from tests.conftest import TINY
-from tests.modules.helpers import column, full_logp, metrics, rows_of, same, weights_of
+from tests.modules.helpers import column, full_logp, rows_of, same, saving, weights_of
 
 
-def test_kl_by_hand(run_tiny, monkeypatch):
-    """The KL of the first two batches, k3, from transformers' log-probabilities of policy and source; it is part of the loss."""
+def test_kl_by_hand_and_frozen_weights_that_stay(run_tiny, learned, tmp_path):
+    """The KL of the first two batches, k3, from transformers' log-probabilities of policy and source; it is part of the loss.
+
+    The frozen weights are no part of a checkpoint.
+    """
     options = {"reference": FrozenReference(), "update": Update(kl_coef=0.5), "trainer_limit_train_batches": 2}
-    run, source, seen = run_tiny(StaticReward(), fit=False, **options), load_policy(TINY)[0], []
-    learn = type(run.module)._with_logp
-
-    def spy(module, sequences):
+    run, source, seen = run_tiny(StaticReward(), **options), load_policy(TINY)[0], []
+    for policy, rows in learned:
         with torch.no_grad():
-            pairs = [[full_logp(model, *row) for model in (source, module.policy)] for row in rows_of(sequences)]
+            pairs = [[full_logp(model, *row) for model in (source, policy)] for row in rows_of(rows)]
         difference = torch.cat([its - own for its, own in pairs])
         seen.append(float((torch.expm1(difference) - difference).mean()))
-        return learn(module, sequences)
-
-    monkeypatch.setattr(type(run.module), "_with_logp", spy)
-    run.trainer.fit(run.module, datamodule=run.data)
     policy, total, kl = (column(run.folder, f"train/{name}") for name in ("loss/policy", "loss/total", "policy/kl"))
     assert kl[0] == 0
     assert kl[1] == pytest.approx(seen[1], rel=1e-3)
     assert kl[1] > 1e-5
     assert [t - p for t, p in zip(total, policy, strict=True)] == pytest.approx([0.5 * k for k in kl], abs=1e-6)
-
-
-def test_kl_holds_the_policy_close(run_tiny):
-    free = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=1e-6), trainer_max_epochs=2, folder="free")
-    held = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=5.0), trainer_max_epochs=2, folder="held")
-    assert column(held.folder, "train/policy/kl")[-1] < 0.5 * column(free.folder, "train/policy/kl")[-1]
-
-
-def test_frozen_weights_stay_and_are_no_part_of_the_checkpoint(run_tiny, tmp_path):
-    run = run_tiny(StaticReward(), reference=FrozenReference(), update=Update(kl_coef=0.1))
-    source, _ = load_policy(TINY)
     frozen = run.module.reference.copy
     assert same(dict(frozen.state_dict()), dict(source.state_dict()))
     assert not same(weights_of(run.module), dict(source.state_dict()))
@@ -72,18 +57,13 @@ def test_no_reference_refuses_to_lend():
         pass
 
 
-def test_no_kl_no_reference_pass(run_tiny):
-    run = run_tiny(StaticReward(), trainer_limit_train_batches=1)
-    assert "train/policy/kl" not in metrics(run.folder)[0]
-
-
 # -- low-rank adapters ---------------------------------------------------------------------------------------------------------
 
 LORA = {"lora": Lora(r=2, alpha=4.0), "reference": FrozenReference(), "update": Update(kl_coef=0.1)}
 
 
 def test_only_adapters_train_and_the_reference_is_without_them(run_tiny):
-    run = run_tiny(StaticReward(), **LORA)
+    run = run_tiny(StaticReward(), **LORA, trainer_limit_train_batches=2)
     policy, (source, _) = run.module.policy, load_policy(TINY)
     assert has_adapters(policy)
     assert run.module.reference.copy is None  # no second model
@@ -101,31 +81,19 @@ def test_only_adapters_train_and_the_reference_is_without_them(run_tiny):
     assert kl[0] == 0
     assert kl[-1] > 0
     prompt = torch.tensor([[5, 6, 7]])
+    policy.train()
     with torch.no_grad(), run.module.reference.model(policy) as plain:
+        assert not plain.training
         assert torch.allclose(plain(prompt).logits, source(prompt).logits, atol=1e-6)
+    assert policy.training
     with torch.no_grad():
         assert not torch.allclose(policy(prompt).logits, source(prompt).logits, atol=1e-4)
 
 
-def test_reference_gives_training_mode_back(run_tiny):
-    run = run_tiny(StaticReward(), **LORA, trainer_limit_train_batches=1)
-    policy = run.module.policy.train()
-    with run.module.reference.model(policy) as plain:
-        assert not plain.training
-    assert policy.training
-
-
-def test_adapters_resume_bit_for_bit(run_tiny):
+def test_adapters_resume_bit_for_bit(run_tiny, tmp_path):
     """With dropout, which draws from the global random state."""
-    lora = {**LORA, "lora": Lora(r=2, alpha=4.0, dropout=0.2), "trainer_max_epochs": 2}
-    options = {**lora, "trainer_enable_checkpointing": True}
-
-    def saving(folder):
-        return ModelCheckpoint(folder, filename="{step}", every_n_train_steps=3, save_top_k=-1)
-
-    whole = run_tiny(StaticReward(), folder="whole", fit=False, **options)
-    whole.trainer.callbacks.append(saving(whole.folder))
-    whole.trainer.fit(whole.module, datamodule=whole.data)
-    resumed = run_tiny(StaticReward(), folder="resumed", ckpt_path=str(whole.folder / "step=3.ckpt"), **lora)
-    assert resumed.trainer.global_step == 8
+    lora = {**LORA, "lora": Lora(r=2, alpha=4.0, dropout=0.2), "trainer_limit_train_batches": 3}
+    whole = run_tiny(StaticReward(), saving(tmp_path), folder="whole", trainer_enable_checkpointing=True, **lora)
+    resumed = run_tiny(StaticReward(), folder="resumed", ckpt_path=str(tmp_path / "step=2.ckpt"), **lora)
+    assert resumed.trainer.global_step == 3
     assert same(weights_of(resumed.module), weights_of(whole.module))

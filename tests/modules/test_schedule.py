@@ -38,27 +38,16 @@ def test_rates_by_hand(total, warmup, final):
     assert rates(WarmupCosine(sgd(0.5), warmup, final, total), total) == pytest.approx(expected(total, warmup, final, 0.5))
 
 
-def test_known_rates():
-    # W = 2 of 6: 1/3, 2/3, then the cosine at 0, 1/4, 1/2, 3/4 of its way
-    half = math.sqrt(2) / 2
-    assert rates(WarmupCosine(sgd(), 0.25, 0.0, 6), 6) == pytest.approx([1 / 3, 2 / 3, 1, (1 + half) / 2, 0.5, (1 - half) / 2])
-
-
 def test_stays_at_the_end_behind_its_length():
     assert rates(WarmupCosine(sgd(), 0.0, 0.25, 2), 4)[2:] == pytest.approx([0.25, 0.25])
 
 
-def test_length_from_the_trainer_sets_the_first_rate():
+def test_length_from_the_trainer_sets_the_first_rate_and_a_given_one_stays():
     schedule = WarmupCosine(sgd(), 0.5)
     assert schedule.get_last_lr() == [1.0]
-    schedule.begin(4)
-    assert rates(schedule, 4) == pytest.approx(expected(4, 0.5, 0.0))
-
-
-def test_given_length_stays():
-    schedule = WarmupCosine(sgd(), 0.5, total=8)
-    schedule.begin(4)
-    assert rates(schedule, 8) == pytest.approx(expected(8, 0.5, 0.0))
+    for one, length in ((schedule, 4), (WarmupCosine(sgd(), 0.5, total=8), 8)):
+        one.begin(4)
+        assert rates(one, length) == pytest.approx(expected(length, 0.5, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -78,18 +67,18 @@ def half_cosine(optimizer):
     return WarmupCosine(optimizer, warmup=0.25, final=0.1)
 
 
-@pytest.mark.parametrize("update", [Update(), Update(epochs=2, mini_batches=2)])
-def test_stepped_once_a_rollout_batch_and_logged_as_used(run_tiny, update):
-    used = []
+def test_stepped_once_a_rollout_batch_and_logged_as_used(run_tiny):
+    """Limited batches make it shorter."""
+    used, update = [], Update(epochs=2, mini_batches=2)
 
     class Watched(torch.optim.SGD):
         def step(self, closure=None):
             used.append(self.param_groups[0]["lr"])
             return super().step(closure)
 
-    run = run_tiny(optimizer=lambda p: Watched(p, lr=0.01), lr_scheduler=half_cosine, update=update, trainer_max_epochs=2)
-    by_hand = expected(8, 0.25, 0.1, 0.01)
-    assert used[:: update.steps] == pytest.approx(by_hand)
+    settings = {"trainer_limit_train_batches": 3, "trainer_max_epochs": 2}
+    run = run_tiny(optimizer=lambda p: Watched(p, lr=0.01), lr_scheduler=half_cosine, update=update, **settings)
+    by_hand = expected(6, 0.25, 0.1, 0.01)
     assert used == pytest.approx([rate for rate in by_hand for _ in range(update.steps)])
     assert column(run.folder, "train/policy/lr") == pytest.approx(by_hand, rel=1e-6)
 
@@ -101,11 +90,6 @@ def test_max_steps_count_optimiser_steps_not_batches(run_tiny):
     assert column(run.folder, "train/policy/lr") == pytest.approx(expected(2, 0.25, 0.1, 0.01), rel=1e-6)
 
 
-def test_limited_batches_shorten_the_schedule(run_tiny):
-    run = run_tiny(lr_scheduler=half_cosine, trainer_limit_train_batches=3)
-    assert column(run.folder, "train/policy/lr") == pytest.approx(expected(3, 0.25, 0.1, 0.01), rel=1e-6)
-
-
 def test_run_without_end_needs_a_length(run_tiny):
     endless = {"trainer_max_epochs": -1, "lr_scheduler": half_cosine}
     with pytest.raises(ValueError, match=r"`model\.lr_scheduler\.total` must be given.*max_epochs: -1"):
@@ -114,12 +98,9 @@ def test_run_without_end_needs_a_length(run_tiny):
     assert column(run.folder, "train/policy/lr") == pytest.approx(expected(3, 0.25, 0.1, 0.01), rel=1e-6)
 
 
-def test_schedulers_of_torch_work_too(run_tiny):
+def test_schedulers_of_torch_work_too_but_for_one_that_waits_for_a_metric(run_tiny):
     run = run_tiny(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1))
     assert column(run.folder, "train/policy/lr") == pytest.approx([0.01, 0.01, 0.001, 0.001])
-
-
-def test_plateau_scheduler_is_refused(run_tiny):
     with pytest.raises(ValueError, match=r"`model\.lr_scheduler`.*ReduceLROnPlateau.*WarmupCosine"):
         run_tiny(lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
 

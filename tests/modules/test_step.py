@@ -9,29 +9,16 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from lightning_focal.callbacks import HeldOut, RolloutObserver
 from lightning_focal.generation import HFGenerator, Sampling, ScriptedGenerator
-from lightning_focal.modules import GRPOModule, Update
+from lightning_focal.models import load_policy
+from lightning_focal.modules import Update
 from lightning_focal.modules.loss import step_normaliser
 from lightning_focal.rewards import FocalReward, StaticReward
 from tests.conftest import TINY, adam
-from tests.modules.helpers import BrokenAdvantage, FailingJudge, backward_of_step, column, logp_of, same, weights_of
+from tests.modules.helpers import BrokenAdvantage, FailingJudge, backward_of_step, column, logp_of, metrics, same, weights_of
 
 
 def sgd(lr):
     return lambda parameters: torch.optim.SGD(parameters, lr=lr)
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """The rows of each update, and the policy before it."""
-    calls = []
-    plain = GRPOModule._with_logp
-
-    def spy(module, rows):
-        calls.append((copy.deepcopy(module.policy), rows))
-        return plain(module, rows)
-
-    monkeypatch.setattr(GRPOModule, "_with_logp", spy)
-    return calls
 
 
 @pytest.fixture
@@ -46,26 +33,24 @@ def snapshots():
     return watch
 
 
-@pytest.mark.parametrize(("epochs", "mini_batches"), [(1, 1), (1, 4), (2, 1), (3, 2)])
-def test_epochs_times_mini_batches_steps(run_tiny, epochs, mini_batches):
-    run = run_tiny(update=Update(epochs=epochs, mini_batches=mini_batches))
-    steps = 4 * epochs * mini_batches  # 8 prompts, 2 a batch
-    assert run.trainer.global_step == run.module.version == steps
-    assert column(run.folder, "train/policy/version") == [steps // 4 * (i + 1) for i in range(4)]
+def test_epochs_times_mini_batches_steps(run_tiny):
+    run = run_tiny(update=Update(epochs=3, mini_batches=2), trainer_limit_train_batches=2)
+    assert run.trainer.global_step == run.module.version == 2 * 3 * 2
+    assert column(run.folder, "train/policy/version") == [6, 12]
 
 
 def test_skipped_old_logp_equal_computed_ones(run_tiny, monkeypatch):
-    skipped = run_tiny(FocalReward(), folder="skipped")
+    skipped = run_tiny(FocalReward(), folder="skipped", trainer_limit_train_batches=2)
     monkeypatch.setattr(Update, "steps", property(lambda self: 2))  # computes them; the loop still takes one step
-    computed = run_tiny(FocalReward(), folder="computed")
-    assert computed.trainer.global_step == skipped.trainer.global_step == 4
+    computed = run_tiny(FocalReward(), folder="computed", trainer_limit_train_batches=2)
+    assert computed.trainer.global_step == skipped.trainer.global_step == 2
     for name, value in skipped.module.policy.state_dict().items():
         assert torch.allclose(value, computed.module.policy.state_dict()[name], atol=1e-5), name
-    assert column(computed.folder, "train/policy/ratio_mean") == pytest.approx([1.0] * 4, abs=1e-5)
+    assert column(computed.folder, "train/policy/ratio_mean") == pytest.approx([1.0] * 2, abs=1e-5)
 
 
 def test_first_step_of_many_starts_at_ratio_one_and_later_ones_move(run_tiny):
-    run = run_tiny(StaticReward(), update=Update(epochs=4), optimizer=adam(0.03))
+    run = run_tiny(StaticReward(), update=Update(epochs=4), optimizer=adam(0.03), trainer_limit_train_batches=2)
     assert max(column(run.folder, "train/policy/old_kl")) > 1e-3
     assert max(column(run.folder, "train/policy/clip_fraction")) > 0
 
@@ -82,9 +67,8 @@ def step_by_step(policy, sequences, module):
         old = logp_of(model, sequences, 1.0, update.micro_batch_size)
     sequences = type(sequences)(**{**sequences.__dict__, "old_logp": old})
     model.train()
-    for rows in torch.randperm(len(sequences), generator=torch.Generator().manual_seed(module._seed("mini", "0/0"))).tensor_split(
-        2
-    ):
+    dice = torch.Generator().manual_seed(module._seed("mini", "0/0"))
+    for rows in torch.randperm(len(sequences), generator=dice).tensor_split(2):
         mini = sequences.rows(rows)
         with fresh():
             normaliser = step_normaliser(mini, update)
@@ -124,16 +108,18 @@ def test_gradient_is_clipped_by_its_global_norm(run_tiny, learned, limit):
 # -- steps that must not be taken ----------------------------------------------------------------------------------------------
 
 
-def test_nan_step_is_skipped_and_counted(run_tiny, snapshots):
-    run = run_tiny(StaticReward(advantage=BrokenAdvantage(1)), fit=False)
+def test_nan_step_is_skipped_and_counted_and_a_good_one_starts_the_count_again(run_tiny, snapshots):
+    run = run_tiny(StaticReward(advantage=BrokenAdvantage(0, 1, 3)), fit=False, update=Update(max_bad_steps=3))
     kept = snapshots(run)
     run.trainer.fit(run.module, datamodule=run.data)
     assert same(kept[0], kept[1])
     assert not same(kept[1], kept[2])
+    assert same(kept[2], kept[3])
     assert all(value.isfinite().all() for value in kept[-1].values())
-    assert column(run.folder, "train/policy/bad_steps") == [0, 1, 1, 1]
-    assert column(run.folder, "train/policy/version") == [1, 1, 2, 3]
-    assert [math.isnan(loss) for loss in column(run.folder, "train/loss/total")] == [False, True, False, False]
+    assert column(run.folder, "train/policy/bad_steps") == [1, 2, 2, 3]
+    assert run.module.bad_steps_in_a_row == 1
+    assert column(run.folder, "train/policy/version") == [0, 0, 1, 1]
+    assert [math.isnan(loss) for loss in column(run.folder, "train/loss/total")] == [True, True, False, True]
 
 
 def test_infinite_gradient_counts_as_bad(run_tiny, snapshots):
@@ -158,32 +144,17 @@ def test_run_stops_after_bad_steps_in_a_row(run_tiny, snapshots):
     assert len(kept) == 3  # the fourth batch did not end
 
 
-def test_good_step_between_bad_ones_starts_the_count_again(run_tiny):
-    run = run_tiny(StaticReward(advantage=BrokenAdvantage(0, 1, 3)), update=Update(max_bad_steps=3))
-    assert column(run.folder, "train/policy/bad_steps") == [1, 2, 2, 3]
-    assert run.module.bad_steps_in_a_row == 1
-
-
-@pytest.mark.parametrize("strategy", [StaticReward, FocalReward])
-def test_judge_that_fails_everywhere_changes_nothing(run_tiny, rubric_file, strategy):
-    held_out = HeldOut()
+def test_judge_that_fails_everywhere_changes_nothing(run_tiny, rubric_file):
+    held_out, val = HeldOut(), rubric_file(3, "val.jsonl")
     run = run_tiny(
-        strategy(judge=FailingJudge()), held_out, fit=False, data_val=rubric_file(3, "val.jsonl"), update=Update(mini_batches=2)
+        FocalReward(judge=FailingJudge()), held_out, data_val=val, update=Update(mini_batches=2), trainer_limit_train_batches=2
     )
-    before = {}
-    run.module.on_train_start = lambda: before.update(weights_of(run.module))
-    run.trainer.fit(run.module, datamodule=run.data)
-    assert same(weights_of(run.module), before)
+    assert same(weights_of(run.module), dict(load_policy(TINY)[0].state_dict()))
     assert run.trainer.global_step == 0
-    assert column(run.folder, "train/reward/valid_share") == [0.0] * 4
-    assert column(run.folder, "train/judge/failure_rate") == [1.0] * 4
-    assert column(run.folder, "train/policy/bad_steps") == [0.0] * 4
+    assert column(run.folder, "train/reward/valid_share") == [0.0] * 2
+    assert column(run.folder, "train/judge/failure_rate") == [1.0] * 2
+    assert column(run.folder, "train/policy/bad_steps") == [0.0] * 2
     assert all(math.isnan(score) for score in held_out.history[-1]["scores"].values())
-
-
-def test_more_mini_batches_than_rollouts(run_tiny):
-    with pytest.raises(ValueError, match=r"`model\.update\.mini_batches` is 9, but a batch has only 8 rollouts"):
-        run_tiny(update=Update(mini_batches=9))
 
 
 def test_loss_scaling_is_refused(run_tiny):
@@ -194,35 +165,30 @@ def test_loss_scaling_is_refused(run_tiny):
         run.trainer.fit(run.module, datamodule=run.data)
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_narrow_or_wide_everything_is_refused(run_tiny, precision):
-    """Lightning would make rewards in that width too, and cannot convert the batch."""
-    with pytest.raises(ValueError, match=rf"`trainer\.precision`.*{precision}.*--model\.dtype=bfloat16"):
-        run_tiny(trainer_precision=precision)
+def test_training_follows_validation_and_rollouts_the_weights(run_tiny, rubric_file):
+    """A copy in another precision is brought up to date after every update: each batch names the version it was sampled from.
 
-
-def test_training_follows_validation(run_tiny, rubric_file):
-    """Validation runs in inference mode; a copy of the weights made there must not reach a later backward."""
-    run = run_tiny(fit=False, data_val=rubric_file(3, "val.jsonl"), generator=HFGenerator(dtype="bfloat16"))
-    run.trainer.validate(run.module, datamodule=run.data)
-    before = weights_of(run.module)
-    run.trainer.fit(run.module, datamodule=run.data)
-    assert run.trainer.global_step == 4
-    assert not same(weights_of(run.module), before)
-
-
-def test_rollouts_follow_the_weights(run_tiny, rubric_file):
-    """A copy in another precision is brought up to date after every update: each batch names the version it was sampled from."""
+    Validation runs in inference mode; a copy of the weights made there must not reach a later backward.
+    """
     seen = []
 
     class Watch(RolloutObserver):
         def on_rollouts(self, trainer, pl_module, answers):
             copied = pl_module.generator._copy.model.state_dict()
             fresh = all(copied[k].equal(v.to(copied[k].dtype)) for k, v in pl_module.policy.state_dict().items())
-            seen.append((answers.rollouts.version, fresh))
+            seen.append((answers.stage, answers.rollouts.version, fresh))
 
-    run_tiny(FocalReward(), Watch(), generator=HFGenerator(dtype="bfloat16"), update=Update(mini_batches=2))
-    assert seen == [(0, True), (2, True), (4, True), (6, True)]
+    options = {
+        "data_val": rubric_file(2, "val.jsonl"),
+        "generator": HFGenerator(dtype="bfloat16"),
+        "trainer_limit_train_batches": 2,
+    }
+    run = run_tiny(FocalReward(), Watch(), fit=False, update=Update(mini_batches=2), **options)
+    run.trainer.validate(run.module, datamodule=run.data)
+    run.trainer.fit(run.module, datamodule=run.data)
+    assert run.trainer.global_step == 4
+    assert seen == [("val", 0, True), ("train", 0, True), ("train", 2, True), ("val", 4, True)]
+    assert not same(weights_of(run.module), dict(load_policy(TINY)[0].state_dict()))
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------------------
@@ -234,15 +200,24 @@ def test_rollouts_follow_the_weights(run_tiny, rubric_file):
         ({"sampling": Sampling(temperature=0)}, r"`model\.sampling\.temperature` must be > 0"),
         ({"update": Update(kl_coef=0.1)}, r"`model\.update\.kl_coef` > 0 needs a reference.*FrozenReference"),
         ({"group_size": 4, "val_group_size": 0}, "must be >= 1, got 4 and 0"),
+        ({"update": Update(mini_batches=9)}, r"`model\.update\.mini_batches` is 9, but a batch has only 8 rollouts"),
+        # Lightning would make rewards in that width too, and cannot convert the batch
+        ({"trainer_precision": "bf16-true"}, r"`trainer\.precision`.*bf16-true.*--model\.dtype=bfloat16"),
+        ({"trainer_precision": "64-true"}, r"`trainer\.precision`.*64-true.*--model\.dtype=bfloat16"),
+        (
+            {"generator": ScriptedGenerator(["yes", "no"]), "update": Update(importance_cap=2.0)},
+            "importance_cap` needs the sampler's log-probabilities",
+        ),
     ],
 )
-def test_bad_arguments(arguments, match):
+def test_what_cannot_work_is_refused(run_tiny, arguments, match):
     with pytest.raises(ValueError, match=match):
-        GRPOModule(TINY, **arguments)
+        run_tiny(**arguments)
 
 
 def test_default_optimiser_is_adamw_without_decay(run_tiny):
-    run = run_tiny(optimizer=None)
+    run = run_tiny(optimizer=None, trainer_limit_train_batches=1)
+    assert "train/policy/kl" not in metrics(run.folder)[0]  # no reference
     optimizer = run.trainer.optimizers[0]
     assert type(optimizer) is torch.optim.AdamW
     group = optimizer.param_groups[0]
@@ -250,19 +225,19 @@ def test_default_optimiser_is_adamw_without_decay(run_tiny):
 
 
 def test_the_gap_is_that_of_the_generator_and_the_cap_acts(run_tiny):
-    exact = run_tiny(folder="exact")
+    exact = run_tiny(folder="exact", trainer_limit_train_batches=2)
     assert max(column(exact.folder, "train/policy/sampling_gap_max")) < 1e-5
     plain, capped = (
-        run_tiny(generator=HFGenerator(dtype="bfloat16"), update=Update(importance_cap=cap), folder=f"cap-{cap}")
+        run_tiny(
+            generator=HFGenerator(dtype="bfloat16"),
+            update=Update(importance_cap=cap),
+            folder=f"cap-{cap}",
+            trainer_limit_train_batches=2,
+        )
         for cap in (None, 2.0)
     )
     for run in (plain, capped):
         assert min(column(run.folder, "train/policy/sampling_gap")) > 1e-4
         assert min(column(run.folder, "train/policy/sampling_kl")) > 0
-    assert column(capped.folder, "train/policy/importance_weight") == pytest.approx([1.0] * 4, abs=0.05)
+    assert column(capped.folder, "train/policy/importance_weight") == pytest.approx([1.0] * 2, abs=0.05)
     assert not same(weights_of(plain.module), weights_of(capped.module))
-
-
-def test_a_cap_without_log_probabilities_is_refused(run_tiny):
-    with pytest.raises(ValueError, match="importance_cap` needs the sampler's log-probabilities"):
-        run_tiny(generator=ScriptedGenerator(["yes", "no"]), update=Update(importance_cap=2.0))

@@ -88,11 +88,10 @@ def test_the_last_row_of_a_run_that_is_stopped_is_written(run_tiny, plainly):
     assert steps == [["1", "2"]] * 2
 
 
-@pytest.mark.parametrize("every", [1, 0, 3])
-def test_which_batches_are_written(run_tiny, every):
-    run = run_tiny(trainer_log_every_n_steps=every)
-    file = run.folder / "metrics.csv"
-    assert (len(column(run.folder, "train/reward/mean")) if file.exists() else 0) == {1: 4, 0: 0, 3: 1}[every]
+@pytest.mark.parametrize(("every", "rows"), [(0, 0), (3, 1)])
+def test_which_batches_are_written(run_tiny, every, rows):
+    file = run_tiny(trainer_log_every_n_steps=every).folder / "metrics.csv"
+    assert (len(column(file.parent, "train/reward/mean")) if file.exists() else 0) == rows
 
 
 def test_a_checkpoint_can_watch_any_value(run_tiny, tmp_path):

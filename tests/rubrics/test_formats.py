@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_focal.judges import JudgeRequest, Outcome, RuleJudge
 from lightning_focal.rubrics import FORMATS, Criterion, Rubric, RubricError, read_rows
@@ -562,26 +561,26 @@ def ifeval(points, met):
     return sum(1 for m in met if m) / len(met)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_score_is_that_of_the_definition(name, data):
-    shares = ("ifeval", "if_multi_constraints", "rlvr_ifeval", "biggen", "prometheus", "writingbench", "infobench", "openrubrics")
-    ranges = {"rlcf": (0, 100, [0, 0.37, 1]), **dict.fromkeys(shares, (1, 1, [0, 1]))}
-    least, most, steps = ranges.get(name, (-10, 10, [0, 0.5, 1]))
-    points = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=8).filter(any))
-    met = data.draw(st.lists(st.sampled_from(steps), min_size=len(points), max_size=len(points)))
-    defined = {"rar": rar, "paperbench": rar, "rlcf": rlcf, **dict.fromkeys(shares, ifeval)}.get(name, over_positive)
-    expected = defined(points, met)
-    # not judged: it leaves every sum
-    rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate([*points, 7])))
-    score = FORMATS[name].score(rubric, [*met, None])
-    assert score == (None if expected is None else pytest.approx(expected, abs=1e-12))
-    assert FORMATS[name].score(rubric, [None] * len(rubric)) is None
+SHARES = ("ifeval", "if_multi_constraints", "rlvr_ifeval", "biggen", "prometheus", "writingbench", "infobench", "openrubrics")
+RANGES = {"rlcf": (0, 100, [0, 0.37, 1]), **dict.fromkeys(SHARES, (1, 1, [0, 1]))}
+DEFINED = {"rar": rar, "paperbench": rar, "rlcf": rlcf, **dict.fromkeys(SHARES, ifeval)}
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_only_the_mean_over_the_data_set_is_clipped_and_only_by_some(name):
+def test_the_score_is_that_of_the_definition(name):
+    dice, (least, most, steps) = random.Random(name), RANGES.get(name, (-10, 10, [0, 0.5, 1]))
+    for _ in range(100):
+        points = [dice.randint(least, most) for _ in range(dice.randint(1, 8))]
+        if not any(points):
+            continue
+        met = [dice.choice(steps) for _ in points]
+        expected = DEFINED.get(name, over_positive)(points, met)
+        # not judged: it leaves every sum
+        rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate([*points, 7])))
+        score = FORMATS[name].score(rubric, [*met, None])
+        assert score == (None if expected is None else pytest.approx(expected, abs=1e-12)), (points, met)
+        assert FORMATS[name].score(rubric, [None] * len(rubric)) is None
+    # only the mean over the data set is clipped, and only by some
     clipped = name in ("healthbench", "healthbench_meta", "ruscarl")
     assert FORMATS[name].mean([-1.0, 0.5]) == (0.0 if clipped else -0.25)
     assert math.isclose(FORMATS[name].mean([-0.25, 0.75]), 0.25)

@@ -179,24 +179,34 @@ def test_training_writes_trajectories_and_resumes_to_the_same_bits(run_tiny, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [3, 40])  # in the evaluation before training; in training
-def test_killed_within_an_episode_it_ends_the_same(tmp_path, at):
+def test_killed_within_an_episode_it_ends_the_same(tmp_path):
     talkative(tmp_path / "policy")
     rows, there = write_rows(tmp_path / "dialogues.jsonl", rubric_rows(6, RUBRIC, **SCRIPT)), tmp_path / "there"
-    fatal = {"class_path": "tests.environments.helpers.Fatal", "init_args": {"at": at, "unless": str(there)}}
-    files = {"train": str(rows), "val": str(rows), "batch_size": 2}
-    model = {"policy": str(tmp_path / "policy"), "environment": fatal, "reference": None, "update": {"mini_batches": 2}}
-    data, trainer = {"class_path": "RubricDataModule", "init_args": files}, {"callbacks": []}
-    config = configuration(tmp_path, model=model, data=data, trainer=trainer)
-    command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={config}"]
+    data = {"class_path": "RubricDataModule", "init_args": {"train": str(rows), "val": str(rows), "batch_size": 2}}
+
+    def started(at, run_dir, *options):
+        fatal = {"class_path": "tests.environments.helpers.Fatal", "init_args": {"at": at, "unless": str(there)}}
+        model = {"policy": str(tmp_path / "policy"), "environment": fatal, "reference": None, "update": {"mini_batches": 2}}
+        config = configuration(tmp_path, model=model, data=data, trainer={"callbacks": []})
+        command = [
+            sys.executable,
+            "-m",
+            "lightning_focal",
+            "fit",
+            f"--config={config}",
+            f"--run_dir={tmp_path / run_dir}",
+            *options,
+        ]
+        return subprocess.run(command, check=False, cwd=ROOT, timeout=240).returncode
+
     there.touch()
-    subprocess.run([*command, f"--run_dir={tmp_path / 'plain'}"], check=True, cwd=ROOT, timeout=240)
-    there.unlink()
-    killed = subprocess.run([*command, f"--run_dir={tmp_path / 'run'}"], check=False, cwd=ROOT, timeout=240)
-    assert killed.returncode == -signal.SIGKILL
-    subprocess.run([*command, f"--run_dir={tmp_path / 'run'}", "--ckpt_path=last"], check=True, cwd=ROOT, timeout=240)
-    assert same_run(tmp_path / "run", tmp_path / "plain") == []
-    with open(tmp_path / "run" / "metrics.csv", encoding="utf-8") as file:
+    assert started(0, "plain") == 0
+    for at in (3, 40):  # in the evaluation before training; in training
+        there.unlink()
+        assert started(at, f"run{at}") == -signal.SIGKILL
+        assert started(at, f"run{at}", "--ckpt_path=last") == 0
+        assert same_run(tmp_path / f"run{at}", tmp_path / "plain") == []
+    with open(tmp_path / "plain" / "metrics.csv", encoding="utf-8") as file:
         turns = [float(row["train/rollout/turns"]) for row in csv.DictReader(file) if row["train/rollout/turns"]]
     assert len(turns) == 6
     assert max(turns) > 1

@@ -157,20 +157,20 @@ def test_a_row_is_recognised_by_its_own_format_alone(tmp_path, name):
     assert (row.format, row.messages) == (name, tuple(CHAT))
 
 
-def test_plain_every_field(tmp_path):
-    entry = {"points": -2, "tags": ["axis:tone"], "check": {"kind": "max_words", "words": 3}}
-    entry |= {"required": True, "low": 1, "high": 5}
+def test_plain(tmp_path):
+    entry = {
+        "points": -2,
+        "tags": ["axis:tone"],
+        "check": {"kind": "max_words", "words": 3},
+        "required": True,
+        "low": 1,
+        "high": 5,
+    }
     (criterion,) = read(tmp_path, {"prompt": "a", "rubric": [{**SHORT, **entry}]}).rubric.criteria
     assert criterion == Criterion("short", "Short.", -2.0, ("axis:tone",), entry["check"], 1.0, 5.0, True)
-
-
-def test_plain_missing_names_and_descriptions(tmp_path):
     rubric = [{"description": "Yes."}, {"description": "Yes!"}, {"check": "no_commas"}]
     made = [("yes", "Yes.", None), ("yes.8aff5108", "Yes!", None), ("no_commas", "no_commas", {"kind": "no_commas"})]
     assert of(tmp_path, "plain", "name", "description", "check", rubric=rubric) == made
-
-
-def test_plain_messages_and_answer(tmp_path):
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
     check = {"kind": "answer", "expected": "$answer"}
     rubric = [{"name": "r", "check": check}, {"description": "Right.", "tags": ["verifier:math"]}]
@@ -202,10 +202,14 @@ def test_rar(tmp_path):
     assert list(map(category_of, texts)) == ["important", "optional", None, None]
 
 
-def test_rlcf(tmp_path):
+def test_rlcf_researchrubrics_and_rubrichub(tmp_path):
     made = [(text, weight, 0, 100) for text, weight in HAIKU]
     assert of(tmp_path, "rlcf", "description", "points", "low", "high") == made
     assert of(tmp_path, "rlcf", "description", "points", "low", "high", requirements=HAIKU) == made
+    given, made = ROWS["researchrubrics"]["rubrics"], [(4, ("axis:Sources",)), (-2, ("axis:Facts",))]
+    for rubrics in (given, json.dumps(given)):
+        assert of(tmp_path, "researchrubrics", "points", "tags", rubrics=rubrics) == made
+    assert (read(tmp_path, ROWS["researchrubrics"]).id, read(tmp_path, ROWS["rubrichub"]).id) == ("s", "3")
 
 
 def test_ifeval(tmp_path):
@@ -217,13 +221,6 @@ def test_ifeval(tmp_path):
     assert second.description == "Follows the instruction keywords:existence (keywords = ['a'])."
     for criterion in row.rubric.criteria:
         RuleJudge().validate(criterion)
-
-
-def test_researchrubrics_and_rubrichub(tmp_path):
-    made = [("axis:Sources",)], [("axis:Facts",)]
-    for rubrics in (ROWS["researchrubrics"]["rubrics"], json.dumps(ROWS["researchrubrics"]["rubrics"])):
-        assert of(tmp_path, "researchrubrics", "points", "tags", rubrics=rubrics) == [(4, *made[0]), (-2, *made[1])]
-    assert (read(tmp_path, ROWS["researchrubrics"]).id, read(tmp_path, ROWS["rubrichub"]).id) == ("s", "3")
 
 
 def test_ruscarl(tmp_path):

@@ -261,7 +261,7 @@ def see(ran, name, outcome):
         )
 
 
-@pytest.mark.parametrize(("name", "value", "outcome"), rows_of(TRAINER))
+@pytest.mark.parametrize(("name", "value", "outcome"), [*rows_of(TRAINER)])
 def test_an_argument_of_the_trainer(run, name, value, outcome):
     ran = run(given(name, value), *getattr(outcome, "more", ()), command=getattr(outcome, "command", "fit"))
     see(ran, name, outcome)

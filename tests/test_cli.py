@@ -212,13 +212,12 @@ def test_commands_printed_at_the_end_work(finished, capsys, monkeypatch):
         line.split()[3:] for line in done.stdout.splitlines() if line.strip().startswith(f"{sys.executable} -m lightning_focal")
     ]
     assert [line[0] for line in lines] == ["validate", "predict", "report"]
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(cli.folder)
     said = {}
     for line in lines:
         main(line)
         said[line[0]] = capsys.readouterr().out
-    (validated,) = evaluations(cli.folder / "run-validate")
-    assert validated["scores"] == evaluations(folder)[-1]["scores"]
+    assert evaluations(cli.folder / "run-validate")[-1]["scores"] == evaluations(folder)[-1]["scores"]
     assert "prior-weighted static score" in said["validate"]
     assert "Validate metric" not in said["validate"]  # Lightning's own table, a row a value
     untrained = cli("validate", run_dir="w")  # no checkpoint

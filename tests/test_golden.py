@@ -29,7 +29,7 @@ MODELS = {
 }  # fmt: skip
 COLUMNS = ("loss/policy", "loss/total", "policy/grad_norm", "policy/entropy", "policy/kl", "reward/mean", "balance/worst")
 RUN = (
-    "--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--data.limit_val=4", "--model.update.mini_batches=2",
+    "--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=0", "--model.update.mini_batches=2",
     "--model.update.kl_coef=0.05", "--model.reference=FrozenReference", "--model.update.micro_batch_size=5",
     "--trainer.precision=32-true", "--model.sampling.temperature=0.9", "--model.optimizer.init_args.lr=1e-4",
 )  # fmt: skip

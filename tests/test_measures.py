@@ -1,6 +1,7 @@
 """What is logged of a batch, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ RAGGED = make_scores(
 )
 
 
-def test_means_by_key_by_hand():
+def test_a_ragged_batch_by_hand():
     values = logged(RAGGED, keys=("a", "b", "c", "elsewhere"))
     same(values, {"criterion/a/score": 0.5, "criterion/b/score": 0.5, "criterion/c/score": 1.0, "criterion/elsewhere/score": NAN})
     same(values, {"weight/a": 0.75, "weight/b": 0.25, "weight/c": 1.0, "weight/elsewhere": NAN})
@@ -42,40 +43,29 @@ def test_means_by_key_by_hand():
     same(values, {"balance/worst": 0.5, "balance/mean": 2 / 3, "balance/strict_completion": 1 / 3})
     # R = (0.875, 0): softmax puts e^0.875 / (e^0.875 + 1) on the rollout that meets "a"
     assert values["saturation/a"] == pytest.approx(math.exp(0.875) / (math.exp(0.875) + 1))
-
-
-def test_rewards_are_over_valid_rollouts():
-    values, mean = logged(RAGGED), (0.875 + 0.0 + 1.0) / 3
+    mean = (0.875 + 0.0 + 1.0) / 3  # over valid rollouts
     same(values, {"reward/mean": mean, "reward/static": mean, "reward/prior": mean, "reward/valid_share": 0.75})
     same(values, {"reward/group_std": math.sqrt(2 * 0.4375**2)})  # of the one group with two valid rollouts
-
-
-def test_the_prior_score_leaves_out_what_carries_no_weight():
-    scores = make_scores([[[0.5, 1.0], [None, 1.0]]], [[1.0, 0.0]])
-    same(logged(scores, strategy=StaticReward(weights="uniform")), {"reward/prior": 0.5, "reward/mean": 0.875})
-
-
-def test_failure_and_not_applicable_rates_are_over_criteria_of_the_rubrics():
     # six judgements: "b" failed once, "c" was not applicable once; padding is neither
-    values = logged(RAGGED)
     same(values, {"judge/failure_rate": 1 / 6, "judge/not_applicable_rate": 1 / 6})
     same(values, {"criterion/b/failed": 0.5, "criterion/c/not_applicable": 0.5, "criterion/a/failed": 0.0})
+    spoilt = RAGGED.scores.clone()
+    spoilt[~RAGGED.mask] = NAN  # masked scores are not read
+    same(logged(replace(RAGGED, scores=spoilt)), logged(RAGGED))
 
 
-def test_a_focal_strategy_shows_both_rewards():
-    scores = make_scores([[[1.0, 0.0], [1.0, 1.0]]])
-    values = logged(scores, strategy=FocalReward(gamma=1.0))
+def test_both_rewards_lengths_and_truncation():
+    scores = make_scores([[[0.5, 1.0], [None, 1.0]]], [[1.0, 0.0]])  # the prior score leaves out what carries no weight
+    same(logged(scores, strategy=StaticReward(weights="uniform")), {"reward/prior": 0.5, "reward/mean": 0.875})
+    mask = torch.zeros(1, 2, 3, dtype=torch.bool)
+    mask[0, 0, :1], mask[0, 1] = True, True
+    more = {"response_mask": mask, "truncated": torch.tensor([[False, True]])}
+    values = logged(make_scores([[[1.0, 0.0], [1.0, 1.0]]]), strategy=FocalReward(gamma=1.0), **more)
+    same(values, {"rollout/length": 2.0, "rollout/truncated": 0.5})
     w = 0.427541 / 0.477541
     assert values["weight/b"] == pytest.approx(w, abs=1e-6)
     assert values["reward/mean"] == pytest.approx(1 - w / 2, abs=1e-6)
     assert values["reward/static"] == values["reward/prior"] == 0.75
-
-
-def test_lengths_and_truncation():
-    mask = torch.zeros(1, 2, 3, dtype=torch.bool)
-    mask[0, 0, :1], mask[0, 1] = True, True
-    values = logged(make_scores([[[1.0], [0.0]]]), response_mask=mask, truncated=torch.tensor([[False, True]]))
-    same(values, {"rollout/length": 2.0, "rollout/truncated": 0.5})
 
 
 def test_nothing_judged_is_nan_and_not_zero():
@@ -84,16 +74,6 @@ def test_nothing_judged_is_nan_and_not_zero():
     unknown += ["criterion/a/score", "weight/a", "saturation/a", "balance/worst", "balance/strict_completion"]
     same(values, dict.fromkeys(unknown, NAN))
     same(values, {"reward/valid_share": 0.0, "judge/failure_rate": 1.0, "judge/not_applicable_rate": 0.0})
-
-
-def test_masked_scores_are_not_read():
-    scores = RAGGED.scores.clone()
-    scores[~RAGGED.mask] = NAN
-    spoilt = make_scores([[[1.0, 0.5], [0.0, None]], [[1.0, None], [None, None]]], RAGGED.weights.tolist(), names=RAGGED.names)
-    object.__setattr__(spoilt, "scores", scores)
-    object.__setattr__(spoilt, "failed", RAGGED.failed)
-    got, expected = logged(spoilt), logged(RAGGED)
-    same(got, expected)
 
 
 def test_the_sources_measures_are_means_over_what_is_known():
@@ -112,35 +92,32 @@ def test_the_sources_measures_are_means_over_what_is_known():
 
 def test_batches_pool_as_sums_not_as_means_of_means():
     first, second = make_scores([[[1.0], [0.5], [0.0]]]), make_scores([[[1.0, 0.25]]])
-    same(
-        logged(first, second),
-        {"criterion/a/score": 2.5 / 4, "criterion/b/score": 0.25, "reward/mean": (1.5 + 0.625) / 4, "weight/a": (1.0 + 0.5) / 2},
-    )
-
-
-def test_every_batch_logs_the_same_names():
-    assert list(logged(RAGGED)) == list(logged(make_scores([[[None]]]))) == list(logged(RAGGED, first_only()))
+    wanted = {
+        "criterion/a/score": 2.5 / 4,
+        "criterion/b/score": 0.25,
+        "reward/mean": (1.5 + 0.625) / 4,
+        "weight/a": (1.0 + 0.5) / 2,
+    }
+    same(logged(first, second), wanted)
+    # every batch logs the same names
+    assert list(logged(RAGGED)) == list(logged(make_scores([[[None]]]))) == list(logged(RAGGED, make_scores([[[1.0]]])))
     assert all(name.startswith("val/") for name in BatchMeasures("val", {"a": 0}).compute())
-
-
-def first_only():
-    return make_scores([[[1.0]]])
 
 
 def test_processes_add_up_their_sums():
     """Two processes, played one after the other: each hands its sums to the collective."""
     halves = [make_scores([[[1.0, 0.0], [0.5, 0.0]]]), make_scores([[[0.0, 1.0], [None, 1.0]], [[0.25, None], [0.25, None]]])]
-    sent = []
-    for scores in halves:
+
+    def compute(scores, collective):
         answers = make_answers(scores)
-        measures = BatchMeasures("train", {"a": 0, "b": 1}).add(answers.rollouts, answers.scores, answers.shaped)
-        sent.append([])
-        measures.compute(lambda value, sent=sent[-1]: (sent.append(value), value)[1])
+        return BatchMeasures("train", {"a": 0, "b": 1}).add(answers.rollouts, answers.scores, answers.shaped).compute(collective)
+
+    sent = [[], []]
+    for scores, kept in zip(halves, sent, strict=True):
+        compute(scores, lambda value, kept=kept: (kept.append(value), value)[1])
     assert [value.shape for value in sent[0]] == [value.shape for value in sent[1]]
     sums = iter([a + b for a, b in zip(*sent, strict=True)])
-    answers = make_answers(halves[0])
-    first = BatchMeasures("train", {"a": 0, "b": 1}).add(answers.rollouts, answers.scores, answers.shaped)
-    together = first.compute(lambda value: next(sums))
+    together = compute(halves[0], lambda value: next(sums))
     same({k.removeprefix("train/"): v for k, v in together.items()}, logged(*halves, keys=("a", "b")))
 
 
@@ -151,12 +128,13 @@ def test_means_by_hand():
     means = Means()
     means.add("x", torch.tensor([1.0, 2.0, torch.nan]), torch.tensor([True, True, False]))
     means.add("y", torch.tensor(5))
-    means.add("none", torch.tensor([1.0]), torch.tensor([False]))
+    means.add("none", torch.tensor([1.0], requires_grad=True), torch.tensor([False]))
     means.add_sums("z", torch.tensor(6.0), torch.tensor(4))
     values = means.compute()
     assert list(values) == ["x", "y", "none", "z"]
     same(values, {"x": 1.5, "y": 5.0, "none": NAN, "z": 1.5})
     assert Means().compute() == {}
+    assert not any(total.requires_grad for total in means._sums.values())
 
 
 def test_one_collective_for_all_means():
@@ -171,12 +149,6 @@ def test_one_collective_for_all_means():
     assert means.compute(double) == dict.fromkeys("xyz", 3.0)
     assert len(calls) == 1
     assert calls[0].dtype == torch.float64
-
-
-def test_values_carry_no_gradient():
-    means = Means()
-    means.add("x", torch.ones(2, requires_grad=True))
-    assert not any(total.requires_grad for total in means._sums.values())
 
 
 def test_names_are_followed_beside_keys(run_tiny):
@@ -195,16 +167,12 @@ def test_what_theory_asks_of_the_weights_by_hand():
         names=(("a", "b", "c"),),
         repeated=torch.tensor([[[1.0, NAN, 1.0], [1.0, NAN, NAN], [NAN, NAN, NAN]]]),
     )
-    values = logged(
-        scores, strategy=FocalReward(gamma=50.0), response_mask=torch.tensor([[[True, False, False], [True] * 3, [True] * 3]])
-    )
+    mask = torch.tensor([[[True, False, False], [True] * 3, [True] * 3]])
+    values = logged(scores, strategy=FocalReward(gamma=50.0), response_mask=mask)
     same(values, {"criterion/a/variance": 1 / 3, "criterion/c/variance": 0.0})
     judged = logged(scores, strategy=FocalReward(informedness=0.5))
     same(judged, {"judge_variance/a": 0.25, "judge_variance/b": NAN, "judge_variance/c": 0.0})
-    same(
-        values,
-        {"criterion/a/length_correlation": 1.0, "criterion/b/length_correlation": -1.0, "criterion/c/length_correlation": NAN},
-    )
+    same({name: values[f"criterion/{name}/length_correlation"] for name in "abc"}, {"a": 1.0, "b": -1.0, "c": NAN})
     # under static weights the first is worst (0.4 against 0.7 twice), with nearly all weight on "b" it is best: 2 of 2 untied pairs turned
     same(values, {"order/flipped": 1.0, "order/kendall_distance": 1.0, "order/new_best": 1.0})
     assert values["balance/length_weight"] == pytest.approx(1, abs=1e-6)  # all but "c"

@@ -16,21 +16,14 @@ from packaging.utils import canonicalize_name
 import lightning_focal
 
 NAMES = {
-    "lightning_focal.functional": [
-        "inverse_reward_projection",
-        "focal_weights",
-        "weighted_reward",
-        "group_advantage",
-        "gdpo_advantage",
-        "dvao_advantage",
-        "softmin_advantage",
-        "kl_divergence",
-        "clipped_policy_loss",
-    ],
-    "lightning_focal.metrics": ["CriterionSaturation"],
-    "lightning_focal.rubrics": ["Criterion", "Rubric", "read_rubrics"],
-    "lightning_focal.rewards": ["StaticReward", "FocalReward", "RewardStrategy"],
-    "lightning_focal.types": ["Prompts", "Rollouts", "CriterionScores", "Shaped"],
+    "lightning_focal.functional": (
+        "inverse_reward_projection focal_weights weighted_reward group_advantage gdpo_advantage dvao_advantage softmin_advantage "
+        "kl_divergence clipped_policy_loss"
+    ),
+    "lightning_focal.metrics": "CriterionSaturation",
+    "lightning_focal.rubrics": "Criterion Rubric read_rubrics",
+    "lightning_focal.rewards": "StaticReward FocalReward RewardStrategy",
+    "lightning_focal.types": "Prompts Rollouts CriterionScores Shaped",
 }
 HEAVY = ("torch", "lightning", "transformers", "pyarrow", "rich", "numpy")
 
@@ -39,20 +32,13 @@ def fresh(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240).stdout.strip()
 
 
-def test_the_package_alone_imports_nothing_heavy():
-    code = "import sys, time; began = time.process_time(); import lightning_focal; print(time.process_time() - began < 1, "
-    assert fresh(f"{code} [name for name in {HEAVY!r} if name in sys.modules])") == "True []"
-
-
-def test_the_functional_house_loads_neither_lightning_nor_transformers():
-    code = "import sys, lightning_focal.functional; print([n for n in ('lightning', 'transformers') if n in sys.modules])"
-    assert fresh(code) == "[]"
-
-
-def test_names_of_the_package_are_there_when_they_are_asked_for():
-    code = "import sys, lightning_focal as f; before = 'torch' in sys.modules; listed = {*f.__all__} <= {*dir(f)}; "
-    code += "from lightning_focal import FocalReward, GRPOModule; import lightning_focal.rewards as r; "
-    assert fresh(code + "print(before, listed, FocalReward is r.FocalReward)") == "False True True"
+def test_nothing_is_imported_before_it_is_asked_for():
+    """The package alone imports nothing heavy, `functional` neither Lightning nor transformers; names come when they are asked for."""
+    code = "import sys, time; began = time.process_time(); import lightning_focal as f; "
+    code += f"print(time.process_time() - began < 1, {{*f.__all__}} <= {{*dir(f)}}, [n for n in {HEAVY!r} if n in sys.modules]); "
+    code += "import lightning_focal.functional; print([n for n in ('lightning', 'transformers') if n in sys.modules]); "
+    code += "from lightning_focal import FocalReward, GRPOModule; import lightning_focal.rewards as r; print(FocalReward is r.FocalReward)"
+    assert fresh(code).splitlines() == ["True True []", "[]", "True"]
     for name in lightning_focal.__all__:
         assert getattr(lightning_focal, name).__name__ == name
     with pytest.raises(ImportError, match="cannot import name 'FocalRewards'"):
@@ -73,12 +59,12 @@ def test_version():
     assert metadata.version("lightning-focal") == lightning_focal.__version__
 
 
-@pytest.mark.parametrize("house", NAMES)
-def test_names_that_others_rely_on(house):
-    module = importlib.import_module(house)
-    for name in NAMES[house]:
-        assert name in module.__all__
-        assert callable(getattr(module, name))
+def test_names_that_others_rely_on():
+    for house, names in NAMES.items():
+        module = importlib.import_module(house)
+        for name in names.split():
+            assert name in module.__all__
+            assert callable(getattr(module, name))
 
 
 def test_arguments_that_others_rely_on():
@@ -92,14 +78,8 @@ def test_arguments_that_others_rely_on():
     required = inspect.Parameter.empty
     expected = {
         "inverse_reward_projection": {"scores": required, "weights": required, "mask": None, "temperature": 1.0},
-        "focal_weights": {
-            "saturation": required,
-            "weights": required,
-            "mask": None,
-            "gamma": 3.0,
-            "epsilon": 0.05,
-            "bounds": None,
-        },
+        "focal_weights": dict.fromkeys(("saturation", "weights"), required)
+        | {"mask": None, "gamma": 3.0, "epsilon": 0.05, "bounds": None},
         "weighted_reward": {"scores": required, "weights": required, "mask": None},
         "group_advantage": {"rewards": required, "valid": None, "scale": "group", "epsilon": 1e-6},
         "kl_divergence": {"logp": required, "ref_logp": required, "estimator": "k3"},

@@ -29,18 +29,12 @@ def processor(monkeypatch):
     precision._flags.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("flags", "capability", "environment", "quick"),
-    [
-        (QUICK, "AVX512", {}, True),
-        ({**PLAIN, "amx_bf16": True}, "AVX512", {}, True),
-        (PLAIN, "AVX512", {}, False),
-        (QUICK, "AVX2", {}, False),
-        (QUICK, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
-        (QUICK, "AVX512", {"ONEDNN_MAX_CPU_ISA": "avx512_core_bf16"}, True),
-        (QUICK, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, False),
-    ],
-)
+@pytest.mark.parametrize(("flags", "capability", "environment", "quick"), [
+    (QUICK, "AVX512", {}, True), ({**PLAIN, "amx_bf16": True}, "AVX512", {}, True), (PLAIN, "AVX512", {}, False),
+    (QUICK, "AVX2", {}, False), (QUICK, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
+    (QUICK, "AVX512", {"ONEDNN_MAX_CPU_ISA": "avx512_core_bf16"}, True),
+    (QUICK, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, False),
+])  # fmt: skip
 def test_processors(processor, flags, capability, environment, quick):
     processor(flags, capability, **environment)
     assert precision.quick_at_bfloat16("cpu") is quick
@@ -101,6 +95,5 @@ def test_a_capped_processor_for_real():
     """What torch itself says when it may use less than there is."""
     code = "from lightning_focal.precision import resolved_dtype; print(resolved_dtype('auto', 'cpu'))"
     capped = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PATH": "", "HOME": "/nonexistent"}
-    assert (
-        subprocess.run([sys.executable, "-c", code], env=capped, capture_output=True, text=True, check=True).stdout == "float32\n"
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=capped, capture_output=True, text=True, check=True)
+    assert done.stdout == "float32\n"

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import callbacks
 
 from lightning_focal.cli import main
+from lightning_focal.trainer import check_callbacks
 from tests.conftest import TINY, rubric_rows, write_rows
 
 
@@ -70,16 +71,9 @@ TRAINER = [
     ("precision", "bf16-mixed", works(same=False, check=lambda run: "bf16-mixed" in run.out)),
     ("precision", "64-true", "`trainer.precision` must be auto, 32-true or bf16-mixed, got 64-true"),
     ("precision", "transformer-engine", "Requirement 'transformer_engine>=0.11.0' not met"),
-    (
-        "logger",
-        False,
-        works(check=lambda run: run.files("metrics.csv") and not run.files("events*") and "TensorBoard" not in run.out),
-    ),
-    (
-        "fast_dev_run",
-        True,
-        works(1, lambda run: run.last.endswith("nothing kept: `trainer.fast_dev_run` tries a run out") and not run.files()),
-    ),
+    ("logger", False, works(check=lambda run: run.files("metrics.csv") and not run.files("events*") and "TensorBoard" not in run.out)),
+    ("fast_dev_run", True,
+     works(1, lambda run: run.last.endswith("nothing kept: `trainer.fast_dev_run` tries a run out") and not run.files())),
     ("fast_dev_run", 2, works(2, lambda run: "Written to" not in run.out and not run.files())),
     ("max_epochs", 2, works(4)),
     ("min_epochs", 1, works()),
@@ -100,11 +94,7 @@ TRAINER = [
     ("limit_val_batches", 0.1, "`trainer.limit_val_batches` must leave a batch, got 0.1 of 2 in `data.val`"),
     ("limit_test_batches", 1, works(0, lambda run: len(run.files("rollouts/test*")) == 1, command="test")),
     ("limit_predict_batches", 1, works(0, lambda run: len(run.files("rollouts/predict*")) == 1, command="predict")),
-    (
-        "overfit_batches",
-        1,
-        works(2, lambda run: trained_on(run) == [{"row-0", "row-1"}] * 2, same=False, more=["--trainer.max_epochs=2"]),
-    ),
+    ("overfit_batches", 1, works(2, lambda run: trained_on(run) == [{"row-0", "row-1"}] * 2, same=False, more=["--trainer.max_epochs=2"])),
     ("overfit_batches", 0.1, "`trainer.overfit_batches` must leave a batch, got 0.1 of 4 in `data.train`: an integer is a count"),
     ("val_check_interval", 1, works(check=evaluated(2, 2, 2))),
     ("val_check_interval", 9, "`trainer.val_check_interval` must be at most the 2 batches of an epoch, got 9"),
@@ -126,17 +116,13 @@ TRAINER = [
     ("detect_anomaly", True, works()),
     ("barebones", True, left_out("True: a run logs and saves")),
     ("plugins", [{"class_path": "lightning.pytorch.plugins.TorchCheckpointIO"}], works()),
-    (
-        "plugins",
-        [{"class_path": "lightning.pytorch.plugins.AsyncCheckpointIO"}],
-        "`trainer.plugins` must not hold AsyncCheckpointIO",
-    ),
+    ("plugins", [{"class_path": "lightning.pytorch.plugins.AsyncCheckpointIO"}], "`trainer.plugins` must not hold AsyncCheckpointIO"),
     ("sync_batchnorm", True, works()),
     ("reload_dataloaders_every_n_epochs", 1, works(4, more=["--trainer.max_epochs=2"])),
     ("default_root_dir", "elsewhere", left_out("elsewhere: `run_dir` names the folder of a run")),
     ("enable_autolog_hparams", False, works()),
     ("model_registry", "name", left_out("name: `ckpt_path` is a file")),
-]
+]  # fmt: skip
 """Argument, value, and what comes of it."""
 
 CALLBACKS = [
@@ -148,21 +134,14 @@ CALLBACKS = [
     ("Checkpoint", {}, works()),
     ("DeviceStatsMonitor", {"cpu_stats": True}, works(check=lambda run: any("cpu_percent" in name for name in run.rows[1]))),
     ("EMAWeightAveraging", {}, kept_out("rollouts would come from other weights .*EMATeacher")),
-    (
-        "EarlyStopping",
-        {"monitor": "val/held_out/mean", "stopping_threshold": 0.0, "mode": "max"},
-        works(2, more=["--trainer.max_epochs=3"]),
-    ),
+    ("EarlyStopping", {"monitor": "val/held_out/mean", "stopping_threshold": 0.0, "mode": "max"}, works(2, more=["--trainer.max_epochs=3"])),
     ("EarlyStopping", {"monitor": "nonsense"}, "Early stopping conditioned on metric `nonsense` which is not available"),
     ("GradientAccumulationScheduler", {"scheduling": {0: 2}}, kept_out("write `model.update")),
     ("LambdaCallback", {}, works()),
     ("LearningRateFinder", {}, kept_out("the rate is `model.optimizer.init_args.lr`")),
     ("LearningRateMonitor", {}, works(check=lambda run: [row["lr-AdamW"] for row in run.rows[:2]] == ["0.01", "0.01"])),
-    (
-        "ModelCheckpoint",
-        {"monitor": "val/held_out/mean", "filename": "best"},
-        works(check=lambda run: {path.name for path in run.files("checkpoints/*")} == {"best.ckpt", "last.ckpt", "step=2.ckpt"}),
-    ),
+    ("ModelCheckpoint", {"monitor": "val/held_out/mean", "filename": "best"},
+     works(check=lambda run: {path.name for path in run.files("checkpoints/*")} == {"best.ckpt", "last.ckpt", "step=2.ckpt"})),
     ("ModelPruning", {"pruning_fn": "l1_unstructured"}, kept_out("it looks for weights before")),
     ("ModelSummary", {}, works(check=lambda run: "Trainable params" in run.out + run.err)),
     ("OnExceptionCheckpoint", {"dirpath": "here"}, kept_out("it goes on unasked .* `checkpoint.every")),
@@ -172,34 +151,34 @@ CALLBACKS = [
     ("SpikeDetection", {}, kept_out("a batch of rollouts has no one loss; `model.update.max_bad_steps`")),
     ("StochasticWeightAveraging", {"swa_lrs": 0.01}, kept_out("it copies the module before the policy is loaded")),
     ("TQDMProgressBar", {}, works(more=["--trainer.enable_progress_bar=true"])),
-    (
-        "ThroughputMonitor",
-        {"batch_size_fn": "builtins.len", "window_size": 2},
-        works(check=lambda run: any("throughput" in name or "device/" in name for name in run.rows[1])),
-    ),
+    ("ThroughputMonitor", {"batch_size_fn": "builtins.len", "window_size": 2},
+     works(check=lambda run: any("throughput" in name or "device/" in name for name in run.rows[1]))),
     ("Timer", {"duration": "00:00:10:00", "interval": "step"}, works()),
     ("WeightAveraging", {}, kept_out("rollouts would come from other weights")),
-]
+]  # fmt: skip
 """Name, arguments, and what comes of it."""
 
 ARGUMENTS = set(inspect.signature(lightning.Trainer).parameters)
-AT_ONCE = {
-    ("limit_train_batches", 1),
-    ("limit_train_batches", 1.0),
-    ("limit_val_batches", 1),
-    ("overfit_batches", 1),
-    ("fast_dev_run", True),
-    ("fast_dev_run", 2),
-}
+AT_ONCE = {"limit_train_batches=1.0", "limit_val_batches=1", "fast_dev_run=True"}
 """What is shown by runs in the quick part of the suite, beside all refusals."""
 
 
+def known(table):
+    """Those that the installed Lightning knows."""
+    return [row for row in table if row[0] in ARGUMENTS or hasattr(callbacks, row[0])]
+
+
 def rows_of(table):
-    """Those that the installed Lightning knows; runs are slow but for a few."""
-    for name, value, outcome in table:
-        if name in ARGUMENTS or hasattr(callbacks, name):
-            slow = isinstance(outcome, works) and (name, str(value)) not in {(key, str(choice)) for key, choice in AT_ONCE}
+    """Runs are slow but for a few; those that change nothing are one run together."""
+    for name, value, outcome in known(table):
+        if not bare(name, value, outcome):
+            slow = isinstance(outcome, works) and f"{name}={value}" not in AT_ONCE
             yield pytest.param(name, value, outcome, marks=[pytest.mark.slow] if slow else [], id=f"{name}={value}")
+
+
+def bare(name, value, outcome):
+    alone = name in ("strategy", "benchmark", "Timer")  # `deterministic` overrules the second, the third `max_time`
+    return not alone and isinstance(outcome, works) and vars(outcome) == vars(works())
 
 
 @pytest.fixture(scope="module")
@@ -282,18 +261,46 @@ def see(ran, name, outcome):
         )
 
 
-@pytest.mark.parametrize(("name", "value", "outcome"), rows_of(TRAINER))
+@pytest.mark.parametrize(("name", "value", "outcome"), [*rows_of(TRAINER)])
 def test_an_argument_of_the_trainer(run, name, value, outcome):
-    told = value if isinstance(value, str) else json.dumps(value)
-    ran = run(f"--trainer.{name}={told}", *getattr(outcome, "more", ()), command=getattr(outcome, "command", "fit"))
+    ran = run(given(name, value), *getattr(outcome, "more", ()), command=getattr(outcome, "command", "fit"))
     see(ran, name, outcome)
 
 
-@pytest.mark.parametrize(("name", "arguments", "outcome"), rows_of(CALLBACKS))
+def given(name, value):
+    return f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "outcome"), [row for row in rows_of(CALLBACKS) if not isinstance(row.values[2], kept_out)]
+)
 def test_a_callback(run, tmp_path, name, arguments, outcome):
-    given = {"callbacks": [{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}]}
-    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": given}))
-    see(run("--config=more.yaml", *getattr(outcome, "more", ())), name, outcome)
+    see(run(listing(tmp_path, (name, arguments)), *getattr(outcome, "more", ())), name, outcome)
+
+
+def listing(folder, *named):
+    made = [{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments} for name, arguments in named]
+    (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": made}}))
+    return "--config=more.yaml"
+
+
+def test_callbacks_that_are_kept_out(run, tmp_path):
+    """The first of them by the command."""
+    refused = [row for row in known(CALLBACKS) if isinstance(row[2], kept_out)]
+    name, arguments, outcome = refused[0]
+    see(run(listing(tmp_path, (name, arguments))), name, outcome)
+    for name, arguments, outcome in refused[1:]:
+        with pytest.raises(ValueError, match=outcome.about.format(name) + outcome):
+            check_callbacks([getattr(callbacks, name)(**arguments)], automatic=False)
+
+
+@pytest.mark.slow
+def test_what_changes_nothing_in_one_run(run, tmp_path):
+    arguments = [given(name, value) for name, value, outcome in known(TRAINER) if bare(name, value, outcome)]
+    named = [(name, value) for name, value, outcome in known(CALLBACKS) if bare(name, value, outcome)]
+    assert len(arguments) > 10
+    assert len(named) > 3
+    see(run(listing(tmp_path, *named), *arguments), "", works())
 
 
 def test_every_one_is_looked_at():

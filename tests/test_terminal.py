@@ -27,8 +27,10 @@ def test_what_speaks_of_the_parser_is_left_out():
     assert plain_message(message) == message
 
 
-def test_our_errors_end_with_their_message(capsys, monkeypatch):
+def test_our_errors_end_with_their_message_and_mistakes_of_code_keep_their_traceback(capsys, monkeypatch):
+    """Also where the last line that ran was ours, but did not mean to raise."""
     from lightning_focal.modules import Update
+    from lightning_focal.rewards import FocalReward
 
     monkeypatch.delenv(TRACEBACK_ENV, raising=False)
     with pytest.raises(SystemExit) as ended, plain_errors():
@@ -37,13 +39,6 @@ def test_our_errors_end_with_their_message(capsys, monkeypatch):
     err = capsys.readouterr().err
     assert err.startswith("error: `update.epochs` must be >= 1, got 0\n")
     assert TRACEBACK_ENV in err
-
-
-def test_mistakes_of_code_keep_their_traceback(monkeypatch):
-    """Also where the last line that ran was ours, but did not mean to raise."""
-    from lightning_focal.rewards import FocalReward
-
-    monkeypatch.delenv(TRACEBACK_ENV, raising=False)
     with pytest.raises(AttributeError), plain_errors():
         FocalReward().shape(None)
     with pytest.raises(ZeroDivisionError), plain_errors():

@@ -25,44 +25,29 @@ def shaped_with(**changes):
     return Shaped(**{**fields, **changes})
 
 
-@pytest.mark.parametrize(
-    ("name", "tags", "key"),
-    [
-        ("polite", (), "polite"),
-        ("polite", ("level:example",), "polite"),
-        ("polite", ("level:example", "axis:tone", "axis:other"), "tone"),
-        ("polite", ("my axis:tone",), "polite"),
-        ("polite", ("axis:",), "polite"),
-    ],
-)
-def test_level_key(name, tags, key):
-    assert level_key(name, tags) == key
+def test_level_key():
+    for tags, key in (
+        ((), "polite"), (("level:example",), "polite"), (("level:example", "axis:tone", "axis:other"), "tone"),
+        (("my axis:tone",), "polite"), (("axis:",), "polite"),
+    ):  # fmt: skip
+        assert level_key("polite", tags) == key
 
 
 # -- Prompts and rollouts ---------------------------------------------------------------------------------------------------
 
 
-def test_prompts_hold_one_entry_each():
-    assert len(make_prompts(2, answers=("4", None), tokens=((1, 2), (3,)), extra=({}, {"source": "x"}))) == 2
-    assert len(Prompts((), ())) == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({name: ((),)}, rf"`{name}` must hold one entry per prompt \(2\), got 1")
-        for name in ("rubrics", "answers", "tokens", "extra")
-    ]
-    + [
-        ({"messages": ()}, r"`messages` must hold one entry per prompt \(2\), got 0"),
-        ({"ids": ("a", "a")}, r"`ids` must be unique within a batch, got \['a', 'a'\]"),
-        ({"views": (0, 2)}, r"`views` must be 0 \(the original\) or 1 \(its rephrasing\), got \[0, 2\]"),
-        ({"questions": ("q", "q"), "views": (1, 1)}, "`questions` and `views` must not repeat"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    *(({name: ((),)}, rf"`{name}` must hold one entry per prompt \(2\), got 1") for name in ("rubrics", "answers", "tokens", "extra")),
+    ({"messages": ()}, r"`messages` must hold one entry per prompt \(2\), got 0"),
+    ({"ids": ("a", "a")}, r"`ids` must be unique within a batch, got \['a', 'a'\]"),
+    ({"views": (0, 2)}, r"`views` must be 0 \(the original\) or 1 \(its rephrasing\), got \[0, 2\]"),
+    ({"questions": ("q", "q"), "views": (1, 1)}, "`questions` and `views` must not repeat"),
+])  # fmt: skip
 def test_prompts_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
         Prompts(**{"ids": ("a", "b"), "messages": ((), ()), **changes})
+    assert len(make_prompts(2, answers=("4", None), tokens=((1, 2), (3,)), extra=({}, {"source": "x"}))) == 2
+    assert len(Prompts((), ())) == 0
 
 
 def rollouts_with(**changes):
@@ -184,11 +169,11 @@ def test_shaped_is_checked(changes, error, message):
 # -- all --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [make_prompts(), make_rollouts(make_prompts()), scores_with(), shaped_with()])
-def test_frozen(data):
-    for field in dataclasses.fields(data):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(data, field.name, None)
+def test_frozen():
+    for data in (make_prompts(), make_rollouts(make_prompts()), scores_with(), shaped_with()):
+        for field in dataclasses.fields(data):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(data, field.name, None)
 
 
 def test_to_moves_every_tensor_and_shares_the_rest():

@@ -65,18 +65,22 @@ def prompts_of(*texts, **columns):
 
 
 def play(environment, script, family="qwen", count=1, group=1, tokens=2000, prompts=None):
-    """Rollouts of what a script says, turn by turn: ``a`` is prompt a's first turn, ``a/0/1`` the second of its first rollout."""
+    """Rollouts of what a script says, turn by turn: ``a`` is prompt a's first turn, ``a/0/1`` the second of its first rollout.
+
+    ``environment`` may be :class:`TurnRollouts` that have one, whose process of tools goes on.
+    """
     policy, tokenizer = speaking(family)
     policy.config.max_position_embeddings = 1_000_000
-    turns = TurnRollouts(environment, ScriptedGenerator(script))
+    kept = isinstance(environment, TurnRollouts)
+    turns = environment if kept else TurnRollouts(environment, ScriptedGenerator(script))
+    turns.generator, turns.environment.reader = ScriptedGenerator(script), None
+    given = prompts or prompts_of(*["What is 6*7?"] * count)
+    more = {"group_size": group, "seeds": range(len(given)), "sampling": Sampling(max_new_tokens=tokens)}
     try:
-        given = prompts or prompts_of(*["What is 6*7?"] * count)
-        seeds = range(len(given))
-        return tokenizer, turns.generate(
-            policy, tokenizer, given, group_size=group, seeds=seeds, sampling=Sampling(max_new_tokens=tokens)
-        )
+        return tokenizer, turns.generate(policy, tokenizer, given, **more)
     finally:
-        turns.close()
+        if not kept:
+            turns.close()
 
 
 def loop(n: int) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from lightning_focal.environments.calls import Call, call_reader
 from lightning_focal.environments.tools import Tools
+from lightning_focal.types import Prompts
 from tests.environments.helpers import Wild, play, speaking
 
 
@@ -53,31 +54,20 @@ MALFORMED = {  # what a policy writes, and what it is told
 }
 
 
-@pytest.fixture(scope="module")
-def told():
-    """All of them, one a prompt, in one batch; what came back by name."""
+def test_a_malformed_call_is_a_message():
+    """All of them, one a prompt, in one batch."""
     assert len(MALFORMED) >= 30
-    from lightning_focal.types import Prompts
-
     chat = ({"role": "user", "content": "?"},)
     prompts = Prompts(tuple(MALFORMED), (chat,) * len(MALFORMED), tokens=((1,),) * len(MALFORMED))
     script = {name: [text] for name, (text, _) in MALFORMED.items()} | {f"{name}/0/1": ["Sorry."] for name in MALFORMED}
     _, rollouts = play(Wild(tool_timeout=0.2, max_output=300), script, prompts=prompts, tokens=30_000)
-    return dict(zip(MALFORMED, (group[0] for group in rollouts.trajectories), strict=True)), rollouts
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_call_is_a_message(name, told):
-    said = told[0][name]
-    assert [message["role"] for message in said] == ["assistant", "tool", "assistant"]
-    assert MALFORMED[name][1] in said[1]["content"]
-    assert len(said[1]["content"]) < 600
-    assert said[-1]["content"] == "Sorry."
-
-
-def test_nothing_else_came_of_them(told):
-    assert {text for (text,) in told[1].texts} == {"Sorry."}
-    assert not told[1].truncated.any()
+    for (name, (_, words)), (said,) in zip(MALFORMED.items(), rollouts.trajectories, strict=True):
+        assert [message["role"] for message in said] == ["assistant", "tool", "assistant"], name
+        assert words in said[1]["content"], name
+        assert len(said[1]["content"]) < 600, name
+        assert said[-1]["content"] == "Sorry.", name
+    assert {text for (text,) in rollouts.texts} == {"Sorry."}
+    assert not rollouts.truncated.any()
 
 
 @pytest.mark.parametrize(
@@ -103,10 +93,10 @@ def test_functions_in_xml():
     tokenizer = speaking()[1]
     tokenizer.chat_template = tokenizer.chat_template.replace("JSON", "<function=x>")
     reader = call_reader(tokenizer, Tools(Wild()).schemas)
-    text = (
-        "<tool_call>\n<function=a>\n<parameter=x>\n1\n</parameter>\n<parameter=y>\nto be\n</parameter>\n</function>\n</tool_call>"
-    )
-    assert reader.read(text) == [Call("a", {"x": 1, "y": "to be"})]
+    arguments = "<parameter=x>\n1\n</parameter>\n<parameter=y>\nto be\n</parameter>"
+    assert reader.read(f"<tool_call>\n<function=a>\n{arguments}\n</function>\n</tool_call>") == [
+        Call("a", {"x": 1, "y": "to be"})
+    ]
     assert "a call must read" in reader.read("<tool_call>{}</tool_call>")[0].error
 
 

@@ -1,9 +1,12 @@
 """Loss masks token by token, against trajectories written by hand."""
 
+import re
+
 import pytest
 import torch
 
-from lightning_focal.environments import Calculator
+from lightning_focal.environments import Calculator, TurnRollouts
+from lightning_focal.generation import ScriptedGenerator
 from lightning_focal.modules.loss import grpo_loss, step_normaliser
 from lightning_focal.modules.update import Sequences, Update
 from tests.environments.helpers import play
@@ -51,15 +54,20 @@ WRITTEN = {  # the prompt; then what the policy draws (True) and what the enviro
 }
 
 
+@pytest.fixture(scope="module")
+def turns():
+    """One process of tools for all."""
+    made = TurnRollouts(Calculator(), ScriptedGenerator(["x"]))
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("family", WRITTEN)
-def test_every_token_of_a_trajectory(family):
+def test_every_token_of_a_trajectory(family, turns):
     prompt, parts = WRITTEN[family]
-    ends = ("<|im_end|>", "<|eot_id|>", "</s>")
-    turns = [text for drawn, text in parts if drawn]
-    for end in ends:
-        turns = [turn.removesuffix(end) for turn in turns]
-    script = {key: [turn] for key, turn in zip(("a", "a/0/1", "a/0/2"), turns, strict=True)}
-    tokenizer, rollouts = play(Calculator(), script, family)
+    said = [re.sub(r"(<\|im_end\|>|<\|eot_id\|>|</s>)$", "", text) for drawn, text in parts if drawn]
+    script = {key: [turn] for key, turn in zip(("a", "a/0/1", "a/0/2"), said, strict=True)}
+    tokenizer, rollouts = play(turns, script, family)
     encoded = [(drawn, tokenizer(text, add_special_tokens=False)["input_ids"]) for drawn, text in parts]
     assert rollouts.prompt_ids[0].tolist() == tokenizer(prompt, add_special_tokens=False)["input_ids"]
     assert rollouts.response_ids[0, 0].tolist() == [i for _, ids in encoded for i in ids]
@@ -70,7 +78,7 @@ def test_every_token_of_a_trajectory(family):
     assert rows.loss_mask[0].tolist() == wanted
     assert [*rows.sizes.lengths] == [len(wanted) + rollouts.prompt_ids.shape[1]]  # attention sees all of it
     assert float(step_normaliser(rows, Update())) == sum(wanted) == int(rollouts.lengths)
-    assert rollouts.texts == ((turns[-1].strip() if family != "mistral" else turns[-1],),)
+    assert rollouts.texts == ((said[-1].strip() if family != "mistral" else said[-1],),)
     assert [m["role"] for m in rollouts.trajectories[0][0]][:3] == ["assistant", "tool", "assistant"]
     assert not rollouts.truncated.any()
 

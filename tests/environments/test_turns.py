@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def own(rollouts, p, g):
 
 def test_a_rollout_depends_on_its_prompt_seed_and_place_alone():
     prompts = prompts_of("Hello", "Hi you", "Hey", extra=(SCRIPT,) * 3)
-    _, whole = rolled(prompts)
+    policy, whole = rolled(prompts)
     alone = Prompts(prompts.ids[1:2], prompts.messages[1:2], tokens=((1,),), extra=(SCRIPT,))
     for other in (rolled(alone)[1], rolled(alone, batch_size=1)[1]):
         assert [own(other, 0, g) for g in range(3)] == [own(whole, 1, g) for g in range(3)]
@@ -66,42 +67,45 @@ def test_a_rollout_depends_on_its_prompt_seed_and_place_alone():
     turns = [len([m for m in path if m["role"] == "assistant"]) for group in whole.trajectories for path in group]
     assert max(turns) == 3
     assert any(value["finished"] == 1.0 for group in whole.own_scores for value in group)
-
-
-def test_the_first_turn_is_what_is_written_without_an_environment():
-    prompts = prompts_of("Hello", "Hi you", extra=(SCRIPT,) * 2)
-    policy, turns = rolled(prompts)
-    tokenizer = load_policy(TINY)[1]
-    given = Prompts(prompts.ids, prompts.messages, tokens=turns.prompts.tokens)
-    plain = HFGenerator().generate(policy, tokenizer, given, group_size=3, seeds=[97, 98], sampling=Sampling(max_new_tokens=12))
-    for p in range(2):
+    # the first turn is what is written without an environment
+    given, settings = replace(prompts, tokens=whole.prompts.tokens), {"group_size": 3, "sampling": Sampling(max_new_tokens=12)}
+    plain = HFGenerator().generate(policy, load_policy(TINY)[1], given, seeds=[97, 98, 99], **settings)
+    for p in range(3):
         for g in range(3):
             first = own(plain, p, g)
-            assert own(turns, p, g)[: len(first)] == first
-            assert turns.sampled_mask[p, g, : len(first)].all()
-
-
-def test_log_probabilities_are_the_policys_at_its_own_tokens():
-    policy, rollouts = rolled(prompts_of("Hello", "Hi you", extra=(SCRIPT,) * 2))
-    rows = Sequences.of(rollouts)
+            assert own(whole, p, g)[: len(first)] == first
+            assert whole.sampled_mask[p, g, : len(first)].all()
+    # log-probabilities are the policy's at its own tokens
+    rows = Sequences.of(whole)
     logp = response_logp(policy, *rows.tokens, sizes=rows.sizes)
     assert (~rows.loss_mask & rows.response_mask).any()
     torch.testing.assert_close(rows.sampling_logp[rows.loss_mask], logp[rows.loss_mask], atol=1e-4, rtol=1e-4)
+
+
+PARAMETERS = {"type": "object", "properties": {"expression": {"type": "string"}}}
+
+
+class Known(Environment):
+    """Its tool is a schema, run in this process."""
+
+    tools = ({"type": "function", "function": {"name": "calculate", "description": "One.", "parameters": PARAMETERS}},)
+
+    def reset(self, task):
+        episode = Episode()
+        episode.call = lambda name, arguments: arguments["expression"]
+        return episode
 
 
 @pytest.mark.parametrize(("limits", "turns", "truncated"), [({"max_turns": 2}, 2, False), ({"max_tokens": 160}, 1, True)])
 def test_limits_end_a_rollout(limits, turns, truncated):
     call = '<tool_call>{"name": "calculate", "arguments": {"expression": "1"}}</tool_call>'
     script = {"a": [call], "a/0/1": [call], "a/0/2": [call], "a/0/3": ["1"]}
-    _, rollouts = play(Wild(**limits), script, tokens=100)
+    _, rollouts = play(Known(**limits), script, tokens=100)
     assert sum(message["role"] == "assistant" for message in rollouts.trajectories[0][0]) == turns
     assert rollouts.texts == (("",),)  # a call is no answer
     assert bool(rollouts.truncated) == truncated
     assert rollouts.response_ids.shape[2] <= 300
-
-
-def test_a_turn_that_is_cut_off_ends_its_rollout():
-    _, rollouts = play(Wild(), {"a": ["x" * 50]}, tokens=10)
+    _, rollouts = play(Known(), {"a": ["x" * 50]}, tokens=10)  # a turn that is cut off ends its rollout
     assert rollouts.truncated.all()
     assert rollouts.response_mask.sum() == 10
 
@@ -130,11 +134,8 @@ def test_a_mistake_of_the_environment_costs_a_score_and_no_run():
 
 
 def test_a_search_that_cites(tmp_path):
-    for name, text in {
-        "tea": "Tea is brewed at 95 degrees.",
-        "milk": "Milk boils over.",
-        "mate": "Mate wants 80 degrees.",
-    }.items():
+    texts = {"tea": "Tea is brewed at 95 degrees.", "milk": "Milk boils over.", "mate": "Mate wants 80 degrees."}
+    for name, text in texts.items():
         (tmp_path / f"{name}.txt").write_text(text)
     search = LocalSearch(str(tmp_path), most=1)
     assert search.search("how hot is tea brewed") == [{"id": "tea", "text": "Tea is brewed at 95 degrees."}]
@@ -178,24 +179,34 @@ def test_training_writes_trajectories_and_resumes_to_the_same_bits(run_tiny, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [3, 40])  # in the evaluation before training; in training
-def test_killed_within_an_episode_it_ends_the_same(tmp_path, at):
+def test_killed_within_an_episode_it_ends_the_same(tmp_path):
     talkative(tmp_path / "policy")
     rows, there = write_rows(tmp_path / "dialogues.jsonl", rubric_rows(6, RUBRIC, **SCRIPT)), tmp_path / "there"
-    fatal = {"class_path": "tests.environments.helpers.Fatal", "init_args": {"at": at, "unless": str(there)}}
-    files = {"train": str(rows), "val": str(rows), "batch_size": 2}
-    model = {"policy": str(tmp_path / "policy"), "environment": fatal, "reference": None, "update": {"mini_batches": 2}}
-    data, trainer = {"class_path": "RubricDataModule", "init_args": files}, {"callbacks": []}
-    config = configuration(tmp_path, model=model, data=data, trainer=trainer)
-    command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={config}"]
+    data = {"class_path": "RubricDataModule", "init_args": {"train": str(rows), "val": str(rows), "batch_size": 2}}
+
+    def started(at, run_dir, *options):
+        fatal = {"class_path": "tests.environments.helpers.Fatal", "init_args": {"at": at, "unless": str(there)}}
+        model = {"policy": str(tmp_path / "policy"), "environment": fatal, "reference": None, "update": {"mini_batches": 2}}
+        config = configuration(tmp_path, model=model, data=data, trainer={"callbacks": []})
+        command = [
+            sys.executable,
+            "-m",
+            "lightning_focal",
+            "fit",
+            f"--config={config}",
+            f"--run_dir={tmp_path / run_dir}",
+            *options,
+        ]
+        return subprocess.run(command, check=False, cwd=ROOT, timeout=240).returncode
+
     there.touch()
-    subprocess.run([*command, f"--run_dir={tmp_path / 'plain'}"], check=True, cwd=ROOT, timeout=240)
-    there.unlink()
-    killed = subprocess.run([*command, f"--run_dir={tmp_path / 'run'}"], check=False, cwd=ROOT, timeout=240)
-    assert killed.returncode == -signal.SIGKILL
-    subprocess.run([*command, f"--run_dir={tmp_path / 'run'}", "--ckpt_path=last"], check=True, cwd=ROOT, timeout=240)
-    assert same_run(tmp_path / "run", tmp_path / "plain") == []
-    with open(tmp_path / "run" / "metrics.csv", encoding="utf-8") as file:
+    assert started(0, "plain") == 0
+    for at in (3, 40):  # in the evaluation before training; in training
+        there.unlink()
+        assert started(at, f"run{at}") == -signal.SIGKILL
+        assert started(at, f"run{at}", "--ckpt_path=last") == 0
+        assert same_run(tmp_path / f"run{at}", tmp_path / "plain") == []
+    with open(tmp_path / "plain" / "metrics.csv", encoding="utf-8") as file:
         turns = [float(row["train/rollout/turns"]) for row in csv.DictReader(file) if row["train/rollout/turns"]]
     assert len(turns) == 6
     assert max(turns) > 1
@@ -234,10 +245,10 @@ def test_templates_that_cannot_be_continued_are_refused():
         turns.start(tokenizer, config)
 
 
-@pytest.mark.parametrize("limit", ["max_turns", "max_tokens", "tool_timeout", "max_output"])
-def test_limits_are_positive(limit):
-    with pytest.raises(ValueError, match=f"model.environment.{limit}` must be > 0, got 0"):
-        Dialogue(**{limit: 0})
+def test_limits_are_positive():
+    for limit in ("max_turns", "max_tokens", "tool_timeout", "max_output"):
+        with pytest.raises(ValueError, match=f"model.environment.{limit}` must be > 0, got 0"):
+            Dialogue(**{limit: 0})
     assert Dialogue().reset(Task("a")).scores([]) == {"replies": None, "finished": 0.0}
 
 
@@ -245,12 +256,12 @@ def test_limits_are_positive(limit):
 def test_processes_take_as_many_turns(tmp_path):
     """The weights are split: a process whose episodes are over has to come along for those of the other one."""
     config, data = ROOT / "configs" / "environments" / "dialogue.yaml", "--data.batch_size=3"
-    strategy = {
+    sizes = {
         "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
         "data_parallel_size": 2,
         "tensor_parallel_size": 1,
     }
-    options = [f"--trainer.strategy.{name}={value}" for name, value in strategy.items()]
+    options = [f"--trainer.strategy.{name}={value}" for name, value in sizes.items()]
     command = [sys.executable, "-m", "lightning_focal", "fit", f"--config={config}", data, "--trainer.devices=2", *options]
     command += ["--trainer.limit_train_batches=1", f"--run_dir={tmp_path / 'run'}"]
     subprocess.run(command, check=True, cwd=ROOT, timeout=240)

@@ -1,7 +1,7 @@
 """Ours inside TRL: its own numbers where no weight moves, ours where it does; and its reward functions here."""
 
 import difflib
-import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from lightning_focal.rewards import (
 )
 from lightning_focal.rubrics import Criterion, Rubric
 from lightning_focal.types import CriterionScores
+from tests.conftest import RUBRIC, write_rows
 from tests.docs.pages import ROOT, blocks
 from tests.helpers import make_prompts, make_rollouts
 from tests.integrations.grpo import FUNCTIONS, ROWS, TINY, WEIGHTS, fit, logs, make, parameters, two_processes
@@ -62,11 +63,14 @@ def test_gamma_0_is_trl_to_the_last_bit(tmp_path, settings):
     assert_same(ours, theirs)
 
 
+def scores_of(rewards):
+    return CriterionScores.of_rewards(rewards.view(-1, 4, 3), ["short", "even", "upper"], WEIGHTS)
+
+
 def expected(rewards, gamma=1.0, group=4):
     """``[N]`` advantages in plain NumPy: weights of `functional`, then TRL's sum, mean and standard deviation."""
-    raw = rewards.view(-1, group, 3)
+    raw, scores = rewards.view(-1, group, 3), scores_of(rewards)
     mask = ~raw.isnan()
-    scores = CriterionScores.of_rewards(raw, ["short", "even", "upper"], WEIGHTS)
     base = base_weights(scores.weights, mask.any(1))
     saturation = inverse_reward_projection(scores.scores, base, mask)
     weights = focal_weights(saturation, base, mask.any(1), gamma)
@@ -96,10 +100,16 @@ def assert_ours(seen, logged):
 
 
 def test_gamma_1_has_the_weights_of_functional(tmp_path):
-    trainer = fit(tmp_path, FocalReward(gamma=1.0))
+    """And TRL's table of completions shows the advantages in force."""
+    import pandas
+
+    trainer = fit(tmp_path, FocalReward(gamma=1.0), log_completions=True)
     assert_ours(trainer.seen, logs(trainer)[:-1])
     moved = [row["weight/short"] for row in logs(trainer)[:-1]]
     assert max(abs(np.array(moved) - 0.5)) > 0.1
+    table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    assert table["advantage"].tolist() == trainer.seen[0][1].tolist()
+    assert isinstance(trainer, FocalGRPOTrainer)
 
 
 def test_two_processes_do_what_one_does(tmp_path):
@@ -114,21 +124,15 @@ def test_two_processes_do_what_one_does(tmp_path):
         assert torch.equal(first["weights"][2][name], second["weights"][2][name])
     assert len(first["seen"][0][0]) == 4
     strategy = FocalReward(gamma=1.0, scope="running")
-    for rewards, advantages in first["seen"]:
-        scores = CriterionScores.of_rewards(rewards.view(-1, 4, 3), ["short", "even", "upper"], WEIGHTS)
+    for step, (rewards, advantages) in enumerate(first["seen"]):
+        scores = scores_of(rewards)
         strategy.observe(scores)
         assert torch.isfinite(advantages).all()
+        if step == 0:
+            assert focal[0]["weight/short"] == pytest.approx(float(strategy.shape(scores).weights[:, 0].mean()), abs=1e-6)
     assert torch.equal(first["state"]["levels"].nan_to_num(), strategy.state_dict()["levels"].nan_to_num())
     assert torch.equal(first["state"]["levels"].nan_to_num(), second["state"]["levels"].nan_to_num())
-    assert focal[0]["weight/short"] == pytest.approx(float(strategy_weights(first["seen"][0][0])), abs=1e-6)
     assert_ours(first["grouped"], grouped[:-1])
-
-
-def strategy_weights(rewards):
-    strategy = FocalReward(gamma=1.0, scope="running")
-    scores = CriterionScores.of_rewards(rewards.view(-1, 4, 3), ["short", "even", "upper"], WEIGHTS)
-    strategy.observe(scores)
-    return strategy.shape(scores).weights[:, 0].mean()
 
 
 def test_a_resumed_run_is_an_uninterrupted_one(tmp_path):
@@ -139,9 +143,8 @@ def test_a_resumed_run_is_an_uninterrupted_one(tmp_path):
 
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
     whole = fit(tmp_path, strategy(), **settings)
-    again = fit(
-        tmp_path, strategy(), resume=str(tmp_path / "checkpoint-3"), restore_callback_states_from_checkpoint=True, **settings
-    )
+    settings["restore_callback_states_from_checkpoint"] = True
+    again = fit(tmp_path, strategy(), resume=str(tmp_path / "checkpoint-3"), **settings)
     assert again.strategy.batches == 6
     assert len(again.seen) == 3
     assert torch.equal(whole.strategy.levels, again.strategy.levels)
@@ -177,10 +180,9 @@ def test_evaluation_weighs_and_learns_nothing(tmp_path):
 
 def test_another_advantage_takes_the_place_of_trls(tmp_path):
     strategy = RewardStrategy(advantage=DvaoAdvantage())
-    trainer = fit(tmp_path, strategy, max_steps=2)
+    trainer = fit(tmp_path, strategy, max_steps=1)
     for rewards, advantages in trainer.seen:
-        scores = CriterionScores.of_rewards(rewards.view(-1, 4, 3), trainer.reward_func_names, WEIGHTS)
-        assert torch.equal(advantages, strategy.shape(scores).advantages.flatten())
+        assert torch.equal(advantages, strategy.shape(scores_of(rewards)).advantages.flatten())
     with pytest.raises(ValueError, match="would be lost"):
         make(tmp_path, strategy, scale_rewards="batch")
 
@@ -205,17 +207,16 @@ def test_rewards_of_other_ranges(tmp_path):
         fit(tmp_path / "d", FocalReward(), **given)
 
 
-def test_what_cannot_work_stops_early(tmp_path):
-    with pytest.raises(TypeError, match="`reward` must be a strategy"):
-        make(tmp_path, "focal")
-    with pytest.raises(ValueError, match="scores come from `reward_funcs`"):
-        make(tmp_path, FocalReward(source=type("Own", (RubricScores,), {})()))
-    with pytest.raises(ValueError, match="`weights` has no weight for the criterion 'even'"):
-        make(tmp_path, FocalReward(weights={"short": 1.0}))
-    with pytest.raises(ValueError, match="`bounds` must map names of"):
-        make(tmp_path, FocalReward(), bounds={"long": (0, 1)})
-    with pytest.raises(ValueError, match="must have different names"):
-        make(tmp_path, FocalReward(), functions=[FUNCTIONS[0]] * 2)
+@pytest.mark.parametrize(("reward", "error", "words", "more"), [
+    ("focal", TypeError, "`reward` must be a strategy", {}),
+    (FocalReward(source=type("Own", (RubricScores,), {})()), ValueError, "scores come from `reward_funcs`", {}),
+    (FocalReward(weights={"short": 1.0}), ValueError, "`weights` has no weight for the criterion 'even'", {}),
+    (FocalReward(), ValueError, "`bounds` must map names of", {"bounds": {"long": (0, 1)}}),
+    (FocalReward(), ValueError, "must have different names", {"functions": [FUNCTIONS[0]] * 2}),
+])  # fmt: skip
+def test_what_cannot_work_stops_early(tmp_path, reward, error, words, more):
+    with pytest.raises(error, match=words):
+        make(tmp_path, reward, **more)
 
 
 def test_a_reward_model_needs_its_range(tmp_path):
@@ -230,41 +231,24 @@ def test_a_reward_model_needs_its_range(tmp_path):
     assert 0 < logs(trainer)[0]["weight/liked"] < 1
 
 
-class Counting(RuleJudge):
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def judge(self, requests):
-        self.calls += 1
-        return super().judge(requests)
-
-
 def test_a_rubric_file_is_a_column_for_each_tag(tmp_path):
-    checks = [
-        ("short", 2, ["axis:brevity"], {"kind": "max_characters", "characters": 5}),
-        ("shouts", -1, ["axis:tone"], {"kind": "regex", "pattern": "[A-Z]"}),
-    ]
-    rubric = [{"name": n, "points": p, "tags": t, "check": c} for n, p, t, c in checks]
-    lines = [{"prompt": row["prompt"], "rubric": rubric[: 1 + i % 2]} for i, row in enumerate(ROWS)]
-    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    judge = Counting()
+    lines = [{"prompt": row["prompt"], "rubric": [RUBRIC[0], RUBRIC[2]][: 1 + i % 2]} for i, row in enumerate(ROWS)]
+    write_rows(tmp_path / "train.jsonl", lines)
+    judge = mock.Mock(wraps=RuleJudge())
     functions = rubric_reward(tmp_path / "train.jsonl", judge)
     assert [f.__name__ for f in functions] == ["brevity", "tone"]
     assert [round(f.weight, 3) for f in functions] == [round((1 + 2 / 3) / 2, 3), round(1 / 6, 3)]
-    trainer = fit(
-        tmp_path / "run", FocalReward(gamma=1.0), functions=functions, reward_weights=[f.weight for f in functions], **SHORT
-    )
-    assert judge.calls == 4
+    given = {"functions": functions, "reward_weights": [f.weight for f in functions], **SHORT}
+    trainer = fit(tmp_path / "run", FocalReward(gamma=1.0), **given)
+    assert judge.judge.call_count == 4
     rewards = torch.cat([rewards for rewards, _ in trainer.seen])
     assert rewards[:, 1].isnan().any()
     assert set(rewards[:, 0].tolist()) <= {0.0, 1.0}
     assert "weight/tone" in {key for row in logs(trainer) for key in row}
     with pytest.raises(ValueError, match="has no rubric for the prompt 'Say 100'"):
         functions[0](prompts=["Say 100"], completions=["Hi."])
-    (tmp_path / "twice.jsonl").write_text("\n".join(map(json.dumps, lines[:1] * 2)), encoding="utf-8")
     with pytest.raises(ValueError, match="occurs twice"):
-        rubric_reward(tmp_path / "twice.jsonl")
+        rubric_reward(write_rows(tmp_path / "twice.jsonl", lines[:1] * 2))
     with pytest.raises(ValueError, match="check"):
         rubric_reward(Rubric((Criterion("kind", "Is kind."),)))
 
@@ -274,15 +258,6 @@ def test_it_loads_neither_lightning_nor_a_command_line():
     loaded = "[n for n in ('lightning', 'jsonargparse', 'lightning.pytorch.cli') if n in sys.modules]"
     code = f"import sys, lightning_focal.integrations.trl; a = {loaded}; from lightning_focal.rewards import FocalReward; print(a, {loaded})"
     assert fresh(code) == "[] ['lightning']"
-
-
-def test_its_table_shows_the_advantages_in_force(tmp_path):
-    import pandas
-
-    trainer = fit(tmp_path, FocalReward(gamma=1.0), log_completions=True, max_steps=1)
-    table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
-    assert table["advantage"].tolist() == trainer.seen[0][1].tolist()
-    assert isinstance(trainer, FocalGRPOTrainer)
 
 
 def test_the_page_changes_five_lines_at_most(tmp_path, monkeypatch):

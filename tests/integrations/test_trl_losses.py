@@ -20,50 +20,32 @@ PPO = {"loss_type": "dapo", "epsilon": 0.2, "epsilon_high": 0.28}
 GSPO = {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.05, "epsilon_high": 0.08}
 CLIPS = {"clip_low": 0.2, "clip_high": 0.28}
 
+OURS_GSPO = {"importance_sampling_level": "sequence", "clip_low": 0.05, "clip_high": 0.08}
+MEAN, FIXED = {"loss_aggregation": "sequence_mean"}, {"loss_aggregation": "fixed_length", "fixed_length": LONGEST}
+CISPO, ENTROPY, TRUNCATED = {"loss_type": "cispo", "clip_low": 1.0}, {"entropy_coef": 0.03}, {"mask_truncated_completions": True}
+
 CASES = {
     "dapo": (PPO, CLIPS),
-    "dr_grpo": (PPO | {"loss_type": "dr_grpo"}, CLIPS | {"loss_aggregation": "fixed_length", "fixed_length": LONGEST}),
-    "grpo": (PPO | {"loss_type": "grpo"}, CLIPS | {"loss_aggregation": "sequence_mean"}),
+    "dr_grpo": (PPO | {"loss_type": "dr_grpo"}, CLIPS | FIXED),
+    "grpo": (PPO | {"loss_type": "grpo"}, CLIPS | MEAN),
     "delta": (PPO | {"delta": 1.5}, CLIPS | {"dual_clip": 1.5}),
-    "gspo": (
-        GSPO,
-        {"importance_sampling_level": "sequence", "clip_low": 0.05, "clip_high": 0.08, "loss_aggregation": "sequence_mean"},
-    ),
-    "gspo_token_mean": (
-        GSPO | {"loss_type": "dapo"},
-        {"importance_sampling_level": "sequence", "clip_low": 0.05, "clip_high": 0.08},
-    ),
-    "cispo": ({"loss_type": "cispo", "epsilon_high": 1.4}, {"loss_type": "cispo", "clip_low": 1.0, "clip_high": 0.4}),
+    "gspo": (GSPO, OURS_GSPO | MEAN),
+    "gspo_token_mean": (GSPO | {"loss_type": "dapo"}, OURS_GSPO),
+    "cispo": ({"loss_type": "cispo", "epsilon_high": 1.4}, CISPO | {"clip_high": 0.4}),
     "cispo_sequence": (
         {"loss_type": "cispo", "epsilon_high": 1.05, "importance_sampling_level": "sequence"},
-        {"loss_type": "cispo", "clip_low": 1.0, "clip_high": 0.05, "importance_sampling_level": "sequence"},
+        CISPO | {"clip_high": 0.05, "importance_sampling_level": "sequence"},
     ),
-    "entropy": (PPO | {"entropy_coef": 0.03}, CLIPS | {"entropy_coef": 0.03}),
-    "entropy_fixed_length": (
-        PPO | {"loss_type": "dr_grpo", "entropy_coef": 0.03},
-        CLIPS | {"entropy_coef": 0.03, "loss_aggregation": "fixed_length", "fixed_length": LONGEST},
-    ),
-    "truncated": (PPO | {"mask_truncated_completions": True}, CLIPS | {"mask_truncated_completions": True}),
-    "truncated_gspo": (
-        GSPO | {"mask_truncated_completions": True},
-        {
-            "importance_sampling_level": "sequence",
-            "clip_low": 0.05,
-            "clip_high": 0.08,
-            "loss_aggregation": "sequence_mean",
-            "mask_truncated_completions": True,
-        },
-    ),
+    "entropy": (PPO | ENTROPY, CLIPS | ENTROPY),
+    "entropy_fixed_length": (PPO | {"loss_type": "dr_grpo"} | ENTROPY, CLIPS | FIXED | ENTROPY),
+    "truncated": (PPO | TRUNCATED, CLIPS | TRUNCATED),
+    "truncated_gspo": (GSPO | TRUNCATED, OURS_GSPO | MEAN | TRUNCATED),
 }
 for mode in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"):
     for loss, (theirs, ours) in {"": (PPO, CLIPS), "_gspo": CASES["gspo"]}.items():
+        limits = {"vllm_importance_sampling_clip_max": 1.3, "vllm_importance_sampling_clip_min": 0.8}
         CASES[mode + loss] = (
-            theirs
-            | {
-                "vllm_importance_sampling_mode": mode,
-                "vllm_importance_sampling_clip_max": 1.3,
-                "vllm_importance_sampling_clip_min": 0.8,
-            },
+            theirs | limits | {"vllm_importance_sampling_mode": mode},
             ours | {"importance_sampling_mode": mode, "importance_cap": 1.3, "importance_floor": 0.8},
         )
 
@@ -133,8 +115,7 @@ def theirs(folder, **settings):
     return trainer, rows, loss.detach(), [parameter.grad for parameter in model.parameters()]
 
 
-@pytest.mark.parametrize("micro_batch_size", [8, 3])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "micro_batch_size"), [("dapo", 8), ("gspo", 8), *((case, 3) for case in CASES)])
 def test_loss_and_gradient_are_those_of_trl(tmp_path, case, micro_batch_size):
     settings, options = CASES[case]
     trainer, rows, loss, gradients = theirs(tmp_path, **settings)
@@ -143,9 +124,8 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path, case, micro_batch_size):
         rows = Sequences(**vars(rows) | {"valid": torch.arange(8) % 2 == 1})  # as `Sequences.of` has it: those without an end
     model = ours_of(trainer.model)
     ours = backward_of_step(model, rows, update, TEMPERATURE, sums=sums)["total"]
-    kept = (
-        float(rows.valid.double().mean()) if update.loss_aggregation != "token_mean" else 1.0
-    )  # TRL's mean counts masked rows, too
+    counts = update.loss_aggregation != "token_mean"  # TRL's mean counts masked rows, too
+    kept = float(rows.valid.double().mean()) if counts else 1.0
     assert float(ours) * kept == pytest.approx(float(loss), abs=1e-6)
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad * kept, gradient, rtol=1e-4, atol=1e-6)

@@ -27,25 +27,14 @@ from tests.integrations.helpers import answered  # noqa: E402
 def published(tmp_path_factory):
     """The folder of single-turn environments in what verifiers publishes with its source on PyPI."""
     folder = tmp_path_factory.mktemp("verifiers")
-    version = __import__("verifiers").__version__
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        f"verifiers=={version}",
-        "-d",
-        folder,
-    ]
+    source = f"verifiers=={__import__('verifiers').__version__}"
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", source, "-d", folder]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("the source of verifiers cannot be fetched")
-    with tarfile.open(folder / f"verifiers-{version}.tar.gz") as archive:
+    unpacked = folder / source.replace("==", "-")
+    with tarfile.open(f"{unpacked}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
-    return folder / f"verifiers-{version}" / "tests" / "v1" / "fixtures"
+    return unpacked / "tests" / "v1" / "fixtures"
 
 
 def repository(name):
@@ -95,10 +84,6 @@ def test_turns_of_the_published_source(published, monkeypatch, name):
     scores = source(rollouts)
     assert not scores.failed.any(), scores.reasons
     assert scores.scores.flatten().tolist() == wanted
-
-
-def test_two_agents_of_the_published_source_are_refused(published, monkeypatch):
-    monkeypatch.syspath_prepend(published)
     with pytest.raises(ValueError, match=r"'duet-v1' cannot be driven turn by turn: it has several agents \(a, b\)"):
         VerifiersTurns("duet-v1")
 
@@ -110,9 +95,8 @@ def test_reverse_text_of_the_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("abc de", "lamp", "tea")))
     data = EnvironmentData("reverse_text", train={"dataset_name": str(tmp_path), "select": {"limit": 2}})
-    rollouts = answered(
-        data, "train", [["<reversed_text>ed cba</reversed_text>", "abc"], ["<reversed_text>pal</reversed_text>", ""]]
-    )
+    right, half = ("<reversed_text>ed cba</reversed_text>", "<reversed_text>pal</reversed_text>")
+    rollouts = answered(data, "train", [[right, "abc"], [half, ""]])
     scores = EnvironmentScores()(rollouts)
     assert scores.names == (("lcs",),) * 2
     wanted = [[1.0, 0.0], [SequenceMatcher(None, "pal", "pmal").ratio(), 0.0]]
@@ -204,9 +188,6 @@ def test_weights_faults_keyed_rewards_failures_and_metrics(own):
     assert scores.measures["verifiers/tokens"].tolist() == [[7.0, 7.0, 7.0]]
     shaped = FocalReward(gamma=1.0).shape(scores)
     assert shaped.valid.tolist() == [[True, False, True]]
-
-
-def test_a_score_out_of_bounds_names_the_key(own):
     with pytest.raises(ValueError, match=r"'words' must be from 0 to 1, got 2: write .* in `bounds`"):
         EnvironmentScores()(answered(own, "train", [["two words"]]))
 
@@ -236,37 +217,33 @@ def trace(task, text):
 
 
 def test_a_group_of_traces_gets_focal_rewards(own):
+    """The last by ``Env.finalize`` of verifiers' own environment of siblings, called as verifiers calls it."""
+    from verifiers.v1.envs.best_of_n.env import BestOfNEnv
+
     own.setup("fit")
-    task = own.rows["train"][0].task
+    task, bounds = own.rows["train"][0].task, {"words": (0.0, 4.0)}
     texts = ["please now", "a b c d", "please", "one two three"]
     traces = [trace(task, text) for text in texts]
     theirs = [t.reward for t in traces]
-    static = reweigh(traces, StaticReward(), {"words": (0.0, 4.0)})
+    static = reweigh(traces, StaticReward(), bounds)
     assert [t.reward for t in traces] == pytest.approx(theirs, abs=1e-6)
     assert static.rewards.tolist() == pytest.approx(theirs, abs=1e-6)
     with pytest.raises(ValueError, match="none named 'focal'"):
         reweigh(traces, StaticReward())
 
     traces = [trace(task, text) for text in texts]
-    shaped = reweigh(traces, FocalReward(gamma=1.0), {"words": (0.0, 4.0)})
+    shaped = reweigh(traces, FocalReward(gamma=1.0), bounds)
     assert [t.reward for t in traces] == pytest.approx(shaped.rewards.tolist(), abs=1e-6)
     assert traces[0].rewards["words"].score == 2.0
     assert traces[0].metrics["weight/tone"] > traces[0].metrics["weight/grammar"]  # the lower score has more room
     assert sum(value for name, value in traces[0].metrics.items() if name.startswith("weight/")) == pytest.approx(1)
 
-
-def test_in_the_hook_of_best_of_n(own):
-    """``Env.finalize`` of verifiers' own environment of siblings, called as verifiers calls it."""
-    from verifiers.v1.envs.best_of_n.env import BestOfNEnv
-
     class FocalBestOfN(BestOfNEnv):
         async def finalize(self, task, episode):
-            reweigh(episode.traces, FocalReward(gamma=1.0), {"words": (0.0, 4.0)})
+            reweigh(episode.traces, FocalReward(gamma=1.0), bounds)
             await super().finalize(task, episode)
 
-    own.setup("fit")
-    task = own.rows["train"][0].task
-    traces = [trace(task, text) for text in ("please now", "a b c d", "please")]
+    traces = [trace(task, text) for text in texts[:3]]
     episode = vf.Episode(env=vf.EnvInfo(id="own"), task=vf.TraceTask(type="Task", data=task.data), traces=traces)
     env = FocalBestOfN(vf.resolve_env_config({"id": "best-of-n", "taskset": {"id": "own-taskset"}}))
     asyncio.run(env.finalize(task, episode))

@@ -134,8 +134,8 @@ def installed(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def prompts_of(name, count=1):
-    data = EnvironmentData(name, train={})
+def prompts_of(name, count=1, **settings):
+    data = EnvironmentData(name, train=settings)
     data.setup("fit")
     return replace(data.make_prompts("train", data.rows["train"][:count]), tokens=((1,),) * count)
 
@@ -160,12 +160,8 @@ def by_verifiers(environment, script, settings, row=0):
                 chunks = [{**made, "choices": [{**choice, "delta": message}]}, {**made, "choices": [], "usage": usage}]
                 kind, out = "text/event-stream", "".join(f"data: {json.dumps(c)}\n\n" for c in chunks) + "data: [DONE]\n\n"
             else:
-                kind, out = (
-                    "application/json",
-                    json.dumps(
-                        {**made, "object": "chat.completion", "choices": [{**choice, "message": message}], "usage": usage}
-                    ),
-                )
+                whole = {"object": "chat.completion", "choices": [{**choice, "message": message}], "usage": usage}
+                kind, out = "application/json", json.dumps({**made, **whole})
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(out.encode())))
@@ -202,10 +198,8 @@ SEATS = {"guess-env": "player", "shop-env": "agent"}
 
 
 def facts(trace):
-    said = [
-        (m.role, (m.content or "").strip(), [json.loads(c.arguments) for c in getattr(m, "tool_calls", None) or ()])
-        for m in trace.messages
-    ]
+    calls = [[json.loads(call.arguments) for call in getattr(m, "tool_calls", None) or ()] for m in trace.messages]
+    said = [(m.role, (m.content or "").strip(), made) for m, made in zip(trace.messages, calls, strict=True)]
     rewards = {name: (reward.score, reward.weight) for name, reward in trace.rewards.items()}
     return said, rewards, trace.stop_condition, trace.num_turns, trace.is_truncated
 
@@ -305,13 +299,10 @@ def test_a_user_opens_the_conversation(installed):
     (installed / "shop_env.py").write_text(OPENED)
     with pytest.raises(ValueError, match=r"task 1 has neither a prompt nor a system prompt: write `data.train.system_prompt"):
         EnvironmentData("shop-env", train={}).setup("fit")
-    data = EnvironmentData("shop-env", train={"select": {"limit": 1}})
-    data.setup("fit")
-    given = replace(data.make_prompts("train", data.rows["train"]), tokens=((1,),))
+    given = prompts_of("shop-env", select={"limit": 1})
     (a,) = given.ids
-    _, rollouts = play(
-        VerifiersTurns("shop-env"), {a: ["one", "two"], f"{a}/0/1": ["two"], f"{a}/1/1": ["2"]}, prompts=given, group=2
-    )
+    script = {a: ["one", "two"], f"{a}/0/1": ["two"], f"{a}/1/1": ["2"]}
+    _, rollouts = play(VerifiersTurns("shop-env"), script, prompts=given, group=2)
     assert [message["content"] for message in rollouts.prompts.messages[0]] == ["Repeat.", "one"]
     assert EnvironmentScores()(rollouts).scores.flatten().tolist() == [1.0, 0.0]
     assert facts(rollouts.episodes[0][0].trace) == facts(by_verifiers("shop-env", ["one", "two"], {}))
@@ -327,35 +318,19 @@ def test_what_nobody_scores_is_ended(installed):
     assert not asyncio.all_tasks(environment.loop)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("    player: vf", "    judge: vf.AgentConfig = vf.AgentConfig()\n    player: vf", r"several agents \(judge, player\)"),
-        ("AgentConfig()", "AgentConfig(harness={'id': 'codex'})", "a program of its own"),
-        (
-            "    async def run(",
-            "    async def start(self):\n        pass\n\n    async def run(",
-            "its `start` brings up services",
-        ),
-        ("    @vf.metric", "    NEEDS_CONTAINER = True\n\n    @vf.metric", "its tasks need a container"),
-        (
-            "    @vf.metric",
-            "    async def setup(self, trace, runtime):\n        pass\n\n    @vf.metric",
-            "`setup` prepares a runtime",
-        ),
-        (
-            "    @vf.metric",
-            "    @vf.intercept\n    async def h(self, r: vf.Request):\n        pass\n\n    @vf.metric",
-            "`@vf.intercept`",
-        ),
-        (
-            "    @vf.metric",
-            "    @vf.stop\n    async def h(self, r: vf.Response):\n        pass\n\n    @vf.metric",
-            "interception server",
-        ),
-        ("import", "import nothing_here, ", "cannot be loaded: ModuleNotFoundError"),
-    ],
-)
+METRIC, RUN = "    @vf.metric", "    async def run("
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("    player: vf", "    judge: vf.AgentConfig = vf.AgentConfig()\n    player: vf", r"several agents \(judge, player\)"),
+    ("AgentConfig()", "AgentConfig(harness={'id': 'codex'})", "a program of its own"),
+    (RUN, f"    async def start(self):\n        pass\n\n{RUN}", "its `start` brings up services"),
+    (METRIC, f"    NEEDS_CONTAINER = True\n\n{METRIC}", "its tasks need a container"),
+    (METRIC, f"    async def setup(self, trace, runtime):\n        pass\n\n{METRIC}", "`setup` prepares a runtime"),
+    (METRIC, f"    @vf.intercept\n    async def h(self, r: vf.Request):\n        pass\n\n{METRIC}", "`@vf.intercept`"),
+    (METRIC, f"    @vf.stop\n    async def h(self, r: vf.Response):\n        pass\n\n{METRIC}", "interception server"),
+    ("import", "import nothing_here, ", "cannot be loaded: ModuleNotFoundError"),
+])  # fmt: skip
 def test_what_cannot_be_driven_is_refused(installed, old, new, words):
     assert old in GUESS
     (installed / "guess_env.py").write_text(GUESS.replace(old, new))
@@ -379,29 +354,19 @@ def test_data_and_environment_must_fit(installed):
 
 def test_a_fit_by_the_command(installed, tmp_path):
     talkative(tmp_path / "policy")
-    turns = {
-        "class_path": "lightning_focal.integrations.verifiers_turns.VerifiersTurns",
-        "init_args": {"environment": "guess-env", "max_turns": 3},
-    }
-    given = {"names": ["won", "rated_before"]}
-    source = {"class_path": "lightning_focal.integrations.verifiers.EnvironmentScores", "init_args": given}
-    model = {
-        "policy": str(tmp_path / "policy"),
-        "environment": turns,
-        "group_size": 4,
-        "val_group_size": 2,
-        "sampling": {"max_new_tokens": 6},
-    }
-    data = {
-        "class_path": "lightning_focal.integrations.verifiers.EnvironmentData",
-        "init_args": {"environment": "guess-env", "train": {}, "val": {}, "batch_size": 2},
-    }
+
+    def made(kind, **arguments):
+        return {"class_path": f"lightning_focal.integrations.{kind}", "init_args": arguments}
+
+    turns = made("verifiers_turns.VerifiersTurns", environment="guess-env", max_turns=3)
+    source = made("verifiers.EnvironmentScores", names=["won", "rated_before"])
+    model = {"policy": str(tmp_path / "policy"), "environment": turns, "group_size": 4, "val_group_size": 2}
     config = {
         "seed_everything": 0,
         "run_dir": str(tmp_path / "run"),
         "reward": {"class_path": "FocalReward", "init_args": {"gamma": 1.0, "source": source}},
-        "model": model,
-        "data": data,
+        "model": model | {"sampling": {"max_new_tokens": 6}},
+        "data": made("verifiers.EnvironmentData", environment="guess-env", train={}, val={}, batch_size=2),
         "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))

@@ -116,8 +116,9 @@ def wanted(gamma, epsilon=0.05):
     return torch.tensor(rewards, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("name", ["FocalReplayBuffer", "FocalReplayBufferAsync"])
-@pytest.mark.parametrize("gamma", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize(
+    ("name", "gamma"), [("FocalReplayBuffer", 0.0), ("FocalReplayBuffer", 1.0), ("FocalReplayBufferAsync", 3.0)]
+)
 def test_grpo_of_verl_on_focal_rewards(queue, name, gamma):
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
@@ -154,17 +155,14 @@ def test_verl_finds_the_estimator_by_itself():
     assert fresh(code).splitlines()[-1] == "lightning_focal.integrations.verl_plugin False"
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({}, "sampler_kwargs.criteria` must list keys"),
-        ({"criteria": ["right"], "weights": [1, 2]}, "one weight per criterion \\(1\\), got 2"),
-        ({"criteria": ["right"], "write": "reward"}, "'rewards' or 'advantages'"),
-        ({"criteria": ["right"], "strategy": {"class_path": "Nothing"}}, "cannot be made"),
-        ({"criteria": ["right"], "strategy": {"gama": 1}}, "gama"),
-        ({"criteria": ["right"], "strategy": {"gamma": -1}}, "`gamma` must be >= 0"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "said"), [
+    ({}, "sampler_kwargs.criteria` must list keys"),
+    ({"criteria": ["right"], "weights": [1, 2]}, "one weight per criterion \\(1\\), got 2"),
+    ({"criteria": ["right"], "write": "reward"}, "'rewards' or 'advantages'"),
+    ({"criteria": ["right"], "strategy": {"class_path": "Nothing"}}, "cannot be made"),
+    ({"criteria": ["right"], "strategy": {"gama": 1}}, "gama"),
+    ({"criteria": ["right"], "strategy": {"gamma": -1}}, "`gamma` must be >= 0"),
+])  # fmt: skip
 def test_wrong_settings_are_refused_before_anything_starts(settings, said):
     with pytest.raises(ValueError, match=said):
         buffer("FocalReplayBuffer", **settings)

@@ -48,21 +48,21 @@ def test_rubric_error_is_a_value_error_and_pickles():
     assert str(RubricError("", "", "a mapping", 3)) == "the row must be a mapping, got 3"
 
 
-@pytest.mark.parametrize(("points", "weights", "most"), [((3, -1, 0), (0.75, 0.25, 0.0), 3.0), ((-1, -3), (0.25, 0.75), 0.0)])
-def test_prior_weights_are_absolute_points_normalised(points, weights, most):
-    rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate(points)))
-    assert (rubric.prior_weights, rubric.max_points, len(rubric)) == (weights, most, len(points))
-    assert most or rubric.raw_score([False] * len(points)) is None
-
-
-def test_raw_score_in_healthbench_terms():
+def test_prior_weights_and_raw_score_in_healthbench_terms():
+    for points, weights, most in (((3, -1, 0), (0.75, 0.25, 0.0), 3.0), ((-1, -3), (0.25, 0.75), 0.0)):
+        rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate(points)))
+        assert (rubric.prior_weights, rubric.max_points, len(rubric)) == (weights, most, len(points))
+        assert most or rubric.raw_score([False] * len(points)) is None
     rubric = Rubric((Criterion("a", "", 5), Criterion("b", "", 3), Criterion("c", "", -10)))
-    assert rubric.raw_score([True, True, False]) == 1.0
-    assert rubric.raw_score([True, False, False]) == 5 / 8
-    assert rubric.raw_score([True, False, True]) == -5 / 8  # unclipped
-    assert rubric.raw_score([0.5, 0.0, 0.0]) == 2.5 / 8
-    assert rubric.raw_score([True, None, False]) == 1.0  # not judged: leaves both sums
-    assert rubric.raw_score([None, None, True]) is None
+    met = [
+        ([True, True, False], 1.0),
+        ([True, False, False], 5 / 8),
+        ([True, False, True], -5 / 8),
+        ([0.5, 0.0, 0.0], 2.5 / 8),
+    ]  # unclipped
+    met += [([True, None, False], 1.0), ([None, None, True], None)]  # not judged: leaves both sums
+    for values, score in met:
+        assert rubric.raw_score(values) == score, values
     with pytest.raises(ValueError, match=r"`met_values` must hold one value per criterion \(3\), got 1"):
         rubric.raw_score([True])
 

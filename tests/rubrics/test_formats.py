@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_focal.judges import JudgeRequest, Outcome, RuleJudge
 from lightning_focal.rubrics import FORMATS, Criterion, Rubric, RubricError, read_rows
@@ -158,20 +157,20 @@ def test_a_row_is_recognised_by_its_own_format_alone(tmp_path, name):
     assert (row.format, row.messages) == (name, tuple(CHAT))
 
 
-def test_plain_every_field(tmp_path):
-    entry = {"points": -2, "tags": ["axis:tone"], "check": {"kind": "max_words", "words": 3}}
-    entry |= {"required": True, "low": 1, "high": 5}
+def test_plain(tmp_path):
+    entry = {
+        "points": -2,
+        "tags": ["axis:tone"],
+        "check": {"kind": "max_words", "words": 3},
+        "required": True,
+        "low": 1,
+        "high": 5,
+    }
     (criterion,) = read(tmp_path, {"prompt": "a", "rubric": [{**SHORT, **entry}]}).rubric.criteria
     assert criterion == Criterion("short", "Short.", -2.0, ("axis:tone",), entry["check"], 1.0, 5.0, True)
-
-
-def test_plain_missing_names_and_descriptions(tmp_path):
     rubric = [{"description": "Yes."}, {"description": "Yes!"}, {"check": "no_commas"}]
     made = [("yes", "Yes.", None), ("yes.8aff5108", "Yes!", None), ("no_commas", "no_commas", {"kind": "no_commas"})]
     assert of(tmp_path, "plain", "name", "description", "check", rubric=rubric) == made
-
-
-def test_plain_messages_and_answer(tmp_path):
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
     check = {"kind": "answer", "expected": "$answer"}
     rubric = [{"name": "r", "check": check}, {"description": "Right.", "tags": ["verifier:math"]}]
@@ -203,10 +202,14 @@ def test_rar(tmp_path):
     assert list(map(category_of, texts)) == ["important", "optional", None, None]
 
 
-def test_rlcf(tmp_path):
+def test_rlcf_researchrubrics_and_rubrichub(tmp_path):
     made = [(text, weight, 0, 100) for text, weight in HAIKU]
     assert of(tmp_path, "rlcf", "description", "points", "low", "high") == made
     assert of(tmp_path, "rlcf", "description", "points", "low", "high", requirements=HAIKU) == made
+    given, made = ROWS["researchrubrics"]["rubrics"], [(4, ("axis:Sources",)), (-2, ("axis:Facts",))]
+    for rubrics in (given, json.dumps(given)):
+        assert of(tmp_path, "researchrubrics", "points", "tags", rubrics=rubrics) == made
+    assert (read(tmp_path, ROWS["researchrubrics"]).id, read(tmp_path, ROWS["rubrichub"]).id) == ("s", "3")
 
 
 def test_ifeval(tmp_path):
@@ -218,13 +221,6 @@ def test_ifeval(tmp_path):
     assert second.description == "Follows the instruction keywords:existence (keywords = ['a'])."
     for criterion in row.rubric.criteria:
         RuleJudge().validate(criterion)
-
-
-def test_researchrubrics_and_rubrichub(tmp_path):
-    made = [("axis:Sources",)], [("axis:Facts",)]
-    for rubrics in (ROWS["researchrubrics"]["rubrics"], json.dumps(ROWS["researchrubrics"]["rubrics"])):
-        assert of(tmp_path, "researchrubrics", "points", "tags", rubrics=rubrics) == [(4, *made[0]), (-2, *made[1])]
-    assert (read(tmp_path, ROWS["researchrubrics"]).id, read(tmp_path, ROWS["rubrichub"]).id) == ("s", "3")
 
 
 def test_ruscarl(tmp_path):
@@ -562,26 +558,26 @@ def ifeval(points, met):
     return sum(1 for m in met if m) / len(met)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_score_is_that_of_the_definition(name, data):
-    shares = ("ifeval", "if_multi_constraints", "rlvr_ifeval", "biggen", "prometheus", "writingbench", "infobench", "openrubrics")
-    ranges = {"rlcf": (0, 100, [0, 0.37, 1]), **dict.fromkeys(shares, (1, 1, [0, 1]))}
-    least, most, steps = ranges.get(name, (-10, 10, [0, 0.5, 1]))
-    points = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=8).filter(any))
-    met = data.draw(st.lists(st.sampled_from(steps), min_size=len(points), max_size=len(points)))
-    defined = {"rar": rar, "paperbench": rar, "rlcf": rlcf, **dict.fromkeys(shares, ifeval)}.get(name, over_positive)
-    expected = defined(points, met)
-    # not judged: it leaves every sum
-    rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate([*points, 7])))
-    score = FORMATS[name].score(rubric, [*met, None])
-    assert score == (None if expected is None else pytest.approx(expected, abs=1e-12))
-    assert FORMATS[name].score(rubric, [None] * len(rubric)) is None
+SHARES = ("ifeval", "if_multi_constraints", "rlvr_ifeval", "biggen", "prometheus", "writingbench", "infobench", "openrubrics")
+RANGES = {"rlcf": (0, 100, [0, 0.37, 1]), **dict.fromkeys(SHARES, (1, 1, [0, 1]))}
+DEFINED = {"rar": rar, "paperbench": rar, "rlcf": rlcf, **dict.fromkeys(SHARES, ifeval)}
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_only_the_mean_over_the_data_set_is_clipped_and_only_by_some(name):
+def test_the_score_is_that_of_the_definition(name):
+    dice, (least, most, steps) = random.Random(name), RANGES.get(name, (-10, 10, [0, 0.5, 1]))
+    for _ in range(100):
+        points = [dice.randint(least, most) for _ in range(dice.randint(1, 8))]
+        if not any(points):
+            continue
+        met = [dice.choice(steps) for _ in points]
+        expected = DEFINED.get(name, over_positive)(points, met)
+        # not judged: it leaves every sum
+        rubric = Rubric(tuple(Criterion(f"c{i}", "", p) for i, p in enumerate([*points, 7])))
+        score = FORMATS[name].score(rubric, [*met, None])
+        assert score == (None if expected is None else pytest.approx(expected, abs=1e-12)), (points, met)
+        assert FORMATS[name].score(rubric, [None] * len(rubric)) is None
+    # only the mean over the data set is clipped, and only by some
     clipped = name in ("healthbench", "healthbench_meta", "ruscarl")
     assert FORMATS[name].mean([-1.0, 0.5]) == (0.0 if clipped else -0.25)
     assert math.isclose(FORMATS[name].mean([-0.25, 0.75]), 0.25)

@@ -34,15 +34,11 @@ def test_every_format_from_a_saved_data_set(tmp_path, name):
         read_rows(f"{tmp_path}/saved@train")
 
 
-def two_splits(folder):
-    parts = {split: datasets.Dataset.from_list([{**ROWS["plain"], "id": split}]) for split in ("train", "test")}
-    datasets.DatasetDict(parts).save_to_disk(folder)
-
-
 def test_splits_of_a_saved_data_set(tmp_path):
     from lightning_focal.data import RubricDataModule
 
-    two_splits(tmp_path / "saved")
+    parts = {split: datasets.Dataset.from_list([{**ROWS["plain"], "id": split}]) for split in ("train", "test")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     assert [row.id for row in read_rows(f"{tmp_path}/saved@test")] == ["test"]
     with pytest.raises(RubricError, match="`path` must be followed by @ and one of the splits train, test, got None"):
         read_rows(tmp_path / "saved")
@@ -103,14 +99,10 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
     assert datasets.config.HF_HUB_OFFLINE is False
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("hf:owner/name", ("owner/name", None, None)),
-    ("hf:owner/name:medicine", ("owner/name", "medicine", None)),
-    ("hf:owner/name@test[:10]", ("owner/name", None, "test[:10]")),
-    ("hf:name:a@b", ("name", "a", "b")),
-    ("train.jsonl", None),
-    ("no/such/folder@train", None),
-    ("hf:", None),
-])  # fmt: skip
-def test_sources(text, expected):
-    assert DatasetSource.of(text) == (None if expected is None else (text, *expected))
+def test_sources():
+    for text, expected in {
+        "hf:owner/name": ("owner/name", None, None), "hf:owner/name:medicine": ("owner/name", "medicine", None),
+        "hf:owner/name@test[:10]": ("owner/name", None, "test[:10]"), "hf:name:a@b": ("name", "a", "b"),
+        "train.jsonl": None, "no/such/folder@train": None, "hf:": None,
+    }.items():  # fmt: skip
+        assert DatasetSource.of(text) == (None if expected is None else (text, *expected)), text

@@ -7,12 +7,15 @@ import gzip
 import io
 import json
 import logging
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lightning_focal.judges import RuleJudge
 from lightning_focal.rubrics import FORMATS, RubricError, read_rows, read_rubrics, write_rows
 
 GOOD = {"prompt": "Say hi.", "rubric": [{"name": "short", "description": "Short.", "check": {"kind": "max_words", "words": 5}}]}
@@ -58,14 +61,10 @@ def test_parquet_nulls_in_checks_count_as_absent(tmp_path):
     assert second.rubric.criteria[0].check == {"kind": "no_commas"}
 
 
-def test_ids_are_the_rows_own_or_file_and_line(tmp_path):
+def test_ids_are_the_rows_own_or_file_and_line_and_where_names_the_criterion(tmp_path):
     path = write(tmp_path / "train.jsonl", GOOD, "", {**GOOD, "id": 7}, GOOD)
     assert [row.id for row in read_rows(path)] == ["train:1", "7", "train:4"]
-
-
-def test_where_names_file_line_and_criterion(tmp_path):
-    path = write(tmp_path / "train.jsonl", "", GOOD)
-    assert read_rows(path)[0].rubric.criteria[0].where == f"{path}:2: rubric[0]"
+    assert read_rows(path)[1].rubric.criteria[0].where == f"{path}:3: rubric[0]"
     assert read_rubrics(str(path)) == [(row.messages, row.rubric) for row in read_rows(path)]
 
 
@@ -231,3 +230,13 @@ def test_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"`rubric_format` must be one of .*plain.*, got 'csv'"):
         read_rows(path, rubric_format="csv")
     assert read_rows(path, rubric_format="plain")[0].rubric.names == ("short",)
+
+
+def test_the_example_row_of_the_page_reads_and_can_be_judged(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "rubrics.md").read_text(encoding="utf-8")
+    example = json.loads(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
+    (row,) = read_rows(write(tmp_path / "tea.jsonl", example))
+    assert row.rubric.names == ("short", "right", "shouting", "kind")
+    assert row.rubric.criteria[1].check == {"kind": "answer", "expected": "3"}
+    for criterion in row.rubric.criteria[:3]:
+        RuleJudge().validate(criterion)

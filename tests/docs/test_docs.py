@@ -81,11 +81,18 @@ def test_every_page_is_in_a_table_of_contents():
 
 def test_readme_has_the_two_commands_as_they_are_run_and_every_part_of_the_package():
     typed = [" ".join(command) for command in commands(ROOT / "README.md")]
-    for command in ("pip install -e .", "lightning_focal fit --config configs/focal.yaml", "pip install -e .[test]", "pytest"):
+    for command in (
+        "pip install -e .",
+        "lightning_focal fit --config configs/focal.yaml",
+        "pip install -e .[test]",
+        "pytest -n 2",
+    ):
         assert command in typed
     assert "pip install -e . && lightning_focal fit --config configs/focal.yaml " in README
     assert "pip install -e '.[test]' && pytest " in README
-    assert "pip install --quiet -e '.[test]'" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "pip install --quiet -e '.[test]'" in ci
+    assert "\n    pytest -n 2 " in ci
     for part in (ROOT / "lightning_focal").iterdir():
         if not part.name.startswith("__") and ((part / "__init__.py").exists() or part.suffix == ".py"):
             assert f"`lightning_focal/{part.name}{'/' if part.is_dir() else ''}`" in README

@@ -110,6 +110,7 @@ def test_plain_files_with_a_response_column(tmp_path):
     (["--ckpt_path=nowhere.ckpt"], 1,
      "error: `ckpt_path` must be an existing checkpoint such as runs/focal/checkpoints/last.ckpt, got 'nowhere.ckpt'"),
     (["--data.task_args={terms: 2}"], 1, "`data.task_args`: chain_sum knows no 'terms'"),
+    (["--model.val_group_size=0"], 1, "`model.val_group_size` >= 1"),
     (["--model.group_size=4"], 2, "group_size"),
     (["--model.max_response_tokens=3"], 1, "tokens, 3 are allowed"),
 ])  # fmt: skip

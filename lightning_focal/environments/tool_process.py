@@ -129,10 +129,10 @@ def serve(descriptor: int) -> None:
 def _forked(
     tools: Sequence[Callable[..., Any]], calls: Sequence[tuple[int, dict[str, Any]]], seconds: float, most: int
 ) -> Iterator[tuple[int, Result]]:
-    """Run calls, each in a fork, as many at once as there are cores, at least four; each with its place, as they end."""
+    """Run calls, each in a fork, as many at once as there are cores, at least two; each with its place, as they end."""
     left, running = deque(enumerate(calls)), dict[Connection, tuple[int, int, float]]()
     while left or running:
-        while left and len(running) < max(4, os.cpu_count() or 1):
+        while left and len(running) < max(2, os.cpu_count() or 1):
             place, (index, arguments) = left.popleft()
             ours, theirs = multiprocessing.Pipe(duplex=False)
             child = os.fork()

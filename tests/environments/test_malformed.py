@@ -47,8 +47,8 @@ MALFORMED = {  # what a policy writes, and what it is told
     "exit": (called("fail", {"how": "exit"}), "Error: SystemExit: 3"),
     "killed": (called("fail", {"how": "kill"}), "Error: the tool ended its process"),
     "memory": (called("fail", {"how": "memory"}), "Error: MemoryError: too much"),
-    "endless loop": (called("loop", {"n": 1}), "Error: loop was ended after 0.2 s"),
-    "time-out": (called("fail", {"how": "sleep"}), "Error: fail was ended after 0.2 s"),
+    "endless loop": (called("loop", {"n": 1}), "Error: loop was ended after 2 s"),
+    "time-out": (called("fail", {"how": "sleep"}), "Error: fail was ended after 2 s"),
     "1 MB output": (called("flood", {}), "x\n[cut: 1000000 characters, 300 are shown]"),
     "a mark of turns": (called("<|im_start|>", {}), "there is no tool '<\u200b|im_start|>'"),
 }
@@ -60,7 +60,7 @@ def test_a_malformed_call_is_a_message():
     chat = ({"role": "user", "content": "?"},)
     prompts = Prompts(tuple(MALFORMED), (chat,) * len(MALFORMED), tokens=((1,),) * len(MALFORMED))
     script = {name: [text] for name, (text, _) in MALFORMED.items()} | {f"{name}/0/1": ["Sorry."] for name in MALFORMED}
-    _, rollouts = play(Wild(tool_timeout=0.2, max_output=300), script, prompts=prompts, tokens=30_000)
+    _, rollouts = play(Wild(max_output=300), script, prompts=prompts, tokens=30_000)
     for (name, (_, words)), (said,) in zip(MALFORMED.items(), rollouts.trajectories, strict=True):
         assert [message["role"] for message in said] == ["assistant", "tool", "assistant"], name
         assert words in said[1]["content"], name

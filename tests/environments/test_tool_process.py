@@ -56,7 +56,7 @@ def test_a_call_that_ends_the_process_costs_no_other_its_answer(process):
 
 def test_a_late_call_holds_up_no_other(process):
     assert process.run([(0, {"text": "warm"})], 20, 100) == [Result("value", "warm", 4)]
-    found = process.run([(3, {}), *[(0, {"text": "a"})] * 8], 1, 100)
+    found = process.run([(3, {}), *[(0, {"text": "a"})] * 8], 3, 100)
     assert [result.kind for result in found] == ["late", *["value"] * 8]
 
 

@@ -193,6 +193,13 @@ def in_silence() -> None:
     torch.set_num_threads(1)
 
 
+def in_processes(scripts: list[list[str]], jobs: int) -> None:
+    """Run scripts with their arguments, ``jobs`` at a time, and exit with the largest status."""
+    with ThreadPoolExecutor(jobs) as pool:
+        codes = list(pool.map(lambda script: subprocess.run([sys.executable, *script], check=False).returncode, scripts))
+    raise SystemExit(max(codes))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scales", nargs="+", choices=SCALES, default=list(SCALES))
@@ -215,10 +222,7 @@ def main() -> None:
         return
     rest = ["--seeds", str(given.seeds), "--steps", str(given.steps), "--out", str(given.out)]
     rest += ["--methods", *given.methods] if given.methods else []
-    commands = [[sys.executable, __file__, "--scales", scale, "--problems", problem, *rest] for scale, problem in cells]
-    with ThreadPoolExecutor(given.jobs) as pool:
-        codes = list(pool.map(lambda command: subprocess.run(command, check=False).returncode, commands))
-    raise SystemExit(max(codes))
+    in_processes([[__file__, "--scales", scale, "--problems", problem, *rest] for scale, problem in cells], given.jobs)
 
 
 if __name__ == "__main__":

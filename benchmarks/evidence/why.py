@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from methods import Build
 from problems import PROBLEMS
-from run import STEPS, TEST, in_silence, one_run, provenance, read_rows, write_rows
+from run import STEPS, TEST, in_processes, in_silence, one_run, provenance, read_rows, write_rows
 from tables import MEASURES, Finals, difference, fill, finals, mean, shown, table
 
 from lightning_focal.functional import student_interval
@@ -120,10 +117,7 @@ def main() -> None:
         in_silence()
         run(given.problems[0], given.out)
     else:
-        commands = [[sys.executable, __file__, "--problems", problem, "--out", str(given.out)] for problem in given.problems]
-        with ThreadPoolExecutor(given.jobs) as pool:
-            codes = list(pool.map(lambda command: subprocess.run(command, check=False).returncode, commands))
-        raise SystemExit(max(codes))
+        in_processes([[__file__, "--problems", problem, "--out", str(given.out)] for problem in given.problems], given.jobs)
 
 
 if __name__ == "__main__":

@@ -146,10 +146,10 @@ def _forked(
         for ours, (place, child, until) in [*running.items()]:
             if ours in ready or until <= time.monotonic():
                 del running[ours]
-                yield place, _ended(ours, child) if ours in ready else _ended(ours, child, Result("late"))
+                yield place, _ended(ours, child, None if ours in ready else Result("late"))
 
 
-def _ended(ours: Connection, child: int, result: Result | None = None) -> Result:
+def _ended(ours: Connection, child: int, result: Result | None) -> Result:
     """What a fork said, or ``result``; it ends with whatever it started."""
     try:
         return result or Result(*ours.recv())

@@ -52,18 +52,15 @@ class Tools:
         Functions run side by side, then tools that an episode runs, in the order given.
         """
         faults = [call.error or self._fault(call) for call, _ in calls]
-        functions = [not fault and call.name in self._functions for fault, (call, _) in zip(faults, calls, strict=True)]
-        given = [
-            (self._functions.index(call.name), call.arguments) for (call, _), one in zip(calls, functions, strict=True) if one
-        ]
+        sound = [call for fault, (call, _) in zip(faults, calls, strict=True) if not fault and call.name in self._functions]
+        given = [(self._functions.index(call.name), call.arguments) for call in sound]
         results = iter(self._process.run(given, self._seconds, self._most))
         messages: list[Message] = []
-        for (call, episode), fault, function in zip(calls, faults, functions, strict=True):
-            name = call.name if call.name in self._names else "unknown"
-            said = (
-                f"{ERROR}{fault}" if fault else self._said(call, next(results) if function else self._remembered(call, episode))
-            )
-            messages.append({"role": "tool", "name": name, "content": said})
+        for fault, (call, episode) in zip(faults, calls, strict=True):
+            said = f"{ERROR}{fault}"
+            if not fault:
+                said = self._said(call, next(results) if call.name in self._functions else self._remembered(call, episode))
+            messages.append({"role": "tool", "name": call.name if call.name in self._names else "unknown", "content": said})
         return messages
 
     def close(self) -> None:

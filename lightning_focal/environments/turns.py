@@ -128,10 +128,11 @@ class TurnRollouts:
         going = paths
         while True:
             self._take(going, wrote, tokenizer, eos)
-            calls = [(path, call) for path in going for call in self._calls(path)]
-            answers = self.tools.answers([(call, path.episode) for path, call in calls])
-            for path in going:
-                said = [speech.harmless(message) for (asker, _), message in zip(calls, answers, strict=True) if asker is path]
+            calls = [self._calls(path) for path in going]
+            asked = [(call, path.episode) for path, own in zip(going, calls, strict=True) for call in own]
+            answers = iter(self.tools.answers(asked))
+            for path, own in zip(going, calls, strict=True):
+                said = [speech.harmless(next(answers)) for _ in own]
                 self._answer(path, said, prompts, speech, room[path.row] - sampling.max_new_tokens)
             going = [path for path in going if not path.done]
             if not self._anywhere(bool(going)):
